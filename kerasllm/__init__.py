@@ -1,0 +1,41 @@
+"""kerasllm: train, measure and ship Transformer language models in Keras.
+
+Start with `layers.Transformer` inside any Keras model, or with `models.CausalLM`; `data` makes the
+`tf.data` pipelines they train on, and `generate` makes them talk.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "layers", "losses", "metrics", "optimizers", "models", "tokenizers", "data", "generation",
+    "evaluation", "callbacks", "export", "runs", "benchmark",
+)  # fmt: skip
+_FUNCTIONS = {
+    "save": "runs",
+    "load": "runs",
+    "generate": "generation",
+    "stream": "generation",
+}
+
+
+def __getattr__(name):
+    """Loads what is heavy or rarely needed on first use."""
+    if name in _MODULES:
+        return importlib.import_module(f"kerasllm.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"kerasllm.{_FUNCTIONS[name]}"), name)
+    raise AttributeError(f"module 'kerasllm' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_MODULES, *_FUNCTIONS})
+
+
+# `keras.models.load_model` finds only classes that were imported, so these load at once. The command
+# line is the exception: it answers `--help` before Keras and TensorFlow take their seconds to load.
+if Path(sys.argv[0] if sys.argv else "").stem != "kerasllm":
+    from kerasllm import layers, losses, metrics, models, optimizers  # noqa: F401
