@@ -1,0 +1,65 @@
+"""What every test may use: quiet imports, fixed seeds, the shared data sets and a second Python."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again.
+hypothesis.settings.register_profile("kerasllm", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("kerasllm")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Gives each test the same seed and the float32 policy, whatever ran before it."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy("float32")
+    yield
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets: `KERASLLM_DATA`, or `../shared/data` beside the repository."""
+    folder = Path(os.environ.get("KERASLLM_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}; set KERASLLM_DATA to the folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """Runs a snippet in a second Python from the repository's root and returns what it printed.
+
+    `run_python(code, backend="jax")` runs it on JAX, `run_python(code, hide=["tensorflow"])` as if a module were not
+    installed. A snippet that fails fails the test with its traceback.
+    """
+
+    def run(code, backend="tensorflow", hide=(), timeout=300):
+        hidden = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in hide)
+        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        finished = subprocess.run(
+            [sys.executable, "-c", hidden + textwrap.dedent(code)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if finished.returncode:
+            pytest.fail(f"the snippet ended with {finished.returncode}:\n{finished.stderr}", pytrace=False)
+        return finished.stdout
+
+    return run
