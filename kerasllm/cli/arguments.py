@@ -1,0 +1,123 @@
+"""The flags of every command. Nothing heavy is imported here."""
+
+import argparse
+import dataclasses
+
+import kerasllm
+from kerasllm.cli.settings import TrainSettings
+
+_EXAMPLES = {
+    "quickstart": "kerasllm quickstart",
+    "train": """kerasllm train --data corpus/*.txt --out my-run
+kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
+kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
+kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win""",
+    "evaluate": "kerasllm evaluate --run my-run --data held-out.txt --stride 64",
+    "generate": """kerasllm generate --run my-run --prompt "Once upon a time" --max-new-tokens 100
+kerasllm generate --run my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1""",
+    "export": "kerasllm export my-run my-run-saved-model",
+}
+
+
+def parse(argv=None):
+    """Parses the command line; a wrong one ends the program with exit code 2 and one sentence.
+
+    Args:
+        argv: list of arguments after the program's name; those of the process by default.
+
+    Returns:
+        An `argparse.Namespace` with `command`, `debug` and the command's arguments. For `train`, a setting that the
+        command line does not give is absent.
+    """
+    parser = argparse.ArgumentParser(
+        prog="kerasllm",
+        description="From text files to a trained, measured, talking language model, in Keras.",
+        epilog="Start with `kerasllm quickstart`. `kerasllm COMMAND --help` shows an example of each.",
+    )
+    parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_export):
+        add(commands)
+    return parser.parse_args(argv)
+
+
+def _add_command(commands, name, help, description=""):
+    command = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.{description}",
+        epilog="example:\n" + "\n".join(f"  {line}" for line in _EXAMPLES[name].splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return command
+
+
+def _add_quickstart(commands):
+    command = _add_command(
+        commands,
+        "quickstart",
+        "train a small model on Python's own documentation, in minutes and without network",
+        "\nThen measures it, lets it write, exports it and checks the export.",
+    )
+    command.add_argument(
+        "--out", metavar="RUN", help="run folder to make (default: quickstart, or quickstart-2 ... if that exists)"
+    )
+
+
+def _add_train(commands):
+    command = _add_command(
+        commands,
+        "train",
+        "train a language model on text and write one run folder",
+        "\nThe folder holds the model, the tokenizer, the log and plot of the run, its settings and its results.",
+    )
+    command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
+    for setting in dataclasses.fields(TrainSettings):
+        about = setting.metadata
+        default = "" if setting.default in (None, ()) else f" (default: {setting.default})"
+        command.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=about["kind"],
+            choices=about["choices"],
+            nargs="+" if setting.default == () else None,
+            metavar=about["metavar"] or {int: "N", float: "X", str: "NAME"}[about["kind"]]
+            if not about["choices"]
+            else None,
+            help=about["help"] + default,
+            default=argparse.SUPPRESS,
+        )
+
+
+def _add_evaluate(commands):
+    command = _add_command(commands, "evaluate", "measure a trained model on text")
+    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text to measure on, as in train")
+    command.add_argument(
+        "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON in place of the table")
+
+
+def _add_generate(commands):
+    command = _add_command(commands, "generate", "continue a prompt, printing the text as it is made")
+    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    command.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
+    command.add_argument("--max-new-tokens", type=int, default=100, help="most tokens to make (default: 100)")
+    command.add_argument("--sampler", help="how to choose a token: greedy, or a random draw (see kerasllm.generate)")
+    command.add_argument("--temperature", type=float, help="below 1 makes likely tokens likelier")
+    command.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    command.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that make up probability P")
+    command.add_argument(
+        "--min-p", type=float, metavar="P", help="draw from those at least P times as likely as the best"
+    )
+    command.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes used tokens less likely")
+    command.add_argument("--seed", type=int, help="the same seed gives the same text")
+    command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+
+
+def _add_export(commands):
+    command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
+    command.add_argument("run", metavar="RUN", help="run folder of the model")
+    command.add_argument("folder", metavar="FOLDER", help="folder to make")

@@ -1,0 +1,117 @@
+"""What a training run can be told: one frozen dataclass, the source of the flags, the YAML keys and the checks."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
+
+
+def _setting(default, kind, help, *, choices=None, least=None, below=None, metavar=None):
+    """A field whose metadata describes the flag and the values it takes: `least` <= value < `below`."""
+    metadata = {"kind": kind, "help": help, "choices": choices, "least": least, "below": below, "metavar": metavar}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """The settings of `kerasllm train`, checked when they are made. Each field is a flag and a key of the YAML file."""
+
+    data: tuple[str, ...] = _setting(
+        (), str, "what to train on: files, folders, globs, .jsonl, .gz, tfds:NAME or python_docs", metavar="PATH"
+    )
+    valid: tuple[str, ...] = _setting(
+        (), str, "what to measure on (default: the last 10 %% of the data's characters, not trained on)", metavar="PATH"
+    )
+    out: str | None = _setting(None, str, "run folder to make; it must not exist", metavar="RUN")
+    tokenizer: str = _setting("bpe", str, "bpe, char or byte, trained on the data, or a folder that holds a tokenizer")
+    vocab_size: int = _setting(4000, int, "ids of the bpe tokenizer to train", least=1)
+    preset: str | None = _setting(None, str, "published architecture to start from, such as gpt2 or llama")
+    layers: int | None = _setting(None, int, "number of Transformer blocks", least=1)
+    d_model: int | None = _setting(None, int, "width of the model", least=1)
+    heads: int | None = _setting(None, int, "number of attention heads; divides --d-model", least=1)
+    dff: int | None = _setting(None, int, "width of the feed-forward layers", least=1)
+    context: int | None = _setting(None, int, "tokens in a training window, and the longest the model takes", least=2)
+    dropout: float = _setting(0.0, float, "share of activations dropped in training", least=0, below=1)
+    batch_size: int = _setting(32, int, "windows in a training step", least=1)
+    steps: int | None = _setting(None, int, "training steps (default: 1000, or what --epochs makes)", least=1)
+    epochs: int | None = _setting(None, int, "passes over the data, in place of --steps", least=1)
+    lr: float = _setting(1e-3, float, "peak learning rate of AdamW; falls to a tenth along a cosine", least=0)
+    warmup: int = _setting(100, int, "steps of linear warm-up, at most a tenth of all", least=0)
+    weight_decay: float = _setting(0.1, float, "AdamW's; not on norms, biases and embeddings", least=0)
+    precision: str = _setting("float32", str, "what the model computes in", choices=PRECISIONS)
+    seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
+
+    def __post_init__(self):
+        for setting in dataclasses.fields(self):
+            object.__setattr__(self, setting.name, _checked(setting, getattr(self, setting.name)))
+        if not self.data:
+            raise ValueError("Nothing to train on: give --data a file, a folder, tfds:NAME or python_docs.")
+        if self.out is None:
+            raise ValueError("No place for the run: give --out the name of a folder to make.")
+        if self.steps and self.epochs:
+            raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
+
+    def to_dict(self):
+        """Plain JSON types; `TrainSettings(**d)` reads them back."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+def read_yaml(path):
+    """Reads settings from a YAML file.
+
+    Args:
+        path: path of a file with a mapping from names of settings, as in the flags but with underscores, to values.
+
+    Returns:
+        A dict of the settings it gives.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a mapping, or has a key that is no setting; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no settings file {path}; --config takes a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold lines such as `batch_size: 32`, not a {type(values).__name__}.")
+    known = [setting.name for setting in dataclasses.fields(TrainSettings)]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key).replace("-", "_"), known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"the settings are {', '.join(known)}."
+            raise ValueError(f"{path} has the unknown setting {key!r}; {advice}")
+    return values
+
+
+def _checked(setting, value):
+    """The value as the setting's type, or a ValueError that says which values it takes."""
+    kind, choices, least, below = (setting.metadata[key] for key in ("kind", "choices", "least", "below"))
+    if isinstance(setting.default, tuple):
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
+            raise ValueError(f"{setting.name} takes a path or a list of them, not {value!r}.")
+        return tuple(values)
+    if value is None and setting.default is None:
+        return None
+    wanted = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    try:
+        # YAML reads 1e-3 as a text and 32 as an int; a float setting takes both, an int setting takes no 2.5.
+        typed = kind(value) if not isinstance(value, (bool, list, dict, type(None))) else None
+    except (ValueError, OverflowError):
+        typed = None
+    if typed is None or (kind is int and isinstance(value, float) and typed != value) or typed != typed:
+        raise ValueError(f"{setting.name} takes {wanted}, not {value!r}.")
+    if choices and typed not in choices:
+        raise ValueError(f"{setting.name} takes {', '.join(choices)}, not {value!r}.")
+    if (least is not None and typed < least) or (below is not None and typed >= below):
+        limits = f"{wanted} of at least {least}" + (f" and below {below}" if below is not None else "")
+        raise ValueError(f"{setting.name} takes {limits}, not {value!r}.")
+    return typed

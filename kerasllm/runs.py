@@ -1,0 +1,320 @@
+"""The run folder: a trained model with everything to use it again.
+
+    config.json         kind of model, its TransformerConfig, its precision, the version of kerasllm that wrote it
+    model.safetensors   the weights by name; tied weights once
+    tokenizer.json      the tokenizer, as Hugging Face `tokenizers` reads it
+    manifest.json       the SHA-256 of every file, written last: a folder without it is not finished
+
+Plain JSON and safetensors: nothing in the folder is ever executed, any Keras backend reads what another wrote, and no
+file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+import kerasllm
+from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.tokenizers import Tokenizer
+
+CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+KINDS = {"CausalLM": CausalLM}
+
+
+def save(model, tokenizer, folder):
+    """Writes a model and its tokenizer to a new run folder.
+
+    The folder appears whole or not at all: it is written beside its place under a temporary name, flushed to disk and
+    renamed.
+
+    Args:
+        model: a `kerasllm.models.CausalLM`.
+        tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with.
+        folder: path of the folder to make. It must not exist.
+
+    Raises:
+        FileExistsError: if `folder` exists; it is not touched.
+        TypeError: if the model is not one of kerasllm's, or the tokenizer is not a `Tokenizer`.
+        ValueError: if the tokenizer has ids that the model has no embedding for.
+        OSError: if the folder cannot be written, for example on a full disk; nothing is left behind.
+
+    Example:
+
+    >>> tokenizer = kerasllm.tokenizers.Tokenizer.train(["to be or not to be"], kind="char")
+    >>> config = kerasllm.models.TransformerConfig(tokenizer.vocab_size, num_layers=2, d_model=64, num_heads=4, dff=256)
+    >>> kerasllm.save(kerasllm.models.CausalLM(config), tokenizer, "my-model")
+    >>> model, tokenizer = kerasllm.load("my-model")
+    """
+    _check_saveable(model, tokenizer)
+    with new_folder(folder) as draft:
+        add_model(model, tokenizer, draft)
+        seal(draft)
+
+
+def load(folder):
+    """Reads a model and its tokenizer from a run folder.
+
+    Args:
+        folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend.
+
+    Returns:
+        The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or it is not a finished run folder.
+        ValueError: if a file differs from what was saved, or the weights do not fit the config; the message names the
+            file and the tensor.
+
+    Example:
+
+    >>> model, tokenizer = kerasllm.load("my-model")
+    >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
+    """
+    folder = Path(folder)
+    _check_files(folder)
+    description = _read_json(folder / CONFIG)
+    if lacking := {"kind", "config", "dtype_policy"} - description.keys():
+        raise ValueError(f"{folder / CONFIG} lacks {min(lacking)!r}; copy the folder again.")
+    kind = description["kind"]
+    if kind not in KINDS:
+        raise ValueError(
+            f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(KINDS)}."
+        )
+    with _dtype_policy(description["dtype_policy"]):
+        model = KINDS[kind](TransformerConfig.from_dict(description["config"]))
+    _read_weights(model, folder / WEIGHTS)
+    return model, Tokenizer.load(folder)
+
+
+def add_model(model, tokenizer, folder):
+    """Writes config, weights and tokenizer into a folder that exists, each file whole or not at all.
+
+    `kerasllm train` opens its run folder before it trains and calls this when it has; follow it with `seal`.
+
+    Args:
+        model: a `kerasllm.models.CausalLM`.
+        tokenizer: the `Tokenizer` that the model was trained with.
+        folder: path of the folder to add to.
+    """
+    _check_saveable(model, tokenizer)
+    folder = Path(folder)
+    description = {
+        "kind": type(model).__name__,
+        "config": model.config.to_dict(),
+        "dtype_policy": model.dtype_policy.name,
+        "kerasllm": kerasllm.__version__,
+    }
+    write_json(folder / CONFIG, description)
+    _write_weights(model, folder / WEIGHTS)
+    if not (folder / TOKENIZER_FILES[0]).exists():
+        tokenizer.save(folder)
+
+
+def seal(folder):
+    """Writes the manifest, the SHA-256 of every file in the folder, and flushes all of it to disk.
+
+    Args:
+        folder: path of a folder whose files are complete. Its manifest, if it has one, is replaced.
+    """
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    write_json(folder / MANIFEST, {"files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files}})
+    for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _flush(path)
+
+
+@contextlib.contextmanager
+def new_folder(folder):
+    """A context in which to write a folder that appears under its name when the context ends well, and never else.
+
+    Args:
+        folder: path of the folder to make. It must not exist; missing parents are made.
+
+    Yields:
+        The path to write to: a temporary name beside `folder`, so that the last step is one rename.
+
+    Raises:
+        FileExistsError: if `folder` exists.
+        OSError: if something could not be written; the temporary folder is gone.
+    """
+    folder = Path(folder)
+    if os.path.lexists(folder):
+        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not, or move it away.")
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(folder)
+        _flush(folder.parent)
+    except OSError as error:
+        if error.strerror is None or not str(error.filename or draft).startswith(str(draft)):
+            raise  # Already a sentence, or about something else.
+        raise OSError(
+            error.errno,
+            f"Could not write {folder} ({error.strerror}); nothing was left behind. Free some space or "
+            "name another place.",
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_json(path, value):
+    """Writes JSON to `path`, which then holds the old content or the new, never a part.
+
+    Args:
+        path: path of the file to write or replace.
+        value: plain JSON types.
+    """
+    with _replacing(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def weight_names(model):
+    """Maps a stable name to each weight of a model: its path inside the model.
+
+    Keras puts the model's own name first (`causal_lm_1/...` for the second model of a program); that is left out.
+
+    Args:
+        model: a built Keras model.
+
+    Returns:
+        A dict from name to Keras variable, in the model's order; tied weights appear once.
+    """
+    names = {weight.path.partition("/")[2]: weight for weight in model.weights}
+    if len(names) != len(model.weights):
+        raise ValueError(f"{type(model).__name__} has weights that share a path; give its layers names of their own.")
+    return names
+
+
+def _check_saveable(model, tokenizer):
+    if type(model).__name__ not in KINDS:
+        raise TypeError(
+            f"A run folder holds a model of kind {', '.join(KINDS)}, not {type(model).__name__}; "
+            "save any other Keras model with model.save('model.keras')."
+        )
+    if not isinstance(tokenizer, Tokenizer):
+        raise TypeError(f"tokenizer must be a kerasllm.tokenizers.Tokenizer, not {type(tokenizer).__name__}.")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {tokenizer.vocab_size} ids and the model only {model.config.vocab_size}; "
+            "save the model with the tokenizer it was trained with."
+        )
+
+
+def _write_weights(model, path):
+    arrays = {name: np.asarray(keras.ops.convert_to_numpy(w), order="C") for name, w in weight_names(model).items()}
+    with _replacing(path) as draft:
+        try:
+            save_file(arrays, draft, metadata={"format": "kerasllm"})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(draft)) from error
+        # safetensors makes its file private; give it the rights of its neighbours.
+        shutil.copymode(path.with_name(CONFIG), draft)
+
+
+def _read_weights(model, path):
+    weights = weight_names(model)
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy the folder again.") from error
+    with file:
+        stored = set(file.keys())
+        if missing := [name for name in weights if name not in stored]:
+            raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_and_more(missing)} that {CONFIG} asks for.")
+        if unexpected := sorted(stored - weights.keys()):
+            raise ValueError(
+                f"{path} holds the tensor {unexpected[0]!r}{_and_more(unexpected)}, which {CONFIG} has no place for."
+            )
+        for name, weight in weights.items():
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(weight.shape):
+                raise ValueError(
+                    f"{path} holds {name!r} with shape {shape}, where {CONFIG} asks for {tuple(weight.shape)}."
+                )
+        for name, weight in weights.items():
+            weight.assign(file.get_tensor(name))
+
+
+def _check_files(folder):
+    """Refuses a folder that is not a finished run, or whose model files are not those that were saved."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no run folder {folder}; kerasllm train and kerasllm.save write one.")
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"{folder} is not a finished run folder: it has no {MANIFEST}, which is written last when a run ends well."
+        )
+    saved = _read_json(folder / MANIFEST).get("files")
+    if not isinstance(saved, dict):
+        raise ValueError(f"{folder / MANIFEST} lists no files; copy the folder again.")
+    for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+        path = folder / name
+        if not path.is_file():
+            if name in saved or name != TOKENIZER_FILES[1]:
+                raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
+        elif saved.get(name) != _sha256(path):
+            raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")
+
+
+def _read_json(path):
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
+    return value
+
+
+@contextlib.contextmanager
+def _dtype_policy(name):
+    """Builds models under a saved precision, and gives the global one back."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Yields a temporary path beside `path`; when the context ends well it is flushed and takes `path`'s name."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield draft
+        _flush(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _and_more(names):
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
