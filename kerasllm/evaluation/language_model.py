@@ -1,0 +1,342 @@
+"""How well a causal language model predicts text, by the definitions of lm-evaluation-harness.
+
+A document becomes ids with one prefix token in front, the ids become windows no longer than the model's context, and
+every token is scored exactly once. Shapes: B windows in a batch, T their length, V vocabulary.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import keras
+import numpy as np
+from keras import ops
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+
+# The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
+_LOGITS_PER_BATCH = 2**26
+_MAX_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class LanguageModelScores:
+    """What `perplexity` found out.
+
+    Attributes:
+        loss: Mean negative log-likelihood of a token, in nats.
+        perplexity: exp(loss). Depends on the tokenizer: compare models by it only when they share one.
+        bits_per_byte: Total negative log-likelihood in bits, per UTF-8 byte of the text. Comparable across tokenizers.
+        byte_perplexity: 2 ** bits_per_byte.
+        word_perplexity: exp(total negative log-likelihood / words).
+        tokens: How many tokens were scored.
+        words: How many pieces `re.split(r"\\s+", document)` gives, over all documents.
+        bytes: Length of the text in UTF-8.
+
+    Numbers that need the text are None where only ids were given.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float | None
+    byte_perplexity: float | None
+    word_perplexity: float | None
+    tokens: int
+    words: int | None
+    bytes: int | None
+
+    @classmethod
+    def from_total(cls, nll, tokens, words=None, bytes=None):
+        """Derives every figure from the total negative log-likelihood `nll` (nats) and the counts."""
+        return cls(
+            loss=nll / tokens,
+            perplexity=_exp(nll / tokens),
+            bits_per_byte=nll / (bytes * math.log(2)) if bytes else None,
+            byte_perplexity=_exp(nll / bytes) if bytes else None,
+            word_perplexity=_exp(nll / words) if words else None,
+            tokens=tokens,
+            words=words,
+            bytes=bytes,
+        )
+
+    def __str__(self):
+        figures = [
+            ("loss", self.loss, "nats per token"),
+            ("perplexity", self.perplexity, "per token"),
+            ("bits per byte", self.bits_per_byte, ""),
+            ("byte perplexity", self.byte_perplexity, ""),
+            ("word perplexity", self.word_perplexity, ""),
+        ]
+        lines = [f"{name:<16}{value:>12,.4f}  {unit}".rstrip() for name, value, unit in figures if value is not None]
+        counts = [(self.tokens, "tokens"), (self.words, "words"), (self.bytes, "bytes")]
+        scored = ", ".join(f"{count:,} {name}" for count, name in counts if count is not None)
+        return "\n".join([*lines, f"{'scored':<16}{scored}"])
+
+
+def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_size=None):
+    """Scores how well `model` predicts `documents`: token, word and byte perplexity and bits per byte.
+
+    The definitions are those of lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness):
+    `loglikelihood_rolling` with the windows of `lm_eval/utils.py:get_rolling_token_windows`, and `word_perplexity`,
+    `byte_perplexity` and `bits_per_byte` as `lm_eval/api/metrics.py` sums them over all documents.
+
+    Each document is scored apart from the others. Its first token is predicted from the tokenizer's start token, or
+    from its end token where there is no start token; a tokenizer with neither leaves the first token unscored, as
+    nothing predicts it. A document longer than the context is cut into windows in which each token is scored
+    exactly once; the last window reaches back so that it, too, has a full context.
+
+    Args:
+        model: A Keras model that maps token ids (B, T) to logits (B, T, V), position t predicting token t + 1:
+            `CausalLM`, or a Sequential or Functional model of that kind.
+        tokenizer: A `kerasllm.tokenizers.Tokenizer`, or anything with its `encode`, `start_id`, `end_id` and `pad_id`.
+            Special tokens that its post-processor puts around the text are not scored.
+        documents: A str (one document) or an iterable of str. An iterator is read once and never held in memory.
+        stride: How many tokens a window scores after the first one. None: as many as the context, which is fastest.
+            Smaller strides cost more and give each token at least `context - stride + 1` tokens to look back on.
+        context: Longest window, in tokens. None: `model.config.max_length`, or else the model's static input length.
+        batch_size: Windows scored at once. None: up to 64, fewer where the logits would take more than 256 MB.
+
+    Returns:
+        A `LanguageModelScores`.
+
+    Raises:
+        TypeError: `documents` holds something that is not a str.
+        ValueError: There is nothing to score, an id is past the model's vocabulary, `stride` is not in
+            [1, context], or the context is unknown or longer than the model's maximum.
+
+    Example:
+
+    >>> scores = kerasllm.evaluation.perplexity(model, tokenizer, "It was the best of times.")
+    >>> print(scores.perplexity, scores.bits_per_byte)
+    """
+    text = _TextCounts()
+    if isinstance(documents, str):
+        documents = [documents]
+    if not isinstance(documents, Iterable):
+        raise TypeError(f"documents is of type {type(documents).__name__}; give a str or an iterable of str.")
+    sequences = (_encode(tokenizer, document, text) for document in documents)
+    if isinstance(documents, list | tuple):
+        sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest
+    pad_id = getattr(tokenizer, "pad_id", None) or 0
+    nll, tokens = _score(model, sequences, stride, context, batch_size, pad_id)
+    return LanguageModelScores.from_total(nll, tokens, text.words, text.bytes)
+
+
+def score_tokens(model, token_ids, stride=None, *, context=None, batch_size=None, num_words=None, num_bytes=None):
+    """Scores one sequence of ids, such as the validation split of a folder of token files.
+
+    The first id is the prefix: it is looked at and not scored. Otherwise as `perplexity`.
+
+    Args:
+        model: A Keras model that maps token ids (B, T) to logits (B, T, V).
+        token_ids: One-dimensional sequence or array of int ids (a memory-mapped one is read piece by piece).
+        stride, context, batch_size: As in `perplexity`.
+        num_words, num_bytes: Size of the text behind the ids, for the figures per word and per byte.
+
+    Returns:
+        A `LanguageModelScores`; the figures whose count was not given are None.
+
+    Raises:
+        ValueError: As `perplexity`, and for ids that are not one-dimensional integers.
+
+    Example:
+
+    >>> kerasllm.evaluation.score_tokens(model, np.arange(100), context=32).perplexity
+    """
+    token_ids = np.asanyarray(token_ids)
+    if token_ids.ndim != 1 or not np.issubdtype(token_ids.dtype, np.integer):
+        raise ValueError(
+            f"token_ids has shape {token_ids.shape} and dtype {token_ids.dtype}; give a one-dimensional array of ints."
+        )
+    nll, tokens = _score(model, [token_ids], stride, context, batch_size, pad_id=0)
+    return LanguageModelScores.from_total(nll, tokens, num_words, num_bytes)
+
+
+def rolling_windows(length, context, stride):
+    """Cuts a sequence of `length` predictions into windows in which each is made exactly once.
+
+    Args:
+        length: Number of predictions, one less than the number of ids.
+        context: Most ids that a window takes in.
+        stride: Predictions scored by each window after the first, in [1, context].
+
+    Yields:
+        (begin, end, scored): the window takes in ids[begin:end], predicts ids[begin + 1 : end + 1], and the last
+        `scored` predictions count.
+
+    Example:
+
+    >>> list(rolling_windows(10, context=4, stride=4))
+    [(0, 4, 4), (4, 8, 4), (6, 10, 2)]
+    """
+    done = 0
+    while done < length:
+        end = min(done + (stride if done else context), length)
+        yield max(0, end - context), end, end - done
+        done = end
+
+
+class _Scorer(keras.Model):
+    """Maps a batch of windows to their total negative log-likelihoods (B,), so that no logits leave the device.
+
+    A model around the model, because `predict_on_batch` is compiled on every backend and leaves the inner model's own
+    compiled functions alone.
+    """
+
+    def __init__(self, model):
+        super().__init__(name="scorer", dtype="float32")
+        self.model = model
+        self.jit_compile = model.jit_compile
+
+    def call(self, inputs):
+        token_ids, labels, weights = inputs
+        logits = ops.cast(self.model(token_ids, training=False), "float32")
+        nll = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        # A padded position may hold anything, also an infinity, which times zero would be NaN.
+        return ops.sum(ops.where(weights > 0, nll, 0.0), axis=-1)
+
+
+def _score(model, sequences, stride, context, batch_size, pad_id):
+    """Returns (total negative log-likelihood in nats, tokens scored) over sequences of ids, each with its prefix."""
+    context, width = _window_lengths(model, context)
+    stride = context if stride is None else stride
+    if not 1 <= stride <= context:
+        raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
+    vocab_size = _vocab_size(model, width)
+    if batch_size is None:
+        batch_size = max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} is not possible; give 1 or more, or None.")
+    windows = _windows(sequences, context, stride, vocab_size)
+    total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
+    scorer = _Scorer(model)
+    nll = tokens = 0
+    with _progress() as progress:
+        task = progress.add_task("scoring", total=total)
+        for batch, scored in _batches(windows, batch_size, width, pad_id):
+            nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
+            tokens += scored
+            progress.update(task, completed=tokens)
+    if not tokens:
+        raise ValueError(
+            "There is nothing to score: the documents are empty, or hold a single token without a start or end token "
+            "to predict it from. Give text that has at least two tokens."
+        )
+    return float(nll), tokens
+
+
+def _windows(sequences, context, stride, vocab_size):
+    """Yields (ids of a window and the one after it, predictions that count)."""
+    for ids in sequences:
+        for begin, end, scored in rolling_windows(len(ids) - 1, context, stride):
+            window = np.asarray(ids[begin : end + 1])
+            if window.min() < 0 or window.max() >= vocab_size:
+                bad = window.min() if window.min() < 0 else window.max()
+                raise ValueError(
+                    f"Token id {bad} is outside the model's vocabulary of {vocab_size} (0 to {vocab_size - 1}); "
+                    "score with the tokenizer that the model was trained with."
+                )
+            yield window, scored
+
+
+def _batches(windows, batch_size, width, pad_id):
+    """Yields ((token_ids, labels, weights), tokens scored); one shape (batch_size, width), so one compilation."""
+    while rows := list(islice(windows, batch_size)):
+        token_ids = np.full((batch_size, width), pad_id, "int32")
+        labels = np.zeros((batch_size, width), "int32")
+        weights = np.zeros((batch_size, width), "float32")
+        for row, (window, scored) in enumerate(rows):
+            length = len(window) - 1
+            token_ids[row, :length] = window[:-1]
+            labels[row, :length] = window[1:]
+            weights[row, length - scored : length] = 1
+        yield (token_ids, labels, weights), sum(scored for _, scored in rows)
+
+
+def _window_lengths(model, context):
+    """Returns (longest window, length to pad windows to)."""
+    built = _built_length(model)
+    # A Sequential model remembers the length that it was built on and takes others; a Functional one does not.
+    fixed = None if isinstance(model, keras.Sequential) else built
+    longest = getattr(getattr(model, "config", None), "max_length", None) or fixed
+    if context is None:
+        context = longest or built
+    if context is None:
+        raise ValueError("This model does not say how long its input may be; give context=, in tokens.")
+    if context < 1 or (longest and context > longest):
+        possible = f"at most {longest}, the longest input of this model" if longest else "1 or more"
+        raise ValueError(f"context={context} is not possible; give {possible}.")
+    return context, fixed or context
+
+
+def _built_length(model):
+    """Returns the length T that the model's input was declared or built with, or None."""
+    inputs = getattr(model, "inputs", None)
+    return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
+
+
+def _vocab_size(model, width):
+    """Returns V, from a symbolic call that also tells models that are no language models."""
+    length = _built_length(model) or width
+    logits = model(keras.KerasTensor((None, length), "int32"))
+    shape = getattr(logits, "shape", ())
+    if len(shape) != 3 or shape[1] != length:
+        raise ValueError(
+            f"The model maps token ids (None, {length}) to {shape or type(logits).__name__}; a model that predicts "
+            f"every next token gives logits of shape (None, {length}, vocab_size)."
+        )
+    return shape[-1]
+
+
+class _TextCounts:
+    """Words and bytes of the documents seen so far."""
+
+    words = 0
+    bytes = 0
+
+    def add(self, document):
+        self.words += len(re.split(r"\s+", document))
+        self.bytes += len(document.encode("utf-8"))
+
+
+def _encode(tokenizer, document, counts):
+    """Returns the ids of a document behind its prefix token, and counts its words and bytes."""
+    if not isinstance(document, str):
+        raise TypeError(f"documents holds an item of type {type(document).__name__}; each document is a str.")
+    counts.add(document)
+    start_id, end_id = getattr(tokenizer, "start_id", None), getattr(tokenizer, "end_id", None)
+    ids = list(tokenizer.encode(document))
+    # Special tokens are never read out of the text, so these can only come from the tokenizer's post-processor.
+    if ids and ids[0] == start_id:
+        ids = ids[1:]
+    if ids and ids[-1] == end_id:
+        ids = ids[:-1]
+    prefix = end_id if start_id is None else start_id
+    return np.asarray(ids if prefix is None else [prefix, *ids], "int64")
+
+
+def _exp(x):
+    """exp(x), infinite where a float ends."""
+    return math.exp(x) if x < 709 else math.inf
+
+
+def _progress():
+    """A bar on standard error that disappears when the work is done; none where nobody could see it move."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        _TokensPerSecond(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal or console.is_jupyter),
+    )
+
+
+class _TokensPerSecond(ProgressColumn):
+    def render(self, task):
+        speed = task.finished_speed or task.speed
+        return f"{int(task.completed):,} tokens" + (f", {speed:,.0f} tokens/s" if speed else "")
