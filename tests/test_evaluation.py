@@ -29,7 +29,7 @@ class Characters:
         return [self.start_id, *ids, self.end_id] if self.wrap else ids
 
 
-def bigram_table(seed=0, size=8):
+def bigram_table(seed=0, size=9):
     return np.random.default_rng(seed).normal(0, 2, (size, size)).astype("float32")
 
 
@@ -75,15 +75,17 @@ def test_figures_are_the_harness_definitions(context, stride):
 
 
 def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary():
-    scores = perplexity(bigram_model(np.zeros((8, 8), "float32")), Characters(), TEXT[:4], context=3)
-    assert scores.loss == pytest.approx(math.log(8), rel=1e-6)
-    assert "perplexity            8.0000  per token" in str(scores)
+    scores = perplexity(bigram_model(np.zeros((9, 9), "float32")), Characters(), TEXT[:4], context=3)
+    assert scores.loss == pytest.approx(math.log(9), rel=1e-6)
+    assert "perplexity            9.0000  per token" in str(scores)
     assert "4 tokens, 2 words, 4 bytes" in str(scores)
 
 
 def test_windows_are_those_of_the_harness_documentation():
     # lm_eval/api/model.py, loglikelihood_rolling: ids 0 to 9 behind a prefix, context 4.
     assert list(rolling_windows(10, context=4, stride=4)) == [(0, 4, 4), (4, 8, 4), (6, 10, 2)]
+    # lm_eval/utils.py, get_rolling_token_windows: max_seq_len 3 and context_len 2 score 3 - 2 + 1 at a time.
+    assert list(rolling_windows(9, context=3, stride=2)) == [(0, 3, 3), (2, 5, 2), (4, 7, 2), (6, 9, 2)]
 
 
 @given(length=st.integers(0, 200), context=st.integers(1, 40), data=st.data())
@@ -187,7 +189,7 @@ def test_bad_models_and_ids_are_refused_before_they_run():
     with pytest.raises(ValueError, match="give context="):
         perplexity(bigram_model(bigram_table()), Characters(), TEXT)
     with pytest.raises(ValueError, match=r"logits of shape \(None, 6, vocab_size\)"):
-        pooled = keras.Sequential([keras.layers.Embedding(8, 8), keras.layers.GlobalAveragePooling1D()])
+        pooled = keras.Sequential([keras.layers.Embedding(9, 9), keras.layers.GlobalAveragePooling1D()])
         perplexity(pooled, Characters(), TEXT, context=6)
     with pytest.raises(ValueError, match="one-dimensional array of ints"):
         score_tokens(bigram_model(bigram_table(), length=6), np.zeros((2, 3), int))
