@@ -1,1 +1,56 @@
+"""Cross-entropy that counts tokens.
 
+Shapes: B batch, T time, V vocab.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class TokenCrossentropy(keras.losses.Loss):
+    """The mean negative log-likelihood of the labels over the tokens that count, in nats.
+
+    Keras' `SparseCategoricalCrossentropy` divides by B x T, padding included; this divides by the sum of the weights.
+
+    Args:
+        label_smoothing: float in [0, 1), the share of probability that the target gives to all tokens alike
+            (https://arxiv.org/abs/1512.00567).
+
+    Call arguments:
+        y_true: int (B, T), labels.
+        y_pred: float (B, T, V), logits.
+        sample_weight: float (B, T) or None, 0 where nothing is to be learned.
+
+    Returns:
+        float scalar.
+
+    Example:
+        >>> loss = kerasllm.losses.TokenCrossentropy()
+        >>> float(loss(np.array([[1, 0]]), np.zeros((1, 2, 4)), np.array([[1.0, 0.0]])))  # log(4), one token
+        1.3862943649291992
+    """
+
+    def __init__(self, label_smoothing=0.0, name="token_crossentropy", **kwargs):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}.")
+        super().__init__(name=name, reduction="mean_with_sample_weight", dtype=kwargs.pop("dtype", "float32"))
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        logits = ops.cast(y_pred, "float32")
+        nll = ops.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+        if self.label_smoothing:
+            uniform = ops.logsumexp(logits, axis=-1) - ops.mean(logits, axis=-1)
+            nll = (1 - self.label_smoothing) * nll + self.label_smoothing * uniform
+        return nll
+
+    def sum_and_weight(self, y_true, y_pred, sample_weight=None):
+        """The loss before the division: its weighted sum over tokens, and the sum of the weights."""
+        nll = self.call(y_true, y_pred)
+        weight = ops.ones_like(nll) if sample_weight is None else ops.cast(sample_weight, "float32")
+        weight = ops.broadcast_to(weight if len(weight.shape) == 2 else weight[:, None], ops.shape(nll))
+        return ops.sum(nll * weight), ops.sum(weight)
+
+    def get_config(self):
+        return {"name": self.name, "label_smoothing": self.label_smoothing}

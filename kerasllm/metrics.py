@@ -1,1 +1,61 @@
+"""Metrics that count tokens.
 
+Shapes: B batch, T time, V vocab.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class Perplexity(keras.metrics.Mean):
+    """The exponential of the mean negative log-likelihood per token.
+
+    Give it to `compile(weighted_metrics=[...])`: Keras ignores sample weights in `metrics=`.
+
+    Call arguments of `update_state`:
+        y_true: int (B, T), labels.
+        y_pred: float (B, T, V), logits.
+        sample_weight: float (B, T) or None, 0 for tokens that do not count.
+
+    Example:
+        >>> metric = kerasllm.metrics.Perplexity()
+        >>> metric.update_state(np.array([[1, 0]]), np.zeros((1, 2, 4)))
+        >>> round(float(metric.result()), 4)
+        4.0
+    """
+
+    def __init__(self, name="perplexity", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        nll = ops.sparse_categorical_crossentropy(y_true, ops.cast(y_pred, "float32"), from_logits=True)
+        return super().update_state(nll, sample_weight)
+
+    def result(self):
+        return ops.exp(super().result())
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class TokenLoss(keras.metrics.Metric):
+    """What our models report: the mean loss per token over all batches, as "loss", and "perplexity".
+
+    Keras averages batch losses by rows, which weighs tokens unequally when batches hold different numbers of them.
+
+    Call arguments of `update_state`:
+        total: float scalar, the sum of a batch's losses.
+        weight: float scalar, the number of tokens in it.
+    """
+
+    def __init__(self, name="token_loss", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+        self.weight = self.add_variable(shape=(), initializer="zeros", name="weight")
+
+    def update_state(self, total, weight):
+        self.total.assign_add(total)
+        self.weight.assign_add(weight)
+
+    def result(self):
+        loss = ops.divide_no_nan(ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.weight))
+        return {"loss": loss, "perplexity": ops.exp(loss)}

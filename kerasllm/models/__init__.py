@@ -1,0 +1,6 @@
+"""Whole language models, described by one config."""
+
+from kerasllm.models.causal_lm import CausalLM
+from kerasllm.models.config import TransformerConfig
+
+__all__ = ["CausalLM", "TransformerConfig"]

@@ -1,0 +1,74 @@
+"""The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
+
+import contextlib
+import contextvars
+
+import keras
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+elif keras.backend.backend() == "jax":
+    import jax
+else:
+    raise ImportError(
+        f"kerasllm runs on the TensorFlow and JAX backends, got {keras.backend.backend()!r}. "
+        f"Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before Keras is imported."
+    )
+
+IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+_plain_graph = contextvars.ContextVar("plain_graph", default=False)
+
+
+@contextlib.contextmanager
+def plain_graph():
+    """Within it, TensorFlow graphs are traced for a runtime without XLA, such as a stock model server."""
+    token = _plain_graph.set(True)
+    try:
+        yield
+    finally:
+        _plain_graph.reset(token)
+
+
+def slice_update(tensor, update, start):
+    """Writes `update` into `tensor` from the place `start` on; inside a loop, without copying the rest.
+
+    `ops.slice_update` is in place under XLA but copies the tensor in a plain TensorFlow graph, where another op
+    does not (measured: 0.58 against 0.07 ms a step on 12 MB).
+    """
+    update = ops.cast(update, tensor.dtype)
+    if not (IS_TENSORFLOW and _plain_graph.get()):
+        return ops.slice_update(tensor, start, update)
+    begin = tf.stack([tf.cast(i, "int32") for i in start])
+    return tf.raw_ops.TensorStridedSliceUpdate(
+        input=tensor, begin=begin, end=begin + tf.shape(update), strides=[1] * len(start), value=update
+    )
+
+
+def gelu_tanh(x):
+    """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use."""
+    return ops.gelu(x, approximate=True)
+
+
+def has_fused_adam(variable, gradient):
+    """Whether `fused_adam` can update this variable with this gradient."""
+    return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor | tf.IndexedSlices)
+
+
+def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations, beta_1, beta_2, epsilon):
+    """One Adam update in one op and one pass over memory, where Keras' own takes a dozen."""
+    dtype = variable.dtype
+    step = tf.cast(iterations + 1, dtype)
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=momentum.value.handle,
+        v=velocity.value.handle,
+        beta1_power=tf.pow(tf.cast(beta_1, dtype), step),
+        beta2_power=tf.pow(tf.cast(beta_2, dtype), step),
+        lr=tf.cast(learning_rate, dtype),
+        beta1=tf.cast(beta_1, dtype),
+        beta2=tf.cast(beta_2, dtype),
+        epsilon=tf.cast(epsilon, dtype),
+        grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+    )

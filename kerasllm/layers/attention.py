@@ -1,0 +1,294 @@
+"""Multi-head attention: one layer for self-attention, cross-attention, grouped keys and cached decoding.
+
+Shapes: B batch, T query time, S key time, D d_model, H query heads, K key/value heads, h head_dim.
+Inside, activations are (B, H, T, h) and multiply with plain `matmul`: on a CPU that is much faster than einsum
+over (B, T, H, h). Kernels are 2-D `Dense`, with query, key and value in one matrix.
+"""
+
+import keras
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.layers import masks
+from kerasllm.layers.positions import RelativePositionBias, check_positions, input_positions, rotary
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class MultiHeadAttention(keras.layers.Layer):
+    """Multi-head attention, over the input itself or over a context.
+
+    Args:
+        d_model: int, width of the output.
+        num_heads: int, query heads.
+        num_kv_heads: int or None. Fewer key/value heads than query heads: grouped-query attention
+            (https://arxiv.org/abs/2305.13245), and multi-query attention with 1 (https://arxiv.org/abs/1911.02150).
+            None means `num_heads`.
+        head_dim: int or None, width of a head; None means `d_model // num_heads`.
+        causal: bool. A token sees itself and earlier ones only. Has no effect on cross-attention.
+        attention_window: int or None. A token sees only tokens less than this many places away.
+        positions: "rotary", "learned", "sinusoidal", "relative" or None.
+        max_length: int, the longest sequence; needed for learned positions only.
+        rope_theta: float, base of the rotary wavelengths.
+        qk_norm: bool. RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442).
+        use_bias: bool, biases in the projections.
+        dropout: float, share of attention probabilities dropped in training.
+        kernel_initializer: initializer of the query, key and value kernel.
+        output_initializer: initializer of the output kernel; None means `kernel_initializer`.
+
+    Call arguments:
+        x: float (B, T, any width).
+        context: float (B, S, any width) or None. Given: cross-attention, whose keys and values come from here.
+        attention_mask: bool, broadcastable to (B, H, T, S) or None. True where a query may see a key, on top of
+            everything else that hides keys.
+        mask: bool (B, S) or None. False hides a key of self-attention; a Keras mask arrives here by itself.
+        context_mask: bool (B, S) or None, the same for cross-attention.
+        document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
+        position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        position_bias: float, broadcastable to (B, H, T, S), added to the scores.
+        cache: pair of float (B, K, S, h) from `init_cache`, keys and values of earlier tokens. The new ones are
+            written from place `cache_index` on, and the updated pair is returned.
+        cache_index: int scalar, how many tokens the cache holds.
+        return_attention_scores: bool.
+
+    Returns:
+        float (B, T, D). With `return_attention_scores`, a tuple with the probabilities (B, H, T, S) after it, and
+        with a cache the updated cache last.
+
+    Raises:
+        ValueError: if `num_heads` does not divide `d_model`, or `num_kv_heads` does not divide `num_heads`.
+
+    Example:
+        >>> layer = kerasllm.layers.MultiHeadAttention(d_model=64, num_heads=4, num_kv_heads=2, causal=True)
+        >>> layer(np.ones((2, 10, 64))).shape
+        TensorShape([2, 10, 64])
+
+    Reference: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self,
+        d_model,
+        num_heads,
+        *,
+        num_kv_heads=None,
+        head_dim=None,
+        causal=False,
+        attention_window=None,
+        positions=None,
+        max_length=None,
+        rope_theta=10000.0,
+        qk_norm=False,
+        use_bias=True,
+        dropout=0.0,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_sizes(d_model=d_model, num_heads=num_heads)
+        check_heads(d_model, num_heads, num_kv_heads, head_dim)
+        check_positions(positions, max_length)
+        if attention_window is not None and attention_window < 1:
+            raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
+        self.d_model = d_model
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.head_dim = head_dim or d_model // num_heads
+        if positions == "rotary" and self.head_dim % 2:
+            raise ValueError(f"Rotary positions need an even `head_dim`, got {self.head_dim}.")
+        self.causal = causal
+        self.attention_window = attention_window
+        self.positions = positions
+        self.max_length = max_length
+        self.rope_theta = rope_theta
+        self.qk_norm = qk_norm
+        self.use_bias = use_bias
+        self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+        self.supports_masking = True
+
+    def build(self, x_shape, context_shape=None):
+        query_width, kv_width = self.num_heads * self.head_dim, 2 * self.num_kv_heads * self.head_dim
+        self.is_cross_attention = context_shape is not None
+        if self.is_cross_attention:
+            self.query = self._projection(query_width, "query", x_shape)
+            self.key_value = self._projection(kv_width, "key_value", context_shape)
+        else:
+            self.query_key_value = self._projection(query_width + kv_width, "query_key_value", x_shape)
+        output_initializer = self.output_initializer or self.kernel_initializer
+        self.output_projection = self._projection(
+            self.d_model, "output", (*x_shape[:-1], query_width), output_initializer
+        )
+        if self.qk_norm:
+            self.query_norm = keras.layers.RMSNormalization(name="query_norm", dtype=self.dtype_policy)
+            self.key_norm = keras.layers.RMSNormalization(name="key_norm", dtype=self.dtype_policy)
+            for norm in (self.query_norm, self.key_norm):
+                norm.build((None, None, None, self.head_dim))
+        self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
+        if self.position_embedding is not None:
+            self.position_embedding.build(x_shape)
+        if self.positions == "relative":
+            self.relative_bias = RelativePositionBias(
+                self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
+            )
+            self.relative_bias.build()
+        self.attention_dropout = keras.layers.Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
+
+    def _projection(self, width, name, input_shape, initializer=None):
+        layer = keras.layers.Dense(
+            width,
+            use_bias=self.use_bias,
+            kernel_initializer=clone_initializer(initializer or self.kernel_initializer),
+            name=name,
+            dtype=self.dtype_policy,
+        )
+        layer.build(input_shape)
+        return layer
+
+    def call(
+        self,
+        x,
+        context=None,
+        attention_mask=None,
+        mask=None,
+        context_mask=None,
+        document_ids=None,
+        position_ids=None,
+        position_bias=None,
+        cache=None,
+        cache_index=0,
+        return_attention_scores=False,
+        training=None,
+    ):
+        if (context is not None) != self.is_cross_attention:
+            built, called = ("with", "without") if self.is_cross_attention else ("without", "with")
+            raise ValueError(
+                f"{self.name} was built {built} a context and is now called {called} one. Self-attention and "
+                f"cross-attention need a layer each."
+            )
+        query_index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
+        query, key, value = self._heads(x, context, query_index if position_ids is None else position_ids)
+        if cache is not None:
+            key = backend.slice_update(cache[0], key, (0, 0, cache_index, 0))
+            value = backend.slice_update(cache[1], value, (0, 0, cache_index, 0))
+            cache = (key, value)
+
+        key_index = ops.arange(ops.shape(key)[2], dtype="int32")
+        if context is None:
+            visible = masks.attention_mask(
+                query_index, key_index, self.causal, self.attention_window, mask, document_ids
+            )
+        else:
+            visible = masks.attention_mask(query_index, key_index, key_mask=context_mask)
+        visible = masks.combine(visible, attention_mask)
+        if self.positions == "relative" and context is None:
+            own_bias = self.relative_bias(query_index, key_index)
+            position_bias = own_bias if position_bias is None else position_bias + own_bias
+
+        output, probabilities = self._attend(query, key, value, visible, position_bias, training)
+        results = [output]
+        if return_attention_scores:
+            results.append(probabilities)
+        if cache is not None:
+            results.append(cache)
+        return tuple(results) if len(results) > 1 else output
+
+    def _heads(self, x, context, position_ids):
+        """Queries (B, H, T, h), keys and values (B, K, S, h)."""
+        H, K = self.num_heads, self.num_kv_heads
+        if self.position_embedding is not None:
+            x = self.position_embedding(x, position_ids)
+        if context is None:
+            heads = self._split_heads(self.query_key_value(x), H + 2 * K)
+            query, key, value = heads[:, :H], heads[:, H : H + K], heads[:, H + K :]
+        else:
+            query = self._split_heads(self.query(x), H)
+            key_value = self._split_heads(self.key_value(context), 2 * K)
+            key, value = key_value[:, :K], key_value[:, K:]
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.positions == "rotary" and context is None:
+            query = rotary(query, position_ids, self.rope_theta)
+            key = rotary(key, position_ids, self.rope_theta)
+        return query, key, value
+
+    def _split_heads(self, x, heads):
+        B, T = ops.shape(x)[:2]
+        return ops.transpose(ops.reshape(x, (B, T, heads, self.head_dim)), (0, 2, 1, 3))
+
+    def _attend(self, query, key, value, visible, position_bias, training):
+        B, H, T, h = ops.shape(query)
+        K, S = self.num_kv_heads, ops.shape(key)[2]
+        # The H / K query heads of a group line up along time, so that keys need not be repeated.
+        query = ops.reshape(query * (h**-0.5), (B, K, (H // K) * T, h))
+        scores = ops.reshape(ops.matmul(query, ops.swapaxes(key, 2, 3)), (B, H, T, S))
+        if position_bias is not None:
+            scores = scores + ops.cast(position_bias, scores.dtype)
+        if visible is not None:
+            scores = scores + masks.bias_from_mask(visible, self.compute_dtype)
+        probabilities = ops.softmax(scores)
+        dropped = self.attention_dropout(probabilities, training=training)
+        output = ops.matmul(ops.reshape(dropped, (B, K, (H // K) * T, S)), value)
+        output = ops.transpose(ops.reshape(output, (B, H, T, h)), (0, 2, 1, 3))
+        return self.output_projection(ops.reshape(output, (B, T, H * h))), probabilities
+
+    def init_cache(self, batch_size, length):
+        """Zeros for the keys and values of `length` tokens: a pair of (batch_size, K, length, h)."""
+        shape = (batch_size, self.num_kv_heads, length, self.head_dim)
+        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+
+    def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
+        results = [keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)]
+        if return_attention_scores:
+            keys = x if context is None else context
+            key_time = keys.shape[1] if cache is None else cache[0].shape[2]
+            results.append(keras.KerasTensor((x.shape[0], self.num_heads, x.shape[1], key_time), self.compute_dtype))
+        if cache is not None:
+            results.append(tuple(keras.KerasTensor(part.shape, part.dtype) for part in cache))
+        return tuple(results) if len(results) > 1 else results[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_model": self.d_model,
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "causal": self.causal,
+            "attention_window": self.attention_window,
+            "positions": self.positions,
+            "max_length": self.max_length,
+            "rope_theta": self.rope_theta,
+            "qk_norm": self.qk_norm,
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }
+
+
+def check_sizes(**sizes):
+    """Refuses anything but positive integers, by name."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def check_heads(d_model, num_heads, num_kv_heads=None, head_dim=None):
+    """Refuses numbers of heads that do not divide as they must."""
+    if head_dim is None and d_model % num_heads:
+        raise ValueError(
+            f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}): each head takes an equal share. "
+            f"Choose another number of heads, or give `head_dim`."
+        )
+    if num_kv_heads is not None and (num_kv_heads < 1 or num_heads % num_kv_heads):
+        raise ValueError(
+            f"`num_heads` ({num_heads}) must be divisible by `num_kv_heads` ({num_kv_heads}): each key/value head "
+            f"serves an equal group of query heads."
+        )
+
+
+def clone_initializer(initializer):
+    """A fresh copy: one shared instance would give equal values to all layers of one shape."""
+    return initializer.__class__.from_config(initializer.get_config())

@@ -1,0 +1,112 @@
+"""The feed-forward half of a Transformer block, plain or gated.
+
+Shapes: B batch, T time, D d_model, F dff.
+"""
+
+import keras
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.layers.attention import clone_initializer
+
+
+def get_activation(name):
+    """Keras' activations by name, and two that language models add: "gelu_tanh" (GPT-2's approximation of GELU)
+    and "relu_squared" (Primer, https://arxiv.org/abs/2109.08668)."""
+    own = {"gelu_tanh": backend.gelu_tanh, "relu_squared": relu_squared}
+    try:
+        return own.get(name) or keras.activations.get(name)
+    except ValueError:
+        raise ValueError(
+            f"Unknown activation {name!r}. Use 'gelu_tanh', 'relu_squared', or any of Keras' own, such as 'gelu', "
+            f"'silu' or 'relu'."
+        ) from None
+
+
+def relu_squared(x):
+    return ops.square(ops.relu(x))
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class FeedForward(keras.layers.Layer):
+    """Two dense layers on each token: widen to `dff`, activate, narrow to `d_model`.
+
+    Args:
+        d_model: int, width of the output.
+        dff: int, inner width.
+        activation: str, any Keras activation, "gelu_tanh" or "relu_squared".
+        gated: bool. Multiply the activated half by a second projection, as in GEGLU and SwiGLU
+            (https://arxiv.org/abs/2002.05202).
+        use_bias: bool.
+        kernel_initializer: initializer of the widening kernel.
+        output_initializer: initializer of the narrowing kernel; None means `kernel_initializer`.
+
+    Call arguments:
+        x: float (B, T, any width).
+
+    Returns:
+        float (B, T, D).
+
+    Example:
+        >>> kerasllm.layers.FeedForward(64, 256, activation="silu", gated=True)(np.ones((2, 10, 64))).shape
+        TensorShape([2, 10, 64])
+    """
+
+    def __init__(
+        self,
+        d_model,
+        dff,
+        *,
+        activation="gelu",
+        gated=False,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.d_model = d_model
+        self.dff = dff
+        self.activation = activation
+        self.activate = get_activation(activation)
+        self.gated = gated
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+        self.supports_masking = True
+
+    def build(self, x_shape):
+        self.inner = self._dense(2 * self.dff if self.gated else self.dff, "inner", self.kernel_initializer)
+        self.inner.build(x_shape)
+        self.outer = self._dense(self.d_model, "outer", self.output_initializer or self.kernel_initializer)
+        self.outer.build((*x_shape[:-1], self.dff))
+
+    def _dense(self, units, name, initializer):
+        return keras.layers.Dense(
+            units,
+            use_bias=self.use_bias,
+            kernel_initializer=clone_initializer(initializer),
+            name=name,
+            dtype=self.dtype_policy,
+        )
+
+    def call(self, x):
+        x = self.inner(x)
+        if self.gated:
+            return self.outer(self.activate(x[..., : self.dff]) * x[..., self.dff :])
+        return self.outer(self.activate(x))
+
+    def compute_output_shape(self, x_shape):
+        return (*x_shape[:-1], self.d_model)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_model": self.d_model,
+            "dff": self.dff,
+            "activation": self.activation,
+            "gated": self.gated,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }

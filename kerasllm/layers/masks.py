@@ -1,0 +1,55 @@
+"""Which keys a query may attend to, as boolean masks (True: may attend).
+
+Shapes: B batch, T query time, S key time. Every mask broadcasts to (B, heads, T, S).
+"""
+
+from keras import ops
+
+
+def attention_mask(query_index, key_index, causal=False, window=None, key_mask=None, document_ids=None):
+    """Combines all reasons for which a key may be hidden from a query.
+
+    Args:
+        query_index: int (T,), the place of each query in the sequence.
+        key_index: int (S,), the place of each key.
+        causal: hide the keys that come after the query.
+        window: int or None. See only keys less than `window` places away (the query's own place included).
+        key_mask: bool (B, S) or None. False hides padding.
+        document_ids: int (B, T) or None, where T = S. A query sees its own document only; 0 is padding.
+
+    Returns:
+        bool (1 or B, 1, T, S), or None where every query sees every key.
+    """
+    distance = query_index[:, None] - key_index[None, :]
+    parts = []
+    if causal:
+        parts.append((distance >= 0)[None, None])
+    if window is not None:
+        parts.append((distance < window if causal else ops.abs(distance) < window)[None, None])
+    if key_mask is not None:
+        parts.append(ops.cast(key_mask, "bool")[:, None, None, :])
+    if document_ids is not None:
+        parts.append((document_ids[:, :, None] == document_ids[:, None, :])[:, None])
+        parts.append((document_ids != 0)[:, None, None, :])
+    return combine(*parts)
+
+
+def combine(*masks):
+    """The logical and of those masks that are not None, or None."""
+    masks = [mask for mask in masks if mask is not None]
+    if not masks:
+        return None
+    result = masks[0]
+    for mask in masks[1:]:
+        result = ops.logical_and(result, mask)
+    return result
+
+
+def bias_from_mask(mask, dtype):
+    """Turns a boolean mask into what is added to attention scores.
+
+    Hidden keys get a large negative number rather than minus infinity, so that a row with every key hidden
+    still has a finite softmax.
+    """
+    hidden = -3e4 if dtype == "float16" else -1e9
+    return ops.cast(ops.where(mask, 0.0, hidden), dtype)

@@ -1,0 +1,204 @@
+"""How a Transformer knows the order of tokens: rotary, learned, sinusoidal and relative positions.
+
+Shapes: B batch, H heads, T query time, S key time, D d_model, h head_dim.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
+
+
+def check_positions(positions, max_length=None):
+    if positions not in POSITIONS:
+        raise ValueError(f"`positions` must be one of {POSITIONS}, got {positions!r}.")
+    if positions == "learned" and max_length is None:
+        raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
+
+
+def input_positions(positions, max_length, name="position_embedding", dtype=None):
+    """The layer that adds positions to embeddings, or None for a kind that acts inside attention."""
+    if positions == "learned":
+        return LearnedPositions(max_length, name=name, dtype=dtype)
+    if positions == "sinusoidal":
+        return SinusoidalPositions(name=name, dtype=dtype)
+    return None
+
+
+def rotary(x, position_ids, theta=10000.0):
+    """Rotates queries or keys by their positions, so that their products depend on distance alone.
+
+    Args:
+        x: float (B, H, T, h), h even. The first half of h is paired with the second, as Llama and GPT-NeoX do.
+        position_ids: int (T,) or (B, T).
+        theta: the base of the wavelengths.
+
+    Returns:
+        float (B, H, T, h).
+
+    Reference: Su et al. 2021, https://arxiv.org/abs/2104.09864
+    """
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-ops.arange(half, dtype="float32") / half)
+    angles = ops.cast(position_ids, "float32")[..., None] * frequencies
+    if len(position_ids.shape) == 2:
+        angles = angles[:, None]
+    cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def positions_in_documents(document_ids):
+    """Positions that restart at 0 where a new document begins.
+
+    Args:
+        document_ids: int (B, T), T known when the graph is made.
+
+    Returns:
+        int32 (B, T). `[[1, 1, 2, 2, 2]]` gives `[[0, 1, 0, 1, 2]]`.
+    """
+    T = document_ids.shape[1]
+    index = ops.arange(T, dtype="int32")
+    begins = ops.pad(document_ids[:, 1:] != document_ids[:, :-1], ((0, 0), (1, 0)))
+    last_begin = ops.associative_scan(ops.maximum, ops.where(begins, index, 0), axis=1)
+    return index - ops.reshape(last_begin, (-1, T))
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class LearnedPositions(keras.layers.Layer):
+    """Adds a trained vector for each position, as GPT-2 and BERT do.
+
+    Args:
+        max_length: int, the number of positions.
+
+    Call arguments:
+        x: float (B, T, D).
+        position_ids: int (T,) or (B, T); 0, 1, 2 … when absent.
+
+    Returns:
+        float (B, T, D).
+    """
+
+    def __init__(self, max_length, **kwargs):
+        super().__init__(**kwargs)
+        self.max_length = max_length
+        self.supports_masking = True
+
+    def build(self, x_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(self.max_length, x_shape[-1]), initializer=keras.initializers.RandomNormal(0.02)
+        )
+
+    def call(self, x, position_ids=None):
+        length = x.shape[1]
+        if length is not None and length > self.max_length:
+            raise ValueError(
+                f"A sequence of {length} tokens is longer than the {self.max_length} learned positions. Shorten it, "
+                f"or make the model with a larger `max_length`."
+            )
+        table = ops.convert_to_tensor(self.embeddings)
+        if position_ids is None:
+            return x + table[: ops.shape(x)[1]]
+        return x + ops.take(table, position_ids, axis=0)
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return {**super().get_config(), "max_length": self.max_length}
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class SinusoidalPositions(keras.layers.Layer):
+    """Adds sines and cosines of the position at D/2 wavelengths.
+
+    Call arguments:
+        x: float (B, T, D), D even.
+        position_ids: int (T,) or (B, T); 0, 1, 2 … when absent.
+
+    Returns:
+        float (B, T, D).
+
+    Reference: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5. Sines fill the first half and
+    cosines the second, which is the paper's layout up to an order of the channels.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, x, position_ids=None):
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(x)[1], dtype="int32")
+        half = x.shape[-1] // 2
+        frequencies = 10000.0 ** (-ops.arange(half, dtype="float32") / half)
+        angles = ops.cast(position_ids, "float32")[..., None] * frequencies
+        return x + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), x.dtype)
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class RelativePositionBias(keras.layers.Layer):
+    """A trained number for each head and bucket of distance, added to attention scores.
+
+    Near distances have a bucket each, far ones share logarithmically wider ones.
+
+    Args:
+        num_heads: int.
+        causal: bool. If False, half of the buckets are for keys after the query.
+        num_buckets: int.
+        max_distance: int, from where on all distances share the last bucket.
+
+    Call arguments:
+        query_index: int (T,).
+        key_index: int (S,).
+
+    Returns:
+        float (1, H, T, S).
+
+    Reference: T5, Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1.
+    """
+
+    def __init__(self, num_heads, causal=True, num_buckets=32, max_distance=128, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.causal = causal
+        self.num_buckets = num_buckets
+        self.max_distance = max_distance
+
+    def build(self, *_):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.num_buckets, self.num_heads),
+            initializer=keras.initializers.RandomNormal(0.02),
+        )
+
+    def call(self, query_index, key_index):
+        buckets = self._bucket(query_index[:, None] - key_index[None, :])
+        bias = ops.take(ops.convert_to_tensor(self.embeddings), buckets, axis=0)
+        return ops.transpose(bias, (2, 0, 1))[None]
+
+    def _bucket(self, distance):
+        buckets, offset = self.num_buckets, 0
+        if not self.causal:
+            buckets //= 2
+            offset = ops.where(distance < 0, buckets, 0)
+            distance = ops.abs(distance)
+        distance = ops.maximum(distance, 0)
+        exact = buckets // 2
+        ratio = ops.log(ops.cast(ops.maximum(distance, 1), "float32") / exact) / math.log(self.max_distance / exact)
+        far = exact + ops.cast(ratio * (buckets - exact), "int32")
+        return offset + ops.where(distance < exact, distance, ops.minimum(far, buckets - 1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "causal": self.causal,
+            "num_buckets": self.num_buckets,
+            "max_distance": self.max_distance,
+        }

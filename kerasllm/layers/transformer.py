@@ -1,0 +1,205 @@
+"""The Transformer: a stack of blocks that stands between an embedding and an output layer.
+
+Shapes: B batch, T query time, S key time, D d_model, H heads.
+"""
+
+import keras
+from keras import ops
+
+from kerasllm.layers.attention import check_heads, check_sizes, clone_initializer
+from kerasllm.layers.block import TransformerBlock, make_norm
+from kerasllm.layers.positions import (
+    RelativePositionBias,
+    check_positions,
+    input_positions,
+    positions_in_documents,
+)
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class Transformer(keras.layers.Layer):
+    """A stack of `TransformerBlock`s that knows positions; causal, rotary and pre-norm unless told otherwise.
+
+    Args:
+        num_layers: int, number of blocks.
+        d_model: int, width of the blocks. An input of another width is projected to it.
+        num_heads: int, query heads.
+        dff: int, inner width of the feed-forward layers.
+        causal: bool. A token sees itself and earlier ones only, so that the model can learn to predict the next one.
+            False for an encoder.
+        positions: "rotary" in each block; "learned" or "sinusoidal", added to the input; "relative", one T5-style
+            bias shared by all blocks; or None.
+        max_length: int, the longest sequence; needed for learned positions only.
+        dropout: float, in training, on the input and inside the blocks.
+        **block: further options of `TransformerBlock`, such as `num_kv_heads`, `norm`, `gated` or
+            `attention_window`; and of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        x: float (B, T, any width), for example the output of an `Embedding`, whose `mask_zero` is honoured.
+        context: float (B, S, any width) or None. Given on the first call: every block has cross-attention to it.
+        mask: bool (B, S) or None. False hides a token from all others.
+        context_mask: bool (B, S) or None, the same for the context.
+        attention_mask: bool, broadcastable to (B, H, T, S), or None. True where a token may see another one.
+        document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
+            0 is padding.
+        position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        cache: list of a pair for each block, from `init_cache`; keys and values of earlier tokens.
+        cache_index: int scalar, how many tokens the cache holds.
+
+    Returns:
+        float (B, T, D), and with a cache the pair (output, updated cache).
+
+    Raises:
+        ValueError: if the numbers do not fit together, or a sequence is longer than the learned positions.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.layers.Embedding(1000, 32),
+        ...     kerasllm.layers.Transformer(num_layers=2, d_model=64, num_heads=4, dff=256),
+        ...     keras.layers.Dense(1000),
+        ... ])
+        >>> model(np.ones((2, 10), "int32")).shape
+        TensorShape([2, 10, 1000])
+
+    Reference: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; as a decoder alone, Radford et al. 2018, GPT.
+    """
+
+    def __init__(
+        self,
+        num_layers,
+        d_model,
+        num_heads,
+        dff,
+        *,
+        causal=True,
+        positions="rotary",
+        max_length=None,
+        dropout=0.0,
+        name=None,
+        dtype=None,
+        **block,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=block.pop("trainable", True))
+        check_sizes(num_layers=num_layers, d_model=d_model, num_heads=num_heads, dff=dff)
+        check_heads(d_model, num_heads, block.get("num_kv_heads"), block.get("head_dim"))
+        check_positions(positions, max_length)
+        self.num_layers = num_layers
+        self.d_model = d_model
+        self.num_heads = num_heads
+        self.dff = dff
+        self.causal = causal
+        self.positions = positions
+        self.max_length = max_length
+        self.dropout = dropout
+        self.supports_masking = True
+        self.blocks = [
+            TransformerBlock(
+                d_model,
+                num_heads,
+                dff,
+                causal=causal,
+                positions="rotary" if positions == "rotary" else None,
+                dropout=dropout,
+                name=f"block_{i}",
+                dtype=self.dtype_policy,
+                **block,
+            )
+            for i in range(num_layers)
+        ]
+
+    def build(self, x_shape, context_shape=None):
+        block = self.blocks[0]
+        inner_shape = (*x_shape[:-1], self.d_model)
+        self.input_projection = None
+        if x_shape[-1] != self.d_model:
+            self.input_projection = keras.layers.Dense(
+                self.d_model,
+                use_bias=False,
+                kernel_initializer=clone_initializer(block.kernel_initializer),
+                name="input_projection",
+                dtype=self.dtype_policy,
+            )
+            self.input_projection.build(x_shape)
+        self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
+        if self.position_embedding is not None:
+            self.position_embedding.build(inner_shape)
+        if self.positions == "relative":
+            self.relative_bias = RelativePositionBias(
+                self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
+            )
+            self.relative_bias.build()
+        self.input_dropout = keras.layers.Dropout(self.dropout, name="input_dropout", dtype=self.dtype_policy)
+        for block in self.blocks:
+            block.build(inner_shape, context_shape)
+        self.final_norm = None
+        if block.norm_placement == "pre":
+            self.final_norm = make_norm(block.norm, block.norm_epsilon, block.use_bias, "final_norm", self.dtype_policy)
+            self.final_norm.build(inner_shape)
+
+    def call(
+        self,
+        x,
+        context=None,
+        mask=None,
+        context_mask=None,
+        attention_mask=None,
+        document_ids=None,
+        position_ids=None,
+        cache=None,
+        cache_index=0,
+        training=None,
+    ):
+        index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
+        if position_ids is None:
+            position_ids = index if document_ids is None else positions_in_documents(document_ids)
+        if self.input_projection is not None:
+            x = self.input_projection(x)
+        if self.position_embedding is not None:
+            x = self.position_embedding(x, position_ids)
+        position_bias = None
+        if self.positions == "relative":
+            key_index = index if cache is None else ops.arange(ops.shape(cache[0][0])[2], dtype="int32")
+            position_bias = self.relative_bias(index, key_index)
+        x = self.input_dropout(x, training=training)
+
+        new_cache = []
+        for i, block in enumerate(self.blocks):
+            x = block(
+                x,
+                context=context,
+                mask=mask,
+                context_mask=context_mask,
+                attention_mask=attention_mask,
+                document_ids=document_ids,
+                position_ids=position_ids,
+                position_bias=position_bias,
+                cache=None if cache is None else cache[i],
+                cache_index=cache_index,
+                training=training,
+            )
+            if cache is not None:
+                x, block_cache = x
+                new_cache.append(block_cache)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return x if cache is None else (x, new_cache)
+
+    def init_cache(self, batch_size, length):
+        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""
+        return [block.init_cache(batch_size, length) for block in self.blocks]
+
+    def compute_output_spec(self, x, context=None, cache=None, **kwargs):
+        output = keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)
+        if cache is None:
+            return output
+        return output, [tuple(keras.KerasTensor(part.shape, part.dtype) for part in pair) for pair in cache]
+
+    def get_config(self):
+        block = self.blocks[0].get_config()
+        return {
+            **block,
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "positions": self.positions,
+            "max_length": self.max_length,
+        }

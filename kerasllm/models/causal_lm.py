@@ -1,0 +1,92 @@
+"""A causal language model: it predicts each token from those before it.
+
+Shapes: B batch, T time, D d_model, V vocab.
+"""
+
+import keras
+
+from kerasllm.layers.transformer import Transformer
+from kerasllm.models.language_model import LanguageModel
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class CausalLM(LanguageModel):
+    """Embedding, Transformer and output layer, as one `keras.Model`.
+
+    Args:
+        config: TransformerConfig.
+
+    Call arguments:
+        inputs: int (B, T) token ids, or a dict with "token_ids" and, for packed documents, "document_ids" (B, T):
+            tokens see their own document only; 0 is padding.
+        padding_mask: bool (B, S) or None. False hides a token from all others.
+        position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        cache: from `init_cache`, for decoding: keys and values of earlier tokens.
+        cache_index: int scalar, how many tokens the cache holds.
+
+    Returns:
+        float (B, T, V), logits; with a cache the pair (logits, updated cache).
+
+    `compile()` without a loss means cross-entropy over the weighted tokens; "loss" and "perplexity" in `fit` and
+    `evaluate` are then means over all tokens. Any other loss gets plain logits, as Keras promises.
+
+    Example:
+        >>> config = kerasllm.models.TransformerConfig(vocab_size=100, num_layers=2, d_model=64, num_heads=4, dff=256)
+        >>> model = kerasllm.models.CausalLM(config)
+        >>> model(np.ones((1, 10), "int32")).shape
+        TensorShape([1, 10, 100])
+        >>> model.compile()
+        >>> ids = np.ones((8, 11), "int32")
+        >>> history = model.fit(ids[:, :-1], ids[:, 1:])
+
+    Reference: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+    """
+
+    def __init__(self, config, **kwargs):
+        super().__init__(config, **kwargs)
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            config.vocab_size,
+            config.d_model,
+            tie_weights=config.tie_embeddings,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="token_embedding",
+            dtype=self.dtype_policy,
+        )
+        self.transformer = Transformer(
+            config.num_layers,
+            config.d_model,
+            config.num_heads,
+            config.dff,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            # GPT-2's rule: the residual stream keeps its size, however many layers add to it.
+            residual_initializer=keras.initializers.RandomNormal(stddev=0.02 * (2 * config.num_layers) ** -0.5),
+            name="transformer",
+            dtype=self.dtype_policy,
+            **config.block_options(),
+        )
+        self.build((None, None))
+
+    def build(self, _):
+        self.token_embedding.build((None, None))
+        self.transformer.build((None, None, self.config.d_model))
+
+    def call(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
+        if not isinstance(inputs, dict):
+            inputs = {"token_ids": inputs}
+        x = self.transformer(
+            self.token_embedding(inputs["token_ids"]),
+            mask=padding_mask,
+            document_ids=inputs.get("document_ids"),
+            position_ids=position_ids,
+            cache=cache,
+            cache_index=cache_index,
+            training=training,
+        )
+        if cache is None:
+            return self.token_embedding(x, reverse=True)
+        x, cache = x
+        return self.token_embedding(x, reverse=True), cache
+
+    def init_cache(self, batch_size, length):
+        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""
+        return self.transformer.init_cache(batch_size, length)

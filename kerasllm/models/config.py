@@ -1,0 +1,175 @@
+"""One frozen description of a Transformer language model, from which its size and cost follow.
+
+Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim, F dff, V vocab, T context.
+"""
+
+import dataclasses
+
+from kerasllm.layers.attention import check_heads, check_sizes
+from kerasllm.layers.block import NORM_PLACEMENTS, NORMS
+from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.positions import check_positions
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """The architecture of a language model. Validated when made; every field is plain data.
+
+    Args:
+        vocab_size: int, number of token ids.
+        num_layers: int, number of blocks.
+        d_model: int, width of the residual stream.
+        num_heads: int, query heads.
+        dff: int, inner width of the feed-forward layers.
+        max_length: int, the longest context in tokens.
+        num_kv_heads, head_dim, attention_window, positions, rope_theta, qk_norm: see `layers.MultiHeadAttention`.
+        norm, norm_placement, norm_epsilon, parallel: see `layers.TransformerBlock`.
+        activation, gated, use_bias: see `layers.FeedForward`.
+        dropout: float, in training.
+        tie_embeddings: bool. The output layer is the embedding, transposed.
+
+    Raises:
+        ValueError: if the numbers do not fit together.
+
+    Example:
+        >>> config = TransformerConfig(vocab_size=65, num_layers=4, d_model=128, num_heads=4, dff=512, max_length=64)
+        >>> config.num_parameters()
+        802560
+    """
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    num_heads: int
+    dff: int
+    max_length: int = 1024
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    attention_window: int | None = None
+    positions: str | None = "rotary"
+    rope_theta: float = 10000.0
+    qk_norm: bool = False
+    norm: str = "layer"
+    norm_placement: str = "pre"
+    norm_epsilon: float = 1e-5
+    parallel: bool = False
+    activation: str = "gelu_tanh"
+    gated: bool = False
+    use_bias: bool = True
+    dropout: float = 0.0
+    tie_embeddings: bool = True
+
+    def __post_init__(self):
+        sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "dff", "max_length")
+        check_sizes(**{name: getattr(self, name) for name in sizes})
+        check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
+        check_positions(self.positions, self.max_length)
+        get_activation(self.activation)
+        if self.positions == "rotary" and self._head_dim % 2:
+            raise ValueError(f"Rotary positions need an even `head_dim`, got {self._head_dim}.")
+        if self.norm not in NORMS:
+            raise ValueError(f"`norm` must be one of {NORMS}, got {self.norm!r}.")
+        if self.norm_placement not in NORM_PLACEMENTS:
+            raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {self.norm_placement!r}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
+
+    @classmethod
+    def preset(cls, name, **overrides):
+        """The config of a published model or family, with fields overridden by name.
+
+        Args:
+            name: str, such as "gpt2", "llama-2-7b" or "palm-laptop"; `models.presets.PRESETS` has them all.
+            **overrides: fields to change, for example `vocab_size` or `num_layers`.
+
+        Raises:
+            ValueError: if there is no such preset, or no such field.
+
+        Example:
+            >>> TransformerConfig.preset("gpt2").num_parameters()
+            124439808
+        """
+        from kerasllm.models.presets import preset_fields
+
+        return cls.from_dict({**preset_fields(name), **overrides})
+
+    @classmethod
+    def from_dict(cls, fields):
+        """The config from a dict of its fields, as `to_dict` returns it."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            raise ValueError(
+                f"Unknown TransformerConfig field {', '.join(unknown)}. The fields are {', '.join(known)}."
+            )
+        missing = [name for name in known[:5] if name not in fields]
+        if missing:
+            raise ValueError(f"TransformerConfig needs {', '.join(missing)} too.")
+        return cls(**fields)
+
+    def to_dict(self):
+        """All fields, as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    def block_options(self):
+        """Keyword arguments for `layers.Transformer`, besides its four numbers."""
+        names = (
+            "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "qk_norm", "norm",
+            "norm_placement", "norm_epsilon", "parallel", "activation", "gated", "use_bias", "dropout",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def _head_dim(self):
+        return self.head_dim or self.d_model // self.num_heads
+
+    def num_parameters(self, embeddings=True):
+        """The number of weights of a `CausalLM`, counted by formula.
+
+        Args:
+            embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
+                multiplies like any other matrix.
+        """
+        D, F, h, H = self.d_model, self.dff, self._head_dim, self.num_heads
+        K = self.num_kv_heads or H
+        bias = int(self.use_bias)
+        norm = D * (1 + (self.norm == "layer" and self.use_bias))
+        attention = (D + bias) * (H + 2 * K) * h + (H * h + bias) * D + 2 * h * self.qk_norm
+        feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
+        block = attention + feed_forward + norm * (1 if self.parallel else 2)
+        total = self.num_layers * block + norm * (self.norm_placement == "pre")
+        total += (not self.tie_embeddings) * self.vocab_size * D
+        if embeddings:
+            total += self.vocab_size * D
+            total += D * self.max_length * (self.positions == "learned")
+            total += 32 * H * (self.positions == "relative")
+        return total
+
+    def flops_per_token(self, context=None):
+        """Floating-point operations to train on one token, forward and backward: 6 N + 12 L H h T.
+
+        N leaves out embeddings, for looking up is free. The second term is attention over the whole square of T x T,
+        as PaLM's appendix B counts (https://arxiv.org/abs/2204.02311).
+
+        Args:
+            context: int, tokens in a window; None means `max_length`.
+        """
+        attention = 12 * self.num_layers * self.num_heads * self._head_dim * (context or self.max_length)
+        return 6 * self.num_parameters(embeddings=False) + attention
+
+    def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
+        """An estimate of the memory that training takes: weights, gradients, Adam's two moments, activations.
+
+        Activations are counted as what the backward pass needs of each block: about 10 tensors of width D, 3 of the
+        feed-forward's width and 3 of the attention scores; then logits, their softmax and its gradient in float32.
+
+        Args:
+            batch_size: int, rows in a batch.
+            context: int, tokens in a row; None means `max_length`.
+            bytes_per_activation: 4 in float32, 2 in mixed precision.
+        """
+        T = context or self.max_length
+        widths = 10 * self.d_model + 3 * self.dff * (2 if self.gated else 1) + 3 * self.num_heads * T
+        activations = batch_size * T * self.num_layers * widths * bytes_per_activation
+        logits = 3 * batch_size * T * self.vocab_size * 4
+        return 16 * self.num_parameters() + activations + logits

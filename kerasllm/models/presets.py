@@ -1,0 +1,100 @@
+"""Published architectures as numbers: a row of family settings, and a row for each size.
+
+Each family has a "laptop" size of the same architecture that trains on two cores. Parameter counts that follow
+from these rows are tested against the published ones.
+"""
+
+# https://github.com/openai/gpt-2 (hparams of each size) and Radford et al. 2019.
+GPT2 = {
+    "vocab_size": 50257,
+    "max_length": 1024,
+    "positions": "learned",
+    "activation": "gelu_tanh",
+}
+
+# Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2 and table 2.
+LLAMA = {
+    "vocab_size": 32000,
+    "max_length": 2048,
+    "norm": "rms",
+    "norm_epsilon": 1e-6,
+    "activation": "silu",
+    "gated": True,
+    "use_bias": False,
+    "tie_embeddings": False,
+}
+
+# Touvron et al. 2023, https://arxiv.org/abs/2307.09288, table 1 and appendix A.2.
+LLAMA_2 = {**LLAMA, "max_length": 4096, "norm_epsilon": 1e-5}
+
+# Llama Team 2024, https://arxiv.org/abs/2407.21783, table 3.
+LLAMA_3 = {**LLAMA_2, "vocab_size": 128256, "max_length": 8192, "rope_theta": 500000.0, "num_kv_heads": 8}
+
+# Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, section 2 and table 1: multi-query attention, parallel
+# layers, SwiGLU, no biases, shared embeddings.
+PALM = {
+    "vocab_size": 256000,
+    "max_length": 2048,
+    "num_kv_heads": 1,
+    "head_dim": 256,
+    "parallel": True,
+    "activation": "silu",
+    "gated": True,
+    "use_bias": False,
+}
+
+# Thoppilan et al. 2022, https://arxiv.org/abs/2201.08239, section 3 and table 27: T5's relative positions and
+# gated GELU.
+LAMDA = {
+    "vocab_size": 32000,
+    "max_length": 1024,
+    "head_dim": 128,
+    "positions": "relative",
+    "activation": "gelu_tanh",
+    "gated": True,
+    "use_bias": False,
+}
+
+
+def _size(num_layers, d_model, num_heads, dff, **more):
+    return {"num_layers": num_layers, "d_model": d_model, "num_heads": num_heads, "dff": dff, **more}
+
+
+PRESETS = {
+    "gpt2": {**GPT2, **_size(12, 768, 12, 3072)},
+    "gpt2-medium": {**GPT2, **_size(24, 1024, 16, 4096)},
+    "gpt2-large": {**GPT2, **_size(36, 1280, 20, 5120)},
+    "gpt2-xl": {**GPT2, **_size(48, 1600, 25, 6400)},
+    "gpt2-laptop": {**GPT2, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
+    "llama-7b": {**LLAMA, **_size(32, 4096, 32, 11008)},
+    "llama-13b": {**LLAMA, **_size(40, 5120, 40, 13824)},
+    "llama-33b": {**LLAMA, **_size(60, 6656, 52, 17920)},
+    "llama-65b": {**LLAMA, **_size(80, 8192, 64, 22016)},
+    "llama-2-7b": {**LLAMA_2, **_size(32, 4096, 32, 11008)},
+    "llama-2-13b": {**LLAMA_2, **_size(40, 5120, 40, 13824)},
+    "llama-2-70b": {**LLAMA_2, **_size(80, 8192, 64, 28672, num_kv_heads=8)},
+    "llama-3-8b": {**LLAMA_3, **_size(32, 4096, 32, 14336)},
+    "llama-3-70b": {**LLAMA_3, **_size(80, 8192, 64, 28672)},
+    "llama-laptop": {**LLAMA, **_size(4, 256, 4, 688, vocab_size=4096, max_length=256, num_kv_heads=2)},
+    "palm-8b": {**PALM, **_size(32, 4096, 16, 16384)},
+    "palm-62b": {**PALM, **_size(64, 8192, 32, 32768)},
+    "palm-540b": {**PALM, **_size(118, 18432, 48, 73728)},
+    "palm-laptop": {**PALM, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256, head_dim=64)},
+    "lamda-2b": {**LAMDA, **_size(10, 2560, 40, 20480)},
+    "lamda-8b": {**LAMDA, **_size(16, 4096, 64, 32768)},
+    "lamda-137b": {**LAMDA, **_size(64, 8192, 128, 65536)},
+    "lamda-laptop": {**LAMDA, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256, head_dim=64)},
+}
+# A family's bare name is its smallest published size.
+PRESETS |= {"llama": PRESETS["llama-7b"], "palm": PRESETS["palm-8b"], "lamda": PRESETS["lamda-2b"]}
+
+
+def preset_fields(name):
+    """The fields of `TransformerConfig` for a preset.
+
+    Raises:
+        ValueError: if there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}. The presets are {', '.join(sorted(PRESETS))}.")
+    return dict(PRESETS[name])
