@@ -1,0 +1,7 @@
+"""Text to batches: `read_text` finds documents, `write_tokens` tokenizes them, `causal_lm_dataset` feeds `fit`."""
+
+from kerasllm.data.objectives import causal_lm_dataset
+from kerasllm.data.sources import read_text, split_text
+from kerasllm.data.token_files import TokenFiles, write_tokens
+
+__all__ = ["TokenFiles", "causal_lm_dataset", "read_text", "split_text", "write_tokens"]

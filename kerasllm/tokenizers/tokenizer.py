@@ -1,0 +1,310 @@
+"""The tokenizer: a thin class over Hugging Face `tokenizers`, whose Rust threads do the work.
+
+How vocabularies are made is in training.py.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from kerasllm.tokenizers import training
+
+# How published tokenizers call these tokens, in the order in which they are looked for.
+_USUAL_NAMES = {
+    "pad": (training.PAD, "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>"),
+    "start": (training.START, "<s>", "<bos>", "<|begin_of_text|>", "<|start|>", "[CLS]"),
+    "end": (training.END, "</s>", "<eos>", "<|end_of_text|>", "<|end|>", "[SEP]"),
+}
+_CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token"}
+_BATCH_LENGTH = 2**20
+
+
+class Tokenizer:
+    """Turns text into token ids and back.
+
+    Make one with `Tokenizer.train` or `Tokenizer.load`. Special tokens that occur in a text are text: only
+    `parse_special=True` reads them as tokens.
+
+    Args:
+        engine: a `tokenizers.Tokenizer`, which is kept as `engine`.
+        pad, start, end: str or None, the tokens for padding, start and end of a document. By default those of the usual
+            names that the vocabulary has.
+
+    Attributes:
+        vocab_size: int, one more than the largest id.
+        pad_id, start_id, end_id: int or None.
+
+    Raises:
+        ValueError: where a named token is not in the vocabulary.
+
+    Example:
+
+    >>> tokenizer = Tokenizer.train(["the cat", "the dog"], vocab_size=300)
+    >>> tokenizer.decode(tokenizer.encode("the cat's hat"))
+    "the cat's hat"
+    """
+
+    def __init__(self, engine, *, pad=None, start=None, end=None):
+        engine.encode_special_tokens = True  # not kept in JSON files
+        engine.no_truncation()
+        engine.no_padding()
+        self.engine = engine
+        self.vocab_size = 1 + max(engine.get_vocab(with_added_tokens=True).values())
+        named = {"pad": pad, "start": start, "end": end}
+        self._tokens = {role: _find(engine, role, token) for role, token in named.items()}
+        self.pad_id, self.start_id, self.end_id = (
+            None if token is None else engine.token_to_id(token) for token in self._tokens.values()
+        )
+
+    @classmethod
+    def train(
+        cls, texts, vocab_size=8000, kind="bpe", *, special_tokens=(), sample_bytes=training.SAMPLE_BYTES, progress=True
+    ):
+        """Makes a vocabulary from documents.
+
+        Args:
+            texts: iterable of str, read once and never held. With kind="byte" it is not read.
+            vocab_size: int, the most ids there may be, special tokens included. BPE has fewer where the text is too
+                short to fill it; characters and bytes take only what they need.
+            kind: "bpe", "char" or "byte".
+
+                - "bpe" is byte-level: every text can be encoded, and decodes to itself. Words are found by
+                  `training.SPLIT_PATTERN`, which needs no look-ahead, so that TensorFlow's regular expressions can run
+                  it too, and are cut every `training.MAX_WORD_LENGTH` (32) characters, so that time is linear in the
+                  text. A pair of tokens is merged where it occurs at least twice.
+                - "char" has every character of `texts`. Others become one unknown token, which decodes to U+FFFD.
+                - "byte" has the 256 bytes.
+            special_tokens: further special tokens (str), after padding (id 0), start (1) and end (2).
+            sample_bytes: int, how much text BPE learns from, 32 MiB by default. Of more it takes an even sample: the
+                text is cut into documents, long ones into pieces of about 16,000 characters, and every k-th is taken, k
+                being the smallest power of two for which they fit. Characters are collected from all of the text.
+            progress: bool, whether to show a progress bar (on standard error).
+
+        Returns:
+            A `Tokenizer`.
+
+        Raises:
+            TypeError: where a document is not a str.
+            ValueError: for an unknown kind, a vocab_size that the kind cannot meet, a special token given twice, or no
+                text at all.
+        """
+        special_tokens = (training.PAD, training.START, training.END, *special_tokens)
+        if len(set(special_tokens)) < len(special_tokens) or not all(special_tokens):
+            raise ValueError(f"Special tokens must be different and not empty, got {list(special_tokens)}.")
+        if isinstance(texts, str):
+            raise TypeError("texts is an iterable of documents, got one str: pass [text].")
+        if sample_bytes < 1:
+            raise ValueError(f"sample_bytes must be at least 1, got {sample_bytes}.")
+        if kind == "bpe":
+            engine = training.train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress)
+        elif kind == "char":
+            engine = training.train_char(texts, vocab_size, special_tokens, progress)
+        elif kind == "byte":
+            engine = training.make_byte(vocab_size, special_tokens)
+        else:
+            raise ValueError(f"Unknown kind of tokenizer {kind!r}. Known: 'bpe', 'char', 'byte'.")
+        return cls(engine)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a tokenizer.json, ours or any in Hugging Face's format.
+
+        Args:
+            path: a folder with a tokenizer.json, or such a file. Padding, start and end are taken from
+                tokenizer_config.json or special_tokens_map.json beside it, or else from the usual names, such as
+                <|endoftext|>, </s> or [SEP]. What the tokenizer's post-processor adds, `encode` adds. Truncation and
+                padding set in the file are switched off.
+
+        Raises:
+            FileNotFoundError: where there is no such file.
+            ValueError: where the file is not a tokenizer.
+        """
+        path = Path(path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(f"No tokenizer at {path}: a folder with a tokenizer.json, or that file, is needed.")
+        try:
+            engine = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"{file} is not a Hugging Face tokenizer.json: {error}.") from error
+        return cls(engine, **_named_tokens(file.parent, engine))
+
+    def save(self, folder):
+        """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start and end) into a
+        folder.
+
+        Args:
+            folder: is made if need be.
+
+        Raises:
+            FileExistsError: where the folder already holds a tokenizer. Nothing is overwritten.
+        """
+        folder = Path(folder)
+        named = {_CONFIG_KEYS[role]: token for role, token in self._tokens.items() if token is not None}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        contents = {
+            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False),
+            "tokenizer.json": self.engine.to_str(pretty=True),
+        }
+        for name in contents:
+            if (folder / name).exists():
+                raise FileExistsError(f"{folder / name} exists already and is not overwritten: choose another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            _write(folder / name, content)
+
+    def encode(self, text, parse_special=False):
+        """The token ids of a text.
+
+        Args:
+            text: str.
+            parse_special: bool, whether special tokens in the text are read as such. By default they are text.
+
+        Returns:
+            A list of int.
+
+        Raises:
+            TypeError: where `text` is not a str.
+            ValueError: where it holds lone surrogates, which are no characters.
+        """
+        return self.encode_batch([text], parse_special)[0]
+
+    def encode_batch(self, texts, parse_special=False):
+        """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.
+
+        Args:
+            texts: iterable of str.
+            parse_special: as in `encode`.
+
+        Returns:
+            A list of lists of int.
+        """
+        texts = [_checked(text) for text in texts]
+        ids = [[] for _ in texts]
+        engine = self._parsing_engine if parse_special else self.engine
+        places = None if parse_special else self._cut_places
+        for batch in _batches(texts, places):
+            encodings = engine.encode_batch_fast([piece for _, piece in batch])
+            for (row, _), encoding in zip(batch, encodings, strict=True):
+                ids[row] += encoding.ids
+        return ids
+
+    def decode(self, ids, skip_special=True):
+        """The text of token ids.
+
+        Args:
+            ids: int list or 1-D array. Bytes that are no UTF-8 become U+FFFD.
+            skip_special: bool, whether special tokens are left out of the text.
+
+        Returns:
+            str.
+
+        Raises:
+            ValueError: for ids outside of 0 … vocab_size - 1.
+        """
+        ids = np.asarray(ids)
+        if ids.size == 0:
+            return ""
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(f"ids must be one row of integers, got shape {ids.shape} of {ids.dtype}.")
+        for worst in (ids.min(), ids.max()):
+            if not 0 <= worst < self.vocab_size:
+                raise ValueError(f"Token id {worst} is not in the vocabulary: ids are 0 to {self.vocab_size - 1}.")
+        return self.engine.decode(ids.tolist(), skip_special_tokens=skip_special)
+
+    def fingerprint(self):
+        """A hash (64 hexadecimal digits) of all that decides ids: equal tokenizers have equal fingerprints."""
+        return self._fingerprint
+
+    def __repr__(self):
+        return (
+            f"Tokenizer(vocab_size={self.vocab_size}, pad_id={self.pad_id}, "
+            f"start_id={self.start_id}, end_id={self.end_id})"
+        )
+
+    @cached_property
+    def _fingerprint(self):
+        described = {"engine": json.loads(self.engine.to_str()), "tokens": self._tokens}
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _parsing_engine(self):
+        return tokenizers.Tokenizer.from_str(self.engine.to_str())
+
+    @cached_property
+    def _cut_places(self):
+        return training.cut_places(self.engine)
+
+
+def _find(engine, role, token):
+    if token is not None and engine.token_to_id(token) is None:
+        raise ValueError(f"The {role} token {token!r} is not in the vocabulary.")
+    candidates = [token] if token is not None else _USUAL_NAMES[role]
+    return next((name for name in candidates if engine.token_to_id(name) is not None), None)
+
+
+def _named_tokens(folder, engine):
+    """The tokens that the files beside a tokenizer.json name, by role."""
+    named = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            found = {role: config.get(key) for role, key in _CONFIG_KEYS.items()}
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{file} is not a JSON object: {error}.") from error
+        for role, token in found.items():
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str) and engine.token_to_id(token) is not None:
+                named[role] = token
+    return named
+
+
+def _checked(text):
+    if not isinstance(text, str):
+        raise TypeError(f"A tokenizer encodes str, got {type(text).__name__}: {text!r:.60}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text holds a lone surrogate, {text[error.start]!r} at character {error.start}, which is no text. "
+            'Repair it, for example with text.encode("utf-8", "replace").decode().'
+        ) from error
+    return text
+
+
+def _batches(texts, places):
+    """Lists of (index of the text, piece of it), each list of bounded length."""
+    batch, length = [], 0
+    for row, text in enumerate(texts):
+        for piece in [text] if places is None else training.pieces(text, places):
+            batch.append((row, piece))
+            length += len(piece)
+            if length >= _BATCH_LENGTH:
+                yield batch
+                batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def _write(path, content):
+    """Writes a whole file or none."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

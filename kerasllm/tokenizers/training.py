@@ -1,0 +1,184 @@
+"""Making vocabularies: byte-level BPE, characters and bytes.
+
+Each function here returns a `tokenizers.Tokenizer`, which `Tokenizer.train` wraps. Ids 0, 1 and 2 are padding, start
+and end; the caller's special tokens follow, then the vocabulary proper.
+"""
+
+import json
+import re
+from contextlib import contextmanager
+
+import tokenizers
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+PAD, START, END = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+# Words, numbers of up to three digits, runs of other signs (each with the space before it), spaces, line breaks.
+# GPT-2's pattern without its look-ahead, so that Oniguruma (`tokenizers`) and RE2 (TensorFlow) both have every
+# construct.
+SPLIT_PATTERN = r"'(?:[sdmt]|ll|re|ve)| ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\p{L}\p{M}\p{N}\t-\r ]+| +|[\t-\r]+"
+MAX_WORD_LENGTH = 32
+SAMPLE_BYTES = 32 * 2**20
+PIECE_LENGTH = 2**14
+
+# No word of SPLIT_PATTERN reaches across these places, whatever stands around them.
+_BETWEEN_WORDS = re.compile(r"(?<=[^ ])(?= )|(?<=[^\t-\r])(?=[\t-\r])")
+_ANYWHERE = re.compile("")
+
+
+def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
+    """Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; over bytes: Radford et al. 2019, "GPT-2")."""
+    least = 256 + len(special_tokens)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small for kind='bpe': 256 bytes and {len(special_tokens)} special tokens "
+            f"need at least {least}."
+        )
+    engine = tokenizers.Tokenizer(models.BPE())
+    engine.pre_tokenizer = _bpe_pre_tokenizer()
+    engine.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with _progress_bar(progress) as track:
+        sample = _sample(track(texts, "reading text"), sample_bytes)
+        if not sample:
+            raise ValueError("There is no text to train a tokenizer on: every document was empty.")
+        engine.train_from_iterator(track(sample, "learning the vocabulary", total=sum(map(len, sample))), trainer)
+    return engine
+
+
+def train_char(texts, vocab_size, special_tokens, progress):
+    """One id for every character of `texts`, in code point order."""
+    characters = set()
+    with _progress_bar(progress) as track:
+        for text in track(texts, "reading text"):
+            characters.update(text)
+    characters.discard(UNKNOWN)
+    if not characters:
+        raise ValueError("There is no text to train a tokenizer on: every document was empty.")
+    vocabulary = [*special_tokens, UNKNOWN, *sorted(characters)]
+    if vocab_size < len(vocabulary):
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small for kind='char': the text has {len(characters)} different "
+            f"characters, which take {len(vocabulary)} ids with the special tokens. Raise it, or use kind='bpe'."
+        )
+    engine = _alphabet(vocabulary, special_tokens, unk_token=UNKNOWN)
+    engine.decoder = decoders.Fuse()
+    return engine
+
+
+def make_byte(vocab_size, special_tokens):
+    """One id for each of the 256 bytes, in order. Nothing is learned."""
+    vocabulary = [*special_tokens, *_byte_characters()]
+    if vocab_size < len(vocabulary):
+        raise ValueError(
+            f"vocab_size={vocab_size} is too small for kind='byte', which has {len(vocabulary)} ids: 256 bytes and "
+            f"{len(special_tokens)} special tokens."
+        )
+    engine = _alphabet(vocabulary, special_tokens)
+    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    engine.decoder = decoders.ByteLevel()
+    return engine
+
+
+def cut_places(engine):
+    """The places where a long text may be cut without changing its ids, as a pattern; None where that is unknown."""
+    spec = json.loads(engine.to_str())
+    plain = not spec["normalizer"] and not spec["post_processor"] and all(t["special"] for t in spec["added_tokens"])
+    if not plain or spec["model"]["type"] != "BPE":
+        return None
+    if repr(engine.pre_tokenizer) == repr(_bpe_pre_tokenizer()):
+        return _BETWEEN_WORDS
+    of_alphabets = None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return _ANYWHERE if not spec["model"]["merges"] and repr(engine.pre_tokenizer) in map(repr, of_alphabets) else None
+
+
+def pieces(text, places, length=PIECE_LENGTH):
+    """Cuts `text` at the first of `places` at or after every `length` characters.
+
+    Example:
+
+    >>> list(pieces("one two three", _BETWEEN_WORDS, length=4))
+    ['one two', ' three']
+    """
+    begin = 0
+    while len(text) - begin > length and (cut := places.search(text, begin + length)):
+        if cut.start() == len(text):
+            break
+        yield text[begin : cut.start()]
+        begin = cut.start()
+    yield text[begin:]
+
+
+def _sample(texts, limit):
+    """Every k-th piece of the text, with k the smallest power of two for which they fit into `limit` bytes."""
+    kept, size, step = [], 0, 1
+    every = (piece for text in texts for piece in pieces(text, _BETWEEN_WORDS) if piece)
+    for index, piece in enumerate(every):
+        if index % step:
+            continue
+        kept.append(piece)
+        size += _byte_length(piece)
+        while size > limit and len(kept) > 1:
+            kept, step = kept[::2], 2 * step
+            size = sum(map(_byte_length, kept))
+    return kept
+
+
+def _bpe_pre_tokenizer():
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), "isolated"),
+            pre_tokenizers.FixedLength(MAX_WORD_LENGTH),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def _alphabet(vocabulary, special_tokens, **options):
+    """A vocabulary of single characters. BPE without merges looks each one up, many times faster than WordLevel."""
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    engine = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=[], **options))
+    engine.add_special_tokens(list(special_tokens))
+    return engine
+
+
+def _byte_characters():
+    """The character that stands for each byte in byte-level vocabularies: itself where printable, as in GPT-2."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def _byte_length(text):
+    return len(text.encode("utf-8", "replace"))
+
+
+@contextmanager
+def _progress_bar(show):
+    """Yields track(texts, description, total=None), which passes texts on and shows the characters seen."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} characters"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+
+        def track(texts, description, total=None):
+            task = bar.add_task(description, total=total)
+            for text in texts:
+                if not isinstance(text, str):
+                    raise TypeError(f"Documents must be str, got {type(text).__name__}: {text!r:.60}.")
+                bar.advance(task, len(text))
+                yield text
+
+        yield track
