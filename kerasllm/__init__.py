@@ -37,5 +37,6 @@ def __dir__():
 
 # `keras.models.load_model` finds only classes that were imported, so these load at once. The command
 # line is the exception: it answers `--help` before Keras and TensorFlow take their seconds to load.
-if Path(sys.argv[0] if sys.argv else "").stem != "kerasllm" and sys.orig_argv[1:3] != ["-m", "kerasllm"]:
+# (The first of `argv` in `orig_argv` is the program: the script `kerasllm`, or the word behind `python -m`.)
+if Path(next(iter(sys.orig_argv[-len(sys.argv) :]), "")).name not in ("kerasllm", "kerasllm.exe"):
     from kerasllm import layers, losses, metrics, models, optimizers  # noqa: F401

@@ -91,8 +91,7 @@ def load(folder):
         raise ValueError(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(KINDS)}."
         )
-    with _dtype_policy(description["dtype_policy"]):
-        model = KINDS[kind](TransformerConfig.from_dict(description["config"]))
+    model = KINDS[kind](TransformerConfig.from_dict(description["config"]), dtype=description["dtype_policy"])
     _read_weights(model, folder / WEIGHTS)
     return model, Tokenizer.load(folder)
 
@@ -278,17 +277,6 @@ def _read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
     return value
-
-
-@contextlib.contextmanager
-def _dtype_policy(name):
-    """Builds models under a saved precision, and gives the global one back."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 @contextlib.contextmanager
