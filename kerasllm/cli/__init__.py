@@ -23,7 +23,6 @@ def main(argv=None):
         The exit code: 0 if all went well, 2 after an error, which is one sentence on standard error, 130 after Ctrl-C.
     """
     arguments = parse(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         importlib.import_module(f"kerasllm.cli.{arguments.command}").run(arguments)
         sys.stdout.flush()

@@ -6,19 +6,24 @@ The run folder appears when the token files are complete, and the log and plot g
 and results come last, and the manifest after them: a run that was killed is readable, and known to be unfinished.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import math
 import platform
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 import yaml
 
-from kerasllm import callbacks, data, evaluation, runs
+import kerasllm
+from kerasllm import callbacks, data, runs
 from kerasllm.cli import report
 from kerasllm.cli.corpus import Corpus
+from kerasllm.cli.evaluate import score
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.optimizers import AdamW, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
@@ -39,7 +44,7 @@ DEFAULT_MODEL = {
     "activation": "relu_squared",
     "use_bias": False,
 }
-PACKAGES = ("kerasllm", "tensorflow", "keras", "numpy", "tokenizers", "safetensors")
+PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
 def train(settings):
@@ -58,60 +63,43 @@ def train(settings):
     config = _config(settings)  # Before any text is read: a wrong width must not cost minutes.
     keras.utils.set_random_seed(settings.seed)
     out = Path(settings.out)
+    training = Corpus(settings.data, "all" if settings.valid else "train")
+    validation = Corpus(settings.valid) if settings.valid else Corpus(settings.data, "valid")
     with runs.new_folder(out) as draft:
-        training, validation, measures = _split_text(settings)
+        measures = {"train": training.measure(), "valid": validation.measure()}
+        report.stage("{:,} bytes of text to train on, {:,} held out".format(*(m["bytes"] for m in measures.values())))
         tokenizer = _tokenizer(settings, training)
         tokenizer.save(draft)
-        report.stage("Writing token files")
-        data.write_tokens(training, tokenizer, draft / "tokens" / "train")
-        data.write_tokens(validation, tokenizer, draft / "tokens" / "valid")
-        config = _config(settings, vocab_size=tokenizer.vocab_size)
+        config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+        batches = _batches(settings, config, tokenizer, training, validation, draft / "tokens")
         record = _record(settings, config, tokenizer, measures)
         runs.write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     model = CausalLM(config, dtype=settings.precision)
-    fitted = _fit(model, tokenizer, settings, out)
+    fitted = _fit(model, settings, batches, out)
     report.stage("Measuring on the held-out text")
-    scores = evaluation.perplexity(model, tokenizer, validation)
-    record["results"] = {**fitted, **report.figures(scores), "gzip_bits_per_byte": validation.gzip_bits_per_byte()}
+    record["results"] = {**fitted, **score(model, tokenizer, validation)}
     runs.add_model(model, tokenizer, out)
     runs.write_json(out / "run.json", record)
     runs.seal(out)
     return record
 
 
-def _config(settings, vocab_size=None):
+def _config(settings):
     fields = {
         "num_layers": settings.layers,
         "d_model": settings.d_model,
         "num_heads": settings.heads,
-        "dff": settings.dff or (4 * settings.d_model if settings.d_model else None),
+        "dff": settings.dff,
         "max_length": settings.context,
-        "dropout": settings.dropout,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    given["vocab_size"] = vocab_size or settings.vocab_size
+    given |= {"vocab_size": settings.vocab_size, "dropout": settings.dropout}
     if settings.preset:
         return TransformerConfig.preset(settings.preset, **given)
+    if settings.d_model and not settings.dff:
+        given["dff"] = 4 * settings.d_model
     return TransformerConfig(**{**DEFAULT_MODEL, **given})
-
-
-def _split_text(settings):
-    """The training corpus, the validation corpus, and what the record says of both."""
-    report.stage("Reading the text")
-    training = Corpus(settings.data)
-    measures = training.measure()
-    if settings.valid:
-        validation = Corpus(settings.valid)
-    else:
-        training, validation = training.split(measures["characters"])
-        measures = training.measure()
-    held_out = validation.measure()
-    if not measures["bytes"] or not held_out["bytes"]:
-        where = settings.valid if measures["bytes"] and settings.valid else settings.data
-        raise ValueError(f"There is no text to train and measure on in {', '.join(where)}; give it some sentences.")
-    report.stage(f"{measures['bytes']:,} bytes to train on, {held_out['bytes']:,} held out to measure on")
-    return training, validation, {"train": measures, "valid": held_out}
 
 
 def _tokenizer(settings, training):
@@ -127,6 +115,7 @@ def _record(settings, config, tokenizer, measures):
         "settings": settings.to_dict(),
         "seed": settings.seed,
         "versions": {
+            "kerasllm": kerasllm.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
@@ -138,47 +127,76 @@ def _record(settings, config, tokenizer, measures):
     }
 
 
-def _fit(model, tokenizer, settings, out):
-    """Trains the model and returns the figures of the training itself."""
-    context = model.config.max_length
+class _Batches(NamedTuple):
+    """What `fit` is fed: steps in all, steps of one pass over the text, and both data sets."""
 
-    def dataset(part, epochs=1):
+    steps: int
+    steps_per_pass: int
+    round_steps: int
+    training: tf.data.Dataset
+    validation: tf.data.Dataset
+
+
+def _batches(settings, config, tokenizer, training, validation, folder):
+    """Writes the token files and makes the data sets, so that a text too short is refused before the run begins."""
+    files = {
+        part: data.write_tokens(corpus, tokenizer, folder / part)
+        for part, corpus in {"train": training, "valid": validation}.items()
+    }
+
+    def dataset(part, **options):
         return data.causal_lm_dataset(
-            out / "tokens" / part,
-            tokenizer,
-            seq_len=context,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            epochs=epochs,
+            files[part], tokenizer, config.max_length, settings.batch_size, seed=settings.seed, **options
         )
 
     steps_per_pass = len(dataset("train"))
     steps = settings.epochs * steps_per_pass if settings.epochs else settings.steps or DEFAULT_STEPS
     round_steps = math.ceil(steps / ROUNDS)
-    validation = dataset("valid").take(max(1, math.ceil(round_steps * VALIDATION_SHARE)))
+    return _Batches(
+        steps,
+        steps_per_pass,
+        round_steps,
+        training=dataset("train", epochs=math.ceil(steps / steps_per_pass)),
+        validation=dataset("valid", shuffle=False).take(math.ceil(round_steps * VALIDATION_SHARE)),
+    )
+
+
+def _fit(model, settings, batches, out):
+    """Trains the model and returns the figures of the training itself."""
+    context = model.config.max_length
+    steps, tokens_per_step = batches.steps, settings.batch_size * context
     schedule = warmup_cosine(settings.lr, min(settings.warmup, steps // 10), steps)
     model.compile(AdamW(schedule, weight_decay=settings.weight_decay))
     report.stage(
-        f"Training {model.config.num_parameters():,} parameters for {steps:,} steps of "
-        f"{settings.batch_size} x {context} tokens, {steps / steps_per_pass:.1f} passes over the text"
+        f"Training {model.config.num_parameters():,} parameters for {steps:,} steps of {settings.batch_size} x "
+        f"{context} tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
-    tokens_per_step = settings.batch_size * context
-    throughput = callbacks.Throughput(tokens_per_step, model.config.flops_per_token(context))
+    log = callbacks.RunLog(out, tokens_per_step)
     start = time.perf_counter()
     model.fit(
-        dataset("train", epochs=math.ceil(steps / steps_per_pass)),
-        epochs=math.ceil(steps / round_steps),
-        steps_per_epoch=round_steps,
-        validation_data=validation,
-        callbacks=[throughput, callbacks.RunLog(out), callbacks.RunPlot(out / "plot.png"), _StopAfter(steps)],
+        batches.training,
+        epochs=math.ceil(steps / batches.round_steps),
+        steps_per_epoch=batches.round_steps,
+        validation_data=batches.validation,
+        shuffle=False,  # The data set has an order of its own.
+        callbacks=[
+            callbacks.Throughput(tokens_per_step, model.config.flops_per_token(context)),
+            log,
+            callbacks.RunPlot(out / "plot.png"),
+            _StopAfter(steps),
+        ],
         verbose=report.fit_verbosity(),
     )
-    seconds = time.perf_counter() - start
-    return {"steps": steps, "trained_tokens": steps * tokens_per_step, "seconds": seconds}
+    return {
+        "steps": steps,
+        "trained_tokens": steps * tokens_per_step,
+        "seconds": time.perf_counter() - start,
+        "tokens_per_second": log.tokens_per_second,
+    }
 
 
 class _StopAfter(keras.callbacks.Callback):
-    """Ends `fit` after exactly so many steps, also within the last round."""
+    """Ends `fit` after exactly so many steps, also in the middle of the last round."""
 
     def __init__(self, steps):
         super().__init__()

@@ -1,19 +1,26 @@
 """`kerasllm train`: settings from the YAML file and the flags, checked before anything heavy is imported."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from kerasllm.cli.settings import TrainSettings, read_yaml
+from kerasllm.cli.startup import start_keras
 
 
 def run(arguments):
-    settings = _merged_settings(arguments)
+    settings = merged_settings(arguments)
+    start_keras()
     from kerasllm.cli import recipe, report
 
-    report.print_results(recipe.train(settings))
+    record = recipe.train(settings)
+    report.table(f"{settings.out}: held-out text", report.run_rows(record))
+    report.console.print(
+        f'Next: kerasllm generate --run {shlex.quote(settings.out)} --prompt "..."', markup=False, soft_wrap=True
+    )
 
 
-def _merged_settings(arguments):
+def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
     values = read_yaml(arguments.config) if arguments.config else {}
     names = {setting.name for setting in dataclasses.fields(TrainSettings)} & vars(arguments).keys()
