@@ -1,0 +1,10 @@
+"""What `fit` calls while it trains: speed on the progress bar, a log and a picture of the run.
+
+They wait for no result that Keras does not fetch for its own progress bar, so a step costs what it costs without them.
+"""
+
+from kerasllm.callbacks.run_log import RunLog
+from kerasllm.callbacks.run_plot import RunPlot
+from kerasllm.callbacks.throughput import Throughput, measure_matmul_peak
+
+__all__ = ["RunLog", "RunPlot", "Throughput", "measure_matmul_peak"]

@@ -1,0 +1,128 @@
+"""The log of a run: `log.csv`, a row every few steps, and `log.json`, its summary."""
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+from kerasllm.callbacks.run_recorder import RunRecorder
+
+COLUMNS = (
+    "step", "epoch", "tokens", "seconds", "loss", "perplexity", "learning_rate", "tokens_per_second",
+    "val_loss", "val_perplexity",
+)  # fmt: skip
+
+
+class RunLog(RunRecorder):
+    """Writes `log.csv` and `log.json` into a folder while `fit` runs.
+
+    `log.csv` has a row after the first step, then every `every` steps, and one at the end of each epoch, which also
+    holds the validation figures. Its columns: `step` and `epoch` (both counted from 1), `tokens` trained on so far,
+    `seconds` since `fit` began, `loss` (mean over the steps since the row before, nats per token) with its
+    `perplexity`, `learning_rate` of the step, `tokens_per_second` since the row before, `val_loss`, `val_perplexity`.
+    What is unknown is empty. Each row is written whole and at once, so a crash leaves whole lines.
+
+    `log.json` is rewritten at the end of each epoch: totals, and for each epoch every figure that Keras logs
+    (`loss` there is the mean of the epoch). `finished` says whether `fit` came to its end.
+
+    A second `fit` with the same callback goes on in the same files.
+
+    Args:
+        folder: Where the two files go; made if missing.
+        tokens_per_step: Tokens in a training batch, for the columns `tokens` and `tokens_per_second`. None: the speed
+            is taken from a `Throughput` that stands before this callback, if there is one.
+        every: Steps between two rows.
+
+    Raises:
+        FileExistsError: When `fit` begins, if the folder holds a log already. It stays untouched.
+        OSError: A row cannot be written, for instance on a full disk. The rows before it stay whole.
+        ValueError: `every` or `tokens_per_step` is below 1.
+
+    Example:
+
+    >>> model.fit(dataset, callbacks=[kerasllm.callbacks.RunLog("runs/first", tokens_per_step=16 * 256)])
+    """
+
+    def __init__(self, folder, tokens_per_step=None, every=10):
+        super().__init__(tokens_per_step, every)
+        self.folder = Path(folder)
+        self._epochs = []
+        self._rows = 0
+
+    def begin(self):
+        if self._rows:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("log.csv", "log.json"):
+            if (self.folder / name).exists():
+                raise FileExistsError(
+                    f"{self.folder / name} exists and is not overwritten; log to another folder or move it away."
+                )
+        self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self._write_line(COLUMNS)
+        self._write_summary(finished=False)
+
+    def record(self, row):
+        self._write_line([_cell(row.get(column)) for column in COLUMNS])
+
+    def record_epoch(self, row, logs):
+        self._epochs.append({"epoch": row["epoch"], "step": row["step"], "seconds": row["seconds"], **logs})
+        self._write_summary(finished=False)
+
+    def on_train_end(self, logs=None):
+        self._write_summary(finished=True)
+
+    def _write_line(self, cells):
+        path, line = self.folder / "log.csv", io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                data = line.getvalue().encode()
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(size)
+                raise _cannot_write(path, error) from error
+        self._rows += 1
+
+    def _write_summary(self, finished):
+        summary = {
+            "finished": finished,
+            "started": self._started_at,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": self.tokens_per_second,
+            "epochs": self._epochs,
+        }
+        path, temporary = self.folder / "log.json", self.folder / ".log.json.tmp"
+        try:
+            temporary.write_text(json.dumps(_finite(summary), indent=2, default=str) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _cannot_write(path, error) from error
+
+
+def _cell(value):
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _finite(value):
+    """JSON has no infinity and no NaN: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cannot_write(path, error):
+    return OSError(
+        error.errno, f"{error.strerror}; what was written before is whole, free some space and train again", str(path)
+    )

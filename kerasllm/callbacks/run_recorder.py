@@ -1,0 +1,163 @@
+"""What the log and the picture of a run have in common: the rows they are made of."""
+
+import math
+import threading
+import time
+
+import keras
+
+from kerasllm.callbacks.step_clock import Reading, StepClock
+
+
+class RunRecorder(keras.callbacks.Callback):
+    """Turns what Keras logs into rows, every few steps and at the end of each epoch, and hands them to a subclass.
+
+    A row is a dict of step, epoch, seconds, loss, perplexity, and where known tokens, learning_rate,
+    tokens_per_second; at the end of an epoch also val_loss and val_perplexity. `RunLog` says what they mean.
+
+    Subclasses define `begin()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
+    an epoch.
+
+    Keras logs the mean loss since the epoch began. The loss of the steps between two rows follows from two such
+    means, without asking the device for more. (Where batches hold different numbers of tokens this is close, not
+    exact: each mean is over tokens, and the difference counts steps.)
+    """
+
+    async_safe = True  # see StepClock
+
+    def __init__(self, tokens_per_step, every):
+        super().__init__()
+        for name, value in {"tokens_per_step": tokens_per_step, "every": every}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is not possible; give 1 or more.")
+        self.tokens_per_step = tokens_per_step
+        self.every = every
+        self._clock = StepClock()
+        self._lock = threading.Lock()
+        self._seconds_before = 0.0
+        self._started = None
+        self._last_row = {}
+
+    @property
+    def steps(self):
+        return self._clock.reading.steps
+
+    @property
+    def seconds(self):
+        """Since `fit` began; over all its runs."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    @property
+    def tokens(self):
+        return self.steps * self.tokens_per_step if self.tokens_per_step else None
+
+    @property
+    def tokens_per_second(self):
+        """Over all timed steps, or None."""
+        return self._tokens_per_second_since(Reading())
+
+    def on_train_begin(self, logs=None):
+        if self._started is not None:
+            self._seconds_before = self.seconds
+        self._started = time.perf_counter()
+        # Kept, because on JAX every look at self.model writes the training state back into the model.
+        self._steps_per_execution = self.model.steps_per_execution
+        self._steps_per_epoch = self.params.get("steps")
+        self.begin()
+        self._clock.begin_run(self._steps_per_epoch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch + 1
+        self._clock.begin_epoch()
+        self._learning_rate = None
+        self._epoch_start = self._row_reading = self._clock.reading
+        self._row_done, self._row_mean = 0, 0.0
+        self._waiting, self._next_row = {}, self._row_after(0)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Only here may a variable be read on every backend: on JAX the train step owns them from now on. Whatever
+        # sets the rate for this epoch has done so by now.
+        if self._learning_rate is None:
+            self._learning_rate = _learning_rate(self.model.optimizer, self.steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        with self._lock:
+            self._clock.advance(batch + 1)
+            if self._gets_row(batch + 1):
+                self._waiting[batch + 1] = logs
+            # On JAX one execution may overtake another on its way here; the rows keep their order.
+            while self._next_row in self._waiting:
+                self._last_row = self._make_row(self._next_row, self._waiting.pop(self._next_row))
+                self.record(self._last_row)
+                self._next_row = self._row_after(self._next_row)
+
+    def _gets_row(self, done):
+        """Whether the execution that ends at step `done` of this epoch is the first of all, or passes an `every`th."""
+        after = self._epoch_start.steps + done
+        before = after - self._steps_per_execution
+        return before <= 0 or after // self.every > before // self.every
+
+    def _row_after(self, done):
+        done += self._steps_per_execution
+        while not self._gets_row(done):
+            done += self._steps_per_execution
+        return done
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = self.steps - self._epoch_start.steps
+        if done > self._row_done:
+            self._last_row = self._make_row(done, logs)
+        row = {**self._last_row, "step": self.steps, "epoch": self._epoch, "seconds": self.seconds}
+        for name in ("val_loss", "val_perplexity"):
+            if name in logs:
+                row[name] = logs[name]
+        if "val_loss" in row:
+            row.setdefault("val_perplexity", _perplexity(row["val_loss"]))
+        self.record(row)
+        self.record_epoch(row, logs)
+
+    def begin(self):
+        """Called before the first step."""
+
+    def record(self, row):
+        """Called with each row."""
+
+    def record_epoch(self, row, logs):
+        """Called at the end of an epoch with its row, which was recorded, and all that Keras logged."""
+
+    def _make_row(self, done, logs):
+        """Returns the row that ends at step `done` of this epoch."""
+        done = min(done, self._steps_per_epoch or done)  # the last execution may hold fewer steps than Keras says
+        mean, step = logs.get("loss", math.nan), self._epoch_start.steps + done
+        loss = (mean * done - self._row_mean * self._row_done) / (done - self._row_done)
+        speed = self._tokens_per_second_since(self._row_reading)
+        self._row_done, self._row_mean, self._row_reading = done, mean, self._clock.reading
+        return {
+            "step": step,
+            "epoch": self._epoch,
+            "tokens": step * self.tokens_per_step if self.tokens_per_step else None,
+            "seconds": self.seconds,
+            "loss": loss,
+            "perplexity": _perplexity(loss),
+            "learning_rate": self._learning_rate(step - 1),
+            "tokens_per_second": logs.get("tokens_per_second") if speed is None else speed,
+        }
+
+    def _tokens_per_second_since(self, earlier):
+        steps_per_second = self._clock.reading.steps_per_second_since(earlier)
+        return steps_per_second * self.tokens_per_step if steps_per_second and self.tokens_per_step else None
+
+
+def _learning_rate(optimizer, steps):
+    """Returns the learning rate as a function of the step, `steps` being the number of the present one."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        offset = int(optimizer.iterations) - steps
+        return lambda step: float(rate(step + offset))
+    rate = float(optimizer.learning_rate)
+    return lambda step: rate
+
+
+def _perplexity(loss):
+    return math.exp(loss) if loss < 709 else math.inf
