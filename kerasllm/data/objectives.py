@@ -104,18 +104,22 @@ def causal_lm_dataset(
             )
         return arrays
 
+    weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the files are to go with the data set
+
     def batch_at(step):
         epoch, step = step // steps_per_epoch, step % steps_per_epoch
         numbers = step * batch_size + tf.range(batch_size, dtype=tf.int64)
         if shuffle:
             numbers = _permuted(numbers, windows.count, seed, epoch)
-        arrays = tf.numpy_function(read, [numbers, epoch], [tf.int32] * 3, stateful=False)
+        arrays = tf.numpy_function(lambda *where: weak_read()(*where), [numbers, epoch], [tf.int32] * 3, stateful=False)
         ids, labels, document_ids = (tf.ensure_shape(array, (batch_size, seq_len)) for array in arrays)
         weight = tf.cast(document_ids > 0, tf.float32)
         return ({"token_ids": ids, "document_ids": document_ids} if packed else ids), labels, weight
 
     dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
-    return dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(tf.data.AUTOTUNE)
+    dataset.read = read
+    return dataset
 
 
 class _Windows(NamedTuple):

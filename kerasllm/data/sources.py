@@ -28,7 +28,8 @@ def read_text(source, *, field="text", data_dir=None):
         source: one of these, or a list of them:
 
             - a file, UTF-8. Names that end in .jsonl hold JSON objects, one a line; names that end in .gz are gzip.
-            - a folder: all its .txt, .md and .jsonl files, plain or .gz, also in sub-folders, ordered by path.
+            - a folder: all its .txt, .md and .jsonl files, plain or .gz, also in sub-folders, ordered by path; hidden
+              ones are left out.
             - a glob, such as "corpus/**/*.py": its files, ordered by path.
             - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default.
             - "python_docs": Python's language reference, which every Python brings along (0.46 MB of English).
@@ -65,7 +66,7 @@ def split_text(source, validation=0.1, *, field="text", data_dir=None):
         validation: float, the share of the characters that is kept for validation, between 0 and 1.
 
     Returns:
-        Two iterators of str.
+        Two iterables of str. Each reads the source anew when it is iterated over.
 
     Raises:
         ValueError: where a part would be empty, and as `read_text`.
@@ -86,19 +87,24 @@ def split_text(source, validation=0.1, *, field="text", data_dir=None):
     cut = int(length * (1 - validation))
     if not 0 < cut < length:
         raise ValueError(f"{length} characters are too few to keep {validation:g} of them for validation.")
-    return _between(documents(), 0, cut), _between(documents(), cut, length)
+    return _Part(documents, 0, cut), _Part(documents, cut, length)
 
 
-def _between(documents, begin, end):
-    """The characters begin … end - 1 of the documents, in their documents."""
-    position = 0
-    for document in documents:
-        part = document[max(0, begin - position) : max(0, end - position)]
-        position += len(document)
-        if part:
-            yield part
-        if position >= end:
-            return
+class _Part:
+    """The characters begin … end - 1 of what documents() returns, in their documents, each time it is iterated over."""
+
+    def __init__(self, documents, begin, end):
+        self._documents, self._begin, self._end = documents, begin, end
+
+    def __iter__(self):
+        position = 0
+        for document in self._documents():
+            part = document[max(0, self._begin - position) : max(0, self._end - position)]
+            position += len(document)
+            if part:
+                yield part
+            if position >= self._end:
+                return
 
 
 def _not_empty(documents, source):
@@ -131,7 +137,7 @@ def _files(source):
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.removesuffix(".gz").endswith(SUFFIXES))
+        files = sorted(p for p in path.rglob("*") if _is_text(p.relative_to(path)) and p.is_file())
         if not files:
             raise FileNotFoundError(
                 f"The folder {path} has no {', '.join(SUFFIXES)} file (or one of those with .gz): for other names "
@@ -146,6 +152,11 @@ def _files(source):
     return files
 
 
+def _is_text(path):
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.name.removesuffix(".gz").endswith(SUFFIXES)
+
+
 def _read_file(path, field):
     opened = gzip.open if path.name.endswith(".gz") else open
     read = _read_lines if path.name.removesuffix(".gz").endswith(".jsonl") else _read_plain
@@ -157,19 +168,18 @@ def _read_file(path, field):
 
 
 def _read_plain(file, path, field):
-    text, pending, offset = "", b"", 0
+    text, pending = "", file.read(3).removeprefix(codecs.BOM_UTF8)
+    offset = file.tell() - len(pending)  # where `pending`, the bytes not yet decoded, begins in the file
     while chunk := file.read(_CHUNK_BYTES):
-        if offset == 0:
-            chunk = chunk.removeprefix(codecs.BOM_UTF8)
-        decoded, pending = _decode(pending + chunk, path, offset - len(pending), final=False)
-        offset = file.tell()
+        data = pending + chunk
+        decoded, pending = _decode(data, path, offset, final=False)
+        offset += len(data) - len(pending)
         text += decoded
         while len(text) > MAX_DOCUMENT:
             cut = text.rfind("\n", 0, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
             yield text[:cut]
             text = text[cut:]
-    _decode(pending, path, offset - len(pending))
-    yield text
+    yield text + _decode(pending, path, offset)[0]
 
 
 def _read_lines(file, path, field):
@@ -219,7 +229,13 @@ def _read_tfds(source, field, data_dir):
         near = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(), n=3)
         hint = f"Did you mean {' or '.join(near)}?" if near else "tfds.list_builders() lists the known ones."
         raise ValueError(f"TensorFlow Datasets has no data set {name!r} (or no such config of it). {hint}") from error
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever a download can raise
+        raise OSError(
+            f"TensorFlow Datasets could not fetch {name!r}: {error}. Without a network, give the folder of a data set "
+            "that was fetched before as data_dir."
+        ) from error
     split = split or "train"
     if split.partition("[")[0] not in builder.info.splits:
         raise ValueError(f"{name} has no split {split!r}: it has {', '.join(builder.info.splits)}.")

@@ -7,6 +7,7 @@ A folder holds three files:
 - manifest.json: format version, tokenizer fingerprint, counts, dtype, SHA-256 of both files.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,20 +18,21 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
 _COUNTS = "vocab_size", "num_tokens", "num_documents", "num_bytes"
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-_BATCH_LENGTH = 2**20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_tokens(documents, tokenizer, folder, *, progress=True):
     """Tokenizes documents into a folder of token files.
 
-    Documents stream through; about a million characters are held at a time, and tokenized in parallel. The folder is
-    written under a temporary name beside its place, and renamed when it is whole.
+    Documents stream through: about a million characters are held at a time, and tokenized in parallel. The folder is
+    written under a temporary name beside its place, and renamed when it is whole. Empty documents are left out.
 
     Args:
         documents: iterable of str.
@@ -56,8 +58,14 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     folder = Path(folder)
     if isinstance(documents, (str, bytes)):
         raise TypeError("documents is an iterable of str, got one string: pass [text].")
-    with _made_whole(folder) as temporary, _progress_bar(progress) as show:
-        _write_files(documents, tokenizer, temporary, show)
+    counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
+    columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
+    with (
+        _made_whole(folder) as temporary,
+        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
+    ):
+        bar.add_task("", counts=counts)
+        _write_files(documents, tokenizer, temporary, counts)
     return TokenFiles(folder)
 
 
@@ -119,22 +127,18 @@ class TokenFiles:
         return np.memmap(path, dtype, mode="r")
 
 
-def _write_files(documents, tokenizer, folder, show):
+def _write_files(documents, tokenizer, folder, counts):
     dtype_name = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
-    counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     with _HashedFile(folder / _TOKENS) as tokens, _HashedFile(folder / _ENDS) as ends:
-        for batch in _batches(documents):
-            rows = [_ended(ids, tokenizer.end_id) for ids in tokenizer.encode_batch(batch)]
-            lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-            ends.write((counts["num_tokens"] + np.cumsum(lengths)).astype("<i8"))
-            for row in rows:
-                tokens.write(np.array(row, _DTYPES[dtype_name]))
-            counts["num_tokens"] += int(lengths.sum())
-            counts["num_documents"] += len(batch)
-            counts["num_bytes"] += sum(len(document.encode()) for document in batch)
-            show(counts)
+        for ids in tokenizer.encode_stream(_counted(documents, counts)):
+            if tokenizer.end_id is not None and ids[-1:] != [tokenizer.end_id]:
+                ids.append(tokenizer.end_id)
+            tokens.write(np.array(ids, _DTYPES[dtype_name]))
+            counts["num_tokens"] += len(ids)
+            ends.write(np.int64(counts["num_tokens"]).astype("<i8"))
+            counts["num_documents"] += 1
     if not counts["num_tokens"]:
-        raise ValueError("There are no documents to tokenize: at least one that is not empty is needed.")
+        raise ValueError("There is nothing to tokenize: at least one document that is not empty is needed.")
     manifest = {
         "version": VERSION,
         "fingerprint": tokenizer.fingerprint(),
@@ -144,25 +148,6 @@ def _write_files(documents, tokenizer, folder, show):
     }
     with _HashedFile(folder / _MANIFEST) as file:
         file.write(json.dumps(manifest, indent=2).encode())
-
-
-def _ended(ids, end_id):
-    return ids if end_id is None or ids[-1:] == [end_id] else [*ids, end_id]
-
-
-def _batches(documents):
-    """Lists of documents of about _BATCH_LENGTH characters."""
-    batch, length = [], 0
-    for document in documents:
-        if not isinstance(document, str):
-            raise TypeError(f"Documents must be str, got {type(document).__name__}: {document!r:.60}.")
-        batch.append(document)
-        length += len(document)
-        if length >= _BATCH_LENGTH:
-            yield batch
-            batch, length = [], 0
-    if batch:
-        yield batch
 
 
 class _HashedFile:
@@ -179,11 +164,10 @@ class _HashedFile:
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self.digest = self._hash.hexdigest()
 
 
@@ -197,19 +181,34 @@ def _made_whole(folder):
     try:
         yield temporary
         temporary.chmod(0o755)
+        _sync(temporary)
         os.rename(temporary, folder)
+        _sync(folder.parent)
     except OSError as error:
-        raise OSError(
-            error.errno, f"Writing tokens to {folder} failed ({error.strerror}); nothing was left there"
-        ) from error
+        if error.errno not in _FULL:
+            raise
+        what = f"{error.strerror} while writing tokens to {folder}; nothing was left there"
+        raise OSError(error.errno, f"{what}. Make room, or choose another disk.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(folder):
+    """Makes names in a folder survive a power cut, where the system lets folders be opened."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _read_manifest(folder):
     path = folder / _MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"No token files at {folder}: make them with kerasllm.data.write_tokens.")
+        raise FileNotFoundError(
+            f"No token files at {folder}: make them with write_tokens; pass text as read_text(path)."
+        )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, dtype = manifest["version"], manifest["dtype"]
@@ -224,19 +223,17 @@ def _read_manifest(folder):
     return manifest
 
 
-@contextmanager
-def _progress_bar(show):
-    """Yields a function that shows the counts so far."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
-        task = bar.add_task("tokenizing")
+def _counted(documents, counts):
+    for document in documents:
+        if document != "":
+            yield document
+            counts["num_bytes"] += len(document.encode())
 
-        def update(counts):
-            elapsed = bar.tasks[task].elapsed or 1e-9
-            bar.update(
-                task,
-                description=f"tokenizing: {counts['num_documents']:,} documents, {counts['num_bytes'] / 1e6:,.1f} MB, "
-                f"{counts['num_tokens']:,} tokens, {counts['num_tokens'] / elapsed:,.0f} tokens/s",
-            )
 
-        yield update
+class _CountsColumn(ProgressColumn):
+    """Documents, tokens and tokens per second, read only when they are drawn."""
+
+    def render(self, task):
+        documents, tokens, size = (task.fields["counts"][name] for name in ("num_documents", "num_tokens", "num_bytes"))
+        speed = tokens / max(task.elapsed or 0, 1e-9)
+        return Text(f"{documents:,} documents, {size / 1e6:,.1f} MB, {tokens:,} tokens, {speed:,.0f} tokens/s")

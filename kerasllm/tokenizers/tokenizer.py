@@ -23,6 +23,7 @@ _USUAL_NAMES = {
 }
 _CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token"}
 _BATCH_LENGTH = 2**20
+_ENCODING_LENGTH = 64  # what an empty encoding weighs, in characters
 
 
 class Tokenizer:
@@ -185,15 +186,20 @@ class Tokenizer:
         Returns:
             A list of lists of int.
         """
-        texts = [_checked(text) for text in texts]
-        ids = [[] for _ in texts]
+        return list(self.encode_stream(texts, parse_special))
+
+    def encode_stream(self, texts, parse_special=False):
+        """As `encode_batch`, but yields one list after the other: for corpora that do not fit into memory."""
         engine = self._parsing_engine if parse_special else self.engine
         places = None if parse_special else self._cut_places
+        ids = []
         for batch in _batches(texts, places):
-            encodings = engine.encode_batch_fast([piece for _, piece in batch])
-            for (row, _), encoding in zip(batch, encodings, strict=True):
-                ids[row] += encoding.ids
-        return ids
+            encodings = engine.encode_batch_fast([piece for piece, _ in batch])
+            for (_, is_last), encoding in zip(batch, encodings, strict=True):
+                ids += encoding.ids
+                if is_last:
+                    yield ids
+                    ids = []
 
     def decode(self, ids, skip_special=True):
         """The text of token ids.
@@ -268,26 +274,14 @@ def _named_tokens(folder, engine):
     return named
 
 
-def _checked(text):
-    if not isinstance(text, str):
-        raise TypeError(f"A tokenizer encodes str, got {type(text).__name__}: {text!r:.60}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text holds a lone surrogate, {text[error.start]!r} at character {error.start}, which is no text. "
-            'Repair it, for example with text.encode("utf-8", "replace").decode().'
-        ) from error
-    return text
-
-
 def _batches(texts, places):
-    """Lists of (index of the text, piece of it), each list of bounded length."""
+    """Lists of (piece of a text, whether it is the text's last), each list of bounded length."""
     batch, length = [], 0
-    for row, text in enumerate(texts):
-        for piece in [text] if places is None else training.pieces(text, places):
-            batch.append((row, piece))
-            length += len(piece)
+    for text in map(training.checked, texts):
+        parts = [text] if places is None else list(training.pieces(text, places))
+        for number, piece in enumerate(parts, start=1):
+            batch.append((piece, number == len(parts)))
+            length += len(piece) + _ENCODING_LENGTH
             if length >= _BATCH_LENGTH:
                 yield batch
                 batch, length = [], 0

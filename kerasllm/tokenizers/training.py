@@ -101,6 +101,25 @@ def cut_places(engine):
     return _ANYWHERE if not spec["model"]["merges"] and repr(engine.pre_tokenizer) in map(repr, of_alphabets) else None
 
 
+def checked(text):
+    """Returns a text that can be encoded.
+
+    Raises:
+        TypeError: where it is not a str.
+        ValueError: where it holds lone surrogates, which are no characters.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"A tokenizer takes str, got {type(text).__name__}: {text!r:.60}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The text holds a lone surrogate, {text[error.start]!r} at character {error.start}, which is no text. "
+            'Repair it, for example with text.encode("utf-8", "replace").decode().'
+        ) from error
+    return text
+
+
 def pieces(text, places, length=PIECE_LENGTH):
     """Cuts `text` at the first of `places` at or after every `length` characters.
 
@@ -126,10 +145,10 @@ def _sample(texts, limit):
         if index % step:
             continue
         kept.append(piece)
-        size += _byte_length(piece)
+        size += len(piece.encode())
         while size > limit and len(kept) > 1:
             kept, step = kept[::2], 2 * step
-            size = sum(map(_byte_length, kept))
+            size = sum(len(piece.encode()) for piece in kept)
     return kept
 
 
@@ -158,10 +177,6 @@ def _byte_characters():
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
-def _byte_length(text):
-    return len(text.encode("utf-8", "replace"))
-
-
 @contextmanager
 def _progress_bar(show):
     """Yields track(texts, description, total=None), which passes texts on and shows the characters seen."""
@@ -174,11 +189,13 @@ def _progress_bar(show):
     with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
 
         def track(texts, description, total=None):
-            task = bar.add_task(description, total=total)
+            task, unseen = bar.add_task(description, total=total), 0
             for text in texts:
-                if not isinstance(text, str):
-                    raise TypeError(f"Documents must be str, got {type(text).__name__}: {text!r:.60}.")
-                bar.advance(task, len(text))
-                yield text
+                yield checked(text)
+                unseen += len(text)
+                if unseen >= PIECE_LENGTH:  # each call costs more than a short document
+                    bar.advance(task, unseen)
+                    unseen = 0
+            bar.advance(task, unseen)
 
         yield track
