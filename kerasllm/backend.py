@@ -72,3 +72,40 @@ def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations
         epsilon=tf.cast(epsilon, dtype),
         grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
     )
+
+
+def stateless_uniform(shape, seed):
+    """Numbers in (0, 1) that depend on the seed alone: the same with XLA and without.
+
+    Args:
+        shape: tuple.
+        seed: int32 (2,).
+
+    Returns:
+        float32.
+    """
+    if IS_TENSORFLOW:
+        # Philox draws the same bits everywhere, but XLA turns them into floats in another way: so it is done here.
+        bits = tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype="uint32", alg="philox")
+        return (tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, "uint32")), "float32") + 0.5) * 2.0**-23
+    key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+    return jax.random.uniform(key, shape, minval=1e-20)
+
+
+def compile_function(function, variables, xla=True):
+    """Compiles a function of tensors that reads a model's variables.
+
+    Args:
+        function: a function of (nested) tensors.
+        variables: the Keras variables that it reads, and does not write.
+        xla: bool, on TensorFlow. JAX always compiles by XLA.
+    """
+    if IS_TENSORFLOW:
+        return tf.function(function, jit_compile=xla, autograph=False)
+
+    @jax.jit
+    def stateless(values, *args):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return function(*args)
+
+    return lambda *args: stateless([variable.value for variable in variables], *args)

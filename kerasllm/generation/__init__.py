@@ -1,0 +1,7 @@
+"""Generation: `generate` and `stream` continue text, `generate_ids` continues token ids."""
+
+from kerasllm.generation.decoding import generate_ids
+from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.text import generate, stream
+
+__all__ = ["Sampler", "generate", "generate_ids", "stream"]

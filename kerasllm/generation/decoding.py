@@ -1,0 +1,288 @@
+"""Ids to more ids: one compiled loop over a static buffer.
+
+Prompts of different lengths stand right-aligned in one buffer, so that every row writes its next token to the same
+place. Lengths are rounded up to buckets, so that another length seldom compiles anew.
+Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
+"""
+
+import random
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.generation.samplers import get_sampler, sample
+from kerasllm.generation.stepping import get_stepper
+from kerasllm.models import CausalLM
+
+SMALLEST_BUCKET = 16
+DEFAULT_NEW_TOKENS = 256
+
+
+def generate_ids(model, prompts, max_new_tokens=None, **options):
+    """Continues lists of token ids.
+
+    Args:
+        model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
+        prompts: list of non-empty lists of int.
+        max_new_tokens: int; None means up to 256, or what the model's context leaves.
+        **options: see `Decoding`.
+
+    Returns:
+        list of lists of int: the new ids, up to and without the end token.
+
+    Example:
+        >>> model = kerasllm.models.CausalLM(config)
+        >>> kerasllm.generation.generate_ids(model, [[1, 2, 3]], max_new_tokens=5)
+    """
+    decoding = Decoding(model, prompts, max_new_tokens, **options)
+    decoding.run(decoding.max_new_tokens)
+    return decoding.new_ids()
+
+
+class Decoding:
+    """One batch of prompts on its way: compiled once, run in one piece or in several.
+
+    Args:
+        model, prompts, max_new_tokens: see `generate_ids`.
+        end_ids: ids that end a row.
+        min_new_tokens: int, end ids are not drawn before this many tokens.
+        vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
+        sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
+        repetition_penalty: float, divides positive and multiplies negative logits of tokens that occurred; 1 is off
+            (https://arxiv.org/abs/1909.05858).
+        seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
+        cached: see `stepping.get_stepper`.
+
+    Raises:
+        ValueError: if prompts are empty, too long, or hold ids that the model does not know.
+    """
+
+    def __init__(
+        self,
+        model,
+        prompts,
+        max_new_tokens=None,
+        *,
+        end_ids=(),
+        min_new_tokens=0,
+        vocab_size=None,
+        sampler="greedy",
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        min_p=None,
+        repetition_penalty=1.0,
+        seed=None,
+        cached=None,
+    ):
+        sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
+        if not repetition_penalty > 0:
+            raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
+        V = output_width(model)
+        self._check_prompts(prompts, V)
+        longest = max(map(len, prompts))
+        self.max_new_tokens = room_for_new_tokens(model, longest, max_new_tokens)
+        if not 0 <= min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got {min_new_tokens}."
+            )
+
+        stepper = get_stepper(model, cached)
+        P, L = buffer_lengths(model, longest, self.max_new_tokens)
+        self._tokens = np.zeros((len(prompts), L), "int32")
+        for row, prompt in enumerate(prompts):
+            self._tokens[row, P - len(prompt) : P] = prompt
+        self._padding = np.array([P - len(prompt) for prompt in prompts], "int32")
+        self._done = np.zeros(len(prompts), bool)
+        self._index = self._start = P
+        self._end_ids = [int(i) for i in end_ids]
+        self._numbers = {
+            **sampler.numbers(),
+            "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
+            "start": ops.convert_to_tensor(P, "int32"),
+            "min_new_tokens": ops.convert_to_tensor(min_new_tokens, "int32"),
+            "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
+            "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
+        }
+        self._state = {}
+        if repetition_penalty != 1:
+            self._numbers["repetition_penalty"] = ops.convert_to_tensor(repetition_penalty, "float32")
+            self._state["seen"] = np.zeros((len(prompts), V), bool)
+            for row, prompt in enumerate(prompts):
+                self._state["seen"][row, prompt] = True
+        self._prefill, self._loop = compiled_decoder(model, stepper, sampler.structure, cached, P)
+
+    def _check_prompts(self, prompts, vocab_size):
+        if not prompts or not all(len(prompt) for prompt in prompts):
+            raise ValueError("Each prompt needs at least one token.")
+        highest, lowest = max(map(max, prompts)), min(map(min, prompts))
+        if lowest < 0 or highest >= vocab_size:
+            wrong = highest if highest >= vocab_size else lowest
+            raise ValueError(
+                f"The prompt has token id {wrong}, but the model knows ids from 0 to {vocab_size - 1}. "
+                f"Was it encoded with another tokenizer?"
+            )
+
+    def run(self, steps):
+        """Draws up to `steps` more tokens for each row that has not ended; returns whether any row goes on."""
+        if "step_state" not in self._state:
+            self._state["step_state"] = self._prefill(self._tokens, self._padding)
+        limit = min(self._index + steps, self._start + self.max_new_tokens)
+        if not self._done.all() and limit > self._index:
+            index, tokens, done, self._state = self._loop(
+                ops.convert_to_tensor(self._index, "int32"),
+                self._tokens,
+                self._done,
+                self._state,
+                self._padding,
+                ops.convert_to_tensor(limit, "int32"),
+                self._numbers,
+            )
+            self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
+        return not self._done.all() and self._index < self._start + self.max_new_tokens
+
+    def end(self, row):
+        """Marks a row as ended."""
+        self._done[row] = True
+
+    def new_ids(self):
+        """For each row, the ids drawn so far, up to and without its end id."""
+        rows = self._tokens[:, self._start : self._index].tolist()
+        return [_until(row, self._end_ids) for row in rows]
+
+
+def _until(ids, end_ids):
+    for i, token in enumerate(ids):
+        if token in end_ids:
+            return ids[:i]
+    return ids
+
+
+def output_width(model):
+    """The number of logits a model gives."""
+    config = getattr(model, "config", None)
+    if config is not None:
+        return config.vocab_size
+    try:
+        shape = model(keras.KerasTensor((None, fixed_length(model)), "int32")).shape
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model.name} must map token ids (B, T) to logits (B, T, V), but a call on ids fails: {error}"
+        ) from error
+    if len(shape) != 3:
+        raise ValueError(f"{model.name} must map token ids (B, T) to logits (B, T, V), but its output is {shape}.")
+    return shape[-1]
+
+
+def context_length(model):
+    """The longest text in tokens that a model takes, or None where it has no limit."""
+    if isinstance(model, CausalLM):
+        return model.config.max_length
+    fixed = fixed_length(model)
+    limits = [layer.max_length for layer in model.layers if getattr(layer, "max_length", None)]
+    return min([*limits, fixed] if fixed else limits, default=None)
+
+
+def fixed_length(model):
+    """The one length that a Functional model with a static `Input` takes, or None. (Sequential takes any.)"""
+    if not isinstance(model, keras.Function) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 2:
+        return None
+    return model.inputs[0].shape[1]
+
+
+def room_for_new_tokens(model, prompt_length, max_new_tokens):
+    """Checks that prompt and continuation fit, and says how many tokens may be drawn."""
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}.")
+    limit = context_length(model)
+    if limit is None:
+        return max_new_tokens or DEFAULT_NEW_TOKENS
+    room = limit - prompt_length
+    if room < 1 or (max_new_tokens or 1) > room:
+        asked = "" if max_new_tokens is None else f" and max_new_tokens={max_new_tokens}"
+        advice = f"ask for at most {room} new tokens" if room > 0 else f"shorten the prompt to under {limit} tokens"
+        raise ValueError(
+            f"The prompt of {prompt_length} tokens{asked} do not fit the model's context of {limit}: {advice}."
+        )
+    return max_new_tokens or min(room, DEFAULT_NEW_TOKENS)
+
+
+def buffer_lengths(model, prompt_length, max_new_tokens):
+    """P and L, rounded up; a model of one static length gets just that as L."""
+    fixed = fixed_length(model)
+    if fixed is not None:
+        return prompt_length, fixed
+    P = SMALLEST_BUCKET
+    while P < prompt_length:
+        P *= 2
+    P = max(prompt_length, min(P, context_length(model) or P))
+    return P, P + -(-max_new_tokens // 64) * 64
+
+
+def compiled_decoder(model, stepper, structure, cached, prompt_length):
+    """`prefill` and `loop`, compiled once for each model, kind of sampler and prompt bucket."""
+    compiled = vars(model).setdefault("_compiled_decoders", {})
+    key = (structure, cached, prompt_length, len(model.weights))
+    if key not in compiled:
+
+        def prefill(tokens, padding):
+            return stepper.start(tokens, padding, prompt_length)
+
+        def loop(index, tokens, done, state, padding, limit, numbers):
+            return decode(stepper, structure, index, tokens, done, state, padding, limit, numbers)
+
+        compiled[key] = tuple(
+            backend.compile_function(function, model.variables, stepper.uses_xla) for function in (prefill, loop)
+        )
+    return compiled[key]
+
+
+def decode(stepper, structure, index, tokens, done, state, padding, limit, numbers):
+    """Draws tokens until every row has ended or place `limit` is reached.
+
+    Args:
+        stepper: see `stepping.py`.
+        structure: of a `Sampler`.
+        index: int scalar, the next place to fill.
+        tokens: int32 (B, L).
+        done: bool (B,), rows that have ended; they get token 0.
+        state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
+        padding: int32 (B,), places to the left of each prompt.
+        limit: int scalar.
+        numbers: dict of scalars and "end_ids" (E,).
+
+    Returns:
+        index, tokens, done and state as they are then.
+    """
+
+    def goes_on(index, tokens, done, state):
+        return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
+
+    def step(index, tokens, done, state):
+        logits, step_state = stepper.logits(state["step_state"], tokens, padding, index)
+        logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
+        drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
+        drawn = ops.where(done, 0, drawn)
+        tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
+        done = ops.logical_or(done, ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1))
+        new_state = {"step_state": step_state}
+        if "seen" in state:
+            vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
+            new_state["seen"] = ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])
+        return index + 1, tokens, done, new_state
+
+    return ops.while_loop(goes_on, step, (index, tokens, done, state))
+
+
+def allowed_logits(logits, seen, index, numbers):
+    """Minus infinity for ids that must not be drawn, and less for those that occurred."""
+    vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
+    if seen is not None:
+        penalty = numbers["repetition_penalty"]
+        logits = ops.where(seen, ops.where(logits > 0, logits / penalty, logits * penalty), logits)
+    ends = ops.any(vocabulary[:, None] == numbers["end_ids"][None], axis=-1)
+    too_early = index - numbers["start"] < numbers["min_new_tokens"]
+    hidden = ops.logical_or(vocabulary >= numbers["vocab_size"], ops.logical_and(ends, too_early))
+    return ops.where(hidden[None], -float("inf"), logits)

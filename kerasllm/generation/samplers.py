@@ -1,0 +1,156 @@
+"""How the next token is chosen from logits.
+
+A sampler decides one step. Its numbers (temperature, top-k, …) are tensors of the graph, so that changing them does
+not compile anew. Shapes: B batch, V vocab.
+"""
+
+import dataclasses
+
+from keras import ops
+
+from kerasllm import backend
+
+NAMES = ("greedy", "random", "top_k", "top_p", "min_p")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Settings of a sampler.
+
+    Args:
+        temperature: float, divides the logits; 0 takes the most likely token.
+        top_k: int, keep this many of the most likely tokens; 0 keeps all.
+        top_p: float, keep the fewest tokens whose probabilities reach this sum (https://arxiv.org/abs/1904.09751).
+        min_p: float, keep tokens at least this likely in proportion to the likeliest
+            (https://arxiv.org/abs/2407.01082).
+        choose: a callable (logits (B, V), seed) -> ids (B,) that decides instead, or None. `seed` is an int32 pair,
+            different at each step.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    choose: object = None
+
+    def __post_init__(self):
+        limits = {
+            "temperature": (self.temperature >= 0, "at least 0"),
+            "top_k": (isinstance(self.top_k, int) and self.top_k >= 0, "an integer of at least 0 (0 keeps all tokens)"),
+            "top_p": (0 < self.top_p <= 1, "more than 0 and at most 1"),
+            "min_p": (0 <= self.min_p <= 1, "between 0 and 1"),
+        }
+        for name, (good, range_) in limits.items():
+            if not good:
+                raise ValueError(f"`{name}` must be {range_}, got {getattr(self, name)!r}.")
+
+    @property
+    def structure(self):
+        """What the graph depends on, as against the numbers that it takes as inputs."""
+        greedy = self.temperature == 0 or self.top_k == 1
+        filters = not greedy and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
+        return self.choose, greedy, filters
+
+    def numbers(self):
+        return {
+            "temperature": ops.convert_to_tensor(self.temperature, "float32"),
+            "top_k": ops.convert_to_tensor(self.top_k, "int32"),
+            "top_p": ops.convert_to_tensor(self.top_p, "float32"),
+            "min_p": ops.convert_to_tensor(self.min_p, "float32"),
+        }
+
+
+def get_sampler(sampler, temperature=None, top_k=None, top_p=None, min_p=None):
+    """Reads what a user may mean by a sampler.
+
+    Args:
+        sampler: one of `NAMES`, a `Sampler`, a callable (logits, seed) -> ids, or a keras_nlp GreedySampler,
+            RandomSampler, TopKSampler or TopPSampler.
+        temperature, top_k, top_p, min_p: as for `Sampler`, for a sampler given by name. "top_k" alone keeps 50 tokens,
+            "top_p" a probability of 0.95, "min_p" tokens at least 0.05 times as likely as the likeliest.
+
+    Raises:
+        ValueError: if the name is unknown, or the settings do not go with the sampler.
+    """
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(sampler, str):
+        if sampler not in NAMES:
+            raise ValueError(f"Unknown sampler {sampler!r}. Use one of {', '.join(NAMES)}, or a callable.")
+        defaults = {"top_k": {"top_k": 50}, "top_p": {"top_p": 0.95}, "min_p": {"min_p": 0.05}}.get(sampler, {})
+        if sampler != "greedy":
+            return Sampler(**{**defaults, **given})
+        if given:
+            raise ValueError(
+                f"The greedy sampler takes no {' or '.join(given)}: it always takes the likeliest token. "
+                f"Use sampler='random' with these settings."
+            )
+        return Sampler(temperature=0.0)
+    if given:
+        raise ValueError(f"{', '.join(given)} go with a sampler given by name, not with {sampler!r}.")
+    if isinstance(sampler, Sampler):
+        return sampler
+    if type(sampler).__module__.startswith(("keras_hub", "keras_nlp")):
+        return _from_keras_nlp(sampler)
+    if callable(sampler):
+        return Sampler(choose=sampler)
+    raise TypeError(f"`sampler` must be a name ({', '.join(NAMES)}) or a callable, got {type(sampler).__name__}.")
+
+
+def _from_keras_nlp(sampler):
+    kind = type(sampler).__name__
+    temperature = float(getattr(sampler, "temperature", 1.0))
+    if kind == "GreedySampler":
+        return Sampler(temperature=0.0)
+    if kind == "RandomSampler":
+        return Sampler(temperature)
+    if kind == "TopKSampler":
+        return Sampler(temperature, top_k=sampler.k)
+    if kind == "TopPSampler":
+        return Sampler(temperature, top_k=sampler.k or 0, top_p=sampler.p)
+    raise ValueError(f"keras_nlp's {kind} is not supported; its Greedy, Random, TopK and TopP samplers are.")
+
+
+def sample(structure, numbers, logits, seed):
+    """Draws one token for each row.
+
+    Args:
+        structure, numbers: of a `Sampler`.
+        logits: float32 (B, V).
+        seed: int32 (2,).
+
+    Returns:
+        int32 (B,).
+    """
+    choose, greedy, filters = structure
+    if choose is not None:
+        return ops.cast(choose(logits, seed), "int32")
+    if greedy:
+        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+    scaled = logits / numbers["temperature"]
+    if filters:
+        scaled = keep_likely(scaled, numbers["top_k"], numbers["top_p"], numbers["min_p"])
+    # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
+    uniform = backend.stateless_uniform(ops.shape(logits), seed)
+    return ops.cast(ops.argmax(scaled - ops.log(-ops.log(uniform)), axis=-1), "int32")
+
+
+def keep_likely(logits, top_k, top_p, min_p):
+    """Sets the logits that top-k, then top-p, then min-p leave out to minus infinity; ties are kept.
+
+    Args:
+        logits: float32 (B, V).
+        top_k: int scalar; 0 keeps all. top_p, min_p: float scalars; 1 and 0 keep all.
+
+    Returns:
+        float32 (B, V).
+    """
+    descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+    rank = ops.arange(ops.shape(logits)[-1], dtype="int32")
+    in_top_k = ops.logical_or(rank < top_k, top_k == 0)
+    probabilities = ops.softmax(ops.where(in_top_k, descending, -float("inf")))
+    mass_before = ops.cumsum(probabilities, axis=-1) - probabilities
+    likely = ops.logical_and(mass_before < top_p, probabilities >= min_p * probabilities[:, :1])
+    keep = ops.logical_or(ops.logical_and(in_top_k, likely), rank == 0)
+    lowest_kept = ops.min(ops.where(keep, descending, float("inf")), axis=-1, keepdims=True)
+    return ops.where(logits < lowest_kept, -float("inf"), logits)

@@ -1,0 +1,175 @@
+"""Where the logits of the next token come from: a key/value cache where that is safe, else the whole text anew.
+
+Shapes: B batch, L room for prompt and continuation, P prompt (padded on the left), V vocab.
+"""
+
+import keras
+from keras import ops
+
+from kerasllm.layers import FeedForward, Transformer, TransformerBlock
+from kerasllm.models import CausalLM
+
+# Layers that do the same to each token, whatever stands around it.
+TOKENWISE = (
+    keras.layers.Embedding,
+    keras.layers.ReversibleEmbedding,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    FeedForward,
+)
+
+
+def get_stepper(model, cached=None):
+    """The fastest way to step through a model that gives the same logits as calling it.
+
+    Args:
+        model: a `CausalLM`, or any Keras model from ids (B, T) to logits (B, T, V) that is causal.
+        cached: True to insist on a cache, False to do without; None takes one where it is safe.
+
+    Raises:
+        ValueError: if a cache is insisted on where it is not safe.
+    """
+    if cached is not False:
+        if isinstance(model, CausalLM):
+            return CachedStepper(model.init_cache, _call_causal_lm(model))
+        layers = chain_of_layers(model)
+        if layers is not None and all(map(_keeps_tokens_apart, layers)):
+            return _chain_stepper(layers)
+        if cached:
+            raise ValueError(
+                f"{model.name} cannot be decoded with a cache: that needs a CausalLM, or a chain of layers around a "
+                f"causal Transformer that each act on one token alone."
+            )
+    return PlainStepper(model)
+
+
+def chain_of_layers(model):
+    """The layers of a Sequential model, or of a Functional one of the same shape; None for any other."""
+    if isinstance(model, keras.Sequential):
+        return model.layers
+    if not isinstance(model, keras.Function) or not type(model).__module__.startswith("keras."):
+        return None
+    first, *layers = model.layers
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or not isinstance(first, keras.layers.InputLayer):
+        return None
+    try:
+        for before, layer in zip([first, *layers], layers, strict=False):
+            if layer.input is not before.output:
+                return None
+    except (AttributeError, ValueError):  # A layer that is used twice has no one input.
+        return None
+    return layers if layers and layers[-1].output is model.outputs[0] else None
+
+
+def _keeps_tokens_apart(layer):
+    if isinstance(layer, Transformer | TransformerBlock):
+        return layer.causal
+    if isinstance(layer, keras.layers.LayerNormalization | keras.layers.RMSNormalization):
+        return layer.axis in (-1, 2, [-1], [2], (-1,), (2,)) and type(layer) in TOKENWISE
+    return type(layer) in TOKENWISE
+
+
+def _call_causal_lm(model):
+    def forward(ids, cache, index, positions, visible):
+        return model(
+            ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False
+        )
+
+    return forward
+
+
+def _chain_stepper(layers):
+    caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
+    mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
+
+    def init_cache(batch_size, length):
+        return [layer.init_cache(batch_size, length) for layer in caching]
+
+    def forward(x, cache, index, positions, visible):
+        old, new = iter(cache), []
+        for layer in layers:
+            if isinstance(layer, Transformer | TransformerBlock):
+                x, layer_cache = layer(
+                    x, mask=visible, position_ids=positions, cache=next(old), cache_index=index, training=False
+                )
+                new.append(layer_cache)
+            else:
+                x = layer(x)
+        return x, new
+
+    return CachedStepper(init_cache, forward, mask_zero)
+
+
+class CachedStepper:
+    """Reads the prompt once, and then one token a step.
+
+    Args:
+        init_cache: function (batch_size, length) -> cache.
+        forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits, cache).
+        mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
+    """
+
+    uses_xla = True
+
+    def __init__(self, init_cache, forward, mask_zero=False):
+        self._init_cache = init_cache
+        self._forward = forward
+        self._mask_zero = mask_zero
+
+    def start(self, tokens, padding, prompt_length):
+        """The state after all of the prompt but its last token.
+
+        Args:
+            tokens: int32 (B, L), prompts in the first `prompt_length` places, padded on the left.
+            padding: int32 (B,), how many places are padding.
+            prompt_length: int scalar.
+        """
+        B, L = ops.shape(tokens)
+        cache = self._init_cache(B, L)
+        if isinstance(prompt_length, int) and prompt_length == 1:
+            return cache
+        ids = tokens[:, : prompt_length - 1]
+        columns = ops.arange(prompt_length - 1, dtype="int32")
+        _, cache = self._forward(ids, cache, 0, _positions(columns, padding), self._visible(tokens, padding))
+        return cache
+
+    def logits(self, cache, tokens, padding, index):
+        """Logits (B, V) for place `index`, and the state after the token before it."""
+        ids = ops.take(tokens, [index - 1], axis=1)
+        positions = _positions(ops.reshape(index - 1, (1,)), padding)
+        logits, cache = self._forward(ids, cache, index - 1, positions, self._visible(tokens, padding))
+        return logits[:, 0], cache
+
+    def _visible(self, tokens, padding):
+        real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
+        return ops.logical_and(real, tokens != 0) if self._mask_zero else real
+
+
+def _positions(columns, padding):
+    return ops.maximum(columns[None] - padding[:, None], 0)
+
+
+class PlainStepper:
+    """Calls the model on the whole text at every step: right for any causal model, and slow."""
+
+    uses_xla = False
+
+    def __init__(self, model):
+        self._model = model
+
+    def start(self, tokens, padding, prompt_length):
+        return ()
+
+    def logits(self, state, tokens, padding, index):
+        """Logits (B, V) for place `index`. The model sees texts that begin at the left; what stands to the right of
+        a place cannot change a causal model's logits there."""
+        L = ops.shape(tokens)[1]
+        columns = ops.arange(L, dtype="int32")[None] + padding[:, None]
+        ids = ops.take_along_axis(tokens, columns % L, axis=1)
+        logits = self._model(ids, training=False)
+        last = ops.reshape(index - 1 - padding, (-1, 1, 1))
+        return ops.take_along_axis(logits, last, axis=1)[:, 0], state
