@@ -201,10 +201,10 @@ def room_for_new_tokens(model, prompt_length, max_new_tokens):
         return max_new_tokens or DEFAULT_NEW_TOKENS
     room = limit - prompt_length
     if room < 1 or (max_new_tokens or 1) > room:
-        asked = "" if max_new_tokens is None else f" and max_new_tokens={max_new_tokens}"
+        asked = "" if max_new_tokens is None else f" with max_new_tokens={max_new_tokens}"
         advice = f"ask for at most {room} new tokens" if room > 0 else f"shorten the prompt to under {limit} tokens"
         raise ValueError(
-            f"The prompt of {prompt_length} tokens{asked} do not fit the model's context of {limit}: {advice}."
+            f"A prompt of {prompt_length} tokens{asked} does not fit the model's context of {limit}: {advice}."
         )
     return max_new_tokens or min(room, DEFAULT_NEW_TOKENS)
 

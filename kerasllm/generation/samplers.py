@@ -127,12 +127,15 @@ def sample(structure, numbers, logits, seed):
         return ops.cast(choose(logits, seed), "int32")
     if greedy:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
-    scaled = logits / numbers["temperature"]
+    # Temperature 0 is greedy also where it is known to the running graph only: no scaling, no noise.
+    hot = numbers["temperature"] > 0
+    scaled = logits / ops.where(hot, numbers["temperature"], 1.0)
     if filters:
         scaled = keep_likely(scaled, numbers["top_k"], numbers["top_p"], numbers["min_p"])
     # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
     uniform = backend.stateless_uniform(ops.shape(logits), seed)
-    return ops.cast(ops.argmax(scaled - ops.log(-ops.log(uniform)), axis=-1), "int32")
+    noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)
+    return ops.cast(ops.argmax(scaled + noise, axis=-1), "int32")
 
 
 def keep_likely(logits, top_k, top_p, min_p):

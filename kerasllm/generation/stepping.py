@@ -75,9 +75,7 @@ def _keeps_tokens_apart(layer):
 
 def _call_causal_lm(model):
     def forward(ids, cache, index, positions, visible):
-        return model(
-            ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False
-        )
+        return model(ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False)
 
     return forward
 

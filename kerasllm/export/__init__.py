@@ -1,0 +1,5 @@
+"""Export: `saved_model` writes a folder that TensorFlow runs without kerasllm or Keras."""
+
+from kerasllm.export.serving import saved_model
+
+__all__ = ["saved_model"]
