@@ -69,7 +69,7 @@ class LanguageModelScores:
             ("byte perplexity", self.byte_perplexity, ""),
             ("word perplexity", self.word_perplexity, ""),
         ]
-        lines = [f"{name:<16}{value:>12,.4f}  {unit}".rstrip() for name, value, unit in figures if value is not None]
+        lines = [f"{name:<16}{_figure(value):>12}  {unit}".rstrip() for name, value, unit in figures if value is not None]
         counts = [(self.tokens, "tokens"), (self.words, "words"), (self.bytes, "bytes")]
         scored = ", ".join(f"{count:,} {name}" for count, name in counts if count is not None)
         return "\n".join([*lines, f"{'scored':<16}{scored}"])
@@ -315,6 +315,10 @@ def _encode(tokenizer, document, counts):
         ids = ids[:-1]
     prefix = end_id if start_id is None else start_id
     return np.asarray(ids if prefix is None else [prefix, *ids], "int64")
+
+
+def _figure(value):
+    return f"{value:,.4f}" if value < 1e6 else f"{value:.4g}"
 
 
 def _exp(x):
