@@ -61,7 +61,7 @@ def test_bpe_ids_are_those_of_plain_byte_pair_encoding():
     """Merge by merge, in the order learned, in words found by Python's own `re` (on ASCII, where classes are plain)."""
     model = json.loads(TOKENIZERS["bpe"].engine.to_str())["model"]
     pattern = r"'(?:[sdmt]|ll|re|ve)| ?[A-Za-z]+| ?[0-9]{1,3}| ?[^A-Za-z0-9\t-\r ]+| +|[\t-\r]+"
-    text = "Hear, hear: we're   12345 citizens!\n\n  they'd speak\tno further (x_1)" + 80 * "h" + "\n"
+    text = "Hear, hear: we're   12345 citizens!\n\n  they'd speak\tno further (x_1)" + 12 * "proceed" + "\n"
     expected = []
     for word in (part for match in re.findall(pattern, text) for part in re.findall("(?s).{1,32}", match)):
         symbols = [training._byte_characters()[byte] for byte in word.encode()]
@@ -94,6 +94,13 @@ def test_a_long_text_gives_the_ids_of_the_uncut_one(tokenizer):
         tokenizer.encode("ab"),
         tokenizer.encode(text),
     ]
+
+
+@all_kinds
+@given(text=st.text(alphabet=" \n\ra.1'é", min_size=20), length=st.integers(1, 4))
+def test_no_word_reaches_across_a_cut(tokenizer, text, length):
+    cut = training.pieces(text, training.cut_places(tokenizer.engine), length)
+    assert sum((tokenizer.encode(piece) for piece in cut), []) == tokenizer.encode(text)  # noqa: RUF017
 
 
 def test_one_endless_word_takes_linear_time():

@@ -72,9 +72,10 @@ def causal_lm_dataset(
 
     Example:
 
+    >>> from kerasllm.tokenizers import Tokenizer
     >>> documents = ["to be, or not to be", "that is the question"]
-    >>> tokenizer = Tokenizer.train(documents, kind="char")
-    >>> dataset = causal_lm_dataset(documents, tokenizer, seq_len=8, batch_size=2)
+    >>> tokenizer = Tokenizer.train(documents, kind="char", progress=False)
+    >>> dataset = causal_lm_dataset(documents, tokenizer, seq_len=8, batch_size=2, progress=False)
     >>> len(dataset)
     2
     """

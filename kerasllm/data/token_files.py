@@ -31,7 +31,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_tokens(documents, tokenizer, folder, *, progress=True):
     """Tokenizes documents into a folder of token files.
 
-    Documents stream through: about a million characters are held at a time, and tokenized in parallel. The folder is
+    Documents stream through: about half a million characters are tokenized at a time, in parallel. The folder is
     written under a temporary name beside its place, and renamed when it is whole. Empty documents are left out.
 
     Args:
@@ -51,7 +51,10 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
 
     Example:
 
-    >>> files = write_tokens(["one", "two"], Tokenizer.train([], kind="byte"), "tokens")
+    >>> from kerasllm.tokenizers import Tokenizer
+    >>> tokenizer = Tokenizer.train([], kind="byte")
+    >>> folder = os.path.join(tempfile.mkdtemp(), "tokens")
+    >>> files = write_tokens(["one", "two"], tokenizer, folder, progress=False)
     >>> files.num_tokens, files.document_ends.tolist()
     (8, [4, 8])
     """
@@ -128,12 +131,12 @@ class TokenFiles:
 
 
 def _write_files(documents, tokenizer, folder, counts):
-    dtype_name = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+    dtype_name, end_id = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32", tokenizer.end_id
     with _HashedFile(folder / _TOKENS) as tokens, _HashedFile(folder / _ENDS) as ends:
         for ids in tokenizer.encode_stream(_counted(documents, counts)):
-            if tokenizer.end_id is not None and ids[-1:] != [tokenizer.end_id]:
-                ids.append(tokenizer.end_id)
-            tokens.write(np.array(ids, _DTYPES[dtype_name]))
+            if end_id is not None and end_id not in ids[-1:]:
+                ids = np.append(ids, end_id)
+            tokens.write(ids.astype(_DTYPES[dtype_name]))
             counts["num_tokens"] += len(ids)
             ends.write(np.int64(counts["num_tokens"]).astype("<i8"))
             counts["num_documents"] += 1

@@ -22,7 +22,7 @@ _USUAL_NAMES = {
     "end": (training.END, "</s>", "<eos>", "<|end_of_text|>", "<|end|>", "[SEP]"),
 }
 _CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token"}
-_BATCH_LENGTH = 2**20
+_BATCH_LENGTH = 2**19
 _ENCODING_LENGTH = 64  # what an empty encoding weighs, in characters
 
 
@@ -46,7 +46,7 @@ class Tokenizer:
 
     Example:
 
-    >>> tokenizer = Tokenizer.train(["the cat", "the dog"], vocab_size=300)
+    >>> tokenizer = Tokenizer.train(["the cat", "the dog"], vocab_size=300, progress=False)
     >>> tokenizer.decode(tokenizer.encode("the cat's hat"))
     "the cat's hat"
     """
@@ -186,20 +186,20 @@ class Tokenizer:
         Returns:
             A list of lists of int.
         """
-        return list(self.encode_stream(texts, parse_special))
+        return [ids.tolist() for ids in self.encode_stream(texts, parse_special)]
 
     def encode_stream(self, texts, parse_special=False):
-        """As `encode_batch`, but yields one list after the other: for corpora that do not fit into memory."""
+        """As `encode_batch`, but yields an int32 array for each text: for corpora that do not fit into memory."""
         engine = self._parsing_engine if parse_special else self.engine
         places = None if parse_special else self._cut_places
-        ids = []
+        parts = []
         for batch in _batches(texts, places):
             encodings = engine.encode_batch_fast([piece for piece, _ in batch])
             for (_, is_last), encoding in zip(batch, encodings, strict=True):
-                ids += encoding.ids
+                parts.append(np.array(encoding.ids, np.int32))
                 if is_last:
-                    yield ids
-                    ids = []
+                    yield np.concatenate(parts)
+                    parts = []
 
     def decode(self, ids, skip_special=True):
         """The text of token ids.
