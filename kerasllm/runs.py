@@ -9,12 +9,9 @@ Plain JSON and safetensors: nothing in the folder is ever executed, any Keras ba
 file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
 """
 
-import contextlib
-import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
+from kerasllm.files import flush, new_folder, replacing, sha256, write_json
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -128,55 +126,9 @@ def seal(folder):
     """
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    write_json(folder / MANIFEST, {"files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files}})
+    write_json(folder / MANIFEST, {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}})
     for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        _flush(path)
-
-
-@contextlib.contextmanager
-def new_folder(folder):
-    """A context in which to write a folder that appears under its name when the context ends well, and never else.
-
-    Args:
-        folder: path of the folder to make. It must not exist; missing parents are made.
-
-    Yields:
-        The path to write to: a temporary name beside `folder`, so that the last step is one rename.
-
-    Raises:
-        FileExistsError: if `folder` exists.
-        OSError: if something could not be written; the temporary folder is gone.
-    """
-    folder = Path(folder)
-    if os.path.lexists(folder):
-        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not, or move it away.")
-    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        draft.rename(folder)
-        _flush(folder.parent)
-    except OSError as error:
-        if error.strerror is None or not str(error.filename or draft).startswith(str(draft)):
-            raise  # Already a sentence, or about something else.
-        raise OSError(
-            error.errno,
-            f"Could not write {folder} ({error.strerror}); nothing was left behind. Free some space or "
-            "name another place.",
-        ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def write_json(path, value):
-    """Writes JSON to `path`, which then holds the old content or the new, never a part.
-
-    Args:
-        path: path of the file to write or replace.
-        value: plain JSON types.
-    """
-    with _replacing(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        flush(path)
 
 
 def weight_names(model):
@@ -213,7 +165,7 @@ def _check_saveable(model, tokenizer):
 
 def _write_weights(model, path):
     arrays = {name: np.asarray(keras.ops.convert_to_numpy(w), order="C") for name, w in weight_names(model).items()}
-    with _replacing(path) as draft:
+    with replacing(path) as draft:
         try:
             save_file(arrays, draft, metadata={"format": "kerasllm"})
         except SafetensorError as error:
@@ -265,7 +217,7 @@ def _check_files(folder):
         if not path.is_file():
             if name in saved or name != TOKENIZER_FILES[1]:
                 raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
-        elif saved.get(name) != _sha256(path):
+        elif saved.get(name) != sha256(path):
             raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")
 
 
@@ -277,31 +229,6 @@ def _read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
     return value
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """Yields a temporary path beside `path`; when the context ends well it is flushed and takes `path`'s name."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield draft
-        _flush(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _flush(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _and_more(names):

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import kerasllm
 from kerasllm import runs
+from kerasllm.files import new_folder
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -130,9 +131,9 @@ def test_an_interrupted_save_leaves_nothing(model, tokenizer, tmp_path, monkeypa
 
 
 def test_an_error_of_the_callers_inside_new_folder_stays_what_it_was(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"corpus\.txt"), runs.new_folder(tmp_path / "run"):
+    with pytest.raises(FileNotFoundError, match=r"corpus\.txt"), new_folder(tmp_path / "run"):
         (tmp_path / "corpus.txt").read_text()
-    with pytest.raises(ValueError, match="no text"), runs.new_folder(tmp_path / "run"):
+    with pytest.raises(ValueError, match="no text"), new_folder(tmp_path / "run"):
         raise ValueError("no text")
     assert list(tmp_path.iterdir()) == []
 

@@ -104,16 +104,22 @@ def _add_generate(commands):
     command = _add_command(commands, "generate", "continue a prompt, printing the text as it is made")
     command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
     command.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
-    command.add_argument("--max-new-tokens", type=int, default=100, help="most tokens to make (default: 100)")
-    command.add_argument("--sampler", help="how to choose a token: greedy, or a random draw (see kerasllm.generate)")
-    command.add_argument("--temperature", type=float, help="below 1 makes likely tokens likelier")
+    command.add_argument(
+        "--max-new-tokens", type=int, metavar="N", help="most tokens to make (default: 256, or what the context leaves)"
+    )
+    command.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="greedy, random, top_k, top_p or min_p (default: random if a setting of a draw is given, greedy if not)",
+    )
+    command.add_argument("--temperature", type=float, metavar="X", help="below 1 makes likely tokens likelier")
     command.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
     command.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that make up probability P")
     command.add_argument(
         "--min-p", type=float, metavar="P", help="draw from those at least P times as likely as the best"
     )
     command.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes used tokens less likely")
-    command.add_argument("--seed", type=int, help="the same seed gives the same text")
+    command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
 
 

@@ -2,7 +2,8 @@
 
 from kerasllm.cli.startup import start_keras
 
-OPTIONS = ("sampler", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "stop")
+DRAW = ("temperature", "top_k", "top_p", "min_p", "seed")
+OPTIONS = ("max_new_tokens", "sampler", "repetition_penalty", "stop", *DRAW)
 
 
 def run(arguments):
@@ -10,11 +11,11 @@ def run(arguments):
     import kerasllm
 
     model, tokenizer = kerasllm.load(arguments.run)
-    given = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
-    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, max_new_tokens=arguments.max_new_tokens, **given)
-    # The first piece comes before anything is printed, so that a wrong option gives its sentence alone.
-    first = next(iter(pieces), "")
-    print(arguments.prompt + first, end="", flush=True)
+    options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    if options.keys() & set(DRAW):
+        options.setdefault("sampler", "random")
+    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **options)
+    print(arguments.prompt, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()

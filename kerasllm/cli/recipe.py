@@ -24,6 +24,7 @@ from kerasllm import callbacks, data, runs
 from kerasllm.cli import report
 from kerasllm.cli.corpus import Corpus
 from kerasllm.cli.evaluate import score
+from kerasllm.files import new_folder, write_json
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.optimizers import AdamW, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
@@ -65,7 +66,7 @@ def train(settings):
     out = Path(settings.out)
     training = Corpus(settings.data, "all" if settings.valid else "train")
     validation = Corpus(settings.valid) if settings.valid else Corpus(settings.data, "valid")
-    with runs.new_folder(out) as draft:
+    with new_folder(out) as draft:
         measures = {"train": training.measure(), "valid": validation.measure()}
         report.stage("{:,} bytes of text to train on, {:,} held out".format(*(m["bytes"] for m in measures.values())))
         tokenizer = _tokenizer(settings, training)
@@ -73,14 +74,14 @@ def train(settings):
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
         batches = _batches(settings, config, tokenizer, training, validation, draft / "tokens")
         record = _record(settings, config, tokenizer, measures)
-        runs.write_json(draft / "run.json", record)
+        write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     model = CausalLM(config, dtype=settings.precision)
     fitted = _fit(model, settings, batches, out)
     report.stage("Measuring on the held-out text")
     record["results"] = {**fitted, **score(model, tokenizer, validation)}
     runs.add_model(model, tokenizer, out)
-    runs.write_json(out / "run.json", record)
+    write_json(out / "run.json", record)
     runs.seal(out)
     return record
 
@@ -113,7 +114,6 @@ def _record(settings, config, tokenizer, measures):
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),
-        "seed": settings.seed,
         "versions": {
             "kerasllm": kerasllm.__version__,
             "python": platform.python_version(),

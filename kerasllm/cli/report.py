@@ -3,6 +3,8 @@
 import sys
 
 from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
 
 console = Console(highlight=False)
@@ -57,3 +59,15 @@ def run_rows(record):
     if results["tokens_per_second"]:
         yield "training speed", f"{results['tokens_per_second']:,.0f} tokens/s"
     yield from score_rows(results)
+
+
+def sample(prompt, text):
+    """Prints what a model made of a prompt."""
+    console.print(Panel(f"[bold]{escape(prompt)}[/]{escape(text)}", title="What it writes", title_align="left"))
+
+
+def next_commands(*commands):
+    """Prints what to try next, each command on a line of its own, as it can be copied."""
+    console.print("\nNext:")
+    for command in commands:
+        console.print(f"  {command}", markup=False, soft_wrap=True)

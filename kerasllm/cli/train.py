@@ -15,8 +15,10 @@ def run(arguments):
 
     record = recipe.train(settings)
     report.table(f"{settings.out}: held-out text", report.run_rows(record))
-    report.console.print(
-        f'Next: kerasllm generate --run {shlex.quote(settings.out)} --prompt "..."', markup=False, soft_wrap=True
+    run_folder = shlex.quote(settings.out)
+    report.next_commands(
+        f'kerasllm generate --run {run_folder} --prompt "The" --temperature 0.8 --seed 1',
+        f"kerasllm train --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 
 

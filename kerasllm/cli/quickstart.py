@@ -1,0 +1,85 @@
+"""`kerasllm quickstart`: everything the package does, once, on a small model and on text that every Python brings."""
+
+import itertools
+import time
+from pathlib import Path
+
+from kerasllm.cli.settings import TrainSettings
+from kerasllm.cli.startup import start_keras
+
+# About two minutes of training on two cores. The text is short (0.4 MB): a larger model would learn it by heart.
+SETTINGS = {
+    "data": ("python_docs",),
+    "tokenizer": "bpe",
+    "vocab_size": 2000,
+    "layers": 4,
+    "d_model": 192,
+    "heads": 4,
+    "context": 128,
+    "batch_size": 16,
+    "steps": 1200,
+    "lr": 2e-3,
+    "dropout": 0.1,
+    "seed": 1,
+}
+PROMPT = "The class"
+
+
+def run(arguments):
+    start = time.perf_counter()
+    out = Path(arguments.out) if arguments.out else _free_name("quickstart")
+    settings = TrainSettings(**SETTINGS, out=str(out))
+    if out.exists():
+        raise FileExistsError(f"{out} exists, and is left as it is: give --out a folder that does not.")
+    start_keras()
+    from kerasllm.cli import report
+
+    report.stage(f"Everything goes to {out}/")
+    follow(settings)
+    report.stage(
+        f"All of it took {time.perf_counter() - start:,.0f} s. The log is in {out}/log.csv, the curve in {out}/plot.png"
+    )
+    report.next_commands(
+        f'kerasllm generate --run {out} --prompt "The function" --temperature 0.8 --top-p 0.95 --seed 7',
+        f"kerasllm evaluate --run {out} --data YOUR_TEXT.txt",
+        "kerasllm train --data YOUR_TEXT.txt --out my-run",
+        "kerasllm train --help",
+    )
+
+
+def follow(settings):
+    """Trains as the settings say; then evaluates, generates and exports with what the run folder gives back.
+
+    Args:
+        settings: a `kerasllm.cli.settings.TrainSettings`.
+    """
+    import kerasllm
+    from kerasllm.cli import export, recipe, report
+    from kerasllm.cli.corpus import Corpus
+    from kerasllm.cli.evaluate import score
+
+    record = recipe.train(settings)
+    report.stage("Loading the run folder and measuring again")
+    model, tokenizer = kerasllm.load(settings.out)
+    again = score(model, tokenizer, Corpus(settings.data, "valid"))
+    if abs(again["loss"] - record["results"]["loss"]) > 1e-3:
+        raise ValueError(
+            f"The model that was loaded has a loss of {again['loss']:.4f}, the one that was saved "
+            f"{record['results']['loss']:.4f}; please report this."
+        )
+    report.stage("Writing")
+    length = min(100, model.config.max_length // 2)
+    text = kerasllm.generate(model, tokenizer, PROMPT, length, sampler="top_p", temperature=0.8, seed=settings.seed)
+    report.stage("Exporting a SavedModel and reading it back")
+    exported = Path(settings.out) / "saved_model"
+    kerasllm.export.saved_model(model, tokenizer, exported)
+    difference = export.check(model, tokenizer, exported)
+    rows = [*report.run_rows(record), ("SavedModel's logits", f"equal to {difference:.0e}")]
+    report.table("Held-out text: the last tenth of Python's language reference", rows)
+    report.sample(PROMPT, text)
+
+
+def _free_name(name):
+    """The name, or the first of name-2, name-3 ... that no file bears."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
