@@ -107,8 +107,10 @@ def test_tensorflow_datasets(tmp_path):
         list(data.read_text("tfds:toy_corpus/tiny:dev", data_dir=tmp_path))
     with pytest.raises(ValueError, match=r"2 text features.*field="):
         list(data.read_text("tfds:toy_corpus/tiny", field="body", data_dir=tmp_path))
-    with pytest.raises(ValueError, match=r"no data set 'tiny_shakespear'.*tiny_shakespeare"):
+    with pytest.raises(ValueError, match=r"has no 'tiny_shakespear'. Did you mean tiny_shakespeare"):
         list(data.read_text("tfds:tiny_shakespear", data_dir=tmp_path))
+    with pytest.raises(ValueError, match=r"has no 'glue/colla'. The configs of glue are .*'cola'"):
+        list(data.read_text("tfds:glue/colla", data_dir=tmp_path))
 
 
 def test_the_split_is_nanogpts_for_one_file_and_for_many(tmp_path):

@@ -189,6 +189,7 @@ def test_training_reads_any_iterator_once_and_shows_progress(capsys):
         (lambda: Tokenizer.train([b"bytes"]), TypeError, "takes str, got bytes"),
         (lambda: Tokenizer.train(["a\ud800"], kind="char"), ValueError, "lone surrogate"),
         (lambda: Tokenizer.train([TEXT], special_tokens=["<|pad|>"]), ValueError, "must be different"),
+        (lambda: Tokenizer.train([TEXT], special_tokens=["user"]), ValueError, "'user' could be a word of the text"),
         (lambda: Tokenizer.train([TEXT], sample_bytes=0), ValueError, "sample_bytes must be at least 1"),
         (lambda: TOKENIZERS["bpe"].encode(7), TypeError, "takes str, got int"),
         (lambda: TOKENIZERS["bpe"].encode("ab\ud800"), ValueError, "lone surrogate.* at character 2"),

@@ -226,9 +226,7 @@ def _read_tfds(source, field, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        near = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(), n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "tfds.list_builders() lists the known ones."
-        raise ValueError(f"TensorFlow Datasets has no data set {name!r} (or no such config of it). {hint}") from error
+        raise ValueError(f"TensorFlow Datasets has no {name!r}. {_what_there_is(tfds, name)}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
@@ -243,6 +241,14 @@ def _read_tfds(source, field, data_dir):
     for number, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))):
         text, _ = _decode(example[column], f"Example {number} of {source}", 0)
         yield text
+
+
+def _what_there_is(tfds, name):
+    base, known = name.partition("/")[0], set(tfds.list_builders())
+    if base in known:
+        return f"The configs of {base} are {sorted(tfds.builder_cls(base).builder_configs)}."
+    near = difflib.get_close_matches(base, sorted(known), n=3)
+    return f"Did you mean {' or '.join(near)}?" if near else "tfds.list_builders() lists the known ones."
 
 
 def _text_feature(tfds, builder, name, field):

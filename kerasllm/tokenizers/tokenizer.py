@@ -92,12 +92,11 @@ class Tokenizer:
 
         Raises:
             TypeError: where a document is not a str.
-            ValueError: for an unknown kind, a vocab_size that the kind cannot meet, a special token given twice, or no
-                text at all.
+            ValueError: for an unknown kind, a vocab_size that the kind cannot meet, a special token that is given twice
+                or could be a word of the text, or no text at all.
         """
         special_tokens = (training.PAD, training.START, training.END, *special_tokens)
-        if len(set(special_tokens)) < len(special_tokens) or not all(special_tokens):
-            raise ValueError(f"Special tokens must be different and not empty, got {list(special_tokens)}.")
+        training.check_special_tokens(special_tokens)
         if isinstance(texts, str):
             raise TypeError("texts is an iterable of documents, got one str: pass [text].")
         if sample_bytes < 1:

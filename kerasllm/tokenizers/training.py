@@ -89,6 +89,15 @@ def make_byte(vocab_size, special_tokens):
     return engine
 
 
+def check_special_tokens(special_tokens):
+    """Raises ValueError for tokens that are given twice, or that merges could make of ordinary text."""
+    if len(set(special_tokens)) < len(special_tokens):
+        raise ValueError(f"Special tokens must be different, got {list(special_tokens)}.")
+    for token in special_tokens:
+        if len(_bpe_pre_tokenizer().pre_tokenize_str(token)) < 2:
+            raise ValueError(f"The special token {token!r} could be a word of the text: mark it, as in '<|{token}|>'.")
+
+
 def cut_places(engine):
     """The places where a long text may be cut without changing its ids, as a pattern; None where that is unknown."""
     spec = json.loads(engine.to_str())
