@@ -1,0 +1,37 @@
+"""The command line of the benchmarks."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+EXAMPLE = "example: python -m kerasllm.benchmark train --rounds 5 --out train.json"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m kerasllm.benchmark", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument("task", choices=["train", "generate", "corpus"], help="what to measure")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each program (train, generate)")
+    parser.add_argument("--steps", type=int, default=10, help="training steps of a turn (train)")
+    parser.add_argument("--megabytes", type=float, default=1000, help="size of the text (corpus)")
+    parser.add_argument("--out", type=Path, help="write the results here, as JSON")
+    options = parser.parse_args(arguments)
+    if options.out and options.out.exists():
+        parser.error(f"{options.out} exists and is not overwritten; choose another name.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if options.task == "corpus":
+        from kerasllm.benchmark.corpus import corpus
+
+        results = corpus(int(options.megabytes * 1e6))
+    else:
+        from kerasllm.benchmark.runner import benchmark
+
+        results = benchmark(options.task, options.rounds, {"steps": options.steps} if options.task == "train" else None)
+    if options.out:
+        with open(options.out, "x", encoding="utf-8") as file:
+            json.dump({"task": options.task, "results": results}, file, indent=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
