@@ -2,7 +2,7 @@
 
 import pytest
 
-from kerasllm.benchmark import benchmark, runner
+from kerasllm.benchmark import compare, runner
 from kerasllm.benchmark.corpus import synthetic_documents
 from kerasllm.benchmark.runner import Worker
 
@@ -31,7 +31,7 @@ def test_programs_take_turns_and_are_compared_by_their_medians(monkeypatch):
             order.append("closed")
 
     monkeypatch.setattr(runner, "Worker", FakeWorker)
-    results = benchmark("generate", rounds=3, settings={"steps": 2})
+    results = compare("generate", rounds=3, settings={"steps": 2})
     ours, theirs = "generate_kerasllm", "generate_keras_hub"
     assert order == [ours, theirs, theirs, ours, ours, theirs, "closed", "closed"] * 2
     assert [(row["tokens_per_second"], row["ratio"]) for row in results[:2]] == [(50.0, 1.0), (20.0, 2.5)]
@@ -39,8 +39,8 @@ def test_programs_take_turns_and_are_compared_by_their_medians(monkeypatch):
 
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="no task 'serve'; choose one of train, generate"):
-        benchmark("serve")
+        compare("serve")
     with pytest.raises(ValueError, match="rounds=0"):
-        benchmark("train", rounds=0)
+        compare("train", rounds=0)
     with pytest.raises(RuntimeError, match=r"no_program.* ended with status 1"):
         Worker("no_program", {})

@@ -21,13 +21,13 @@ def main(arguments=None):
         parser.error(f"{options.out} exists and is not overwritten; choose another name.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.task == "corpus":
-        from kerasllm.benchmark.corpus import corpus
+        from kerasllm.benchmark.corpus import corpus_memory
 
-        results = corpus(int(options.megabytes * 1e6))
+        results = corpus_memory(int(options.megabytes * 1e6))
     else:
-        from kerasllm.benchmark.runner import benchmark
+        from kerasllm.benchmark.runner import compare
 
-        results = benchmark(options.task, options.rounds, {"steps": options.steps} if options.task == "train" else None)
+        results = compare(options.task, options.rounds, {"steps": options.steps} if options.task == "train" else None)
     if options.out:
         with open(options.out, "x", encoding="utf-8") as file:
             json.dump({"task": options.task, "results": results}, file, indent=2)

@@ -30,7 +30,7 @@ def synthetic_documents(num_bytes, seed=0):
         yield document
 
 
-def corpus(num_bytes=10**9, folder=None):
+def corpus_memory(num_bytes=10**9, folder=None):
     """Takes a synthetic corpus through `write_tokens`, packing and 50 training steps, and prints peak memory.
 
     Args:
@@ -44,7 +44,7 @@ def corpus(num_bytes=10**9, folder=None):
 
     Example:
 
-    >>> kerasllm.benchmark.corpus.corpus(num_bytes=10**6)
+    >>> kerasllm.benchmark.corpus_memory(num_bytes=10**6)
     """
     from kerasllm.data import causal_lm_dataset, write_tokens
     from kerasllm.models import CausalLM, TransformerConfig

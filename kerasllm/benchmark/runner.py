@@ -34,7 +34,7 @@ TASKS = {
 }
 
 
-def benchmark(task, rounds=5, settings=None):
+def compare(task, rounds=5, settings=None):
     """Measures a task and prints a table of tokens per second.
 
     Args:
@@ -51,7 +51,7 @@ def benchmark(task, rounds=5, settings=None):
 
     Example:
 
-    >>> results = kerasllm.benchmark.benchmark("generate", rounds=3)
+    >>> results = kerasllm.benchmark.compare("generate", rounds=3)
     """
     if task not in TASKS:
         raise ValueError(f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")

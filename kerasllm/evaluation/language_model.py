@@ -69,7 +69,8 @@ class LanguageModelScores:
             ("byte perplexity", self.byte_perplexity, ""),
             ("word perplexity", self.word_perplexity, ""),
         ]
-        lines = [f"{name:<16}{_figure(value):>12}  {unit}".rstrip() for name, value, unit in figures if value is not None]
+        figures = [(name, _figure(value), unit) for name, value, unit in figures if value is not None]
+        lines = [f"{name:<16}{value:>12}  {unit}".rstrip() for name, value, unit in figures]
         counts = [(self.tokens, "tokens"), (self.words, "words"), (self.bytes, "bytes")]
         scored = ", ".join(f"{count:,} {name}" for count, name in counts if count is not None)
         return "\n".join([*lines, f"{'scored':<16}{scored}"])
