@@ -67,7 +67,7 @@ def _causal_lm(vocab_size, dtype):
 
 
 def _gpt2_causal_lm(vocab_size, dtype):
-    from keras_hub.models import GPT2Backbone, GPT2CausalLM
+    from keras_nlp.models import GPT2Backbone, GPT2CausalLM
 
     backbone = GPT2Backbone(
         vocabulary_size=vocab_size,
