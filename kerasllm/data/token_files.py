@@ -7,13 +7,9 @@ A folder holds three files:
 - manifest.json: format version, tokenizer fingerprint, counts, dtype, SHA-256 of both files.
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +17,12 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from kerasllm.files import new_folder
+
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
 _COUNTS = "vocab_size", "num_tokens", "num_documents", "num_bytes"
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_tokens(documents, tokenizer, folder, *, progress=True):
@@ -64,7 +61,7 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
     with (
-        _made_whole(folder) as temporary,
+        new_folder(folder) as temporary,
         Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
     ):
         bar.add_task("", counts=counts)
@@ -172,38 +169,6 @@ class _HashedFile:
             self._file.flush()
             os.fsync(self._file.fileno())
         self.digest = self._hash.hexdigest()
-
-
-@contextmanager
-def _made_whole(folder):
-    """Yields a temporary folder that becomes `folder` at the end, or vanishes where anything goes wrong."""
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already and is not overwritten: choose another folder, or remove it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        _sync(temporary)
-        os.rename(temporary, folder)
-        _sync(folder.parent)
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        what = f"{error.strerror} while writing tokens to {folder}; nothing was left there"
-        raise OSError(error.errno, f"{what}. Make room, or choose another disk.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(folder):
-    """Makes names in a folder survive a power cut, where the system lets folders be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _read_manifest(folder):

@@ -215,7 +215,7 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
     if fixed is not None:
         return prompt_length, fixed
     P = SMALLEST_BUCKET
-    while P < prompt_length:
+    while prompt_length > P:
         P *= 2
     P = max(prompt_length, min(P, context_length(model) or P))
     return P, P + -(-max_new_tokens // 64) * 64

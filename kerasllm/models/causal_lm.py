@@ -52,6 +52,7 @@ class CausalLM(LanguageModel):
             name="token_embedding",
             dtype=self.dtype_policy,
         )
+        self.token_embedding.supports_masking = True  # It ignores masks; without this Keras warns that it does.
         self.transformer = Transformer(
             config.num_layers,
             config.d_model,

@@ -1,0 +1,71 @@
+"""The JAX backend, in a process of its own: the same numbers as TensorFlow, and no need of TensorFlow at all."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from kerasllm.generation import generate_ids
+from kerasllm.models import CausalLM, TransformerConfig
+
+
+def logits_text_and_training(config, weights, ids, documents):
+    """What both backends do from the same weights. The second process runs this very text."""
+    model = CausalLM(TransformerConfig.from_dict(config))
+    model.set_weights(weights)
+    inputs = {"token_ids": ids[:, :-1], "document_ids": documents[:, :-1]}
+    logits = keras.ops.convert_to_numpy(model(inputs))
+    texts = generate_ids(model, [[3, 4, 5], [6] * 9], max_new_tokens=8)
+    model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
+    counted = (documents[:, 1:] != 0).astype("float32")
+    loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
+    return {"logits": logits, "texts": np.array(texts), "loss": np.array(loss), "weights": model.get_weights()}
+
+
+SECOND_PROCESS = """
+import json
+import keras
+import numpy as np
+from kerasllm.generation import generate_ids
+from kerasllm.models import CausalLM, TransformerConfig
+
+{function}
+
+with np.load({path!r}) as file:
+    weights = [file[f"weight_{{i}}"] for i in range(int(file["count"]))]
+    ids, documents = file["ids"], file["documents"]
+result = logits_text_and_training(json.loads({config!r}), weights, ids, documents)
+moved = {{f"moved_{{i}}": weight for i, weight in enumerate(result.pop("weights"))}}
+np.savez({path!r}, **result, **moved)
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms"}])
+def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path):
+    config = {"vocab_size": 30, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 32, **options}
+    generator = np.random.default_rng(0)
+    weights = [
+        weight + 0.2 * generator.standard_normal(weight.shape)
+        for weight in CausalLM(TransformerConfig.from_dict(config)).get_weights()
+    ]
+    ids = generator.integers(1, 30, (3, 13))
+    documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
+    expected = logits_text_and_training(config, weights, ids, documents)
+
+    path = str(tmp_path / "numbers.npz")
+    arrays = {f"weight_{i}": weight for i, weight in enumerate(weights)}
+    np.savez(path, count=len(weights), ids=ids, documents=documents, **arrays)
+    function = inspect.getsource(logits_text_and_training)
+    code = SECOND_PROCESS.format(function=function, path=path, config=json.dumps(config))
+    assert "jax" in run_python(code, backend="jax", hide=["tensorflow"])
+
+    with np.load(path) as result:
+        real = documents[:, :-1] != 0
+        assert np.allclose(result["logits"][real], expected["logits"][real], atol=2e-5)
+        assert result["texts"].tolist() == expected["texts"].tolist()
+        assert np.isclose(result["loss"], expected["loss"], atol=1e-5)
+        for i, weight in enumerate(expected["weights"]):
+            assert np.allclose(result[f"moved_{i}"], weight, atol=5e-5)
