@@ -51,9 +51,14 @@ def gelu_tanh(x):
     return ops.gelu(x, approximate=True)
 
 
+def densify(gradient):
+    """A sparse gradient, which TensorFlow makes for embeddings, as a tensor with repeated rows added up."""
+    return tf.convert_to_tensor(gradient) if IS_TENSORFLOW and isinstance(gradient, tf.IndexedSlices) else gradient
+
+
 def has_fused_adam(variable, gradient):
     """Whether `fused_adam` can update this variable with this gradient."""
-    return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor | tf.IndexedSlices)
+    return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor)
 
 
 def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations, beta_1, beta_2, epsilon):
@@ -70,7 +75,7 @@ def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations
         beta1=tf.cast(beta_1, dtype),
         beta2=tf.cast(beta_2, dtype),
         epsilon=tf.cast(epsilon, dtype),
-        grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+        grad=tf.cast(gradient, dtype),
     )
 
 

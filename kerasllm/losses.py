@@ -31,10 +31,10 @@ class TokenCrossentropy(keras.losses.Loss):
         1.3862943649291992
     """
 
-    def __init__(self, label_smoothing=0.0, name="token_crossentropy", **kwargs):
+    def __init__(self, label_smoothing=0.0, name="token_crossentropy"):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}.")
-        super().__init__(name=name, reduction="mean_with_sample_weight", dtype=kwargs.pop("dtype", "float32"))
+        super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):

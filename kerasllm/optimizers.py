@@ -7,7 +7,7 @@ from kerasllm import backend
 
 @keras.saving.register_keras_serializable("kerasllm")
 class AdamW(keras.optimizers.AdamW):
-    """AdamW that decays matrices only: no norms, no biases, no embeddings.
+    """AdamW that decays matrices only: no norms, no biases, no embeddings (an untied output layer is a matrix).
 
     The same arithmetic as `keras.optimizers.AdamW`; on TensorFlow the update of a variable is one fused op.
 
@@ -49,8 +49,12 @@ class AdamW(keras.optimizers.AdamW):
 
     def build(self, var_list):
         if not self.built:
-            self.exclude_from_weight_decay([v for v in var_list if len(v.shape) < 2 or "embeddings" in v.name])
+            self.exclude_from_weight_decay([v for v in var_list if len(v.shape) < 2 or v.name == "embeddings"])
         super().build(var_list)
+
+    def apply(self, grads, trainable_variables=None):
+        # A row that occurs twice in a sparse gradient counts as two for Keras' clipping, which then clips wrongly.
+        return super().apply([backend.densify(gradient) for gradient in grads], trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
         if self.amsgrad or not backend.has_fused_adam(variable, gradient):

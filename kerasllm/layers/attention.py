@@ -40,7 +40,9 @@ class MultiHeadAttention(keras.layers.Layer):
         context: float (B, S, any width) or None. Given: cross-attention, whose keys and values come from here.
         attention_mask: bool, broadcastable to (B, H, T, S) or None. True where a query may see a key, on top of
             everything else that hides keys.
-        mask: bool (B, S) or None. False hides a key of self-attention; a Keras mask arrives here by itself.
+        mask: bool (B, S) or None. False hides a key of self-attention; a Keras mask arrives here by itself. With a
+            cache, give one for all its places.
+        x_mask: where Keras hands in that mask when more tensors than `x` are given; leave it alone.
         context_mask: bool (B, S) or None, the same for cross-attention.
         document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
@@ -87,15 +89,11 @@ class MultiHeadAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         check_sizes(d_model=d_model, num_heads=num_heads)
         check_heads(d_model, num_heads, num_kv_heads, head_dim)
-        check_positions(positions, max_length)
-        if attention_window is not None and attention_window < 1:
-            raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
         self.d_model = d_model
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or d_model // num_heads
-        if positions == "rotary" and self.head_dim % 2:
-            raise ValueError(f"Rotary positions need an even `head_dim`, got {self.head_dim}.")
+        check_positions(positions, max_length, self.head_dim, attention_window)
         self.causal = causal
         self.attention_window = attention_window
         self.positions = positions
@@ -150,8 +148,10 @@ class MultiHeadAttention(keras.layers.Layer):
         self,
         x,
         context=None,
+        *,
         attention_mask=None,
         mask=None,
+        x_mask=None,
         context_mask=None,
         document_ids=None,
         position_ids=None,
@@ -176,8 +176,9 @@ class MultiHeadAttention(keras.layers.Layer):
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
         if context is None:
+            key_mask = x_mask if mask is None else mask
             visible = masks.attention_mask(
-                query_index, key_index, self.causal, self.attention_window, mask, document_ids
+                query_index, key_index, self.causal, self.attention_window, key_mask, document_ids
             )
         else:
             visible = masks.attention_mask(query_index, key_index, key_mask=context_mask)

@@ -39,7 +39,7 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         x: float (B, T, D).
         context: float (B, S, any width) or None. A block that is first called with a context has cross-attention.
-        mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache, cache_index:
+        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache, cache_index:
             see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
 
     Returns:
@@ -78,12 +78,7 @@ class TransformerBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if norm not in NORMS:
-            raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
-        if norm_placement not in NORM_PLACEMENTS:
-            raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {norm_placement!r}.")
-        if parallel and norm_placement != "pre":
-            raise ValueError(f"A parallel block needs norm_placement='pre', got {norm_placement!r}.")
+        check_norms(norm, norm_placement, parallel)
         self.d_model = d_model
         self.num_heads = num_heads
         self.dff = dff
@@ -163,7 +158,9 @@ class TransformerBlock(keras.layers.Layer):
         self,
         x,
         context=None,
+        *,
         mask=None,
+        x_mask=None,
         context_mask=None,
         attention_mask=None,
         document_ids=None,
@@ -180,7 +177,7 @@ class TransformerBlock(keras.layers.Layer):
         attended = self.attention(
             normed,
             attention_mask=attention_mask,
-            mask=mask,
+            mask=x_mask if mask is None else mask,
             document_ids=document_ids,
             position_ids=position_ids,
             position_bias=position_bias,
@@ -240,6 +237,16 @@ class TransformerBlock(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }
+
+
+def check_norms(norm, norm_placement, parallel):
+    """Refuses norms that do not exist, or do not fit a parallel block."""
+    if norm not in NORMS:
+        raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
+    if norm_placement not in NORM_PLACEMENTS:
+        raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {norm_placement!r}.")
+    if parallel and norm_placement != "pre":
+        raise ValueError(f"A parallel block needs norm_placement='pre', got {norm_placement!r}.")
 
 
 def make_norm(kind, epsilon, use_bias, name, dtype):

@@ -11,11 +11,16 @@ from keras import ops
 POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
 
 
-def check_positions(positions, max_length=None):
+def check_positions(positions, max_length=None, head_dim=None, attention_window=None):
+    """Refuses kinds of positions that do not exist, or do not fit the other numbers."""
     if positions not in POSITIONS:
         raise ValueError(f"`positions` must be one of {POSITIONS}, got {positions!r}.")
     if positions == "learned" and max_length is None:
         raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
+    if positions == "rotary" and head_dim is not None and head_dim % 2:
+        raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
+    if attention_window is not None and attention_window < 1:
+        raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
 
 
 def input_positions(positions, max_length, name="position_embedding", dtype=None):
@@ -129,6 +134,10 @@ class SinusoidalPositions(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
+    def build(self, x_shape):
+        if x_shape[-1] % 2:
+            raise ValueError(f"Sinusoidal positions need an even width, half for sines, got {x_shape[-1]}.")
+
     def call(self, x, position_ids=None):
         if position_ids is None:
             position_ids = ops.arange(ops.shape(x)[1], dtype="int32")
@@ -178,7 +187,7 @@ class RelativePositionBias(keras.layers.Layer):
         )
 
     def call(self, query_index, key_index):
-        buckets = self._bucket(query_index[:, None] - key_index[None, :])
+        buckets = self._bucket(ops.cast(query_index[:, None] - key_index[None, :], "int32"))
         bias = ops.take(ops.convert_to_tensor(self.embeddings), buckets, axis=0)
         return ops.transpose(bias, (2, 0, 1))[None]
 

@@ -37,7 +37,8 @@ class Transformer(keras.layers.Layer):
     Call arguments:
         x: float (B, T, any width), for example the output of an `Embedding`, whose `mask_zero` is honoured.
         context: float (B, S, any width) or None. Given on the first call: every block has cross-attention to it.
-        mask: bool (B, S) or None. False hides a token from all others.
+        mask: bool (B, S) or None. False hides a token from all others; a Keras mask arrives here by itself.
+        x_mask: where Keras hands in that mask when more tensors than `x` are given; leave it alone.
         context_mask: bool (B, S) or None, the same for the context.
         attention_mask: bool, broadcastable to (B, H, T, S), or None. True where a token may see another one.
         document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
@@ -140,7 +141,9 @@ class Transformer(keras.layers.Layer):
         self,
         x,
         context=None,
+        *,
         mask=None,
+        x_mask=None,
         context_mask=None,
         attention_mask=None,
         document_ids=None,
@@ -167,7 +170,7 @@ class Transformer(keras.layers.Layer):
             x = block(
                 x,
                 context=context,
-                mask=mask,
+                mask=x_mask if mask is None else mask,
                 context_mask=context_mask,
                 attention_mask=attention_mask,
                 document_ids=document_ids,

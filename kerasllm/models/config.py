@@ -6,7 +6,7 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 import dataclasses
 
 from kerasllm.layers.attention import check_heads, check_sizes
-from kerasllm.layers.block import NORM_PLACEMENTS, NORMS
+from kerasllm.layers.block import check_norms
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.positions import check_positions
 
@@ -63,14 +63,9 @@ class TransformerConfig:
         sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "dff", "max_length")
         check_sizes(**{name: getattr(self, name) for name in sizes})
         check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
-        check_positions(self.positions, self.max_length)
+        check_positions(self.positions, self.max_length, self._head_dim, self.attention_window)
+        check_norms(self.norm, self.norm_placement, self.parallel)
         get_activation(self.activation)
-        if self.positions == "rotary" and self._head_dim % 2:
-            raise ValueError(f"Rotary positions need an even `head_dim`, got {self._head_dim}.")
-        if self.norm not in NORMS:
-            raise ValueError(f"`norm` must be one of {NORMS}, got {self.norm!r}.")
-        if self.norm_placement not in NORM_PLACEMENTS:
-            raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {self.norm_placement!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
 

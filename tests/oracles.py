@@ -1,0 +1,229 @@
+"""The Transformer once more, in NumPy's float64: each query picks the keys it may see, one at a time.
+
+Written from the papers, and on purpose unlike the layers: no masks, nothing fused, rotations by complex numbers, T5's
+buckets in whole numbers. Options have the layers' names. `w` is a dict of weights by name, as `weights_of` gives it.
+
+Shapes: B batch, T query time, S key time, D d_model, H heads, K key/value heads, h head_dim.
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+
+def weights_of(layer):
+    """A layer's weights by their path below it, such as "query_key_value/kernel"."""
+    return {v.path.partition("/")[2]: ops.convert_to_numpy(v).astype("float64") for v in layer.weights}
+
+
+def scramble(layer, seed=0):
+    """Draws weights far from their initial values: no scale is 1, no bias 0, no table small. Returns the layer."""
+    rng = np.random.default_rng(seed)
+    for v in layer.weights:
+        if v.name in ("kernel", "reverse_embeddings"):
+            v.assign(rng.normal(0, 1.2 * v.shape[0] ** -0.5, v.shape))
+        elif v.name in ("scale", "gamma"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("bias", "beta", "embeddings"):
+            v.assign(rng.normal(0, 0.7, v.shape))
+    return layer
+
+
+def below(w, name):
+    return {path.removeprefix(f"{name}/"): array for path, array in w.items() if path.startswith(f"{name}/")}
+
+
+def dense(w, x):
+    return x @ w["kernel"] + w.get("bias", 0.0)
+
+
+def normalise(w, x, epsilon=1e-5):
+    """Layer normalisation, or RMS normalisation where the weights are a `scale` alone."""
+    if "scale" in w:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * w["scale"]
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * w["gamma"] + w.get("beta", 0.0)
+
+
+ACTIVATIONS = {
+    "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+    "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
+}
+
+
+def feed_forward(w, x, activation="gelu", gated=False):
+    inner = dense(below(w, "inner"), x)
+    if gated:
+        gate, linear = np.split(inner, 2, axis=-1)
+        return dense(below(w, "outer"), ACTIVATIONS[activation](gate) * linear)
+    return dense(below(w, "outer"), ACTIVATIONS[activation](inner))
+
+
+def rotate(head, position, theta):
+    """Channels j and j + h/2 are one complex number, which turns by the position times a frequency of its own."""
+    half = len(head) // 2
+    turned = (head[:half] + 1j * head[half:]) * np.exp(1j * position * theta ** (-np.arange(half) / half))
+    return np.concatenate([turned.real, turned.imag])
+
+
+def bucket(distance, causal, buckets=32, max_distance=128):
+    """T5's bucket for a key that stands `distance` places before its query."""
+    first = 0
+    if not causal:
+        buckets //= 2
+        first = buckets if distance < 0 else 0
+    distance = int(max(distance, 0) if causal else abs(distance))
+    exact = buckets // 2
+    if distance < exact:
+        return first + distance
+    # The rest of the buckets share log(max_distance / exact) equally; powers of whole numbers say where each begins.
+    n = buckets - exact
+    begins = [k for k in range(n) if distance**n * exact**k >= max_distance**k * exact**n]
+    return first + exact + begins[-1]
+
+
+def add_positions(w, x, positions, position_ids):
+    """Learned or sinusoidal positions on the input; `position_ids` (B, T)."""
+    if positions == "learned":
+        return x + w["position_embedding/embeddings"][position_ids]
+    if positions == "sinusoidal":
+        half = x.shape[-1] // 2
+        waves = np.exp(1j * position_ids[..., None] * 10000.0 ** (-np.arange(half) / half))
+        return x + np.concatenate([waves.imag, waves.real], axis=-1)
+    return x
+
+
+def attention(
+    w, x, context=None, *, num_heads, num_kv_heads=None, causal=False, attention_window=None, positions=None,
+    max_length=None, rope_theta=10000.0, qk_norm=False, head_dim=None, use_bias=True,
+    mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None, relative_bias=None,
+):  # fmt: skip
+    """Attention by its definition: output (B, T, D) and probabilities (B, H, T, S), 0 for a query that sees nothing."""
+    B, T, own = *x.shape[:2], context is None
+    K = num_kv_heads or num_heads
+    position_ids = np.broadcast_to(np.arange(T) if position_ids is None else position_ids, (B, T))
+    x = add_positions(w, x, positions, position_ids)
+    if own:
+        h = w["query_key_value/kernel"].shape[1] // (num_heads + 2 * K)
+        query, key, value = np.split(dense(below(w, "query_key_value"), x), [num_heads * h, (num_heads + K) * h], -1)
+    else:
+        query = dense(below(w, "query"), x)
+        key, value = np.split(dense(below(w, "key_value"), context), 2, -1)
+        h = key.shape[-1] // K
+    S = key.shape[1]
+    query, key, value = query.reshape(B, T, num_heads, h), key.reshape(B, S, K, h), value.reshape(B, S, K, h)
+    if qk_norm:
+        query = normalise(below(w, "query_norm"), query, 1e-6)
+        key = normalise(below(w, "key_norm"), key, 1e-6)
+    if positions == "relative":
+        relative_bias = w["relative_bias/embeddings"]
+
+    def sees(b, t, s):
+        if mask is not None and not mask[b, s]:
+            return False
+        if attention_mask is not None and not attention_mask[b, 0, t, s]:
+            return False
+        if not own:
+            return True
+        if document_ids is not None and (document_ids[b, t] != document_ids[b, s] or document_ids[b, s] == 0):
+            return False
+        if causal and s > t:
+            return False
+        return attention_window is None or abs(t - s) < attention_window
+
+    def score(b, head, t, s):
+        q, k = query[b, t, head], key[b, s, head * K // num_heads]
+        if positions == "rotary" and own:
+            q, k = (rotate(q, position_ids[b, t], rope_theta), rotate(k, position_ids[b, s], rope_theta))
+        bias = 0.0 if position_bias is None else position_bias[0, head, t, s]
+        if relative_bias is not None and own:
+            bias += relative_bias[bucket(t - s, causal), head]
+        return q @ k / math.sqrt(h) + bias
+
+    mixed, probabilities = np.zeros((B, T, num_heads, h)), np.zeros((B, num_heads, T, S))
+    for b, t, head in np.ndindex(B, T, num_heads):
+        seen = [s for s in range(S) if sees(b, t, s)]
+        shares = np.exp([score(b, head, t, s) for s in seen])
+        probabilities[b, head, t, seen] = shares / shares.sum()
+        mixed[b, t, head] = probabilities[b, head, t, seen] @ value[b, seen, head * K // num_heads]
+    return dense(below(w, "output"), mixed.reshape(B, T, -1)), probabilities
+
+
+def block(
+    w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, parallel=False, activation="gelu",
+    gated=False, causal=True, positions="rotary", context_mask=None, **options,
+):  # fmt: skip
+    """A Transformer block; `options` are those of `attention`."""
+    cross = {name: options[name] for name in ("num_heads", "num_kv_heads", "qk_norm") if name in options}
+
+    def normed(name, x):
+        return normalise(below(w, name), x, norm_epsilon)
+
+    def self_attention(x):
+        return attention(below(w, "attention"), x, causal=causal, positions=positions, **options)[0]
+
+    def cross_attention(x):
+        return attention(below(w, "cross_attention"), x, context, mask=context_mask, **cross)[0]
+
+    def widen_and_narrow(x):
+        return feed_forward(below(w, "feed_forward"), x, activation, gated)
+
+    if parallel:
+        entering = normed("attention_norm", x)
+        return x + self_attention(entering) + widen_and_narrow(entering)
+    sublayers = [("attention_norm", self_attention), ("feed_forward_norm", widen_and_narrow)]
+    if context is not None:
+        sublayers.insert(1, ("cross_attention_norm", cross_attention))
+    for name, sublayer in sublayers:
+        x = x + sublayer(normed(name, x)) if norm_placement == "pre" else normed(name, x + sublayer(x))
+    return x
+
+
+def positions_in_documents(document_ids):
+    """Positions that count from the first token of each document, a token at a time."""
+    position_ids = np.zeros_like(document_ids)
+    for b, t in np.ndindex(document_ids.shape):
+        if t and document_ids[b, t] == document_ids[b, t - 1]:
+            position_ids[b, t] = position_ids[b, t - 1] + 1
+    return position_ids
+
+
+def transformer(w, x, context=None, *, num_layers, positions="rotary", document_ids=None, norm_epsilon=1e-5, **options):
+    """The stack; `options` are those of `block`."""
+    position_ids = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
+    if document_ids is not None:
+        position_ids = positions_in_documents(document_ids)
+    if "input_projection/kernel" in w:
+        x = dense(below(w, "input_projection"), x)
+    x = add_positions(w, x, positions, position_ids)
+    for i in range(num_layers):
+        x = block(
+            below(w, f"block_{i}"),
+            x,
+            context,
+            positions="rotary" if positions == "rotary" else None,
+            relative_bias=w.get("relative_bias/embeddings"),
+            document_ids=document_ids,
+            position_ids=position_ids,
+            norm_epsilon=norm_epsilon,
+            **options,
+        )
+    return normalise(below(w, "final_norm"), x, norm_epsilon) if below(w, "final_norm") else x
+
+
+def causal_lm(w, config, token_ids, document_ids=None):
+    """Logits (B, T, V) of a `CausalLM` with this config."""
+    fields = {name: value for name, value in config.block_options().items() if name != "dropout"}
+    embeddings = w["token_embedding/embeddings"]
+    x = transformer(
+        below(w, "transformer"),
+        embeddings[token_ids],
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        document_ids=document_ids,
+        **fields,
+    )
+    return x @ w.get("token_embedding/reverse_embeddings", embeddings.T)

@@ -1,0 +1,215 @@
+"""The layers one by one: Keras' contract, numbers against NumPy, and what mistakes are told."""
+
+import re
+
+import numpy as np
+import oracles
+import pytest
+from keras import ops
+from keras_contract import check_layer
+from oracles import scramble, weights_of
+
+from kerasllm import layers
+from kerasllm.layers import MultiHeadAttention, RelativePositionBias, Transformer, TransformerBlock
+
+B, T, S, D, H, F = 2, 7, 5, 12, 6, 20
+VISIBLE = np.array([[1, 1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 1, 1, 1]], bool)
+DOCUMENTS = np.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 2, 3]], "int32")
+POSITIONS = ["rotary", "learned", "sinusoidal", "relative"]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+X, CONTEXT = normal(B, T, D), normal(B, S, 9, seed=1)
+
+
+def numpy(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def assert_close(actual, desired):
+    np.testing.assert_allclose(numpy(actual), numpy(desired), atol=1e-5, rtol=1e-5)
+
+
+# Keras' contract.
+
+CONTRACTS = [
+    ("FeedForward", {"d_model": D, "dff": F, "gated": True, "activation": "relu_squared"}, {"x": CONTEXT}, (B, S, D)),
+    ("LearnedPositions", {"max_length": 9}, {"x": X}, (B, T, D)),
+    ("SinusoidalPositions", {}, {"x": X}, (B, T, D)),
+    (
+        "RelativePositionBias",
+        {"num_heads": H, "causal": False, "num_buckets": 8, "max_distance": 20},
+        {"query_index": np.arange(T), "key_index": np.arange(S)},
+        (1, H, T, S),
+    ),
+    (
+        "MultiHeadAttention",
+        {"d_model": D, "num_heads": H, "num_kv_heads": 2, "positions": "rotary", "qk_norm": True, "rope_theta": 500.0},
+        {"x": X, "document_ids": DOCUMENTS},
+        (B, T, D),
+    ),
+    ("MultiHeadAttention", {"d_model": D, "num_heads": H, "head_dim": 5}, {"x": X, "context": CONTEXT}, (B, T, D)),
+    (
+        "TransformerBlock",
+        {"d_model": D, "num_heads": H, "dff": F, "norm": "rms", "parallel": True, "gated": True, "use_bias": False},
+        {"x": X},
+        (B, T, D),
+    ),
+    ("TransformerBlock", {"d_model": D, "num_heads": H, "dff": F}, {"x": X, "context": CONTEXT}, (B, T, D)),
+    (
+        "Transformer",
+        {"num_layers": 2, "d_model": D, "num_heads": H, "dff": F, "positions": "learned", "max_length": 8,
+         "num_kv_heads": 2, "attention_window": 4, "norm_placement": "post", "causal": False},
+        {"x": CONTEXT},
+        (B, S, D),
+    ),
+    (
+        "Transformer",
+        {"num_layers": 2, "d_model": D, "num_heads": H, "dff": F, "positions": "relative"},
+        {"x": X, "context": CONTEXT, "document_ids": DOCUMENTS},
+        (B, T, D),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")  # sinusoidal positions
+@pytest.mark.parametrize(
+    ("name", "options", "inputs", "output_shape"),
+    CONTRACTS,
+    ids=[f"{name}({', '.join(inputs)})" for name, _, inputs, _ in CONTRACTS],
+)
+def test_keras_contract(name, options, inputs, output_shape, tmp_path):
+    check_layer(getattr(layers, name), options, inputs, output_shape, tmp_path)
+
+
+def test_every_public_layer_has_its_contract_tested():
+    assert {name for name, *_ in CONTRACTS} == set(layers.__all__)
+
+
+# Numbers against NumPy.
+
+ATTENTION = {
+    "as it comes": ({}, {}),
+    "multi-query, rotary": ({"num_kv_heads": 1, "positions": "rotary", "causal": True}, {}),
+    "grouped, rotary, own positions": (
+        {"num_kv_heads": 2, "positions": "rotary", "rope_theta": 20.0},
+        {"position_ids": np.array([[9, 8, 7, 3, 2, 1, 0], [0, 0, 5, 50, 51, 52, 53]])},
+    ),
+    "learned": ({"positions": "learned", "max_length": 9}, {}),
+    "sinusoidal": ({"positions": "sinusoidal", "causal": True}, {"position_ids": np.arange(T) + 40}),
+    "relative": ({"positions": "relative"}, {"position_bias": normal(1, H, T, T)}),
+    "relative, causal": ({"positions": "relative", "causal": True}, {"document_ids": DOCUMENTS}),
+    "window": ({"attention_window": 3}, {}),
+    "window, causal": ({"attention_window": 3, "causal": True, "positions": "rotary"}, {}),
+    "key mask": ({"num_kv_heads": 3}, {"mask": VISIBLE}),
+    "attention mask": ({"causal": True}, {"attention_mask": normal(B, 1, T, T) > -1, "mask": VISIBLE}),
+    "documents": ({"positions": "rotary"}, {"document_ids": DOCUMENTS}),
+    "query/key norm, wide heads": ({"qk_norm": True, "head_dim": 4, "num_kv_heads": 2, "positions": "rotary"}, {}),
+    "no bias": ({"use_bias": False}, {}),
+    "cross": ({"num_kv_heads": 2, "qk_norm": True}, {"context": CONTEXT}),
+    "cross, masked": ({"causal": True, "positions": "rotary"}, {"context": CONTEXT, "context_mask": VISIBLE[:, 2:]}),
+}
+
+
+@pytest.mark.parametrize(("options", "call"), ATTENTION.values(), ids=ATTENTION)
+def test_attention_equals_numpy(options, call):
+    layer = MultiHeadAttention(D, H, **options)
+    layer(X, **call)
+    output, probabilities = map(numpy, scramble(layer)(X, return_attention_scores=True, **call))
+    if "context_mask" in call:
+        call = {"context": call["context"], "mask": call["context_mask"]}
+    expected, expected_probabilities = oracles.attention(weights_of(layer), X, num_heads=H, **options, **call)
+    seeing = expected_probabilities.any(axis=-1)
+    assert seeing.mean() > 0.8
+    assert_close(probabilities[seeing], expected_probabilities[seeing])
+    assert_close(output[seeing[:, 0]], expected[seeing[:, 0]])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (10, 20)])
+def test_relative_positions_fall_into_the_buckets_of_t5(causal, num_buckets, max_distance):
+    layer = RelativePositionBias(1, causal, num_buckets, max_distance)
+    layer.build()
+    layer.embeddings.assign(np.arange(num_buckets)[:, None])
+    query, key = np.arange(300), np.array([150])
+    buckets = [[oracles.bucket(t - 150, causal, num_buckets, max_distance)] for t in query]
+    # Every bucket, except that of no distance on the far side.
+    assert len(np.unique(buckets)) == num_buckets - (not causal)
+    np.testing.assert_array_equal(numpy(layer(query, key))[0, 0], buckets)
+
+
+BLOCKS = {
+    "pre": {"num_kv_heads": 2},
+    "post": {"norm_placement": "post", "norm_epsilon": 0.1, "activation": "gelu_tanh"},
+    "parallel": {"parallel": True, "use_bias": False, "activation": "silu", "gated": True},
+    "rms, gated": {"norm": "rms", "gated": True, "norm_epsilon": 0.1, "causal": False, "attention_window": 3},
+    "rms, post, squared ReLU": {"norm": "rms", "norm_placement": "post", "activation": "relu_squared"},
+}
+
+
+@pytest.mark.parametrize("context", [None, CONTEXT], ids=["alone", "with context"])
+@pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
+def test_block_equals_numpy(options, context):
+    options = options if context is None else {**options, "parallel": False}
+    call = {} if context is None else {"context_mask": VISIBLE[:, :S]}
+    block = TransformerBlock(D, H, F, **options)
+    block(X, context, **call)
+    expected = oracles.block(weights_of(scramble(block)), X, context, num_heads=H, **options, **call)
+    assert_close(block(X, context, **call), expected)
+
+
+@pytest.mark.parametrize("positions", [*POSITIONS, None])
+def test_transformer_equals_numpy(positions):
+    options = {"positions": positions, "max_length": 9, "norm_placement": "post" if positions is None else "pre"}
+    transformer = Transformer(2, D, H, F, **options)
+    x = normal(B, T, 9)  # another width than the blocks'
+    transformer(x)
+    options |= {"num_layers": 2, "num_heads": H, "document_ids": DOCUMENTS}
+    expected = oracles.transformer(weights_of(scramble(transformer)), x, **options)
+    real = DOCUMENTS != 0
+    assert_close(numpy(transformer(x, document_ids=DOCUMENTS))[real], expected[real])
+
+
+# Errors.
+
+
+def called(layer, *first, then=()):
+    layer(*first)
+    return layer(*then)
+
+
+ERRORS = [
+    (lambda: MultiHeadAttention(10, 3), "`d_model` (10) must be divisible by `num_heads` (3)"),
+    (lambda: Transformer(1, 10, 3, F), "`d_model` (10) must be divisible by `num_heads` (3)"),
+    (lambda: MultiHeadAttention(D, 6, num_kv_heads=4), "`num_heads` (6) must be divisible by `num_kv_heads` (4)"),
+    (lambda: Transformer(1, D, 6, F, num_kv_heads=4), "`num_heads` (6) must be divisible by `num_kv_heads` (4)"),
+    (lambda: TransformerBlock(D, 4, F), "Rotary positions need an even `head_dim`, got 3"),
+    (lambda: Transformer(1, D, H, F, attention_window=0), "`attention_window` must be at least 1"),
+    (lambda: Transformer(0, D, H, F), "`num_layers` must be a positive integer, got 0"),
+    (lambda: Transformer(1, D, "6", F), "`num_heads` must be a positive integer, got '6'"),
+    (lambda: Transformer(1, D, H, F, positions="alibi"), "`positions` must be one of ('rotary', 'learned', "),
+    (lambda: Transformer(1, D, H, F, positions="learned"), "Learned positions need `max_length`"),
+    (lambda: layers.SinusoidalPositions()(CONTEXT), "Sinusoidal positions need an even width, half for sines, got 9"),
+    (lambda: Transformer(1, D, H, F, norm="batch"), "`norm` must be one of ('layer', 'rms'), got 'batch'"),
+    (lambda: Transformer(1, D, H, F, norm_placement="mid"), "`norm_placement` must be one of ('pre', 'post')"),
+    (lambda: Transformer(1, D, H, F, activation="swoosh"), "Unknown activation 'swoosh'. Use 'gelu_tanh', "),
+    (lambda: TransformerBlock(D, H, F, parallel=True, norm_placement="post"), "needs norm_placement='pre'"),
+    (lambda: TransformerBlock(D, H, F, parallel=True)(X, CONTEXT), "A parallel block has no cross-attention"),
+    (lambda: TransformerBlock(D, H, F)(CONTEXT), "the input must have width 12, got 9"),
+    (
+        lambda: Transformer(1, D, H, F, positions="learned", max_length=6)(X),
+        "A sequence of 7 tokens is longer than the 6 learned positions",
+    ),
+    (lambda: called(MultiHeadAttention(D, H), X, then=[X, CONTEXT]), "built without a context and is now called with"),
+    (lambda: called(MultiHeadAttention(D, H), X, CONTEXT, then=[X]), "built with a context and is now called without"),
+    (lambda: called(Transformer(1, D, H, F), X, then=[X, CONTEXT]), "built without a context, so it has no cross"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), ERRORS, ids=[message[:40] for _, message in ERRORS])
+def test_mistakes_get_one_clear_sentence(mistake, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mistake()
