@@ -227,7 +227,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if position_bias is not None:
             scores = scores + ops.cast(position_bias, scores.dtype)
         if visible is not None:
-            scores = scores + masks.bias_from_mask(visible, self.compute_dtype)
+            scores = scores - masks.penalty(visible, self.compute_dtype)
         probabilities = ops.softmax(scores)
         dropped = self.attention_dropout(probabilities, training=training)
         output = ops.matmul(ops.reshape(dropped, (B, K, (H // K) * T, S)), value)
