@@ -135,7 +135,8 @@ def test_the_first_token_is_predicted_from_the_prefix_that_the_tokenizer_has():
     ids = Characters().encode(TEXT)
     for tokenizer, prefix in [
         (Characters(end_id=1), [1]),
-        (Characters(start_id=7, end_id=1), [7]),
+        (Characters(start_id=7, end_id=None), [7]),
+        (Characters(start_id=7, end_id=1), [1]),  # as in training, where an end token stands before a document
         (Characters(start_id=7, end_id=1, wrap=True), [7]),  # its post-processor's tokens are not scored
         (Characters(end_id=None), []),
     ]:

@@ -16,6 +16,8 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from kerasllm.models.shapes import context_length, fixed_length, output_width
+
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
 _MAX_BATCH_SIZE = 64
@@ -83,10 +85,11 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
     `loglikelihood_rolling` with the windows of `lm_eval/utils.py:get_rolling_token_windows`, and `word_perplexity`,
     `byte_perplexity` and `bits_per_byte` as `lm_eval/api/metrics.py` sums them over all documents.
 
-    Each document is scored apart from the others. Its first token is predicted from the tokenizer's start token, or
-    from its end token where there is no start token; a tokenizer with neither leaves the first token unscored, as
-    nothing predicts it. A document longer than the context is cut into windows in which each token is scored
-    exactly once; the last window reaches back so that it, too, has a full context.
+    Each document is scored apart from the others. Its first token is predicted from what stands before a document in
+    training: the start token where the tokenizer puts one there, or else the end token of the document before. A
+    tokenizer with neither leaves the first token unscored, as nothing predicts it. A document longer than the context
+    is cut into windows in which each token is scored exactly once; the last window reaches back so that it, too, has a
+    full context.
 
     Args:
         model: A Keras model that maps token ids (B, T) to logits (B, T, V), position t predicting token t + 1:
@@ -205,7 +208,7 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
-    vocab_size = _vocab_size(model, width)
+    vocab_size = output_width(model)
     if batch_size is None:
         batch_size = max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))
     if batch_size < 1:
@@ -258,37 +261,21 @@ def _batches(windows, batch_size, width, pad_id):
 
 def _window_lengths(model, context):
     """Returns (longest window, length to pad windows to)."""
-    built = _built_length(model)
-    # A Sequential model remembers the length that it was built on and takes others; a Functional one does not.
-    fixed = None if isinstance(model, keras.Sequential) else built
-    longest = getattr(getattr(model, "config", None), "max_length", None) or fixed
+    longest = context_length(model)
     if context is None:
-        context = longest or built
+        context = longest or _built_length(model)
     if context is None:
         raise ValueError("This model does not say how long its input may be; give context=, in tokens.")
     if context < 1 or (longest and context > longest):
         possible = f"at most {longest}, the longest input of this model" if longest else "1 or more"
         raise ValueError(f"context={context} is not possible; give {possible}.")
-    return context, fixed or context
+    return context, fixed_length(model) or context
 
 
 def _built_length(model):
-    """Returns the length T that the model's input was declared or built with, or None."""
+    """The length that `fit` built a Sequential model on, which takes others too, or None."""
     inputs = getattr(model, "inputs", None)
     return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
-
-
-def _vocab_size(model, width):
-    """Returns V, from a symbolic call that also tells models that are no language models."""
-    length = _built_length(model) or width
-    logits = model(keras.KerasTensor((None, length), "int32"))
-    shape = getattr(logits, "shape", ())
-    if len(shape) != 3 or shape[1] != length:
-        raise ValueError(
-            f"The model maps token ids (None, {length}) to {shape or type(logits).__name__}; a model that predicts "
-            f"every next token gives logits of shape (None, {length}, vocab_size)."
-        )
-    return shape[-1]
 
 
 class _TextCounts:
@@ -309,12 +296,12 @@ def _encode(tokenizer, document, counts):
     counts.add(document)
     start_id, end_id = getattr(tokenizer, "start_id", None), getattr(tokenizer, "end_id", None)
     ids = list(tokenizer.encode(document))
+    prefix = start_id if end_id is None else end_id
     # Special tokens are never read out of the text, so these can only come from the tokenizer's post-processor.
     if ids and ids[0] == start_id:
-        ids = ids[1:]
+        prefix, ids = start_id, ids[1:]
     if ids and ids[-1] == end_id:
         ids = ids[:-1]
-    prefix = end_id if start_id is None else start_id
     return np.asarray(ids if prefix is None else [prefix, *ids], "int64")
 
 

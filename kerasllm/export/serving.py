@@ -7,8 +7,9 @@ import keras
 
 from kerasllm import backend
 from kerasllm.files import new_folder
-from kerasllm.generation.decoding import context_length, decode, fixed_length, output_width
+from kerasllm.generation.decoding import decode
 from kerasllm.generation.stepping import get_stepper
+from kerasllm.models.shapes import context_length, fixed_length, output_width
 
 # Sampling with every setting an input of the graph; temperature 0 is greedy.
 ALL_SETTINGS = (None, False, True)

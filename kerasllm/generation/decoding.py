@@ -7,14 +7,13 @@ Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 
 import random
 
-import keras
 import numpy as np
 from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
-from kerasllm.models import CausalLM
+from kerasllm.models.shapes import context_length, fixed_length, output_width
 
 SMALLEST_BUCKET = 16
 DEFAULT_NEW_TOKENS = 256
@@ -158,38 +157,6 @@ def _until(ids, end_ids):
         if token in end_ids:
             return ids[:i]
     return ids
-
-
-def output_width(model):
-    """The number of logits a model gives."""
-    config = getattr(model, "config", None)
-    if config is not None:
-        return config.vocab_size
-    try:
-        shape = model(keras.KerasTensor((None, fixed_length(model)), "int32")).shape
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{model.name} must map token ids (B, T) to logits (B, T, V), but a call on ids fails: {error}"
-        ) from error
-    if len(shape) != 3:
-        raise ValueError(f"{model.name} must map token ids (B, T) to logits (B, T, V), but its output is {shape}.")
-    return shape[-1]
-
-
-def context_length(model):
-    """The longest text in tokens that a model takes, or None where it has no limit."""
-    if isinstance(model, CausalLM):
-        return model.config.max_length
-    fixed = fixed_length(model)
-    limits = [layer.max_length for layer in model.layers if getattr(layer, "max_length", None)]
-    return min([*limits, fixed] if fixed else limits, default=None)
-
-
-def fixed_length(model):
-    """The one length that a Functional model with a static `Input` takes, or None. (Sequential takes any.)"""
-    if not isinstance(model, keras.Function) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 2:
-        return None
-    return model.inputs[0].shape[1]
 
 
 def room_for_new_tokens(model, prompt_length, max_new_tokens):

@@ -1,0 +1,38 @@
+"""What any causal Keras model, ours or a user's own, takes and gives: the lengths of text and the width of logits."""
+
+import keras
+
+
+def fixed_length(model):
+    """The one length that a Functional model with a static `Input` takes, or None. (Sequential takes any.)"""
+    if not isinstance(model, keras.Function) or len(model.inputs) != 1 or len(model.inputs[0].shape) != 2:
+        return None
+    return model.inputs[0].shape[1]
+
+
+def context_length(model):
+    """The longest text in tokens that a model takes, or None where it has no limit."""
+    config = getattr(model, "config", None)
+    if config is not None:
+        return config.max_length
+    limits = [fixed_length(model), *(getattr(layer, "max_length", None) for layer in model.layers)]
+    return min((limit for limit in limits if limit), default=None)
+
+
+def output_width(model):
+    """The number of logits that a model gives for each token.
+
+    Raises:
+        ValueError: if the model does not map token ids (B, T) to logits (B, T, V).
+    """
+    config = getattr(model, "config", None)
+    if config is not None:
+        return config.vocab_size
+    wanted = f"{model.name} must map token ids (B, T) to logits (B, T, V)"
+    try:
+        shape = model(keras.KerasTensor((None, fixed_length(model)), "int32")).shape
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{wanted}, but a call on ids fails: {error}") from error
+    if len(shape) != 3:
+        raise ValueError(f"{wanted}, but its output is {shape}.")
+    return shape[-1]
