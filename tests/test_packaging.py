@@ -109,7 +109,7 @@ def test_versions_and_requirements_have_one_home():
 
 def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
-    distributions = {"yaml": "pyyaml", "keras_hub": "keras_nlp"}  # keras_nlp is a thin name over keras_hub
+    distributions = {"yaml": "pyyaml"}
     optional = {"jax"}
     for path in FILES:
         for name in imported_modules(path):
