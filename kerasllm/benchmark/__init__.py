@@ -1,7 +1,8 @@
-"""Speed and memory beside the peers: `python -m kerasllm.benchmark train | generate | corpus`.
+"""Speed, memory and quality: `python -m kerasllm.benchmark train | generate | corpus | example`.
 
-`programs.py` holds what is measured, `runner.py` starts each program in a process of its own and lets them take turns;
-`corpus.py` measures the memory of a large corpus.
+`programs.py` holds what is measured beside the peers, `runner.py` starts each program in a process of its own and lets
+them take turns; `corpus.py` measures the memory of a large corpus, `documented_example.py` what the five-line model
+learns.
 """
 
 from kerasllm.benchmark.corpus import corpus_memory

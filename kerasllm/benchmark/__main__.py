@@ -11,10 +11,11 @@ EXAMPLE = "example: python -m kerasllm.benchmark train --rounds 5 --out train.js
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m kerasllm.benchmark", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("task", choices=["train", "generate", "corpus"], help="what to measure")
+    parser.add_argument("task", choices=["train", "generate", "corpus", "example"], help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each program (train, generate)")
     parser.add_argument("--steps", type=int, default=10, help="training steps of a turn (train)")
     parser.add_argument("--megabytes", type=float, default=1000, help="size of the text (corpus)")
+    parser.add_argument("--data", default="python_docs", help="the text to learn (example), as read_text takes it")
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     options = parser.parse_args(arguments)
     if options.out and options.out.exists():
@@ -24,6 +25,12 @@ def main(arguments=None):
         from kerasllm.benchmark.corpus import corpus_memory
 
         results = corpus_memory(int(options.megabytes * 1e6))
+    elif options.task == "example":
+        from kerasllm.benchmark.documented_example import documented_example
+
+        results = documented_example(options.data)
+        for name, figure in results.items():
+            print(f"{name}: {figure}")
     else:
         from kerasllm.benchmark.runner import compare
 
