@@ -5,14 +5,13 @@ How vocabularies are made is in training.py.
 
 import hashlib
 import json
-import os
-import tempfile
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
+from kerasllm.files import replacing
 from kerasllm.tokenizers import training
 
 # How published tokenizers call these tokens, in the order in which they are looked for.
@@ -157,7 +156,8 @@ class Tokenizer:
                 raise FileExistsError(f"{folder / name} exists already and is not overwritten: choose another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _write(folder / name, content)
+            with replacing(folder / name) as draft:
+                draft.write_text(content, encoding="utf-8")
 
     def encode(self, text, parse_special=False):
         """The token ids of a text.
@@ -286,18 +286,3 @@ def _batches(texts, places):
                 batch, length = [], 0
     if batch:
         yield batch
-
-
-def _write(path, content):
-    """Writes a whole file or none."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
