@@ -83,6 +83,22 @@ def test_a_run_is_repeated_from_its_settings_to_the_bit(run, tmp_path):
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "again" / "model.safetensors").read_bytes()
 
 
+def test_an_interrupted_run_can_be_read_and_is_known_to_be_unfinished(corpus, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerasllm.callbacks.Throughput.on_epoch_end", interrupt)
+    settings = {**SMALL, "data": str(corpus), "out": str(tmp_path / "run")}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["train", "--config", str(tmp_path / "run.yaml")]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert read_json(tmp_path / "run" / "run.json")["settings"]["steps"] == 25
+    assert (tmp_path / "run" / "log.csv").is_file()
+    kerasllm.tokenizers.Tokenizer.load(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"not a finished run folder: it has no manifest\.json"):
+        kerasllm.load(tmp_path / "run")
+
+
 def test_evaluate_finds_what_train_recorded(run, corpus, tmp_path, capsys):
     text = corpus.read_text()
     (tmp_path / "held-out.txt").write_text(text[int(len(text) * 0.9) :])

@@ -80,9 +80,13 @@ def train(settings):
     fitted = _fit(model, settings, batches, out)
     report.stage("Measuring on the held-out text")
     record["results"] = {**fitted, **score(model, tokenizer, validation)}
-    runs.add_model(model, tokenizer, out)
-    write_json(out / "run.json", record)
-    runs.seal(out)
+    try:
+        runs.add_model(model, tokenizer, out)
+        write_json(out / "run.json", record)
+        runs.seal(out)
+    except OSError as error:
+        reason = f"Could not save the model in {out} ({error.strerror}); free some space and train again"
+        raise OSError(error.errno, reason) from error
     return record
 
 

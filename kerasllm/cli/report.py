@@ -20,7 +20,7 @@ _SCORES = (
 
 def stage(text):
     """Says what happens next."""
-    console.print(f"[bold cyan]·[/] {text}")
+    console.print(f"[bold cyan]·[/] {escape(text)}", soft_wrap=True)
 
 
 def fit_verbosity():
@@ -35,7 +35,7 @@ def table(title, rows):
         title: str.
         rows: iterable of (what, figure), both str.
     """
-    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False)
+    grid = Table(title=escape(title), title_justify="left", title_style="bold", show_header=False)
     grid.add_column(overflow="fold")
     grid.add_column(justify="right", overflow="fold")
     for what, figure in rows:
