@@ -128,7 +128,7 @@ def attention(
             return False
         if not own:
             return True
-        if document_ids is not None and (document_ids[b, t] != document_ids[b, s] or document_ids[b, s] == 0):
+        if document_ids is not None and document_ids[b, t] != document_ids[b, s]:
             return False
         if causal and s > t:
             return False

@@ -15,7 +15,7 @@ def attention_mask(query_index, key_index, causal=False, window=None, key_mask=N
         causal: hide the keys that come after the query.
         window: int or None. See only keys less than `window` places away (the query's own place included).
         key_mask: bool (B, S) or None. False hides padding.
-        document_ids: int (B, T) or None, where T = S. A query sees its own document only; 0 is padding.
+        document_ids: int (B, T) or None, where T = S. A query sees its own document only.
 
     Returns:
         bool (1 or B, 1, T, S), or None where every query sees every key.
@@ -30,7 +30,6 @@ def attention_mask(query_index, key_index, causal=False, window=None, key_mask=N
         parts.append(ops.cast(key_mask, "bool")[:, None, None, :])
     if document_ids is not None:
         parts.append((document_ids[:, :, None] == document_ids[:, None, :])[:, None])
-        parts.append((document_ids != 0)[:, None, None, :])
     return combine(*parts)
 
 
