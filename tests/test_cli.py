@@ -62,8 +62,8 @@ def test_the_results_are_of_the_whole_held_out_text(run, corpus):
     model, tokenizer = kerasllm.load(run)
     assert (results["tokens"], results["bytes"]) == (len(held_out), len(held_out))
     assert results["gzip_bits_per_byte"] == 8 * len(gzip.compress(held_out.encode(), 9, mtime=0)) / len(held_out)
-    # Scored by hand: windows of the context, the first behind the start token, the last reaching back for its context.
-    ids = np.array([tokenizer.start_id, *tokenizer.encode(held_out)])
+    # Scored by hand: windows of the context, the first behind the end of a document, the last reaching back to be full.
+    ids = np.array([tokenizer.end_id, *tokenizer.encode(held_out)])
     total, done = 0.0, 0
     while done < len(ids) - 1:
         end = min(done + 16, len(ids) - 1)
