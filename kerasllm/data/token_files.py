@@ -62,7 +62,7 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
     with (
         new_folder(folder) as temporary,
-        Progress(*columns, console=Console(stderr=True), disable=not progress) as bar,
+        Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not progress) as bar,
     ):
         bar.add_task("", counts=counts)
         _write_files(documents, tokenizer, temporary, counts)

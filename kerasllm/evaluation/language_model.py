@@ -16,7 +16,7 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
-from kerasllm.models.shapes import context_length, fixed_length, output_width
+from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
@@ -263,19 +263,13 @@ def _window_lengths(model, context):
     """Returns (longest window, length to pad windows to)."""
     longest = context_length(model)
     if context is None:
-        context = longest or _built_length(model)
+        context = longest or built_length(model)
     if context is None:
         raise ValueError("This model does not say how long its input may be; give context=, in tokens.")
     if context < 1 or (longest and context > longest):
         possible = f"at most {longest}, the longest input of this model" if longest else "1 or more"
         raise ValueError(f"context={context} is not possible; give {possible}.")
     return context, fixed_length(model) or context
-
-
-def _built_length(model):
-    """The length that `fit` built a Sequential model on, which takes others too, or None."""
-    inputs = getattr(model, "inputs", None)
-    return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
 
 
 class _TextCounts:
@@ -316,7 +310,7 @@ def _exp(x):
 
 def _progress():
     """A bar on standard error that disappears when the work is done; none where nobody could see it move."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_jupyter=False)  # In notebooks rich asks for ipywidgets.
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -324,7 +318,7 @@ def _progress():
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not (console.is_terminal or console.is_jupyter),
+        disable=not console.is_terminal,
     )
 
 

@@ -3,6 +3,9 @@
 Shapes: B batch, T prompt, N new tokens, V vocab.
 """
 
+import contextlib
+import logging
+
 import keras
 
 from kerasllm import backend
@@ -61,9 +64,20 @@ def saved_model(model, tokenizer, path):
         module.generate_ids = _generate_ids(tf, model, tokenizer)
         with backend.plain_graph():
             signatures = {name: getattr(module, name).get_concrete_function() for name in ("forward", "generate_ids")}
-            tf.saved_model.save(module, str(draft), signatures)
+            with _without_info(tf.get_logger()):  # It would name the temporary folder.
+                tf.saved_model.save(module, str(draft), signatures)
         (draft / "assets.extra").mkdir()
         tokenizer.save(draft / "assets.extra")
+
+
+@contextlib.contextmanager
+def _without_info(logger):
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _forward(tf, model):

@@ -13,7 +13,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
-from kerasllm.models.shapes import context_length, fixed_length, output_width
+from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
 
 SMALLEST_BUCKET = 16
 DEFAULT_NEW_TOKENS = 256
@@ -25,7 +25,7 @@ def generate_ids(model, prompts, max_new_tokens=None, **options):
     Args:
         model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
         prompts: list of non-empty lists of int.
-        max_new_tokens: int; None means up to 256, or what the model's context leaves.
+        max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         **options: see `Decoding`.
 
     Returns:
@@ -165,7 +165,9 @@ def room_for_new_tokens(model, prompt_length, max_new_tokens):
         raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}.")
     limit = context_length(model)
     if limit is None:
-        return max_new_tokens or DEFAULT_NEW_TOKENS
+        # A Sequential of rotary layers takes any length, but has not learned what lies past that of its batches.
+        learned = built_length(model) or prompt_length + DEFAULT_NEW_TOKENS
+        return max_new_tokens or max(1, min(learned - prompt_length, DEFAULT_NEW_TOKENS))
     room = limit - prompt_length
     if room < 1 or (max_new_tokens or 1) > room:
         asked = "" if max_new_tokens is None else f" with max_new_tokens={max_new_tokens}"

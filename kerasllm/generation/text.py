@@ -16,7 +16,7 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
             documented Sequential.
         tokenizer: the model's `Tokenizer`.
         prompts: str or list of str, of any lengths. Special tokens in them are plain text.
-        max_new_tokens: int; None means up to 256, or what the model's context leaves.
+        max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         stop: str or list of str. Text ends before the first of them.
         **options:
             min_new_tokens: int, default 0. The end token is not drawn before.

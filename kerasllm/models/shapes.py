@@ -10,6 +10,12 @@ def fixed_length(model):
     return model.inputs[0].shape[1]
 
 
+def built_length(model):
+    """The length that a model was built on, which for a Sequential is that of the first batch it saw, or None."""
+    inputs = getattr(model, "inputs", None)
+    return inputs[0].shape[1] if inputs and len(inputs[0].shape) > 1 else None
+
+
 def context_length(model):
     """The longest text in tokens that a model takes, or None where it has no limit."""
     config = getattr(model, "config", None)

@@ -195,7 +195,7 @@ def _progress_bar(show):
         TextColumn("{task.completed:,} characters"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not show) as bar:
+    with Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not show) as bar:
 
         def track(texts, description, total=None):
             task, unseen = bar.add_task(description, total=total), 0
