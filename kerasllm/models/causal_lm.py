@@ -49,6 +49,7 @@ class CausalLM(LanguageModel):
             config.d_model,
             tie_weights=config.tie_embeddings,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
             name="token_embedding",
             dtype=self.dtype_policy,
         )
