@@ -1,0 +1,84 @@
+"""The notebooks: what is stored in them is whole, and they run, with small settings in place of their own."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "01_the_documented_example.ipynb": {
+        "seq_len": 16, "batch_size": 4, "epochs": 2, "embedding_dim": 8, "num_layers": 1, "d_model": 16, "num_heads": 2,
+        "dff": 32, "new_tokens": 12,
+    },
+    "02_train_your_own_language_model.ipynb": {
+        "vocab_size": 300, "seq_len": 32, "batch_size": 4, "passes": 2, "rounds": 2, "num_layers": 1, "d_model": 16,
+        "num_heads": 2, "dff": 32, "warmup_steps": 2, "new_tokens": 12,
+    },
+}  # fmt: skip
+TEXT = "The class statement defines a class. A function is defined by def, and returns a value.\n"
+
+
+@pytest.fixture(params=SMALL)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(name):
+    return nbformat.read(ROOT / "notebooks" / name, as_version=4)
+
+
+def inject(notebook, settings):
+    """Puts a cell with `settings` behind the cell tagged "parameters", which must set each of them."""
+    (place,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    assigned = [node.targets[0].id for node in ast.parse(notebook.cells[place].source).body]
+    assert set(settings) <= set(assigned), "a setting that the notebook does not have"
+    lines = [f"{setting} = {value!r}" for setting, value in settings.items()]
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, tmp_path, monkeypatch):
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    for folder in (work, temporary):
+        folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # so that plots become outputs
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(TEXT * 20, encoding="utf-8")
+    inject(notebook, {"source": str(corpus), **SMALL[name]})
+
+    resources = {"metadata": {"path": str(work)}}
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+
+    assert any("image/png" in output.get("data", {}) for output in outputs(notebook))
+    assert not any("the same text: False" in output.get("text", "") for output in outputs(notebook))
+    assert not list(work.iterdir())
+
+
+def test_what_is_stored_is_a_whole_run_from_top_to_bottom(name, notebook):
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    stored = outputs(notebook)
+    assert any("image/png" in output.get("data", {}) for output in stored)
+    assert not [output for output in stored if output.output_type == "error" or output.get("name") == "stderr"]
+    file = ROOT / "notebooks" / name
+    assert file.stat().st_size < 500_000
+
+
+def test_what_is_stored_names_no_place_on_a_machine(notebook):
+    texts = [cell.source for cell in notebook.cells]
+    for output in outputs(notebook):
+        texts.append(output.get("text", ""))
+        texts += [text for kind, text in output.get("data", {}).items() if kind.startswith("text/")]
+    paths = re.compile(r"(?<![\w.:/<])(/(home|Users|root|tmp|work|usr|opt|var|mnt|private)\b|[A-Za-z]:\\)")
+    assert not [found.group() for text in texts for found in paths.finditer(text)]
