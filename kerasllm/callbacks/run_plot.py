@@ -128,8 +128,9 @@ def _draw_rate_or_speed(axes, rows):
 
 
 def _series(rows, name):
-    points = [(row["step"], row[name]) for row in rows if np.isfinite(row.get(name) or np.nan)]
-    return np.array(points, dtype="float64").reshape(-1, 2).T
+    """Steps and finite values; the row that ends an epoch takes the place of the one before it at the same step."""
+    points = {row["step"]: row[name] for row in rows if np.isfinite(row.get(name) or np.nan)}
+    return np.array(list(points.items()), dtype="float64").reshape(-1, 2).T
 
 
 def _moving_average(values):
