@@ -245,7 +245,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_nothing_is_overwritten(token_folder):
-    with pytest.raises(FileExistsError, match="not overwritten"):
+    with pytest.raises(FileExistsError, match="is left as it is"):
         data.write_tokens(["new"], BYTES, token_folder, progress=False)
     data.TokenFiles(token_folder).verify()
 

@@ -25,6 +25,7 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
             temperature, top_k, top_p, min_p: settings of a sampler given by name other than "greedy"; they combine.
             repetition_penalty: float, default 1 (off).
             seed: int. The same seed draws the same text.
+            cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
     Returns:
         str, or list of str: the continuations, without the prompts. They end at the tokenizer's end token, at a stop

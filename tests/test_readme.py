@@ -1,0 +1,31 @@
+"""The README's first page does what it says."""
+
+import re
+from pathlib import Path
+
+import kerasllm
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_python_runs_from_the_first_line_to_the_last(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = "The class of a thing is what the thing is an instance of. " * 180
+    monkeypatch.setattr(kerasllm.data, "read_text", lambda source: iter([text]))
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
+        exec(code, names)
+    assert (tmp_path / "my-model" / "model.safetensors").is_file()
+    assert (tmp_path / "my-export" / "saved_model.pb").is_file()
+
+
+def test_its_two_commands_are_those_that_ci_runs():
+    assert "pip install -e . && kerasllm quickstart" in README
+    assert 'pip install -e ".[test]" && pytest' in README
+    script = (Path(__file__).resolve().parents[1] / ".ci" / "run").read_text(encoding="utf-8")
+    assert 'pip install -e ".[test]" && pytest' in script and "kerasllm quickstart" in script
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (Path(__file__).resolve().parents[1] / target).exists(), target
