@@ -100,7 +100,9 @@ def _training(model, as_inputs, steps, batch_size, vocab_size):
 
     ids = _random_ids(batch_size, CONTEXT + 1, vocab_size)
     batch = (as_inputs(ids[:, :-1]), ids[:, 1:])
-    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    options = tf.data.Options()
+    options.autotune.enabled = False  # Its thread would delay the end of `fit`, up to doubling what is timed.
+    dataset = tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
 
     def fit(steps):
         model.fit(dataset, steps_per_epoch=steps, shuffle=False, verbose=0)
