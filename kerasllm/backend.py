@@ -47,8 +47,11 @@ def slice_update(tensor, update, start):
 
 
 def gelu_tanh(x):
-    """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use."""
-    return ops.gelu(x, approximate=True)
+    """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use.
+
+    Written with (1 + tanh u) / 2 = sigmoid(2 u): fewer passes over memory than `ops.gelu`, which cubes by `pow`.
+    """
+    return x * ops.sigmoid(x * (1.5957691216057308 + 0.07135481627260025 * ops.square(x)))
 
 
 def densify(gradient):

@@ -202,11 +202,12 @@ class MultiHeadAttention(keras.layers.Layer):
             x = self.position_embedding(x, position_ids)
         if context is None:
             heads = self._split_heads(self.query_key_value(x), H + 2 * K)
-            query, key, value = heads[:, :H], heads[:, H : H + K], heads[:, H + K :]
+            # Split, not sliced: the gradient of a split is one concatenation.
+            query, key, value = ops.split(heads, [H, H + K], axis=1)
         else:
             query = self._split_heads(self.query(x), H)
             key_value = self._split_heads(self.key_value(context), 2 * K)
-            key, value = key_value[:, :K], key_value[:, K:]
+            key, value = ops.split(key_value, 2, axis=1)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.positions == "rotary" and context is None:

@@ -93,7 +93,8 @@ class FeedForward(keras.layers.Layer):
     def call(self, x):
         x = self.inner(x)
         if self.gated:
-            return self.outer(self.activate(x[..., : self.dff]) * x[..., self.dff :])
+            gate, x = ops.split(x, 2, axis=-1)
+            return self.outer(self.activate(gate) * x)
         return self.outer(self.activate(x))
 
     def compute_output_shape(self, x_shape):

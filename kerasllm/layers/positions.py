@@ -51,7 +51,7 @@ def rotary(x, position_ids, theta=10000.0):
     if len(position_ids.shape) == 2:
         angles = angles[:, None]
     cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
-    first, second = x[..., :half], x[..., half:]
+    first, second = ops.split(x, 2, axis=-1)
     return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
