@@ -77,6 +77,14 @@ def test_greedy_with_a_cache_is_the_definition_for_uneven_prompts(options):
     assert generate_ids(model, PROMPTS, max_new_tokens=12, cached=True) == expected
 
 
+def test_no_row_is_cut_short_by_a_longer_one():
+    model = causal_lm(positions="learned")
+    prompts = [[3] * 60, [4, 5], [7] * 30]
+    alone = [generate_ids(model, [prompt])[0] for prompt in prompts]
+    assert list(map(len, alone)) == [4, 62, 34]  # all that the context of 64 leaves
+    assert generate_ids(model, prompts) == generate_ids(model, prompts, cached=False) == alone
+
+
 @pytest.mark.parametrize("make", [sequential, lambda: sequential(mask_zero=True), functional])
 def test_models_of_ones_own_are_cached_and_right(make):
     model = make()

@@ -64,7 +64,7 @@ def test_bpe_ids_are_those_of_plain_byte_pair_encoding():
     text = "Hear, hear: we're   12345 citizens!\n\n  they'd speak\tno further (x_1)" + 12 * "proceed" + "\n"
     expected = []
     for word in (part for match in re.findall(pattern, text) for part in re.findall("(?s).{1,32}", match)):
-        symbols = [training._byte_characters()[byte] for byte in word.encode()]
+        symbols = [training.byte_characters()[byte] for byte in word.encode()]
         for left, right in model["merges"]:
             at = 0
             while at + 1 < len(symbols):

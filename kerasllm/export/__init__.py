@@ -1,4 +1,4 @@
-"""Export: `saved_model` writes a folder that TensorFlow runs without kerasllm or Keras."""
+"""Export: `saved_model` writes a folder that takes text and returns text, and runs without kerasllm or Keras."""
 
 from kerasllm.export.serving import saved_model
 

@@ -1,56 +1,61 @@
-"""A TensorFlow SavedModel with the model, its cache and its sampling inside.
+"""A TensorFlow SavedModel with the tokenizer, the model, its cache and its sampling inside.
 
-Shapes: B batch, T prompt, N new tokens, V vocab.
+What its signatures do is in signatures.py.
 """
 
 import contextlib
 import logging
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import keras
 
 from kerasllm import backend
 from kerasllm.files import new_folder
-from kerasllm.generation.decoding import decode
-from kerasllm.generation.stepping import get_stepper
-from kerasllm.models.shapes import context_length, fixed_length, output_width
+from kerasllm.models.shapes import fixed_length, output_width
 
-# Sampling with every setting an input of the graph; temperature 0 is greedy.
-ALL_SETTINGS = (None, False, True)
+SIGNATURES = ("serving_default", "generate", "generate_ids", "forward")
 
 
 def saved_model(model, tokenizer, path):
-    """Writes a SavedModel of token ids that any TensorFlow runtime can load.
+    """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
-    Its signatures:
+    Its signatures, for batches of B texts of any lengths:
+        serving_default: text string (B,) -> text string (B,), the likeliest continuations, as `kerasllm.generate`
+            gives them by default: up to 256 tokens, as far as the context reaches.
+        generate: text string (B,); scalars max_new_tokens int32, temperature float32 (0 is greedy), top_k int32 (0 is
+            off), top_p float32 (1 is off), seed int32 -> text string (B,); tokens int32 (B,), how many were drawn;
+            finish_reason string (B,), "stop" behind an end token and "length" behind max_new_tokens.
+        generate_ids: the same for token ids: token_ids int32 (B, T), padded on the right; prompt_lengths int32 (B,);
+            the scalars of `generate` -> token_ids int32 (B, N), new tokens with 0 after a row's end; lengths int32
+            (B,), how many of them are text.
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
-        generate_ids: token_ids int32 (B, T), padded on the right; prompt_lengths int32 (B,); scalars max_new_tokens
-            int32, temperature float32 (0 is greedy), top_k int32 (0 is off), top_p float32 (1 is off), seed int32
-            -> token_ids int32 (B, N), new tokens with 0 after a row's end; lengths int32 (B,), how many of them are
-            text. The same seed draws what `kerasllm.generate` draws.
 
-    Ids past the vocabulary, prompts that do not fit and settings out of their range are refused by the graph.
+    Texts and draws are those of `kerasllm.generate` with the same seed. Bytes that are no UTF-8 are read as U+FFFD, and
+    special tokens in a text are text. The graph refuses ids past the vocabulary, prompts that do not fit and settings
+    out of their range. A model that sets no limit of its own takes `signatures.LONGEST_TEXT` (4,096) tokens, prompt and
+    continuation together.
 
     Args:
-        model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
-        tokenizer: its `Tokenizer`; saved beside the graph in `assets.extra/`.
+        model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
+            TensorFlow, the export runs in a second Python process, with the model read from a `.keras` file.
+        tokenizer: its `Tokenizer`; also saved beside the graph in `assets.extra/`.
         path: folder to make.
 
     Raises:
         FileExistsError: if the folder exists; it is not touched.
-        ValueError: on another backend than TensorFlow, or for a model that takes one text length only.
+        ValueError: for a model that takes one text length only, or a tokenizer that cannot run in a graph; the message
+            names the part.
+        RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
         >>> kerasllm.export.saved_model(model, tokenizer, "exported")
         >>> loaded = tf.saved_model.load("exported")
-        >>> loaded.signatures["forward"](token_ids=tf.constant([[1, 2, 3]]))["logits"]
+        >>> loaded.signatures["serving_default"](text=tf.constant(["Once upon a time"]))["text"]
     """
-    if not backend.IS_TENSORFLOW:
-        raise ValueError(
-            f"A SavedModel is written by TensorFlow, but Keras runs on {keras.backend.backend()}. Save the model with "
-            f"kerasllm.save, and export it in a process with KERAS_BACKEND=tensorflow."
-        )
-    import tensorflow as tf
-
     if fixed_length(model) is not None:
         raise ValueError(
             f"{model.name} takes texts of {fixed_length(model)} tokens only. Build it with keras.Input((None,)) to "
@@ -58,16 +63,46 @@ def saved_model(model, tokenizer, path):
         )
     output_width(model)  # Builds a model that has not seen data yet.
     with new_folder(path) as draft:
-        module = tf.Module()
-        module.variables_of_model = [variable.value for variable in model.variables]
-        module.forward = _forward(tf, model)
-        module.generate_ids = _generate_ids(tf, model, tokenizer)
-        with backend.plain_graph():
-            signatures = {name: getattr(module, name).get_concrete_function() for name in ("forward", "generate_ids")}
-            with _without_info(tf.get_logger()):  # It would name the temporary folder.
-                tf.saved_model.save(module, str(draft), signatures)
+        if backend.IS_TENSORFLOW:
+            _write(model, tokenizer, draft)
+        else:
+            _write_in_another_process(model, tokenizer, draft)
         (draft / "assets.extra").mkdir()
         tokenizer.save(draft / "assets.extra")
+
+
+def _write(model, tokenizer, folder):
+    import tensorflow as tf
+
+    from kerasllm.export.signatures import ServedModel
+
+    served = ServedModel(model, tokenizer)
+    with backend.plain_graph():
+        signatures = {name: getattr(served, name).get_concrete_function() for name in SIGNATURES}
+        with _without_info(tf.get_logger()):  # It would name the temporary folder.
+            tf.saved_model.save(served, str(folder), signatures)
+
+
+def _write_in_another_process(model, tokenizer, folder):
+    """Keras has one backend in a process, so TensorFlow needs a process of its own."""
+    with tempfile.TemporaryDirectory() as between:
+        model.save(Path(between) / "model.keras")
+        tokenizer.save(between)
+        command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
+        package = Path(__file__).parents[2]
+        environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if finished.returncode:
+        lines = finished.stderr.strip().splitlines()
+        raise RuntimeError(f"The export under TensorFlow failed: {lines[-1] if lines else finished.returncode}")
+
+
+def write_from_files(source, folder):
+    """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
+    from kerasllm.tokenizers import Tokenizer
+
+    _write(keras.models.load_model(Path(source) / "model.keras"), Tokenizer.load(source), folder)
 
 
 @contextlib.contextmanager
@@ -78,86 +113,3 @@ def _without_info(logger):
         yield
     finally:
         logger.setLevel(level)
-
-
-def _forward(tf, model):
-    vocab_size, context = output_width(model), context_length(model)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32, "token_ids")], autograph=False)
-    def forward(token_ids):
-        checks = _checks(tf, token_ids, tf.shape(token_ids)[1], vocab_size, context)
-        with tf.control_dependencies(checks):
-            logits = model(tf.identity(token_ids), training=False)
-        return {"logits": tf.cast(logits, tf.float32)}
-
-    return forward
-
-
-def _generate_ids(tf, model, tokenizer):
-    vocab_size, context = output_width(model), context_length(model)
-    stepper = get_stepper(model)
-    end_ids = [-1] if tokenizer.end_id is None else [tokenizer.end_id]
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, None), tf.int32, "token_ids"),
-            tf.TensorSpec((None,), tf.int32, "prompt_lengths"),
-            tf.TensorSpec((), tf.int32, "max_new_tokens"),
-            tf.TensorSpec((), tf.float32, "temperature"),
-            tf.TensorSpec((), tf.int32, "top_k"),
-            tf.TensorSpec((), tf.float32, "top_p"),
-            tf.TensorSpec((), tf.int32, "seed"),
-        ],
-        autograph=False,
-    )
-    def generate_ids(token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
-        T = tf.shape(token_ids)[1]
-        checks = _checks(tf, token_ids, tf.reduce_max(prompt_lengths) + max_new_tokens, vocab_size, context)
-        checks += [
-            _check(tf, prompt_lengths >= 1, "prompt_lengths must be at least 1"),
-            _check(tf, prompt_lengths <= T, "prompt_lengths must be at most the width of token_ids"),
-            _check(tf, max_new_tokens >= 1, "max_new_tokens must be at least 1"),
-            _check(tf, temperature >= 0, "temperature must be at least 0"),
-            _check(tf, top_k >= 0, "top_k must be at least 0"),
-            _check(tf, (top_p > 0) & (top_p <= 1), "top_p must be more than 0 and at most 1"),
-        ]
-        with tf.control_dependencies(checks):
-            padding = T - prompt_lengths
-        columns = (tf.range(T)[None] - padding[:, None]) % T
-        prompts = tf.gather(token_ids, columns, batch_dims=1)
-        tokens = tf.pad(prompts, [[0, 0], [0, max_new_tokens]])
-        numbers = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": tf.constant(0.0),
-            "seed": seed,
-            "start": T,
-            "min_new_tokens": tf.constant(0),
-            "vocab_size": tf.constant(min(vocab_size, tokenizer.vocab_size)),
-            "end_ids": tf.constant(end_ids),
-        }
-        done = tf.zeros_like(padding, tf.bool)
-        state = {"step_state": stepper.start(tokens, padding, T)}
-        index, tokens, _, _ = decode(
-            stepper, ALL_SETTINGS, T, tokens, done, state, padding, T + max_new_tokens, numbers
-        )
-        new = tokens[:, T:index]
-        before_end = tf.math.cumprod(tf.cast(tf.reduce_all(new[..., None] != numbers["end_ids"], -1), tf.int32), axis=1)
-        return {"token_ids": new * before_end, "lengths": tf.reduce_sum(before_end, axis=1)}
-
-    return generate_ids
-
-
-def _checks(tf, token_ids, length, vocab_size, context):
-    checks = [
-        _check(tf, token_ids >= 0, "token_ids must not be negative"),
-        _check(tf, token_ids < vocab_size, f"token_ids must be less than {vocab_size}, the size of the vocabulary"),
-    ]
-    if context is not None:
-        checks.append(_check(tf, length <= context, f"the text would be longer than the model's {context} tokens"))
-    return checks
-
-
-def _check(tf, condition, message):
-    return tf.debugging.Assert(tf.reduce_all(condition), [message])

@@ -82,7 +82,8 @@ class Decoding:
         V = output_width(model)
         self._check_prompts(prompts, V)
         longest = max(map(len, prompts))
-        self.max_new_tokens = room_for_new_tokens(model, longest, max_new_tokens)
+        rooms = [room_for_new_tokens(model, len(prompt), max_new_tokens) for prompt in prompts]
+        self.max_new_tokens = max(rooms)
         if not 0 <= min_new_tokens <= self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got {min_new_tokens}."
@@ -96,11 +97,13 @@ class Decoding:
         self._padding = np.array([P - len(prompt) for prompt in prompts], "int32")
         self._done = np.zeros(len(prompts), bool)
         self._index = self._start = P
+        self._room = [min(room, L - P) for room in rooms]
         self._end_ids = [int(i) for i in end_ids]
         self._numbers = {
             **sampler.numbers(),
             "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
             "start": ops.convert_to_tensor(P, "int32"),
+            "room": ops.convert_to_tensor(self._room, "int32"),
             "min_new_tokens": ops.convert_to_tensor(min_new_tokens, "int32"),
             "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
             "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
@@ -149,7 +152,7 @@ class Decoding:
     def new_ids(self):
         """For each row, the ids drawn so far, up to and without its end id."""
         rows = self._tokens[:, self._start : self._index].tolist()
-        return [_until(row, self._end_ids) for row in rows]
+        return [_until(row[:room], self._end_ids) for row, room in zip(rows, self._room, strict=True)]
 
 
 def _until(ids, end_ids):
@@ -220,7 +223,7 @@ def decode(stepper, structure, index, tokens, done, state, padding, limit, numbe
         state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
-        numbers: dict of scalars and "end_ids" (E,).
+        numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
 
     Returns:
         index, tokens, done and state as they are then.
@@ -235,7 +238,8 @@ def decode(stepper, structure, index, tokens, done, state, padding, limit, numbe
         drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
         drawn = ops.where(done, 0, drawn)
         tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
-        done = ops.logical_or(done, ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1))
+        ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
+        done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
         new_state = {"step_state": step_state}
         if "seen" in state:
             vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")

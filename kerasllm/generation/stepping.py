@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock
 from kerasllm.models import CausalLM
+from kerasllm.models.shapes import context_length
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -35,10 +36,10 @@ def get_stepper(model, cached=None):
     """
     if cached is not False:
         if isinstance(model, CausalLM):
-            return CachedStepper(model.init_cache, _call_causal_lm(model))
+            return CachedStepper(model.init_cache, _call_causal_lm(model), context_length(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
-            return _chain_stepper(layers)
+            return _chain_stepper(layers, context_length(model))
         if cached:
             raise ValueError(
                 f"{model.name} cannot be decoded with a cache: that needs a CausalLM, or a chain of layers around a "
@@ -80,7 +81,7 @@ def _call_causal_lm(model):
     return forward
 
 
-def _chain_stepper(layers):
+def _chain_stepper(layers, context):
     caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
     mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
 
@@ -99,7 +100,7 @@ def _chain_stepper(layers):
                 x = layer(x)
         return x, new
 
-    return CachedStepper(init_cache, forward, mask_zero)
+    return CachedStepper(init_cache, forward, context, mask_zero)
 
 
 class CachedStepper:
@@ -108,14 +109,16 @@ class CachedStepper:
     Args:
         init_cache: function (batch_size, length) -> cache.
         forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits, cache).
+        context: int or None, the most positions that the model knows.
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
     """
 
     uses_xla = True
 
-    def __init__(self, init_cache, forward, mask_zero=False):
+    def __init__(self, init_cache, forward, context=None, mask_zero=False):
         self._init_cache = init_cache
         self._forward = forward
+        self._context = context
         self._mask_zero = mask_zero
 
     def start(self, tokens, padding, prompt_length):
@@ -139,6 +142,8 @@ class CachedStepper:
         """Logits (B, V) for place `index`, and the state after the token before it."""
         ids = ops.take(tokens, [index - 1], axis=1)
         positions = _positions(ops.reshape(index - 1, (1,)), padding)
+        if self._context is not None:  # A row that has ended is carried along, past it if need be.
+            positions = ops.minimum(positions, self._context - 1)
         logits, cache = self._forward(ids, cache, index - 1, positions, self._visible(tokens, padding))
         return logits[:, 0], cache
 
@@ -158,6 +163,7 @@ class PlainStepper:
 
     def __init__(self, model):
         self._model = model
+        self._context = context_length(model)
 
     def start(self, tokens, padding, prompt_length):
         return ()
@@ -167,7 +173,7 @@ class PlainStepper:
         a place cannot change a causal model's logits there."""
         L = ops.shape(tokens)[1]
         columns = ops.arange(L, dtype="int32")[None] + padding[:, None]
-        ids = ops.take_along_axis(tokens, columns % L, axis=1)
+        ids = ops.take_along_axis(tokens, columns % L, axis=1)[:, : self._context]
         logits = self._model(ids, training=False)
-        last = ops.reshape(index - 1 - padding, (-1, 1, 1))
+        last = ops.minimum(index - 1 - padding, ops.shape(ids)[1] - 1)[:, None, None]
         return ops.take_along_axis(logits, last, axis=1)[:, 0], state

@@ -77,7 +77,7 @@ def train_char(texts, vocab_size, special_tokens, progress):
 
 def make_byte(vocab_size, special_tokens):
     """One id for each of the 256 bytes, in order. Nothing is learned."""
-    vocabulary = [*special_tokens, *_byte_characters()]
+    vocabulary = [*special_tokens, *byte_characters()]
     if vocab_size < len(vocabulary):
         raise ValueError(
             f"vocab_size={vocab_size} is too small for kind='byte', which has {len(vocabulary)} ids: 256 bytes and "
@@ -179,7 +179,7 @@ def _alphabet(vocabulary, special_tokens, **options):
     return engine
 
 
-def _byte_characters():
+def byte_characters():
     """The character that stands for each byte in byte-level vocabularies: itself where printable, as in GPT-2."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))

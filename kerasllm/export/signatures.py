@@ -1,0 +1,172 @@
+"""What a SavedModel answers: text or token ids in, text, token ids or logits out.
+
+Shapes: B batch, T prompt, N new tokens, V vocab.
+"""
+
+import tensorflow as tf
+
+from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, decode
+from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.stepping import get_stepper
+from kerasllm.models.shapes import built_length, context_length, output_width
+from kerasllm.tokenizers.in_graph import InGraphTokenizer
+
+LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
+_ALL_SETTINGS = (None, False, True)  # The structure of a `Sampler` whose every setting is an input of the graph.
+
+_TEXT = tf.TensorSpec((None,), tf.string, "text")
+_TOKEN_IDS = tf.TensorSpec((None, None), tf.int32, "token_ids")
+_LENGTHS = tf.TensorSpec((None,), tf.int32, "prompt_lengths")
+_SETTINGS = [
+    tf.TensorSpec((), tf.int32, "max_new_tokens"),
+    tf.TensorSpec((), tf.float32, "temperature"),
+    tf.TensorSpec((), tf.int32, "top_k"),
+    tf.TensorSpec((), tf.float32, "top_p"),
+    tf.TensorSpec((), tf.int32, "seed"),
+]
+
+
+class ServedModel(tf.Module):
+    """The functions of a SavedModel; `kerasllm.export.saved_model` says what each takes and returns.
+
+    Args:
+        model: a causal Keras model from ids (B, T) to logits (B, T, V).
+        tokenizer: its `Tokenizer`.
+    """
+
+    def __init__(self, model, tokenizer):
+        super().__init__()
+        self.variables_of_model = [variable.value for variable in model.variables]
+        self._call = lambda token_ids: model(token_ids, training=False)
+        self._stepper = get_stepper(model)
+        self._in_graph = InGraphTokenizer(tokenizer)
+        self._context = context_length(model)
+        self._longest = self._context or LONGEST_TEXT
+        self._learned = self._context or built_length(model) or LONGEST_TEXT
+        self._vocab_size = output_width(model)
+        self._known_ids = min(self._vocab_size, tokenizer.vocab_size)
+        self._end_id = tokenizer.end_id
+        self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def serving_default(self, text):
+        prompts = self._encode(text)
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        room = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
+        greedy = Sampler(temperature=0.0)
+        new, _ = self._continue(prompts, room, greedy.structure, {**greedy.numbers(), "seed": tf.constant(0)})
+        return {"text": self._in_graph.continuation(prompts, new)}
+
+    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
+    def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
+        prompts = self._encode(text)
+        new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        return {
+            "text": self._in_graph.continuation(prompts, new),
+            "tokens": tf.cast(new.row_lengths(), tf.int32),
+            "finish_reason": tf.where(ended, "stop", "length"),
+        }
+
+    @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
+    def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
+        checks = [
+            *self._check_ids(token_ids),
+            _check(prompt_lengths >= 1, "prompt_lengths must be at least 1"),
+            _check(prompt_lengths <= tf.shape(token_ids)[1], "prompt_lengths must be at most the width of token_ids"),
+        ]
+        with tf.control_dependencies(checks):
+            prompts = tf.RaggedTensor.from_tensor(token_ids, tf.cast(prompt_lengths, tf.int64))
+        new, _ = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        return {"token_ids": new.to_tensor(0), "lengths": tf.cast(new.row_lengths(), tf.int32)}
+
+    @tf.function(input_signature=[_TOKEN_IDS], autograph=False)
+    def forward(self, token_ids):
+        checks = self._check_ids(token_ids)
+        if self._context is not None:
+            checks.append(_check(tf.shape(token_ids)[1] <= self._context, self._too_long))
+        with tf.control_dependencies(checks):
+            logits = self._call(tf.identity(token_ids))
+        return {"logits": tf.cast(logits, tf.float32)}
+
+    def _encode(self, text):
+        """The ids of prompts, RaggedTensor (B, None); an empty one begins after a document's end."""
+        longest_token = self._in_graph.longest_token
+        if longest_token is not None:  # So that a text far too long is not tokenized first.
+            fits = tf.strings.length(text) <= longest_token * self._longest
+            with tf.control_dependencies([_check(fits, self._too_long)]):
+                text = tf.identity(text)
+        ids = self._in_graph.encode(text)
+        empty = ids.row_lengths() == 0
+        if self._begin_id is None:
+            message = "the text is empty, and the tokenizer has no end or start token to begin with"
+            with tf.control_dependencies([_check(~empty, message)]):
+                return tf.identity(ids)
+        begins = tf.fill([tf.math.count_nonzero(empty)], self._begin_id)
+        return tf.concat([tf.RaggedTensor.from_row_lengths(begins, tf.cast(empty, tf.int64)), ids], axis=1)
+
+    def _draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
+        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
+        checks = [
+            _check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
+            _check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
+            _check(temperature >= 0, "temperature must be at least 0"),
+            _check(top_k >= 0, "top_k must be at least 0"),
+            _check((top_p > 0) & (top_p <= 1), "top_p must be more than 0 and at most 1"),
+        ]
+        with tf.control_dependencies(checks):
+            room = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
+        numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
+        numbers["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
+        return self._continue(prompts, room, _ALL_SETTINGS, numbers)
+
+    def _continue(self, prompts, room, structure, numbers):
+        """Draws tokens until each row has ended or has no room left.
+
+        Args:
+            prompts: RaggedTensor of int32 (B, None).
+            room: int32 (B,), the most new tokens of each row.
+            structure, numbers: of a `Sampler`, with the seed.
+
+        Returns:
+            new tokens, RaggedTensor of int32 (B, None), and which rows ended with an end token, bool (B,).
+        """
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        with tf.control_dependencies([_check(lengths + room <= self._longest, self._too_long)]):
+            T = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
+        most = tf.reduce_max(tf.concat([room, [1]], axis=0))
+        tokens = prompts.to_tensor(0, shape=(None, None))
+        tokens = tf.pad(tokens, [[0, 0], [0, T - tf.shape(tokens)[1]]])
+        padding = T - lengths
+        tokens = tf.gather(tokens, (tf.range(T)[None] - padding[:, None]) % T, batch_dims=1)  # to the right
+        tokens = tf.pad(tokens, [[0, 0], [0, most]])
+        numbers = {
+            **numbers,
+            "start": T,
+            "room": room,
+            "min_new_tokens": tf.constant(0),
+            "vocab_size": tf.constant(self._known_ids),
+            "end_ids": tf.constant([-1 if self._end_id is None else self._end_id]),
+        }
+        state = {"step_state": self._stepper.start(tokens, padding, T)}
+        done = tf.zeros_like(padding, tf.bool)
+        index, tokens, _, _ = decode(self._stepper, structure, T, tokens, done, state, padding, T + most, numbers)
+        new = tokens[:, T:index]
+        drawn = tf.sequence_mask(room, tf.shape(new)[1])
+        before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(new != numbers["end_ids"], tf.int32), axis=1), tf.bool)
+        ended = tf.reduce_any(drawn & ~before_end, axis=1)
+        return tf.ragged.boolean_mask(new, before_end), ended
+
+    def _check_ids(self, token_ids):
+        size = self._vocab_size
+        return [
+            _check(token_ids >= 0, "token_ids must not be negative"),
+            _check(token_ids < size, f"token_ids must be less than {size}, the size of the vocabulary"),
+        ]
+
+    @property
+    def _too_long(self):
+        return f"the text would be longer than the model's {self._longest} tokens"
+
+
+def _check(condition, message):
+    return tf.debugging.Assert(tf.reduce_all(condition), [message])

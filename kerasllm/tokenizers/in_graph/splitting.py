@@ -1,0 +1,129 @@
+"""Words in a text, found where `tokenizers` finds them.
+
+TensorFlow's regular expressions (RE2) know another version of Unicode than those of `tokenizers`, and no look-ahead.
+So each character is first replaced by a letter that says what it is to the pattern, as the engine of `tokenizers`
+itself classifies it, and RE2 runs over these letters alone:
+
+    L               a letter; those of contractions (s d m t l r e v) stand for themselves
+    N   '   .       a number, an apostrophe, any other sign
+    S   J   W       a space, a line break or other white space, before more white space or at the end of the text
+    _   j   w       the same, before anything else: what a look-ahead `(?!\\S)` would tell apart
+"""
+
+import dataclasses
+import functools
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tokenizers
+
+from kerasllm.tokenizers.training import SPLIT_PATTERN
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+_CONTRACTIONS = "'(?:[sdmt]|ll|re|ve)|"
+_LETTER = "[Lsdmtlrev]"
+_LLAMA3_WORDS = _CONTRACTIONS + f"[^JjNLsdmtlrev]?{_LETTER}+|N{{1,3}}|_?['.]+[Jj]*|[SJW_jw]*[Jj]+|[SJW]+|[_jw]"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    """A split pattern over the letters above, and what its classes hold as `tokenizers` writes it."""
+
+    words: str
+    letters: str = r"\p{L}"
+    white_space: str = r"\s"
+    contractions: str = "[sdmtlrev]"
+
+
+PATTERNS = {
+    SPLIT_PATTERN: _Split(
+        words=_CONTRACTIONS + f"[S_]?{_LETTER}+|[S_]?N{{1,3}}|[S_]?['.]+|[S_]+|[JWjw]+",
+        letters=r"[\p{L}\p{M}]",
+        white_space=r"[\t-\r ]",
+    ),
+    GPT2: _Split(_CONTRACTIONS + f"_?{_LETTER}+|_?N+|_?['.]+|[SJW]+|[_jw]"),
+    LLAMA3: _Split(_LLAMA3_WORDS, contractions="(?i:[sdmtlrev])"),
+    QWEN2: _Split(_LLAMA3_WORDS.replace("N{1,3}", "N"), contractions="(?i:[sdmtlrev])"),
+}
+
+
+class WordSplitter:
+    """Numbers the words of texts.
+
+    Args:
+        pattern: str, one of `PATTERNS`.
+    """
+
+    def __init__(self, pattern):
+        split = PATTERNS[pattern]
+        self._words = split.words
+        kinds = _kinds(split)
+        begins = np.flatnonzero(np.diff(kinds, prepend=0))
+        self._begins = tf.constant(begins.astype("int32"))
+        self._kinds = tf.constant(kinds[begins].astype("int32"))
+        # What white space becomes before anything else; 0 for what is not white space.
+        before_others = np.zeros(128, "int32")
+        before_others[[ord(kind) for kind in "SJW"]] = [ord(kind) for kind in "_jw"]
+        self._before_others = tf.constant(before_others)
+
+    def __call__(self, characters):
+        """The words of texts.
+
+        Args:
+            characters: RaggedTensor of int32 code points, a row for each text.
+
+        Returns:
+            int32, for each of all characters the number of its word, ascending from 0 through all texts.
+        """
+        kinds = tf.gather(self._kinds, tf.searchsorted(self._begins, characters.flat_values, side="right") - 1)
+        before_others = tf.gather(self._before_others, kinds)
+        is_space = characters.with_flat_values(before_others > 0)
+        after_text = tf.fill([characters.nrows(), 1], True)
+        space_follows = tf.concat([is_space, after_text], axis=1)[:, 1:].flat_values
+        kinds = tf.where(space_follows | (before_others == 0), kinds, before_others)
+        marked = tf.strings.regex_replace(
+            tf.strings.unicode_encode(characters.with_flat_values(kinds), "UTF-8"), self._words, r"\0|"
+        )
+        marked = tf.strings.unicode_decode(marked, "UTF-8").flat_values
+        ends = tf.cast(marked == ord("|"), tf.int32)
+        return tf.boolean_mask(tf.cumsum(ends), ends == 0)
+
+
+def cut(words, length):
+    """Cuts words every `length` characters; takes and returns the numbers of words, int32 (N,)."""
+    places = tf.range(tf.size(words))
+    begins = tf.gather(tf.math.segment_min(places, words), words)
+    return tf.cumsum(tf.cast((places - begins) % length == 0, tf.int32)) - 1
+
+
+def _kinds(split):
+    """The letter, as a byte, for each code point."""
+    kinds = np.full(sys.maxunicode + 1, ord("."), "uint8")
+    kinds[ord("'")] = ord("'")
+    kinds[_members(split.letters)] = ord("L")
+    kinds[_members(r"\p{N}")] = ord("N")
+    kinds[_members(split.white_space)] = ord("W")
+    kinds[[ord("\r"), ord("\n")]] = ord("J")
+    kinds[ord(" ")] = ord("S")
+    for code in _members(split.contractions):
+        kinds[code] = ord(chr(code).casefold())
+    return kinds
+
+
+@functools.cache
+def _members(pattern):
+    """The code points that a pattern of one character matches, asked of `tokenizers` itself."""
+    codes = np.array([code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000])
+    text = "".join(map(chr, codes))
+    is_member = np.ones(len(codes), bool)
+    splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"(?:{pattern})+"), "removed")
+    for _, (begin, end) in splitter.pre_tokenize_str(text):
+        is_member[begin:end] = False
+    return codes[is_member]

@@ -1,0 +1,208 @@
+"""Tokenizers inside a graph: the ids and texts of `tokenizers`, on every code point, hostile text and broken UTF-8."""
+
+import itertools
+import json
+import random
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers, processors
+
+from kerasllm.tokenizers import Tokenizer, training
+from kerasllm.tokenizers.in_graph import InGraphTokenizer, splitting
+from kerasllm.tokenizers.in_graph.merging import Merges
+
+TEXT = (
+    "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. We're 1234; they've 7!\n"
+    "“Straße” naïve café 東京 नमस्ते 🙂  two  spaces\ttab\r\n    indented = call(x_1) aaaa ======== I'LL\n"
+) * 20
+PATTERNS = {"gpt2": splitting.GPT2, "llama3": splitting.LLAMA3, "qwen2": splitting.QWEN2}
+# What the patterns tell apart, and what regular expressions disagree about.
+PIECES = [*" \t\n\r\x0b\x85\xa0\u2028\u3000'’sdmtlrevSTREVſaéßﬆ1２Ⅷ.,!-東\u0301🙂_\0\x1f\u200b", "<|endoftext|>", "aaa"]
+
+
+def foreign(name, vocabulary):
+    """A tokenizer with another split pattern, special tokens around each text and, as Llama 3 has it, whole words
+    looked up before merges."""
+    spec = json.loads(vocabulary.engine.to_str())
+    spec["model"]["ignore_merges"] = name == "llama3"
+    engine = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    split = pre_tokenizers.Split(tokenizers.Regex(PATTERNS[name]), "isolated")
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    engine.post_processor = processors.TemplateProcessing(
+        single=f"{training.START} $A {training.END}",
+        special_tokens=[(token, engine.token_to_id(token)) for token in (training.START, training.END)],
+    )
+    return Tokenizer(engine)
+
+
+def make_tokenizers():
+    own = {kind: Tokenizer.train([TEXT], vocab_size=500, kind=kind, progress=False) for kind in ("bpe", "char", "byte")}
+    return own | {name: foreign(name, own["bpe"]) for name in PATTERNS}
+
+
+TOKENIZERS = make_tokenizers()
+
+
+def ragged(rows):
+    """A RaggedTensor; `tf.ragged.constant` takes minutes for as many rows as here."""
+    flat = tf.constant(list(itertools.chain.from_iterable(rows)), tf.int32)
+    return tf.RaggedTensor.from_row_lengths(flat, tf.constant([len(row) for row in rows], tf.int64))
+
+
+class Both:
+    """A tokenizer in Python and in a graph."""
+
+    def __init__(self, python):
+        self.python = python
+        in_graph = InGraphTokenizer(python)
+        self._encode = tf.function(in_graph.encode, input_signature=[tf.TensorSpec([None], tf.string)])
+        ids = tf.RaggedTensorSpec([None, None], tf.int32)
+        self._decode = tf.function(in_graph.decode, input_signature=[ids])
+        self._continuation = tf.function(in_graph.continuation, input_signature=[ids, ids])
+
+    def encode(self, texts):
+        return self._encode(tf.constant([text.encode() for text in texts], tf.string)).to_list()
+
+    def decode(self, rows):
+        return [text.decode() for text in self._decode(ragged(rows)).numpy()]
+
+    def check(self, texts):
+        ids = self.python.encode_batch(texts)
+        for text, expected, found in zip(texts, ids, self.encode(texts), strict=True):
+            assert found == expected, repr(text)
+        assert self.decode(ids) == [self.python.decode(row) for row in ids]
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS)
+def both(request):
+    return Both(TOKENIZERS[request.param])
+
+
+def test_every_code_point_alone_and_between_others(both):
+    codes = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    # Assigned code points each in a text of their own, and all of them thirty to a text.
+    both.check([f"a{code}'{code}S 1{code} {code}" for code in codes[:0x3400]])
+    both.check(["".join(codes[begin : begin + 30]) for begin in range(0, len(codes), 30)])
+
+
+@given(st.lists(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)), max_size=5))
+def test_any_batch_of_texts(both, texts):
+    both.check(texts)
+
+
+def test_twenty_thousand_hostile_texts(both):
+    draw = random.Random(0)
+    both.check(["".join(draw.choices(PIECES, k=draw.randint(0, 40))) for _ in range(20_000)])
+
+
+@given(data=st.lists(st.binary(), max_size=4))
+def test_broken_utf8_is_read_as_replacement_characters(data):
+    both = Both.byte
+    found = both._encode(tf.constant(data, tf.string)).to_list()
+    assert found == both.python.encode_batch([text.decode("utf-8", "replace") for text in data])
+
+
+@given(st.data())
+def test_any_ids_decode_alike(both, data):
+    known = st.integers(0, both.python.vocab_size - 1)
+    rows = data.draw(st.lists(st.lists(known), min_size=1, max_size=4))
+    assert both.decode(rows) == [both.python.decode(row) for row in rows]
+
+
+Both.byte = Both(TOKENIZERS["byte"])
+
+
+def test_a_long_word_takes_linear_time(both):
+    draw = random.Random(0)
+    texts = ["a" * 100_000, "".join(draw.choices("eaprocdtw", k=100_000)), "é" * 50_000 + "ab" * 25_000]
+    both.encode(["warm up"])
+    for text in texts:
+        ids = both.python.encode(text)
+        began = time.perf_counter()
+        found = both.encode([text])
+        assert time.perf_counter() - began < 4  # alone on its cores it takes well under 2 seconds
+        assert found == [ids]
+
+
+def plain_merges(rules, tokens):
+    """The definition: the pair of the lowest rank, the leftmost of equals, until none is left."""
+    ranks = {(left, right): (rank, merged) for rank, (left, right, merged) in enumerate(rules)}
+    tokens = list(tokens)
+    while pairs := [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(tokens)) if pair in ranks]:
+        (_, merged), at = min(pairs)
+        tokens[at : at + 2] = [merged]
+    return tokens
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@given(data=st.data())
+def test_merges_are_those_of_the_definition(in_order, data):
+    """Also where words are longer than the reach of a round, and where a rule makes what an earlier one merges."""
+    draw = data.draw(st.randoms(use_true_random=False))
+    texts = ["a", "b"]
+    rules = []
+    for _ in range(draw.randint(1, 12)):
+        left, right = draw.choice(texts), draw.choice(texts)
+        if len(left + right) <= 6 and left + right not in texts:
+            rules.append((left, right, left + right))
+            texts.append(left + right)
+    if not in_order:
+        draw.shuffle(rules)
+    numbered = [tuple(map(texts.index, rule)) for rule in rules]
+    merge = Merges(numbered, np.array([len(text) for text in texts]))
+    words = [[draw.randint(0, 1) for _ in range(draw.randint(1, 60))] for _ in range(4)]
+    numbers = np.repeat(np.arange(4), [len(word) for word in words]).astype("int32")
+    tokens, of_word = merge(tf.constant(sum(words, []), tf.int32), tf.constant(numbers))  # noqa: RUF017
+    found = [tokens[of_word == number].numpy().tolist() for number in range(4)]
+    assert found == [plain_merges(numbered, word) for word in words]
+
+
+def test_gpt2s_own_vocabulary(shared_data):
+    files = [str(shared_data / "gpt2_bpe" / name) for name in ("vocab.json", "merges.txt")]
+    both = Both(Tokenizer(tokenizers.ByteLevelBPETokenizer(*files)._tokenizer))
+    shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
+    chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]
+    both.check([*shakespeare.split("\n\n"), *chinese, "".join(shakespeare.split())[:20_000]])
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "byte"])
+def test_real_text(kind, shared_data):
+    shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
+    chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]
+    tokenizer = Tokenizer.train([shakespeare, *chinese[::2]], vocab_size=6000, kind=kind, progress=False)
+    Both(tokenizer).check([*shakespeare.split("\n\n"), *chinese])
+
+
+def test_the_continuation_of_a_prompt():
+    both = Both(TOKENIZERS["bpe"])
+    whole = both.python.encode("“Straße” naïve 🙂")
+    prompts, new = ragged([whole[:2], []]), ragged([whole[2:], whole])
+    prompt = both.python.decode(whole[:2])
+    expected = [both.python.decode(whole)[len(prompt) :], both.python.decode(whole)]
+    assert [text.decode() for text in both._continuation(prompts, new).numpy()] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: setattr(e, "normalizer", tokenizers.normalizers.NFC()), "its normalizer is 'NFC'"),
+        (lambda e: setattr(e, "pre_tokenizer", pre_tokenizers.Whitespace()), "its pre-tokenizer is 'Whitespace'"),
+        (lambda e: setattr(e, "pre_tokenizer", pre_tokenizers.ByteLevel()), "with add_prefix_space"),
+        (lambda e: setattr(e, "decoder", tokenizers.decoders.Metaspace()), "its decoder is 'Metaspace'"),
+        (lambda e: e.add_tokens(["<tool>"]), "its added token is '<tool>'"),
+    ],
+)
+def test_what_the_graph_cannot_reproduce_is_refused_by_name(change, message):
+    engine = tokenizers.Tokenizer.from_str(TOKENIZERS["bpe"].engine.to_str())
+    change(engine)
+    with pytest.raises(ValueError, match=message):
+        InGraphTokenizer(Tokenizer(engine))
