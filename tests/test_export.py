@@ -1,5 +1,9 @@
 """The SavedModel: TensorFlow alone runs it, and it answers as the model does in Python."""
 
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -10,84 +14,169 @@ from kerasllm.generation import generate_ids
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
+CONTEXT = 48
 PROMPTS = [[5, 6, 7], [8] * 12, [7]]
+TEXTS = ["to be or", "", "<|endoftext|>", "not\0to be, \t🙂 é that is the question", "b"]
+DRAWS = [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.9, "seed": -5}]
 
 
-def padded(prompts):
-    ids = np.zeros((len(prompts), max(map(len, prompts))), "int32")
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt)] = prompt
-    return ids
+class Served:
+    """The signatures of a SavedModel."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.signatures = tf.saved_model.load(str(folder)).signatures
+
+    def generate(self, texts, **settings):
+        answer = self.signatures["generate"](text=tf.constant(texts, tf.string), **inputs(settings))
+        return [text.decode() for text in answer.pop("text").numpy()], answer
+
+    def continue_by_default(self, texts):
+        answer = self.signatures["serving_default"](text=tf.constant(texts, tf.string))
+        return [text.decode() for text in answer["text"].numpy()]
+
+    def generate_ids(self, prompts, **settings):
+        lengths = [len(prompt) for prompt in prompts]
+        ids = np.zeros((len(prompts), max(lengths)), "int32")
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+        answer = self.signatures["generate_ids"](token_ids=ids, prompt_lengths=tf.constant(lengths), **inputs(settings))
+        rows = zip(answer["token_ids"].numpy(), answer["lengths"].numpy(), strict=True)
+        return [row[:length].tolist() for row, length in rows]
+
+
+def inputs(settings):
+    settings = {"max_new_tokens": 20, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 7, **settings}
+    return {name: tf.constant(value) for name, value in settings.items()}
+
+
+def in_python(settings):
+    return {"max_new_tokens": 20, "sampler": "random", "temperature": 0.0, "seed": 7, **settings}
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(["to be or not to be, that is the question"], kind="char", progress=False)
+    text = "to be or not to be, that is the question: " * 20
+    return Tokenizer.train([text], vocab_size=290, kind="bpe", progress=False)
 
 
 @pytest.fixture(scope="module")
-def exported(tokenizer, tmp_path_factory):
+def model(tokenizer):
     keras.utils.set_random_seed(0)
-    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, max_length=48, positions="learned")
+    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, max_length=CONTEXT, positions="learned")
     model = CausalLM(config)
     for weight in model.trainable_variables:
         weight.assign(weight + 0.3 * np.random.default_rng(1).standard_normal(weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def served(model, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "model"
     kerasllm.export.saved_model(model, tokenizer, folder)
-    return model, folder
+    return Served(folder)
 
 
-def request(folder, prompts=PROMPTS, **settings):
-    settings = {"max_new_tokens": 20, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 7, **settings}
-    inputs = {name: tf.constant(value) for name, value in settings.items()}
-    inputs |= {"token_ids": padded(prompts), "prompt_lengths": tf.constant([len(prompt) for prompt in prompts])}
-    answer = tf.saved_model.load(str(folder)).signatures["generate_ids"](**inputs)
-    return [
-        row[:length].tolist()
-        for row, length in zip(answer["token_ids"].numpy(), answer["lengths"].numpy(), strict=True)
-    ]
+@pytest.mark.parametrize("settings", DRAWS)
+def test_it_writes_what_python_writes(served, model, tokenizer, settings):
+    found, answer = served.generate(TEXTS, **settings)
+    assert found == kerasllm.generate(model, tokenizer, TEXTS, **in_python(settings))
+    drawn, reasons = answer["tokens"].numpy(), answer["finish_reason"].numpy()
+    assert ((drawn == 20) | (reasons == b"stop")).all()
+    assert set(reasons) <= {b"stop", b"length"}
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7}, {"temperature": 1.2, "top_k": 9, "top_p": 0.9}])
-def test_it_draws_what_python_draws(exported, tokenizer, settings):
-    model, folder = exported
-    python = {"sampler": "random", "temperature": 0.0, **settings}
-    expected = generate_ids(model, PROMPTS, max_new_tokens=20, seed=7, end_ids=[tokenizer.end_id], **python)
-    assert request(folder, **settings) == expected
+@pytest.mark.parametrize("settings", DRAWS)
+def test_it_draws_the_ids_that_python_draws(served, model, tokenizer, settings):
+    expected = generate_ids(model, PROMPTS, end_ids=[tokenizer.end_id], **in_python(settings))
+    assert served.generate_ids(PROMPTS, **settings) == expected
 
 
-def test_forward_gives_the_models_logits_and_the_tokenizer_lies_beside(exported, tokenizer):
-    model, folder = exported
-    logits = tf.saved_model.load(str(folder)).signatures["forward"](token_ids=padded(PROMPTS))["logits"]
-    assert np.allclose(logits, model(padded(PROMPTS)), atol=1e-5)
-    assert Tokenizer.load(folder / "assets.extra").encode("to be") == tokenizer.encode("to be")
+def test_the_default_signature_goes_on_as_far_as_generate_does(served, model, tokenizer):
+    texts = ["to be", "o" * 30, ""]
+    assert served.continue_by_default(texts) == [kerasllm.generate(model, tokenizer, text) for text in texts]
 
 
-def test_a_process_without_keras_runs_it(exported, run_python):
-    _, folder = exported
+def test_a_row_that_ends_says_so(tokenizer, tmp_path):
+    """A model whose every next token is the one before it, but behind "b" comes the end."""
+    table = np.eye(tokenizer.vocab_size, dtype="float32")
+    table[tokenizer.encode("b")] = np.eye(tokenizer.vocab_size)[tokenizer.end_id]
+    model = keras.Sequential([keras.layers.Embedding(*table.shape, weights=[table])])
+    kerasllm.export.saved_model(model, tokenizer, tmp_path / "model")
+    found, answer = Served(tmp_path / "model").generate(["b", "e"], max_new_tokens=3)
+    assert found == ["", "eee"]
+    assert answer["tokens"].numpy().tolist() == [0, 3]
+    assert answer["finish_reason"].numpy().tolist() == [b"stop", b"length"]
+
+
+def test_broken_utf8_is_read_as_replacement_characters(served, model, tokenizer):
+    broken = b"to \xff\xe6\x9d be\xf0"
+    found, _ = served.generate([broken])
+    assert found == [kerasllm.generate(model, tokenizer, broken.decode("utf-8", "replace"), **in_python({}))]
+
+
+def test_no_texts_give_no_texts(served):
+    found, answer = served.generate([])
+    assert found == served.continue_by_default([]) == []
+    assert answer["tokens"].shape == answer["finish_reason"].shape == (0,)
+
+
+def test_concurrent_requests_get_the_answers_of_requests_one_by_one(served):
+    requests = [(TEXTS[index % 5 :], {"temperature": 1.0, "seed": index}) for index in range(24)]
+
+    def ask(request):
+        return served.generate(request[0], **request[1])[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, requests)) == list(map(ask, requests))
+
+
+def test_a_process_with_tensorflow_alone_runs_it(served, run_python):
     code = f"""
+        import json
         import tensorflow as tf
-        forward = tf.saved_model.load({str(folder)!r}).signatures["forward"]
-        print(forward(token_ids=tf.constant([[5, 6, 7]]))["logits"].shape)
+        served = tf.saved_model.load({str(served.folder)!r}).signatures["serving_default"]
+        print("ANSWER", json.dumps([text.decode() for text in served(text=tf.constant({TEXTS!r}))["text"].numpy()]))
     """
-    assert "(1, 3, " in run_python(code, hide=["kerasllm", "keras"])
+    written = run_python(code, hide=["kerasllm", "keras", "tokenizers"])
+    assert json.loads(written.partition("ANSWER")[2]) == served.continue_by_default(TEXTS)
+
+
+def test_forward_gives_the_models_logits_and_the_tokenizer_lies_beside(served, model, tokenizer):
+    ids = np.array([[5, 6, 7], [8, 9, 10]])
+    assert np.allclose(served.signatures["forward"](token_ids=ids)["logits"], model(ids), atol=1e-5)
+    assert Tokenizer.load(served.folder / "assets.extra").encode("to be") == tokenizer.encode("to be")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_new_tokens": 40}, "longer than the model's 48 tokens"),
+        ({"max_new_tokens": 47}, "longer than the model's 48 tokens"),
+        ({"max_new_tokens": 2**31 - 1}, "longer than the model's 48 tokens"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"max_new_tokens": -(2**31)}, "max_new_tokens must be at least 1"),
         ({"temperature": -1.0}, "temperature must be at least 0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0"),
+        ({"top_k": -1}, "top_k must be at least 0"),
         ({"top_p": 0.0}, "top_p must be more than 0"),
+        ({"top_p": float("nan")}, "top_p must be more than 0"),
+        ({"texts": ["b", "to be " * 100]}, "longer than the model's 48 tokens"),
+        ({"texts": ["b", "a" * 2**20]}, "longer than the model's 48 tokens"),
         ({"prompts": [[5, 999]]}, "token_ids must be less than"),
+        ({"prompts": [[5, -1]]}, "token_ids must not be negative"),
         ({"prompts": [[5], []]}, "prompt_lengths must be at least 1"),
     ],
 )
-def test_the_graph_refuses_bad_requests(exported, settings, message):
+def test_the_graph_refuses_bad_requests(served, settings, message):
+    settings = dict(settings)
+    began = time.perf_counter()
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
-        request(exported[1], **settings)
+        if "prompts" in settings:
+            served.generate_ids(**settings)
+        else:
+            served.generate(settings.pop("texts", ["to be"]), **settings)
     assert message in str(error.value).replace("\\'", "'")
+    assert time.perf_counter() - began < 2
 
 
 def test_the_documented_sequential_is_exported_too(tokenizer, tmp_path):
@@ -99,12 +188,27 @@ def test_the_documented_sequential_is_exported_too(tokenizer, tmp_path):
         ]
     )
     kerasllm.export.saved_model(model, tokenizer, tmp_path / "model")
-    expected = generate_ids(model, PROMPTS, max_new_tokens=20, end_ids=[tokenizer.end_id])
-    assert request(tmp_path / "model") == expected
+    expected = kerasllm.generate(model, tokenizer, TEXTS, 20)
+    assert Served(tmp_path / "model").generate(TEXTS)[0] == expected
 
 
-def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(exported, tokenizer, tmp_path):
-    model, _ = exported
+def test_a_model_of_the_jax_backend_is_exported_too(tokenizer, tmp_path, run_python):
+    tokenizer.save(tmp_path)
+    code = f"""
+        import json
+        import kerasllm
+        tokenizer = kerasllm.tokenizers.Tokenizer.load({str(tmp_path)!r})
+        config = kerasllm.models.TransformerConfig(tokenizer.vocab_size, 1, 32, 4, 64, max_length={CONTEXT})
+        model = kerasllm.models.CausalLM(config)
+        kerasllm.export.saved_model(model, tokenizer, {str(tmp_path / "model")!r})
+        print("ANSWER", json.dumps(kerasllm.generate(model, tokenizer, {TEXTS!r}, 10)))
+    """
+    written = run_python(code, backend="jax")
+    expected = json.loads(written.partition("ANSWER")[2])
+    assert Served(tmp_path / "model").generate(TEXTS, max_new_tokens=10)[0] == expected
+
+
+def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokenizer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("keep")
     with pytest.raises(FileExistsError, match="exists, and is left as it is"):
