@@ -20,7 +20,7 @@ def test_programs_take_turns_and_are_compared_by_their_medians(monkeypatch):
 
     class FakeWorker:
         def __init__(self, program, settings):
-            self.program, self.speeds = program, iter([30.0, 10.0, 20.0] if "keras_hub" in program else [50.0] * 3)
+            self.program, self.speeds = program, iter([50.0] * 3 if "kerasllm" in program else [30.0, 10.0, 20.0])
             assert settings["steps"] == 2
 
         def measure(self):
@@ -32,8 +32,8 @@ def test_programs_take_turns_and_are_compared_by_their_medians(monkeypatch):
 
     monkeypatch.setattr(runner, "Worker", FakeWorker)
     results = compare("generate", rounds=3, settings={"steps": 2})
-    ours, theirs = "generate_kerasllm", "generate_keras_hub"
-    assert order == [ours, theirs, theirs, ours, ours, theirs, "closed", "closed"] * 2
+    programs = ["generate_kerasllm", "generate_served", "generate_keras_hub"]
+    assert order == [*programs, *programs[::-1], *programs, *["closed"] * 3] * 2
     assert [(row["tokens_per_second"], row["ratio"]) for row in results[:2]] == [(50.0, 1.0), (20.0, 2.5)]
 
 

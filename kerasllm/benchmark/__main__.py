@@ -11,7 +11,7 @@ EXAMPLE = "example: python -m kerasllm.benchmark train --rounds 5 --out train.js
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m kerasllm.benchmark", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("task", choices=["train", "generate", "corpus", "example"], help="what to measure")
+    parser.add_argument("task", choices=["train", "generate", "requests", "corpus", "example"], help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each program (train, generate)")
     parser.add_argument("--steps", type=int, default=10, help="training steps of a turn (train)")
     parser.add_argument("--megabytes", type=float, default=1000, help="size of the text (corpus)")
@@ -25,6 +25,10 @@ def main(arguments=None):
         from kerasllm.benchmark.corpus import corpus_memory
 
         results = corpus_memory(int(options.megabytes * 1e6))
+    elif options.task == "requests":
+        from kerasllm.benchmark.requests import request_memory
+
+        results = request_memory()
     elif options.task == "example":
         from kerasllm.benchmark.documented_example import documented_example
 

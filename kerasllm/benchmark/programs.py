@@ -6,6 +6,7 @@ are random ids, as speed does not depend on them.
 
 import json
 import sys
+import tempfile
 import time
 
 NUM_LAYERS, D_MODEL, NUM_HEADS, DFF, CONTEXT = 6, 384, 6, 1536, 256
@@ -54,6 +55,29 @@ def generate_keras_hub(batch_size, dtype="float32", vocab_size=300):
 
     def generate():
         model.generate(inputs, stop_token_ids=None)
+
+    generate()
+    return _timed(generate, batch_size * NEW_TOKENS)
+
+
+def generate_served(batch_size, dtype="float32", vocab_size=300):
+    """The loop in a SavedModel: a plain graph, as servers without XLA run it."""
+    import tensorflow as tf
+
+    import kerasllm
+    from kerasllm.tokenizers.training import make_byte
+
+    tokenizer = kerasllm.tokenizers.Tokenizer(make_byte(vocab_size, ()))  # without an end token, so no row ends early
+    with tempfile.TemporaryDirectory() as folder:
+        kerasllm.export.saved_model(_causal_lm(vocab_size, dtype), tokenizer, f"{folder}/model")
+        loaded = tf.saved_model.load(f"{folder}/model")
+    settings = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    inputs = {name: tf.constant(value) for name, value in settings.items()}
+    inputs["token_ids"] = _random_ids(batch_size, PROMPT, tokenizer.vocab_size)
+    inputs["prompt_lengths"] = tf.fill([batch_size], PROMPT)
+
+    def generate():
+        loaded.signatures["generate_ids"](**inputs)
 
     generate()
     return _timed(generate, batch_size * NEW_TOKENS)

@@ -29,7 +29,11 @@ TASKS = {
     "generate": [
         (f"batch {batch_size}", label, program, {"batch_size": batch_size})
         for batch_size in (1, 8)
-        for label, program in [("kerasllm", "generate_kerasllm"), ("KerasHub, XLA", "generate_keras_hub")]
+        for label, program in [
+            ("kerasllm", "generate_kerasllm"),
+            ("its SavedModel", "generate_served"),
+            ("KerasHub, XLA", "generate_keras_hub"),
+        ]
     ],
 }
 
