@@ -12,7 +12,7 @@ import tensorflow as tf
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import pre_tokenizers, processors
+from tokenizers import normalizers, pre_tokenizers, processors
 
 from kerasllm.tokenizers import Tokenizer, training
 from kerasllm.tokenizers.in_graph import InGraphTokenizer, splitting
@@ -22,6 +22,7 @@ TEXT = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. We're 1234; they've 7!\n"
     "“Straße” naïve café 東京 नमस्ते 🙂  two  spaces\ttab\r\n    indented = call(x_1) aaaa ======== I'LL\n"
 ) * 20
+KINDS = ("bpe", "wordpiece", "unigram", "char", "byte")
 PATTERNS = {"gpt2": splitting.GPT2, "llama3": splitting.LLAMA3, "qwen2": splitting.QWEN2}
 # What the patterns tell apart, and what regular expressions disagree about.
 PIECES = [*" \t\n\r\x0b\x85\xa0\u2028\u3000'’sdmtlrevSTREVſaéßﬆ1２Ⅷ.,!-東\u0301🙂_\0\x1f\u200b", "<|endoftext|>", "aaa"]
@@ -44,9 +45,19 @@ def foreign(name, vocabulary):
     return Tokenizer(engine)
 
 
+def uncased(wordpiece):
+    """BERT's own normalizer, and words cut short."""
+    spec = json.loads(wordpiece.engine.to_str())
+    spec["model"]["max_input_chars_per_word"] = 12
+    engine = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    engine.normalizer = normalizers.BertNormalizer()
+    return Tokenizer(engine)
+
+
 def make_tokenizers():
-    own = {kind: Tokenizer.train([TEXT], vocab_size=500, kind=kind, progress=False) for kind in ("bpe", "char", "byte")}
-    return own | {name: foreign(name, own["bpe"]) for name in PATTERNS}
+    own = {kind: Tokenizer.train([TEXT], vocab_size=500, kind=kind, progress=False) for kind in KINDS}
+    foreigners = {name: foreign(name, own["bpe"]) for name in PATTERNS}
+    return own | foreigners | {"uncased": uncased(own["wordpiece"])}
 
 
 TOKENIZERS = make_tokenizers()
@@ -174,7 +185,7 @@ def test_gpt2s_own_vocabulary(shared_data):
     both.check([*shakespeare.split("\n\n"), *chinese, "".join(shakespeare.split())[:20_000]])
 
 
-@pytest.mark.parametrize("kind", ["bpe", "char", "byte"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_real_text(kind, shared_data):
     shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
     chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]

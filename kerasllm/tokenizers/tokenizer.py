@@ -51,6 +51,7 @@ class Tokenizer:
     """
 
     def __init__(self, engine, *, pad=None, start=None, end=None):
+        engine = training.without_special_pieces(engine)
         engine.encode_special_tokens = True  # not kept in JSON files
         engine.no_truncation()
         engine.no_padding()
@@ -70,18 +71,22 @@ class Tokenizer:
 
         Args:
             texts: iterable of str, read once and never held. With kind="byte" it is not read.
-            vocab_size: int, the most ids there may be, special tokens included. BPE has fewer where the text is too
+            vocab_size: int, the most ids there may be, special tokens included. There are fewer where the text is too
                 short to fill it; characters and bytes take only what they need.
-            kind: "bpe", "char" or "byte".
+            kind: "bpe", "wordpiece", "unigram", "char" or "byte".
 
                 - "bpe" is byte-level: every text can be encoded, and decodes to itself. Words are found by
                   `training.SPLIT_PATTERN`, which needs no look-ahead, so that TensorFlow's regular expressions can run
                   it too, and are cut every `training.MAX_WORD_LENGTH` (32) characters, so that time is linear in the
                   text. A pair of tokens is merged where it occurs at least twice.
+                - "wordpiece" is BERT's: words are split from white space, signs and Chinese characters, and white space
+                  is not kept. A word with an unknown character becomes one unknown token, which decodes to U+FFFD.
+                - "unigram" is SentencePiece's: the likeliest pieces of each word, spaces kept as "▁"; a text decodes to
+                  itself but for a space at its beginning. Unknown characters become the unknown token.
                 - "char" has every character of `texts`. Others become one unknown token, which decodes to U+FFFD.
                 - "byte" has the 256 bytes.
             special_tokens: further special tokens (str), after padding (id 0), start (1) and end (2).
-            sample_bytes: int, how much text BPE learns from, 32 MiB by default. Of more it takes an even sample: the
+            sample_bytes: int, how much text is learned from, 32 MiB by default. Of more it takes an even sample: the
                 text is cut into documents, long ones into pieces of about 16,000 characters, and every k-th is taken, k
                 being the smallest power of two for which they fit. Characters are collected from all of the text.
             progress: bool, whether to show a progress bar (on standard error).
@@ -100,14 +105,21 @@ class Tokenizer:
             raise TypeError("texts is an iterable of documents, got one str: pass [text].")
         if sample_bytes < 1:
             raise ValueError(f"sample_bytes must be at least 1, got {sample_bytes}.")
-        if kind == "bpe":
-            engine = training.train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress)
+        learners = {
+            "bpe": training.train_bpe,
+            "wordpiece": training.train_wordpiece,
+            "unigram": training.train_unigram,
+        }
+        if kind in learners:
+            engine = learners[kind](texts, vocab_size, special_tokens, sample_bytes, progress)
         elif kind == "char":
             engine = training.train_char(texts, vocab_size, special_tokens, progress)
         elif kind == "byte":
             engine = training.make_byte(vocab_size, special_tokens)
         else:
-            raise ValueError(f"Unknown kind of tokenizer {kind!r}. Known: 'bpe', 'char', 'byte'.")
+            raise ValueError(
+                f"Unknown kind of tokenizer {kind!r}. Known: 'bpe', 'wordpiece', 'unigram', 'char', 'byte'."
+            )
         return cls(engine)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Making vocabularies: byte-level BPE, characters and bytes.
+"""Making vocabularies: byte-level BPE, WordPiece, unigram, characters and bytes.
 
 Each function here returns a `tokenizers.Tokenizer`, which `Tokenizer.train` wraps. Ids 0, 1 and 2 are padding, start
 and end; the caller's special tokens follow, then the vocabulary proper.
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import tokenizers
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, START, END = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -23,6 +23,7 @@ SPLIT_PATTERN = r"'(?:[sdmt]|ll|re|ve)| ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\p{L}\p{
 MAX_WORD_LENGTH = 32
 SAMPLE_BYTES = 32 * 2**20
 PIECE_LENGTH = 2**14
+NEVER_CHOSEN = -1e9  # A unigram score below that of any text.
 
 # No word of SPLIT_PATTERN reaches across these places, whatever stands around them.
 _BETWEEN_WORDS = re.compile(r"(?<=[^ ])(?= )|(?<=[^\t-\r])(?=[\t-\r])")
@@ -47,11 +48,44 @@ def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    with _progress_bar(progress) as track:
-        sample = _sample(track(texts, "reading text"), sample_bytes)
-        if not sample:
-            raise ValueError("There is no text to train a tokenizer on: every document was empty.")
-        engine.train_from_iterator(track(sample, "learning the vocabulary", total=sum(map(len, sample))), trainer)
+    return _learn(engine, trainer, texts, sample_bytes, progress)
+
+
+def train_wordpiece(texts, vocab_size, special_tokens, sample_bytes, progress):
+    """WordPiece (Schuster and Nakajima 2012) over BERT's words (Devlin et al. 2019, arXiv:1810.04805), cased."""
+    engine = tokenizers.Tokenizer(models.WordPiece(vocab={UNKNOWN: 0}, unk_token=UNKNOWN))
+    engine.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=[*special_tokens, UNKNOWN], show_progress=False
+    )
+    engine = _with_plain_unknown(_learn(engine, trainer, texts, sample_bytes, progress))
+    if engine.get_vocab_size() > vocab_size:
+        raise ValueError(_too_few_ids("wordpiece", vocab_size, f"needs at least {engine.get_vocab_size()}"))
+    return engine
+
+
+def train_unigram(texts, vocab_size, special_tokens, sample_bytes, progress):
+    """The unigram language model of SentencePiece (Kudo 2018, arXiv:1804.10959)."""
+    engine = tokenizers.Tokenizer(models.Unigram())
+    engine.pre_tokenizer = pre_tokenizers.Metaspace()
+    engine.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*special_tokens, UNKNOWN],
+        unk_token=UNKNOWN,
+        initial_alphabet=sorted(set("".join(special_tokens))),  # so that they can be read as text
+        show_progress=False,
+    )
+    try:
+        engine = _with_plain_unknown(_learn(engine, trainer, texts, sample_bytes, progress))
+    except Exception as error:  # the library raises bare Exception
+        if "not large enough" not in str(error):
+            raise
+        raise ValueError(_too_few_ids("unigram", vocab_size, "needs one for every character")) from error
+    if engine.get_vocab_size() > vocab_size:
+        raise ValueError(_too_few_ids("unigram", vocab_size, f"needs at least {engine.get_vocab_size()}"))
     return engine
 
 
@@ -87,6 +121,18 @@ def make_byte(vocab_size, special_tokens):
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     engine.decoder = decoders.ByteLevel()
     return engine
+
+
+def without_special_pieces(engine):
+    """An engine whose unigram model never finds a special token in a text, where its vocabulary is high-scored."""
+    spec = json.loads(engine.to_str())
+    if spec["model"]["type"] != "Unigram":
+        return engine
+    special = {token["content"] for token in spec["added_tokens"] if token["special"]}
+    for piece in spec["model"]["vocab"]:
+        if piece[0] in special:
+            piece[1] = NEVER_CHOSEN
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
 
 
 def check_special_tokens(special_tokens):
@@ -144,6 +190,29 @@ def pieces(text, places, length=PIECE_LENGTH):
         yield text[begin : cut.start()]
         begin = cut.start()
     yield text[begin:]
+
+
+def _learn(engine, trainer, texts, sample_bytes, progress):
+    with _progress_bar(progress) as track:
+        sample = _sample(track(texts, "reading text"), sample_bytes)
+        if not sample:
+            raise ValueError("There is no text to train a tokenizer on: every document was empty.")
+        engine.train_from_iterator(track(sample, "learning the vocabulary", total=sum(map(len, sample))), trainer)
+    return engine
+
+
+def _with_plain_unknown(engine):
+    """An engine whose unknown token is no special one: what could not be read shows when it is decoded."""
+    spec = json.loads(engine.to_str())
+    spec["added_tokens"] = [token for token in spec["added_tokens"] if token["content"] != UNKNOWN]
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+
+def _too_few_ids(kind, vocab_size, what):
+    return (
+        f"vocab_size={vocab_size} is too small for kind={kind!r}, which {what} for this text. Raise it, or use "
+        "kind='bpe', which takes any text with 256 bytes."
+    )
 
 
 def _sample(texts, limit):

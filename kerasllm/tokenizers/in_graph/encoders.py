@@ -15,17 +15,23 @@ from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import GPT2, PATTERNS, WordSplitter, cut
 
 
-def make_encoder(spec):
+def make_encoder(engine, spec):
     """The encoder for a tokenizer.
 
     Args:
-        spec: dict, the content of a tokenizer.json.
+        engine: `tokenizers.Tokenizer`.
+        spec: dict, the content of its tokenizer.json.
     """
     model = spec["model"]
-    if spec["normalizer"] is not None:
-        refuse("normalizer", spec["normalizer"]["type"], "none")
+    if model["type"] in ("WordPiece", "Unigram"):
+        # Only these need tensorflow_text.
+        from kerasllm.tokenizers.in_graph.subwords import UnigramEncoder, WordPieceEncoder
+
+        return WordPieceEncoder(engine, spec) if model["type"] == "WordPiece" else UnigramEncoder(spec)
     if model["type"] != "BPE":
-        refuse("model", model["type"], "BPE")
+        refuse("model", model["type"], "BPE, WordPiece and Unigram")
+    if spec["normalizer"] is not None:
+        refuse("normalizer", spec["normalizer"]["type"], "none for BPE")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "fuse_unk"):
         if model.get(name):
             refuse(f"BPE model's {name}", model[name], "no such option")

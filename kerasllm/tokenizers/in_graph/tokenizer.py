@@ -39,8 +39,8 @@ class InGraphTokenizer(tf.Module):
             if not added["special"]:
                 refuse("added token", added["content"], "only special ones, which stay text in a text")
         with tf.init_scope():
-            self._encode = make_encoder(spec)
-            self._decode = make_decoder(spec, tokenizer.vocab_size)
+            self._encode = make_encoder(tokenizer.engine, spec)
+            self._decode = make_decoder(tokenizer.engine, spec, tokenizer.vocab_size)
         self._before, self._after = _surrounding_ids(tokenizer.engine, spec)
         self.longest_token = self._encode.longest_token
 

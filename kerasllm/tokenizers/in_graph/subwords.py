@@ -1,0 +1,148 @@
+"""WordPiece and unigram vocabularies: the package finds the words, tensorflow_text's ops cut them into tokens.
+
+Shapes: B texts, C characters of all texts, W words of all texts.
+"""
+
+import struct
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text
+
+from kerasllm.tokenizers.in_graph.decoders import first_of_row
+from kerasllm.tokenizers.in_graph.normalizing import CodePointNormalizer
+from kerasllm.tokenizers.in_graph.refusal import refuse
+
+_META_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_ORDINARY, _WHITE_SPACE, _SIGN = range(3)
+
+
+class WordPieceEncoder(tf.Module):
+    """BERT's tokenizer: words between white space and signs, cut into the longest tokens from the left."""
+
+    longest_token = None  # A word of any length may be one unknown token.
+
+    def __init__(self, engine, spec):
+        super().__init__()
+        model, pre_tokenizer = spec["model"], spec["pre_tokenizer"]
+        if spec["normalizer"] and spec["normalizer"]["type"] not in ("BertNormalizer", "Lowercase"):
+            refuse("normalizer", spec["normalizer"]["type"], "BertNormalizer, Lowercase and none for WordPiece")
+        if not pre_tokenizer or pre_tokenizer["type"] != "BertPreTokenizer":
+            refuse("pre-tokenizer", pre_tokenizer and pre_tokenizer["type"], "BertPreTokenizer for WordPiece")
+        tokens = [token for token, _ in sorted(model["vocab"].items(), key=lambda item: item[1])]
+        if max(model["vocab"].values()) >= len(tokens):
+            refuse("model", "a vocabulary with holes between its ids", "those without")
+        self._normalize = CodePointNormalizer(engine.normalizer) if spec["normalizer"] else tf.identity
+        self._kinds = tf.constant(_kinds_of_code_points(engine.pre_tokenizer))
+        self._longest_word = model["max_input_chars_per_word"]
+        self._unknown = model["vocab"][model["unk_token"]]
+        self._tokenizer = tensorflow_text.FastWordpieceTokenizer(
+            vocab=tokens,
+            suffix_indicator=model["continuing_subword_prefix"],
+            unknown_token=model["unk_token"],
+            max_bytes_per_word=4 * self._longest_word,
+            token_out_type=tf.int32,
+            no_pretokenization=True,
+        )
+
+    def __call__(self, texts):
+        characters = self._normalize(tf.strings.unicode_decode(texts, "UTF-8"))
+        kinds = tf.gather(self._kinds, characters.flat_values)
+        after_other = tf.concat([[True], kinds[:-1] != _ORDINARY], axis=0)
+        begins = (kinds == _SIGN) | after_other[: tf.size(kinds)] | first_of_row(characters)
+        words, rows = _words(characters, begins, kinds != _WHITE_SPACE)
+        too_long = words.row_lengths() > self._longest_word
+        strings = tf.where(too_long, "", tf.strings.unicode_encode(words, "UTF-8"))
+        unknown = tf.fill([tf.math.count_nonzero(too_long)], self._unknown)
+        unknown = tf.RaggedTensor.from_row_lengths(unknown, tf.cast(too_long, tf.int64))
+        ids = tf.concat([self._tokenizer.tokenize(strings), unknown], axis=1)
+        return _texts_of_words(ids, rows, characters.nrows())
+
+
+class UnigramEncoder(tf.Module):
+    """SentencePiece's unigram tokenizer: words that begin with a space, cut into the likeliest pieces."""
+
+    longest_token = None  # Any number of unknown characters may be one token.
+
+    def __init__(self, spec):
+        super().__init__()
+        model, pre_tokenizer = spec["model"], spec["pre_tokenizer"]
+        if spec["normalizer"]:
+            refuse("normalizer", spec["normalizer"]["type"], "none for unigram models")
+        known = f"Metaspace with {_META_SPACE} and split, for unigram models"
+        if not pre_tokenizer or pre_tokenizer["type"] != "Metaspace":
+            refuse("pre-tokenizer", pre_tokenizer and pre_tokenizer["type"], known)
+        if pre_tokenizer["replacement"] != _META_SPACE or not pre_tokenizer["split"]:
+            refuse("pre-tokenizer", pre_tokenizer, known)
+        if model["byte_fallback"] or model["unk_id"] is None:
+            refuse("unigram model", "one with bytes for unknown characters, or none", "those with an unknown token")
+        self._begins_with_space = pre_tokenizer["prepend_scheme"] != "never"
+        special = {token["id"] for token in spec["added_tokens"] if token["special"]}
+        self._tokenizer = tensorflow_text.FastSentencepieceTokenizer(_sentencepiece_model(model, special))
+
+    def __call__(self, texts):
+        texts = tf.strings.regex_replace(texts, " ", _META_SPACE)
+        if self._begins_with_space:
+            texts = tf.strings.regex_replace(texts, f"^([^{_META_SPACE}])", _META_SPACE + r"\1")
+        characters = tf.strings.unicode_decode(texts, "UTF-8")
+        begins = (characters.flat_values == ord(_META_SPACE)) | first_of_row(characters)
+        words, rows = _words(characters, begins, tf.ones_like(begins))
+        ids = self._tokenizer.tokenize(tf.strings.unicode_encode(words, "UTF-8"))
+        return _texts_of_words(ids, rows, characters.nrows())
+
+
+def _words(characters, begins, kept):
+    """The code points of each word, RaggedTensor (W, None), and the text of each, int64 (W,)."""
+    numbers = tf.cumsum(tf.cast(tf.boolean_mask(begins, kept), tf.int64)) - 1
+    words = tf.RaggedTensor.from_value_rowids(tf.boolean_mask(characters.flat_values, kept), numbers)
+    return words, tf.math.segment_min(tf.boolean_mask(characters.value_rowids(), kept), numbers)
+
+
+def _texts_of_words(ids, rows, count):
+    """The ids of texts from those of their words, whose texts are `rows`."""
+    return tf.RaggedTensor.from_value_rowids(ids.flat_values, tf.gather(rows, ids.value_rowids()), nrows=count)
+
+
+def _kinds_of_code_points(pre_tokenizer):
+    """Whether a code point is ordinary, white space or a sign to BERT's pre-tokenizer, asked of it."""
+    codes = np.array([code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000])
+    kinds = np.full(sys.maxunicode + 1, _WHITE_SPACE, "uint8")
+    for _, (begin, end) in pre_tokenizer.pre_tokenize_str("a" + "a".join(map(chr, codes)) + "a"):
+        if end - begin == 1:
+            kinds[codes[begin // 2]] = _SIGN if begin % 2 else kinds[codes[begin // 2]]
+        else:
+            kinds[codes[begin // 2 : end // 2]] = _ORDINARY
+    return kinds.astype("int32")
+
+
+def _sentencepiece_model(model, special):
+    """A unigram vocabulary as SentencePiece's ops take it: a ModelProto that changes nothing in a word.
+
+    Source: `sentencepiece_model.proto` of SentencePiece, whose field numbers these are.
+    """
+    pieces = []
+    for index, (piece, score) in enumerate(model["vocab"]):
+        kind = 2 if index == model["unk_id"] else 3 if index in special else 1  # unknown, control, normal
+        content = _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind)
+        pieces.append(_field(1, content))
+    trainer = _field(3, 1) + _field(40, model["unk_id"])  # a unigram model
+    trainer += b"".join(_field(number, -1) for number in (41, 42, 43))  # no start, end and padding of its own
+    normalizer = _field(3, 0) + _field(4, 0) + _field(5, 0)  # add no space, remove none, replace none
+    return b"".join(pieces) + _field(2, trainer) + _field(3, normalizer)
+
+
+def _field(number, value):
+    """A field of a protocol buffer: a number, or bytes with their length."""
+    if isinstance(value, bytes):
+        return _varint(number << 3 | 2) + _varint(len(value)) + value
+    return _varint(number << 3) + _varint(value)
+
+
+def _varint(value):
+    value %= 2**64
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
