@@ -24,9 +24,14 @@ MAX_WORD_LENGTH = 32
 SAMPLE_BYTES = 32 * 2**20
 PIECE_LENGTH = 2**14
 NEVER_CHOSEN = -1e9  # A unigram score below that of any text.
+# Unigram scores are multiples of this, and words so short, that sums of scores are exact in 32 bits as in 64: of
+# segmentations that are equally likely, every program then takes the same.
+SCORE_STEP = 2**-10
+MAX_UNIGRAM_WORD_LENGTH = 512
 
 # No word of SPLIT_PATTERN reaches across these places, whatever stands around them.
 _BETWEEN_WORDS = re.compile(r"(?<=[^ ])(?= )|(?<=[^\t-\r])(?=[\t-\r])")
+_BEFORE_SPACE = re.compile("(?= )")
 _ANYWHERE = re.compile("")
 
 
@@ -54,8 +59,7 @@ def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
 def train_wordpiece(texts, vocab_size, special_tokens, sample_bytes, progress):
     """WordPiece (Schuster and Nakajima 2012) over BERT's words (Devlin et al. 2019, arXiv:1810.04805), cased."""
     engine = tokenizers.Tokenizer(models.WordPiece(vocab={UNKNOWN: 0}, unk_token=UNKNOWN))
-    engine.normalizer = normalizers.BertNormalizer(strip_accents=False, lowercase=False)
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.normalizer, engine.pre_tokenizer = _wordpiece_words()
     engine.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=2, special_tokens=[*special_tokens, UNKNOWN], show_progress=False
@@ -69,7 +73,7 @@ def train_wordpiece(texts, vocab_size, special_tokens, sample_bytes, progress):
 def train_unigram(texts, vocab_size, special_tokens, sample_bytes, progress):
     """The unigram language model of SentencePiece (Kudo 2018, arXiv:1804.10959)."""
     engine = tokenizers.Tokenizer(models.Unigram())
-    engine.pre_tokenizer = pre_tokenizers.Metaspace()
+    _, engine.pre_tokenizer = _unigram_words()
     engine.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
@@ -79,7 +83,7 @@ def train_unigram(texts, vocab_size, special_tokens, sample_bytes, progress):
         show_progress=False,
     )
     try:
-        engine = _with_plain_unknown(_learn(engine, trainer, texts, sample_bytes, progress))
+        engine = _with_round_scores(_with_plain_unknown(_learn(engine, trainer, texts, sample_bytes, progress)))
     except Exception as error:  # the library raises bare Exception
         if "not large enough" not in str(error):
             raise
@@ -147,8 +151,12 @@ def check_special_tokens(special_tokens):
 def cut_places(engine):
     """The places where a long text may be cut without changing its ids, as a pattern; None where that is unknown."""
     spec = json.loads(engine.to_str())
-    plain = not spec["normalizer"] and not spec["post_processor"] and all(t["special"] for t in spec["added_tokens"])
-    if not plain or spec["model"]["type"] != "BPE":
+    if spec["post_processor"] or not all(token["special"] for token in spec["added_tokens"]):
+        return None
+    words = repr(engine.normalizer), repr(engine.pre_tokenizer)
+    if words in (tuple(map(repr, part)) for part in (_wordpiece_words(), _unigram_words())):
+        return _BEFORE_SPACE
+    if spec["normalizer"] or spec["model"]["type"] != "BPE":
         return None
     if repr(engine.pre_tokenizer) == repr(_bpe_pre_tokenizer()):
         return _BETWEEN_WORDS
@@ -208,6 +216,14 @@ def _with_plain_unknown(engine):
     return tokenizers.Tokenizer.from_str(json.dumps(spec))
 
 
+def _with_round_scores(engine):
+    spec = json.loads(engine.to_str())
+    spec["model"]["vocab"] = [
+        [piece, round(score / SCORE_STEP) * SCORE_STEP] for piece, score in spec["model"]["vocab"]
+    ]
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+
 def _too_few_ids(kind, vocab_size, what):
     return (
         f"vocab_size={vocab_size} is too small for kind={kind!r}, which {what} for this text. Raise it, or use "
@@ -238,6 +254,17 @@ def _bpe_pre_tokenizer():
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+
+
+def _wordpiece_words():
+    """Normalizer and pre-tokenizer."""
+    return normalizers.BertNormalizer(strip_accents=False, lowercase=False), pre_tokenizers.BertPreTokenizer()
+
+
+def _unigram_words():
+    """Normalizer and pre-tokenizer."""
+    words = [pre_tokenizers.Metaspace(), pre_tokenizers.FixedLength(MAX_UNIGRAM_WORD_LENGTH)]
+    return None, pre_tokenizers.Sequence(words)
 
 
 def _alphabet(vocabulary, special_tokens, **options):

@@ -13,6 +13,8 @@ import tensorflow_text
 from kerasllm.tokenizers.in_graph.decoders import first_of_row
 from kerasllm.tokenizers.in_graph.normalizing import CodePointNormalizer
 from kerasllm.tokenizers.in_graph.refusal import refuse
+from kerasllm.tokenizers.in_graph.splitting import cut
+from kerasllm.tokenizers.training import MAX_UNIGRAM_WORD_LENGTH, SCORE_STEP
 
 _META_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _ORDINARY, _WHITE_SPACE, _SIGN = range(3)
@@ -51,7 +53,10 @@ class WordPieceEncoder(tf.Module):
         kinds = tf.gather(self._kinds, characters.flat_values)
         after_other = tf.concat([[True], kinds[:-1] != _ORDINARY], axis=0)
         begins = (kinds == _SIGN) | after_other[: tf.size(kinds)] | first_of_row(characters)
-        words, rows = _words(characters, begins, kinds != _WHITE_SPACE)
+        kept = kinds != _WHITE_SPACE
+        numbers = tf.cumsum(tf.cast(tf.boolean_mask(begins, kept), tf.int32)) - 1
+        codes, rows = (tf.boolean_mask(x, kept) for x in (characters.flat_values, characters.value_rowids()))
+        words, rows = _words(codes, rows, numbers)
         too_long = words.row_lengths() > self._longest_word
         strings = tf.where(too_long, "", tf.strings.unicode_encode(words, "UTF-8"))
         unknown = tf.fill([tf.math.count_nonzero(too_long)], self._unknown)
@@ -67,17 +72,14 @@ class UnigramEncoder(tf.Module):
 
     def __init__(self, spec):
         super().__init__()
-        model, pre_tokenizer = spec["model"], spec["pre_tokenizer"]
+        model = spec["model"]
         if spec["normalizer"]:
             refuse("normalizer", spec["normalizer"]["type"], "none for unigram models")
-        known = f"Metaspace with {_META_SPACE} and split, for unigram models"
-        if not pre_tokenizer or pre_tokenizer["type"] != "Metaspace":
-            refuse("pre-tokenizer", pre_tokenizer and pre_tokenizer["type"], known)
-        if pre_tokenizer["replacement"] != _META_SPACE or not pre_tokenizer["split"]:
-            refuse("pre-tokenizer", pre_tokenizer, known)
         if model["byte_fallback"] or model["unk_id"] is None:
             refuse("unigram model", "one with bytes for unknown characters, or none", "those with an unknown token")
-        self._begins_with_space = pre_tokenizer["prepend_scheme"] != "never"
+        if any(score % SCORE_STEP for _, score in model["vocab"]):
+            refuse("unigram model", "one with scores whose sums are rounded", f"multiples of {SCORE_STEP}")
+        self._begins_with_space, self._longest_word = _space_and_length(spec["pre_tokenizer"])
         special = {token["id"] for token in spec["added_tokens"] if token["special"]}
         self._tokenizer = tensorflow_text.FastSentencepieceTokenizer(_sentencepiece_model(model, special))
 
@@ -87,16 +89,20 @@ class UnigramEncoder(tf.Module):
             texts = tf.strings.regex_replace(texts, f"^([^{_META_SPACE}])", _META_SPACE + r"\1")
         characters = tf.strings.unicode_decode(texts, "UTF-8")
         begins = (characters.flat_values == ord(_META_SPACE)) | first_of_row(characters)
-        words, rows = _words(characters, begins, tf.ones_like(begins))
+        numbers = cut(tf.cumsum(tf.cast(begins, tf.int32)) - 1, self._longest_word)
+        words, rows = _words(characters.flat_values, characters.value_rowids(), numbers)
         ids = self._tokenizer.tokenize(tf.strings.unicode_encode(words, "UTF-8"))
         return _texts_of_words(ids, rows, characters.nrows())
 
 
-def _words(characters, begins, kept):
-    """The code points of each word, RaggedTensor (W, None), and the text of each, int64 (W,)."""
-    numbers = tf.cumsum(tf.cast(tf.boolean_mask(begins, kept), tf.int64)) - 1
-    words = tf.RaggedTensor.from_value_rowids(tf.boolean_mask(characters.flat_values, kept), numbers)
-    return words, tf.math.segment_min(tf.boolean_mask(characters.value_rowids(), kept), numbers)
+def _words(codes, rows, numbers):
+    """The code points of each word, RaggedTensor (W, None), and the text of each, int64 (W,).
+
+    Args:
+        codes, rows, numbers: (C,), the code points, their texts, and the numbers of their words, ascending from 0.
+    """
+    words = tf.RaggedTensor.from_value_rowids(codes, tf.cast(numbers, tf.int64))
+    return words, tf.math.segment_min(rows, numbers)
 
 
 def _texts_of_words(ids, rows, count):
@@ -114,6 +120,21 @@ def _kinds_of_code_points(pre_tokenizer):
         else:
             kinds[codes[begin // 2 : end // 2]] = _ORDINARY
     return kinds.astype("int32")
+
+
+def _space_and_length(pre_tokenizer):
+    """Whether a text gets a space before it, and the most characters of a word, from a unigram pre-tokenizer."""
+    steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
+    known = (
+        f"Metaspace with {_META_SPACE} and split, then FixedLength of at most {MAX_UNIGRAM_WORD_LENGTH}, for unigram "
+        f"models"
+    )
+    if [step and step["type"] for step in steps] != ["Metaspace", "FixedLength"]:
+        refuse("pre-tokenizer", [step and step["type"] for step in steps], known)
+    space, length = steps
+    if space["replacement"] != _META_SPACE or not space["split"] or length["length"] > MAX_UNIGRAM_WORD_LENGTH:
+        refuse("pre-tokenizer", steps, known)
+    return space["prepend_scheme"] != "never", length["length"]
 
 
 def _sentencepiece_model(model, special):
