@@ -19,6 +19,7 @@ _FUNCTIONS = {
     "load": "runs",
     "generate": "generation",
     "stream": "generation",
+    "translate": "generation",
 }
 
 

@@ -2,7 +2,8 @@
 
     config.json         kind of model, its TransformerConfig, its precision, the version of kerasllm that wrote it
     model.safetensors   the weights by name; tied weights once
-    tokenizer.json      the tokenizer, as Hugging Face `tokenizers` reads it
+    tokenizer.json      the tokenizer, as Hugging Face `tokenizers` reads it; of the targets where a model has two, and
+                        in the folder `source` that of the sources
     manifest.json       the SHA-256 of every file, written last: a folder without it is not finished
 
 Plain JSON and safetensors: nothing in the folder is ever executed, any Keras backend reads what another wrote, and no
@@ -22,12 +23,14 @@ from safetensors.numpy import save_file
 
 import kerasllm
 from kerasllm.files import flush, new_folder, replacing, sha256, write_json
-from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers.sides import as_pair
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-KINDS = {"CausalLM": CausalLM}
+SOURCE = "source"
+KINDS = {"CausalLM": CausalLM, "Seq2SeqLM": Seq2SeqLM}
 
 
 def save(model, tokenizer, folder):
@@ -37,8 +40,8 @@ def save(model, tokenizer, folder):
     renamed.
 
     Args:
-        model: a `kerasllm.models.CausalLM`.
-        tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with.
+        model: a model of `kerasllm.models`.
+        tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with, or the pair (source, target).
         folder: path of the folder to make. It must not exist.
 
     Raises:
@@ -91,7 +94,7 @@ def load(folder):
         )
     model = KINDS[kind](TransformerConfig.from_dict(description["config"]), dtype=description["dtype_policy"])
     _read_weights(model, folder / WEIGHTS)
-    return model, Tokenizer.load(folder)
+    return model, load_tokenizer(folder)
 
 
 def add_model(model, tokenizer, folder):
@@ -100,8 +103,8 @@ def add_model(model, tokenizer, folder):
     `kerasllm train` opens its run folder before it trains and calls this when it has; follow it with `seal`.
 
     Args:
-        model: a `kerasllm.models.CausalLM`.
-        tokenizer: the `Tokenizer` that the model was trained with.
+        model: a model of `kerasllm.models`.
+        tokenizer: the `Tokenizer` that the model was trained with, or the pair (source, target).
         folder: path of the folder to add to.
     """
     _check_saveable(model, tokenizer)
@@ -115,7 +118,26 @@ def add_model(model, tokenizer, folder):
     write_json(folder / CONFIG, description)
     _write_weights(model, folder / WEIGHTS)
     if not (folder / TOKENIZER_FILES[0]).exists():
-        tokenizer.save(folder)
+        save_tokenizer(tokenizer, folder)
+
+
+def save_tokenizer(tokenizer, folder):
+    """Writes a `Tokenizer`, or the pair (source, target), into a folder.
+
+    Args:
+        tokenizer: the `Tokenizer`, or the pair.
+        folder: path of a folder; see the head of this file for the names of the files.
+    """
+    source, target = as_pair(tokenizer)
+    target.save(folder)
+    if source is not target:
+        source.save(Path(folder) / SOURCE)
+
+
+def load_tokenizer(folder):
+    """Reads what `save_tokenizer` wrote."""
+    target = Tokenizer.load(folder)
+    return (Tokenizer.load(folder / SOURCE), target) if (folder / SOURCE).is_dir() else target
 
 
 def seal(folder):
@@ -154,13 +176,14 @@ def _check_saveable(model, tokenizer):
             f"A run folder holds a model of kind {', '.join(KINDS)}, not {type(model).__name__}; "
             "save any other Keras model with model.save('model.keras')."
         )
-    if not isinstance(tokenizer, Tokenizer):
-        raise TypeError(f"tokenizer must be a kerasllm.tokenizers.Tokenizer, not {type(tokenizer).__name__}.")
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            f"The tokenizer has {tokenizer.vocab_size} ids and the model only {model.config.vocab_size}; "
-            "save the model with the tokenizer it was trained with."
-        )
+    source, target = as_pair(tokenizer)
+    known = model.config.vocab_size
+    for side, size in ((target, known), (source, model.config.source_vocab_size or known)):
+        if side.vocab_size > size:
+            raise ValueError(
+                f"The tokenizer has {side.vocab_size} ids and the model only {size}; save the model with the tokenizer "
+                f"it was trained with."
+            )
 
 
 def _write_weights(model, path):
@@ -212,10 +235,13 @@ def _check_files(folder):
     saved = _read_json(folder / MANIFEST).get("files")
     if not isinstance(saved, dict):
         raise ValueError(f"{folder / MANIFEST} lists no files; copy the folder again.")
-    for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+    names = [CONFIG, WEIGHTS, *TOKENIZER_FILES]
+    if f"{SOURCE}/{TOKENIZER_FILES[0]}" in saved:
+        names += [f"{SOURCE}/{name}" for name in TOKENIZER_FILES]
+    for name in names:
         path = folder / name
         if not path.is_file():
-            if name in saved or name != TOKENIZER_FILES[1]:
+            if name in saved or not name.endswith(TOKENIZER_FILES[1]):
                 raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
         elif saved.get(name) != sha256(path):
             raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")

@@ -50,6 +50,7 @@ ACTIVATIONS = {
     "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0),
     "relu_squared": lambda x: np.maximum(x, 0) ** 2,
 }
 
@@ -191,7 +192,10 @@ def positions_in_documents(document_ids):
     return position_ids
 
 
-def transformer(w, x, context=None, *, num_layers, positions="rotary", document_ids=None, norm_epsilon=1e-5, **options):
+def transformer(
+    w, x, context=None, *, num_layers, positions="rotary", document_ids=None, norm_epsilon=1e-5, input_norm=False,
+    **options,
+):  # fmt: skip
     """The stack; `options` are those of `block`."""
     position_ids = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
     if document_ids is not None:
@@ -199,6 +203,8 @@ def transformer(w, x, context=None, *, num_layers, positions="rotary", document_
     if "input_projection/kernel" in w:
         x = dense(below(w, "input_projection"), x)
     x = add_positions(w, x, positions, position_ids)
+    if input_norm:
+        x = normalise(below(w, "input_norm"), x, norm_epsilon)
     for i in range(num_layers):
         x = block(
             below(w, f"block_{i}"),
@@ -220,10 +226,31 @@ def causal_lm(w, config, token_ids, document_ids=None):
     embeddings = w["token_embedding/embeddings"]
     x = transformer(
         below(w, "transformer"),
-        embeddings[token_ids],
+        embeddings[token_ids] * (config.d_model**0.5 if config.scale_embeddings else 1),
         num_layers=config.num_layers,
         num_heads=config.num_heads,
         document_ids=document_ids,
+        **fields,
+    )
+    return x @ w.get("token_embedding/reverse_embeddings", embeddings.T)
+
+
+def seq2seq_lm(w, config, source_ids, target_ids, source_mask=None):
+    """Logits (B, T, V) of a `Seq2SeqLM` with this config."""
+    fields = {name: value for name, value in config.block_options().items() if name != "dropout"}
+    fields["num_heads"] = config.num_heads
+    scale = config.d_model**0.5 if config.scale_embeddings else 1
+    embeddings = w["token_embedding/embeddings"]
+    sources = w.get("source_embedding/embeddings", embeddings)[source_ids] * scale
+    encoded = transformer(
+        below(w, "encoder"), sources, num_layers=config.num_encoder_layers, causal=False, mask=source_mask, **fields
+    )
+    x = transformer(
+        below(w, "decoder"),
+        embeddings[target_ids] * scale,
+        encoded,
+        num_layers=config.num_layers,
+        context_mask=source_mask,
         **fields,
     )
     return x @ w.get("token_embedding/reverse_embeddings", embeddings.T)

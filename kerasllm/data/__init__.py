@@ -1,7 +1,18 @@
 """Text to batches: `read_text` finds documents, `write_tokens` tokenizes them, `causal_lm_dataset` feeds `fit`."""
 
+from kerasllm.data.bucketing import seq2seq_dataset
 from kerasllm.data.objectives import causal_lm_dataset
+from kerasllm.data.parallel import read_pairs, remove_overlap
 from kerasllm.data.sources import read_text, split_text
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
-__all__ = ["TokenFiles", "causal_lm_dataset", "read_text", "split_text", "write_tokens"]
+__all__ = [
+    "TokenFiles",
+    "causal_lm_dataset",
+    "read_pairs",
+    "read_text",
+    "remove_overlap",
+    "seq2seq_dataset",
+    "split_text",
+    "write_tokens",
+]

@@ -4,11 +4,14 @@ A document is a str. Sources are read as they are consumed, in bounded memory, a
 """
 
 import codecs
+import contextlib
 import difflib
+import functools
 import glob
 import gzip
 import itertools
 import json
+import operator
 import zlib
 from pathlib import Path
 
@@ -31,9 +34,12 @@ def read_text(source, *, field="text", data_dir=None):
             - a folder: all its .txt, .md and .jsonl files, plain or .gz, also in sub-folders, ordered by path; hidden
               ones are left out.
             - a glob, such as "corpus/**/*.py": its files, ordered by path.
-            - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default.
+            - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default. What
+              `data_dir` holds, in any version, is used before anything is fetched. "tfds:translate_folder" is its
+              TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.
             - "python_docs": Python's language reference, which every Python brings along (0.46 MB of English).
-        field: str, where the text is in a JSON object, or in an example of a data set that has several texts.
+        field: str, where the text is in a JSON object, or in an example of a data set that has several texts; for one
+            inside another feature "OUTER/INNER".
         data_dir: the folder of TensorFlow Datasets, by default its own (~/tensorflow_datasets).
 
     Returns:
@@ -158,40 +164,54 @@ def _is_text(path):
 
 
 def _read_file(path, field):
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        return _read_json_lines(path, field)
+    return _read_plain(path)
+
+
+@contextlib.contextmanager
+def _opened(path):
     opened = gzip.open if path.name.endswith(".gz") else open
-    read = _read_lines if path.name.removesuffix(".gz").endswith(".jsonl") else _read_plain
     try:
         with opened(path, "rb") as file:
-            yield from read(file, path, field)
+            yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}.") from error
 
 
-def _read_plain(file, path, field):
-    text, pending = "", file.read(3).removeprefix(codecs.BOM_UTF8)
-    offset = file.tell() - len(pending)  # where `pending`, the bytes not yet decoded, begins in the file
-    while chunk := file.read(_CHUNK_BYTES):
-        data = pending + chunk
-        decoded, pending = _decode(data, path, offset, final=False)
-        offset += len(data) - len(pending)
-        text += decoded
-        while len(text) > MAX_DOCUMENT:
-            cut = text.rfind("\n", 0, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
-            yield text[:cut]
-            text = text[cut:]
-    yield text + _decode(pending, path, offset)[0]
+def _read_plain(path):
+    with _opened(path) as file:
+        text, pending = "", file.read(3).removeprefix(codecs.BOM_UTF8)
+        offset = file.tell() - len(pending)  # where `pending`, the bytes not yet decoded, begins in the file
+        while chunk := file.read(_CHUNK_BYTES):
+            data = pending + chunk
+            decoded, pending = decode(data, path, offset, final=False)
+            offset += len(data) - len(pending)
+            text += decoded
+            while len(text) > MAX_DOCUMENT:
+                cut = text.rfind("\n", 0, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
+                yield text[:cut]
+                text = text[cut:]
+        yield text + decode(pending, path, offset)[0]
 
 
-def _read_lines(file, path, field):
+def read_lines(path):
+    """The lines of a UTF-8 file, plain or .gz, without their line feeds; nothing else ends a line."""
     offset = 0
-    for number, raw in enumerate(file, start=1):
-        line, _ = _decode(raw, path, offset)
-        offset += len(raw)
-        if line.isspace():
+    with _opened(path) as file:
+        for raw in file:
+            line, _ = decode(raw, path, offset)
+            yield (line if offset else line.removeprefix("\ufeff")).removesuffix("\n")
+            offset += len(raw)
+
+
+def _read_json_lines(path, field):
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line or line.isspace():
             continue
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line.removeprefix("\ufeff"))
+            record = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{where} is not JSON: {error}.") from error
         if not isinstance(record, dict) or not isinstance(record.get(field), str):
@@ -200,8 +220,8 @@ def _read_lines(file, path, field):
         yield record[field]
 
 
-def _decode(data, path, offset, final=True):
-    """Decodes UTF-8: (text, bytes of an unfinished character at the end)."""
+def decode(data, path, offset=0, final=True):
+    """Decodes UTF-8 that begins at byte `offset` of `path`: (text, bytes of an unfinished character at the end)."""
     try:
         text, used = codecs.utf_8_decode(data, "strict", final)
     except UnicodeDecodeError as error:
@@ -220,13 +240,33 @@ def _read_python_docs():
 
 
 def _read_tfds(source, field, data_dir):
+    builder, examples = open_tfds(source, data_dir)
+    column = _text_feature(builder, field)
+    for number, example in enumerate(examples):
+        yield text_of(example, column, f"Example {number} of {source}")
+
+
+def open_tfds(source, data_dir):
+    """Opens "tfds:NAME[/CONFIG][:SPLIT]": (the builder, an iterable of its examples in NumPy)."""
     import tensorflow_datasets as tfds
 
     name, _, split = source.removeprefix("tfds:").partition(":")
+    builder = _translate_folder(tfds, data_dir) if name == "translate_folder" else _builder(tfds, name, data_dir)
+    try:
+        dataset = builder.as_dataset(split=split or "train", shuffle_files=False)
+    except ValueError as error:
+        splits = ", ".join(builder.info.splits)
+        raise ValueError(f"{name} has no split {split or 'train'!r}: it has {splits}.") from error
+    return builder, tfds.as_numpy(dataset)
+
+
+def _builder(tfds, name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
+        if not builder.is_prepared():
+            builder = tfds.builder(f"{name}:*.*.*", data_dir=data_dir)  # whatever version there is on disk
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(f"TensorFlow Datasets has no {name!r}. {_what_there_is(tfds, name)}") from error
+        raise ValueError(f"TensorFlow Datasets has no {name!r}. {_what_there_is(tfds, name, data_dir)}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # whatever a download can raise
@@ -234,27 +274,56 @@ def _read_tfds(source, field, data_dir):
             f"TensorFlow Datasets could not fetch {name!r}: {error}. Without a network, give the folder of a data set "
             "that was fetched before as data_dir."
         ) from error
-    split = split or "train"
-    if split.partition("[")[0] not in builder.info.splits:
-        raise ValueError(f"{name} has no split {split!r}: it has {', '.join(builder.info.splits)}.")
-    column = _text_feature(tfds, builder, name, field)
-    for number, example in enumerate(tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))):
-        text, _ = _decode(example[column], f"Example {number} of {source}", 0)
-        yield text
+    return builder
 
 
-def _what_there_is(tfds, name):
+def _translate_folder(tfds, data_dir):
+    if data_dir is None or not Path(data_dir).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"tfds:translate_folder reads files named LANGUAGE.SPLIT.txt, and data_dir={data_dir} is no folder: give "
+            "the one that holds them."
+        )
+    try:
+        return tfds.TranslateFolder(str(data_dir))
+    except ValueError as error:
+        raise ValueError(
+            f"{data_dir} must hold files named LANGUAGE.SPLIT.txt with equally many lines, and no others: {error}."
+        ) from error
+
+
+def _what_there_is(tfds, name, data_dir):
     base, known = name.partition("/")[0], set(tfds.list_builders())
     if base in known:
         return f"The configs of {base} are {sorted(tfds.builder_cls(base).builder_configs)}."
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / base
+    if folder.is_dir():
+        return f"{folder} has {sorted(path.name for path in folder.iterdir() if path.name[0] != '.')}: name a config."
     near = difflib.get_close_matches(base, sorted(known), n=3)
     return f"Did you mean {' or '.join(near)}?" if near else "tfds.list_builders() lists the known ones."
 
 
-def _text_feature(tfds, builder, name, field):
-    texts = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
+def _text_feature(builder, field):
+    texts = text_features(builder.info.features)
     if field in texts:
         return field
     if len(texts) != 1:
-        raise ValueError(f"{name} has {len(texts)} text features, {texts}: name the one to read with field=.")
+        raise ValueError(f"{builder.name} has {len(texts)} text features, {texts}: name the one to read with field=.")
     return texts[0]
+
+
+def text_features(features):
+    """The names of the texts in a data set's features; "OUTER/INNER" for one inside another feature."""
+    import tensorflow_datasets as tfds
+
+    names = []
+    for name, feature in features.items():
+        if isinstance(feature, tfds.features.Text):
+            names.append(name)
+        elif isinstance(feature, tfds.features.FeaturesDict):
+            names += [f"{name}/{inner}" for inner in text_features(feature)]
+    return names
+
+
+def text_of(example, name, place):
+    """The text of that name, as `text_features` writes it, in an example; `place` is where it came from."""
+    return decode(functools.reduce(operator.getitem, name.split("/"), example), place)[0]

@@ -3,5 +3,6 @@
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.text import generate, stream
+from kerasllm.generation.translation import translate
 
-__all__ = ["Sampler", "generate", "generate_ids", "stream"]
+__all__ = ["Sampler", "generate", "generate_ids", "stream", "translate"]

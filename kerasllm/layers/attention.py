@@ -47,8 +47,9 @@ class MultiHeadAttention(keras.layers.Layer):
         document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         position_bias: float, broadcastable to (B, H, T, S), added to the scores.
-        cache: pair of float (B, K, S, h) from `init_cache`, keys and values of earlier tokens. The new ones are
-            written from place `cache_index` on, and the updated pair is returned.
+        cache: pair of float (B, K, S, h). In self-attention from `init_cache`, keys and values of earlier tokens; the
+            new ones are written from place `cache_index` on, and the updated pair is returned. In cross-attention from
+            `project_context`, in place of the context.
         cache_index: int scalar, how many tokens the cache holds.
         return_attention_scores: bool.
 
@@ -161,29 +162,37 @@ class MultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
         training=None,
     ):
-        if (context is not None) != self.is_cross_attention:
-            built, called = ("with", "without") if self.is_cross_attention else ("without", "with")
+        is_cross = self.is_cross_attention
+        if is_cross != (context is not None) and not (is_cross and cache is not None):
+            built, called = ("with", "without") if is_cross else ("without", "with")
             raise ValueError(
                 f"{self.name} was built {built} a context and is now called {called} one. Self-attention and "
                 f"cross-attention need a layer each."
             )
         query_index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
-        query, key, value = self._heads(x, context, query_index if position_ids is None else position_ids)
-        if cache is not None:
-            key = backend.slice_update(cache[0], key, (0, 0, cache_index, 0))
-            value = backend.slice_update(cache[1], value, (0, 0, cache_index, 0))
-            cache = (key, value)
+        position_ids = query_index if position_ids is None else position_ids
+        if self.position_embedding is not None:
+            x = self.position_embedding(x, position_ids)
+        if is_cross:
+            query = self._cross_query(x)
+            key, value = self.project_context(context) if cache is None else cache
+        else:
+            query, key, value = self._heads(x, position_ids)
+            if cache is not None:
+                key = backend.slice_update(cache[0], key, (0, 0, cache_index, 0))
+                value = backend.slice_update(cache[1], value, (0, 0, cache_index, 0))
+                cache = (key, value)
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
-        if context is None:
+        if is_cross:
+            visible = masks.attention_mask(query_index, key_index, key_mask=context_mask)
+        else:
             key_mask = x_mask if mask is None else mask
             visible = masks.attention_mask(
                 query_index, key_index, self.causal, self.attention_window, key_mask, document_ids
             )
-        else:
-            visible = masks.attention_mask(query_index, key_index, key_mask=context_mask)
         visible = masks.combine(visible, attention_mask)
-        if self.positions == "relative" and context is None:
+        if self.positions == "relative" and not is_cross:
             own_bias = self.relative_bias(query_index, key_index)
             position_bias = own_bias if position_bias is None else position_bias + own_bias
 
@@ -195,25 +204,28 @@ class MultiHeadAttention(keras.layers.Layer):
             results.append(cache)
         return tuple(results) if len(results) > 1 else output
 
-    def _heads(self, x, context, position_ids):
-        """Queries (B, H, T, h), keys and values (B, K, S, h)."""
+    def _heads(self, x, position_ids):
+        """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
         H, K = self.num_heads, self.num_kv_heads
-        if self.position_embedding is not None:
-            x = self.position_embedding(x, position_ids)
-        if context is None:
-            heads = self._split_heads(self.query_key_value(x), H + 2 * K)
-            # Split, not sliced: the gradient of a split is one concatenation.
-            query, key, value = ops.split(heads, [H, H + K], axis=1)
-        else:
-            query = self._split_heads(self.query(x), H)
-            key_value = self._split_heads(self.key_value(context), 2 * K)
-            key, value = ops.split(key_value, 2, axis=1)
+        heads = self._split_heads(self.query_key_value(x), H + 2 * K)
+        # Split, not sliced: the gradient of a split is one concatenation.
+        query, key, value = ops.split(heads, [H, H + K], axis=1)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        if self.positions == "rotary" and context is None:
+        if self.positions == "rotary":
             query = rotary(query, position_ids, self.rope_theta)
             key = rotary(key, position_ids, self.rope_theta)
         return query, key, value
+
+    def _cross_query(self, x):
+        query = self._split_heads(self.query(x), self.num_heads)
+        return self.query_norm(query) if self.qk_norm else query
+
+    def project_context(self, context):
+        """Keys and values of a context, a pair of (B, K, S, h): the `cache` of cross-attention, to be made once and
+        read in many calls."""
+        key, value = ops.split(self._split_heads(self.key_value(context), 2 * self.num_kv_heads), 2, axis=1)
+        return self.key_norm(key) if self.qk_norm else key, value
 
     def _split_heads(self, x, heads):
         B, T = ops.shape(x)[:2]

@@ -39,11 +39,15 @@ class TransformerBlock(keras.layers.Layer):
     Call arguments:
         x: float (B, T, D).
         context: float (B, S, any width) or None. A block that is first called with a context has cross-attention.
-        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache, cache_index:
+        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache_index:
             see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
+        cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
+            then not needed.
+        return_attention_scores: bool.
 
     Returns:
-        float (B, T, D), and with a cache the pair (output, updated cache).
+        float (B, T, D). With `return_attention_scores`, a tuple with a list after it, the attention probabilities
+        (B, H, T, S) over the input and, where there is one, the context; and with a cache the updated cache last.
 
     Example:
         >>> block = kerasllm.layers.TransformerBlock(d_model=64, num_heads=4, dff=256)
@@ -168,36 +172,53 @@ class TransformerBlock(keras.layers.Layer):
         position_bias=None,
         cache=None,
         cache_index=0,
+        return_attention_scores=False,
         training=None,
     ):
         if context is not None and self.cross_attention is None:
             raise ValueError(f"{self.name} was built without a context, so it has no cross-attention to read one.")
+        own_cache, context_cache = (None, None) if cache is None else (cache[:2], cache[2:] or None)
 
         normed = self._enter(x, self.attention_norm)
-        attended = self.attention(
+        attended, probabilities, own_cache = _attention(
+            self.attention,
             normed,
             attention_mask=attention_mask,
             mask=x_mask if mask is None else mask,
             document_ids=document_ids,
             position_ids=position_ids,
             position_bias=position_bias,
-            cache=cache,
+            cache=own_cache,
             cache_index=cache_index,
+            return_attention_scores=return_attention_scores,
             training=training,
         )
-        if cache is not None:
-            attended, cache = attended
+        scores = [probabilities]
         if self.parallel:
             x = x + self.residual_dropout(attended + self.feed_forward(normed), training=training)
         else:
             x = self._leave(x, attended, self.attention_norm, training)
-            if context is not None:
+            if context is not None or context_cache is not None:
                 normed = self._enter(x, self.cross_attention_norm)
-                attended = self.cross_attention(normed, context, context_mask=context_mask, training=training)
+                attended, probabilities, _ = _attention(
+                    self.cross_attention,
+                    normed,
+                    context,
+                    context_mask=context_mask,
+                    cache=context_cache,
+                    return_attention_scores=return_attention_scores,
+                    training=training,
+                )
+                scores.append(probabilities)
                 x = self._leave(x, attended, self.cross_attention_norm, training)
             normed = self._enter(x, self.feed_forward_norm)
             x = self._leave(x, self.feed_forward(normed), self.feed_forward_norm, training)
-        return x if cache is None else (x, cache)
+        results = [x]
+        if return_attention_scores:
+            results.append(scores)
+        if cache is not None:
+            results.append((*own_cache, *(context_cache or ())))
+        return tuple(results) if len(results) > 1 else x
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
@@ -208,15 +229,22 @@ class TransformerBlock(keras.layers.Layer):
         x = x + self.residual_dropout(added, training=training)
         return x if self.norm_placement == "pre" else norm(x)
 
-    def init_cache(self, batch_size, length):
-        """See `MultiHeadAttention.init_cache`."""
-        return self.attention.init_cache(batch_size, length)
+    def init_cache(self, batch_size, length, context=None):
+        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h); and with a context (B, S, any
+        width) its keys and values, two more (B, K, S, h)."""
+        own = self.attention.init_cache(batch_size, length)
+        return own if context is None else own + self.cross_attention.project_context(context)
 
-    def compute_output_spec(self, x, context=None, cache=None, **kwargs):
-        output = keras.KerasTensor(x.shape, self.compute_dtype)
-        if cache is None:
-            return output
-        return output, tuple(keras.KerasTensor(part.shape, part.dtype) for part in cache)
+    def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
+        results = [keras.KerasTensor(x.shape, self.compute_dtype)]
+        if return_attention_scores:
+            own = x.shape[1] if cache is None else cache[0].shape[2]
+            keys = [own, *([] if context is None else [context.shape[1]])]
+            shapes = [(x.shape[0], self.attention.num_heads, x.shape[1], key_time) for key_time in keys]
+            results.append([keras.KerasTensor(shape, self.compute_dtype) for shape in shapes])
+        if cache is not None:
+            results.append(tuple(keras.KerasTensor(part.shape, part.dtype) for part in cache))
+        return tuple(results) if len(results) > 1 else results[0]
 
     def get_config(self):
         return {
@@ -237,6 +265,13 @@ class TransformerBlock(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }
+
+
+def _attention(layer, *inputs, cache, return_attention_scores, **options):
+    """Output, probabilities and cache of an attention layer; None for what was not asked for."""
+    results = layer(*inputs, cache=cache, return_attention_scores=return_attention_scores, **options)
+    output, *more = results if isinstance(results, tuple) else (results,)
+    return output, more[0] if return_attention_scores else None, more[-1] if cache is not None else None
 
 
 def check_norms(norm, norm_placement, parallel):

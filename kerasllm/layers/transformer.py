@@ -31,6 +31,7 @@ class Transformer(keras.layers.Layer):
             bias shared by all blocks; or None.
         max_length: int, the longest sequence; needed for learned positions only.
         dropout: float, in training, on the input and inside the blocks.
+        input_norm: bool. Normalise the input, positions included, as BERT and BART do.
         **block: further options of `TransformerBlock`, such as `num_kv_heads`, `norm`, `gated` or
             `attention_window`; and of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -44,11 +45,14 @@ class Transformer(keras.layers.Layer):
         document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
             0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
-        cache: list of a pair for each block, from `init_cache`; keys and values of earlier tokens.
+        cache: list of a tuple for each block, from `init_cache`; keys and values of earlier tokens and, where there is
+            one, of the context, which is then not needed.
         cache_index: int scalar, how many tokens the cache holds.
+        return_attention_scores: bool.
 
     Returns:
-        float (B, T, D), and with a cache the pair (output, updated cache).
+        float (B, T, D). With `return_attention_scores`, a tuple with a list of what each `TransformerBlock` returns
+        after it; and with a cache the updated cache last.
 
     Raises:
         ValueError: if the numbers do not fit together, or a sequence is longer than the learned positions.
@@ -76,6 +80,7 @@ class Transformer(keras.layers.Layer):
         positions="rotary",
         max_length=None,
         dropout=0.0,
+        input_norm=False,
         name=None,
         dtype=None,
         **block,
@@ -92,6 +97,7 @@ class Transformer(keras.layers.Layer):
         self.positions = positions
         self.max_length = max_length
         self.dropout = dropout
+        self.input_norm = input_norm
         self.supports_masking = True
         self.blocks = [
             TransformerBlock(
@@ -129,13 +135,21 @@ class Transformer(keras.layers.Layer):
                 self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
             )
             self.relative_bias.build()
+        self.normalise_input = None
+        if self.input_norm:
+            self.normalise_input = self._norm("input_norm", inner_shape)
         self.input_dropout = keras.layers.Dropout(self.dropout, name="input_dropout", dtype=self.dtype_policy)
         for block in self.blocks:
             block.build(inner_shape, context_shape)
         self.final_norm = None
         if block.norm_placement == "pre":
-            self.final_norm = make_norm(block.norm, block.norm_epsilon, block.use_bias, "final_norm", self.dtype_policy)
-            self.final_norm.build(inner_shape)
+            self.final_norm = self._norm("final_norm", inner_shape)
+
+    def _norm(self, name, shape):
+        block = self.blocks[0]
+        norm = make_norm(block.norm, block.norm_epsilon, block.use_bias, name, self.dtype_policy)
+        norm.build(shape)
+        return norm
 
     def call(
         self,
@@ -150,6 +164,7 @@ class Transformer(keras.layers.Layer):
         position_ids=None,
         cache=None,
         cache_index=0,
+        return_attention_scores=False,
         training=None,
     ):
         index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
@@ -163,9 +178,11 @@ class Transformer(keras.layers.Layer):
         if self.positions == "relative":
             key_index = index if cache is None else ops.arange(ops.shape(cache[0][0])[2], dtype="int32")
             position_bias = self.relative_bias(index, key_index)
+        if self.normalise_input is not None:
+            x = self.normalise_input(x)
         x = self.input_dropout(x, training=training)
 
-        new_cache = []
+        scores, new_cache = [], []
         for i, block in enumerate(self.blocks):
             x = block(
                 x,
@@ -178,24 +195,36 @@ class Transformer(keras.layers.Layer):
                 position_bias=position_bias,
                 cache=None if cache is None else cache[i],
                 cache_index=cache_index,
+                return_attention_scores=return_attention_scores,
                 training=training,
             )
             if cache is not None:
-                x, block_cache = x
+                *x, block_cache = x
                 new_cache.append(block_cache)
+            if return_attention_scores:
+                x, block_scores = x
+                scores.append(block_scores)
+            elif cache is not None:
+                (x,) = x
         if self.final_norm is not None:
             x = self.final_norm(x)
-        return x if cache is None else (x, new_cache)
+        results = [x, *([scores] if return_attention_scores else []), *([new_cache] if cache is not None else [])]
+        return tuple(results) if len(results) > 1 else x
 
-    def init_cache(self, batch_size, length):
-        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""
-        return [block.init_cache(batch_size, length) for block in self.blocks]
+    def init_cache(self, batch_size, length, context=None):
+        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block; with a context
+        (B, S, any width) its keys and values too, (B, K, S, h)."""
+        return [block.init_cache(batch_size, length, context) for block in self.blocks]
 
-    def compute_output_spec(self, x, context=None, cache=None, **kwargs):
-        output = keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)
-        if cache is None:
-            return output
-        return output, [tuple(keras.KerasTensor(part.shape, part.dtype) for part in pair) for pair in cache]
+    def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
+        results = [keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)]
+        block_cache = None if cache is None else cache[0]
+        if return_attention_scores:
+            spec = self.blocks[0].compute_output_spec(results[0], context, block_cache, True)
+            results.append([spec[1] for _ in self.blocks])
+        if cache is not None:
+            results.append([tuple(keras.KerasTensor(part.shape, part.dtype) for part in pair) for pair in cache])
+        return tuple(results) if len(results) > 1 else results[0]
 
     def get_config(self):
         block = self.blocks[0].get_config()
@@ -205,4 +234,5 @@ class Transformer(keras.layers.Layer):
             "num_layers": self.num_layers,
             "positions": self.positions,
             "max_length": self.max_length,
+            "input_norm": self.input_norm,
         }

@@ -2,5 +2,6 @@
 
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.config import TransformerConfig
+from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
-__all__ = ["CausalLM", "TransformerConfig"]
+__all__ = ["CausalLM", "Seq2SeqLM", "TransformerConfig"]

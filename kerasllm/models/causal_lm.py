@@ -5,7 +5,6 @@ Shapes: B batch, T time, D d_model, V vocab.
 
 import keras
 
-from kerasllm.layers.transformer import Transformer
 from kerasllm.models.language_model import LanguageModel
 
 
@@ -44,28 +43,7 @@ class CausalLM(LanguageModel):
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            config.vocab_size,
-            config.d_model,
-            tie_weights=config.tie_embeddings,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
-            name="token_embedding",
-            dtype=self.dtype_policy,
-        )
-        self.token_embedding.supports_masking = True  # It ignores masks; without this Keras warns that it does.
-        self.transformer = Transformer(
-            config.num_layers,
-            config.d_model,
-            config.num_heads,
-            config.dff,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
-            # GPT-2's rule: the residual stream keeps its size, however many layers add to it.
-            residual_initializer=keras.initializers.RandomNormal(stddev=0.02 * (2 * config.num_layers) ** -0.5),
-            name="transformer",
-            dtype=self.dtype_policy,
-            **config.block_options(),
-        )
+        self.transformer = self._transformer("transformer", config.num_layers, causal=True)
         self.build((None, None))
 
     def build(self, _):
@@ -76,7 +54,7 @@ class CausalLM(LanguageModel):
         if not isinstance(inputs, dict):
             inputs = {"token_ids": inputs}
         x = self.transformer(
-            self.token_embedding(inputs["token_ids"]),
+            self._embed(inputs["token_ids"]),
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,

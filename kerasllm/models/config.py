@@ -27,6 +27,13 @@ class TransformerConfig:
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout: float, in training.
         tie_embeddings: bool. The output layer is the embedding, transposed.
+        scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
+        embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
+        num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; 0 for none.
+        num_encoder_layers: int or None, blocks of a `Seq2SeqLM`'s encoder; `num_layers` are then the decoder's. None
+            means no encoder, and in a `Seq2SeqLM` as many as the decoder has.
+        source_vocab_size: int or None, ids of a `Seq2SeqLM`'s source texts; None means they share `vocab_size` and the
+            embedding with its target texts.
 
     Raises:
         ValueError: if the numbers do not fit together.
@@ -58,16 +65,25 @@ class TransformerConfig:
     use_bias: bool = True
     dropout: float = 0.0
     tie_embeddings: bool = True
+    scale_embeddings: bool = False
+    embedding_norm: bool = False
+    num_token_types: int = 0
+    num_encoder_layers: int | None = None
+    source_vocab_size: int | None = None
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "dff", "max_length")
+        optional = ("num_encoder_layers", "source_vocab_size")
         check_sizes(**{name: getattr(self, name) for name in sizes})
+        check_sizes(**{name: getattr(self, name) for name in optional if getattr(self, name) is not None})
         check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
         check_positions(self.positions, self.max_length, self._head_dim, self.attention_window)
         check_norms(self.norm, self.norm_placement, self.parallel)
         get_activation(self.activation)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
+        if self.parallel and self.num_encoder_layers:
+            raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
 
     @classmethod
     def preset(cls, name, **overrides):
@@ -112,14 +128,14 @@ class TransformerConfig:
             "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "qk_norm", "norm",
             "norm_placement", "norm_epsilon", "parallel", "activation", "gated", "use_bias", "dropout",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
     @property
     def _head_dim(self):
         return self.head_dim or self.d_model // self.num_heads
 
     def num_parameters(self, embeddings=True):
-        """The number of weights of a `CausalLM`, counted by formula.
+        """The number of weights of a `CausalLM`, or with `num_encoder_layers` of a `Seq2SeqLM`, counted by formula.
 
         Args:
             embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
@@ -132,12 +148,16 @@ class TransformerConfig:
         attention = (D + bias) * (H + 2 * K) * h + (H * h + bias) * D + 2 * h * self.qk_norm
         feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
         block = attention + feed_forward + norm * (1 if self.parallel else 2)
-        total = self.num_layers * block + norm * (self.norm_placement == "pre")
+        stacks = 1 + bool(self.num_encoder_layers)
+        total = (self.num_layers + (self.num_encoder_layers or 0)) * block
+        total += stacks * norm * ((self.norm_placement == "pre") + self.embedding_norm)
         total += (not self.tie_embeddings) * self.vocab_size * D
+        if self.num_encoder_layers:
+            total += self.num_layers * (attention + norm)
         if embeddings:
-            total += self.vocab_size * D
-            total += D * self.max_length * (self.positions == "learned")
-            total += 32 * H * (self.positions == "relative")
+            total += (self.vocab_size + (self.source_vocab_size or 0)) * D
+            total += stacks * D * self.max_length * (self.positions == "learned")
+            total += stacks * 32 * H * (self.positions == "relative")
         return total
 
     def flops_per_token(self, context=None):

@@ -3,9 +3,15 @@
 import keras
 from keras import ops
 
+from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.metrics import TokenLoss
 from kerasllm.models.config import TransformerConfig
+
+
+def embedding_initializer(config):
+    """Normal; what `scale_embeddings` multiplies then has the variance 1."""
+    return keras.initializers.RandomNormal(stddev=config.d_model**-0.5 if config.scale_embeddings else 0.02)
 
 
 class LanguageModel(keras.Model):
@@ -25,6 +31,46 @@ class LanguageModel(keras.Model):
         super().__init__(**kwargs)
         self.config = config
         self._token_loss = TokenLoss()
+        self.token_embedding = self._embedding_layer()
+
+    def _embedding_layer(self):
+        """The embedding of token ids, which is the output layer too. With `scale_embeddings` it starts small, as it is
+        multiplied later."""
+        config = self.config
+        layer = keras.layers.ReversibleEmbedding(
+            config.vocab_size,
+            config.d_model,
+            tie_weights=config.tie_embeddings,
+            embeddings_initializer=embedding_initializer(config),
+            reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
+            name="token_embedding",
+            dtype=self.dtype_policy,
+        )
+        layer.supports_masking = True  # It ignores masks; without this Keras warns that it does.
+        return layer
+
+    def _transformer(self, name, num_layers, causal):
+        """A stack of the config's blocks."""
+        config = self.config
+        deviation = (2 / (5 * config.d_model)) ** 0.5
+        return Transformer(
+            num_layers,
+            config.d_model,
+            config.num_heads,
+            config.dff,
+            causal=causal,
+            # GPT-2's 0.02 at its width, and more for narrower models (https://arxiv.org/abs/1910.05895).
+            kernel_initializer=keras.initializers.RandomNormal(stddev=deviation),
+            # GPT-2's rule: the residual stream keeps its size, however many layers add to it.
+            residual_initializer=keras.initializers.RandomNormal(stddev=deviation * (2 * num_layers) ** -0.5),
+            name=name,
+            dtype=self.dtype_policy,
+            **config.block_options(),
+        )
+
+    def _embed(self, token_ids, embedding=None):
+        x = (embedding or self.token_embedding)(token_ids)
+        return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """As `keras.Model.compile`; without a loss, cross-entropy over the weighted tokens."""

@@ -1,0 +1,189 @@
+"""Batches for sequence-to-sequence models: pairs of like length together, as many as a number of tokens allows.
+
+Shapes: B pairs in a batch, S source time, T target time; they differ from batch to batch.
+"""
+
+import itertools
+import warnings
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from kerasllm.tokenizers.sides import Sides
+
+BUCKET_WIDTH = 8
+_PAIRS_AT_ONCE = 2**14
+
+
+def seq2seq_dataset(
+    pairs, tokenizer, batch_tokens=4096, seed=0, epochs=1, start_step=0, *, max_length=256, shuffle=True
+):
+    """Batches of pairs (source, target), for translation and everything else that makes a text of a text.
+
+    Pairs of like length share a batch, so that little of it is padding: a batch has as many pairs as fit into
+    `batch_tokens` if each took the room of the longest. Both sides are padded to the next multiple of 8 tokens, which
+    keeps the number of shapes small. The decoder is fed what it should have said so far (teacher forcing).
+
+    `fit` starts a finite data set again in the same order at each of its own epochs. So give all epochs here and tell
+    `fit` their length: `model.fit(dataset, epochs=3, steps_per_epoch=len(dataset) // 3)`.
+
+    Args:
+        pairs: iterable of (str, str), such as `read_pairs` gives; read once. Their tokens are held in memory, 4 bytes
+            each.
+        tokenizer: `kerasllm.tokenizers.Tokenizer` for both sides, or a pair of them (source, target).
+        batch_tokens: int, the most tokens of one side in a batch, padding included.
+        seed: int, decides the order, which is a function of (seed, epoch, step).
+        epochs: int, how often the data set goes through the pairs, shuffled anew each time.
+        start_step: int, batches to leave out at the beginning: those that an interrupted run has seen.
+        max_length: int, the longest side in tokens, with its end token. Longer pairs are left out, with a warning that
+            says how many: cut in two, they would be no translations.
+        shuffle: bool. False is for validation: pairs by length.
+
+    Returns:
+        A `tf.data.Dataset` of known length: ({"source_ids" int32 (B, S), "source_mask" bool (B, S), "target_ids" int32
+        (B, T)}, labels int32 (B, T), sample_weight float32 (B, T)). Sources end with the end token, targets begin with
+        the start token, labels end with the end token; the weight of padding is 0.
+
+    Raises:
+        TypeError: where a pair is not two str.
+        ValueError: for sizes below 1, a start_step past the end, or no pair that is short enough.
+
+    Example:
+
+    >>> pairs = [("a dog", "ein Hund"), ("a cat", "eine Katze"), ("the dog sleeps", "der Hund schläft")]
+    >>> tokenizer = Tokenizer.train(itertools.chain(*pairs), kind="char", progress=False)
+    >>> dataset = seq2seq_dataset(pairs, tokenizer, batch_tokens=64)
+    >>> inputs, labels, weight = next(iter(dataset))
+    """
+    for name, value in {"batch_tokens": batch_tokens, "epochs": epochs, "max_length": max_length}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"seed and start_step must be at least 0, got {seed} and {start_step}.")
+    sides = Sides.of(tokenizer)
+    sources, targets = _tokenized(pairs, sides, max_length)
+    plan = _BatchPlan(np.maximum(sources.lengths, targets.lengths - 1), batch_tokens, seed, shuffle)
+    steps = epochs * plan.steps_per_epoch
+    if start_step >= steps:
+        raise ValueError(
+            f"start_step={start_step} is past the end: {epochs} epochs of {plan.steps_per_epoch} steps are steps 0 to "
+            f"{steps - 1}. Raise epochs to train on."
+        )
+
+    def read(step):
+        numbers = plan.pairs_of(*divmod(int(step), plan.steps_per_epoch))
+        source_ids = sources.padded(numbers, sides.pad_id)
+        target_ids = targets.padded(numbers, sides.pad_id, more=1)  # inputs and labels are one token apart
+        in_source = np.arange(source_ids.shape[1]) < sources.lengths[numbers][:, None]
+        counted = np.arange(1, target_ids.shape[1]) < targets.lengths[numbers][:, None]
+        return source_ids, in_source, target_ids[:, :-1], target_ids[:, 1:], counted.astype("float32")
+
+    weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the tokens are to go with the data set
+    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.float32]
+
+    def batch_at(step):
+        arrays = tf.numpy_function(lambda step: weak_read()(step), [step], types, stateful=False)
+        source_ids, source_mask, target_ids, labels, weight = (tf.ensure_shape(a, (None, None)) for a in arrays)
+        return {"source_ids": source_ids, "source_mask": source_mask, "target_ids": target_ids}, labels, weight
+
+    dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # see causal_lm_dataset
+    dataset = dataset.with_options(options)
+    dataset.read = read
+    return dataset
+
+
+class _BatchPlan:
+    """Which pairs make up which batch.
+
+    Args:
+        lengths: (pairs,) int, tokens of the longer side.
+        batch_tokens, seed, shuffle: as in `seq2seq_dataset`.
+    """
+
+    def __init__(self, lengths, batch_tokens, seed, shuffle):
+        buckets = -(-lengths // BUCKET_WIDTH)
+        self._buckets = [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
+        self._rows = [max(1, batch_tokens // int(BUCKET_WIDTH * bucket)) for bucket in np.unique(buckets)]
+        self.steps_per_epoch = sum(-(-len(b) // rows) for b, rows in zip(self._buckets, self._rows, strict=True))
+        self._seed, self._shuffle = seed, shuffle
+        self._epoch = None, None
+
+    def pairs_of(self, epoch, step):
+        """The numbers of the pairs in a batch, an int array."""
+        number, batches = self._epoch
+        if number != epoch:
+            batches = self._batches(epoch)
+            self._epoch = epoch, batches
+        return batches[step]
+
+    def _batches(self, epoch):
+        draw = np.random.default_rng([self._seed, epoch])
+        batches = []
+        for bucket, rows in zip(self._buckets, self._rows, strict=True):
+            order = draw.permutation(bucket) if self._shuffle else bucket
+            batches += np.split(order, range(rows, len(order), rows))
+        return [batches[i] for i in draw.permutation(len(batches))] if self._shuffle else batches
+
+
+class _Texts(NamedTuple):
+    """The ids of many texts, one after the other.
+
+    Attributes:
+        tokens: (tokens,) int32.
+        lengths: (texts,) int64.
+        begins: (texts,) int64, where each text begins.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    begins: np.ndarray
+
+    @classmethod
+    def of(cls, parts, lengths):
+        lengths = np.array(lengths, "int64")
+        return cls(np.concatenate(parts), lengths, np.cumsum(lengths) - lengths)
+
+    def padded(self, numbers, pad_id, more=0):
+        """Some texts as rows of one array int32, `more` tokens wider than a multiple of BUCKET_WIDTH."""
+        longest = int(self.lengths[numbers].max()) - more
+        rows = np.full((len(numbers), -(-longest // BUCKET_WIDTH) * BUCKET_WIDTH + more), pad_id, "int32")
+        for row, number in zip(rows, numbers, strict=True):
+            begin, length = self.begins[number], self.lengths[number]
+            row[:length] = self.tokens[begin : begin + length]
+        return rows
+
+
+def _tokenized(pairs, sides, max_length):
+    """Sources and targets as `_Texts`, without pairs that have a side longer than max_length."""
+    kept = [], []
+    lengths = [], []
+    seen = 0
+    pairs = map(_checked, pairs)
+    while chunk := list(itertools.islice(pairs, _PAIRS_AT_ONCE)):
+        seen += len(chunk)
+        sources, targets = zip(*chunk, strict=True)
+        for source, target in zip(sides.encode_sources(sources), sides.encode_targets(targets), strict=True):
+            if max(len(source), len(target) - 1) <= max_length:
+                for side, ids in enumerate((source, target)):
+                    kept[side].append(np.array(ids, "int32"))
+                    lengths[side].append(len(ids))
+    left_out = seen - len(lengths[0])
+    if seen == left_out:
+        raise ValueError(
+            f"There is no pair to learn from: {seen} pairs were given, and {left_out} of them are longer than "
+            f"max_length={max_length} tokens."
+        )
+    if left_out:
+        warnings.warn(f"{left_out} of {seen} pairs are longer than max_length={max_length} tokens and left out.")
+    return _Texts.of(kept[0], lengths[0]), _Texts.of(kept[1], lengths[1])
+
+
+def _checked(pair):
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        raise TypeError(f"A pair of texts (source, target) is needed, got {pair!r:.80}.")
+    return pair

@@ -1,0 +1,171 @@
+"""Text to another text: sources are encoded, their targets searched by `beam_search.py`, and decoded.
+
+Shapes: B rows, S source time, N tokens of a target.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.generation.beam_search import search_targets
+from kerasllm.models import Seq2SeqLM
+from kerasllm.tokenizers.sides import Sides
+
+SMALLEST_BUCKET = 16
+
+
+class Translation(NamedTuple):
+    """One of several translations of a text: the text, and its score (see `beam_search`), 0 at most."""
+
+    text: str
+    score: float
+
+
+def translate(
+    model,
+    tokenizer,
+    texts,
+    num_beams=4,
+    *,
+    num_best=None,
+    length_penalty=1.0,
+    max_new_tokens=None,
+    batch_size=32,
+):
+    """Translates texts, or makes of them whatever the model has learned to make.
+
+    Args:
+        model: a `Seq2SeqLM`.
+        tokenizer: the model's `Tokenizer`, or a pair of them (source, target).
+        texts: str or list of str. One of white space alone stays an empty text.
+        num_beams: int, how many unfinished translations beam search keeps; 1 is greedy.
+        num_best: int or None. Give this many translations of each text, at most `num_beams`.
+        length_penalty: float. Translations are compared by the sum of log-probabilities over the number of tokens to
+            this power: above 1 prefers longer ones, 0 compares the sums.
+        max_new_tokens: int; None means 16 more than twice the source's tokens, within the model's context.
+        batch_size: int, texts at a time.
+
+    Returns:
+        str, or list of str: the best translation of each text. With `num_best`, for each text a list of `Translation`
+        with the best first and no text twice; there are fewer where several are spelled alike.
+
+    Raises:
+        TypeError: if the model is no `Seq2SeqLM`, or a text no str.
+        ValueError: if a text is longer than the model's context, or an option out of its range.
+
+    Example:
+        >>> kerasllm.translate(model, tokenizer, ["A dog runs.", "Two men talk."], num_beams=4)
+    """
+    if not isinstance(model, Seq2SeqLM):
+        raise TypeError(f"`translate` needs a Seq2SeqLM, got {type(model).__name__}; `generate` continues texts.")
+    if isinstance(texts, str):
+        return translate(
+            model,
+            tokenizer,
+            [texts],
+            num_beams,
+            num_best=num_best,
+            length_penalty=length_penalty,
+            max_new_tokens=max_new_tokens,
+        )[0]
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"Texts must be str, text {number} is of type {type(text).__name__}.")
+    limits = {"num_beams": num_beams, "num_best": num_best, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if num_best is not None and num_best > num_beams:
+        raise ValueError(f"`num_best` must be at most `num_beams` ({num_beams}), got {num_best}.")
+    sides = Sides.of(tokenizer)
+    sources = list(sides.encode_sources(texts))
+    context = model.config.max_length
+    for number, ids in enumerate(sources):
+        if len(ids) > context:
+            raise ValueError(
+                f"Text {number} has {len(ids)} tokens with its end token, and the model reads at most {context}: cut "
+                f"it into sentences."
+            )
+    found = [[Translation("", 0.0)] for _ in texts]
+    # Longest first: texts of like length share a batch, and what memory it takes shows at once.
+    order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
+    for begin in range(0, len(order), batch_size):
+        rows = order[begin : begin + batch_size]
+        tokens, scores = _search(
+            model, sides, [sources[i] for i in rows], num_beams, length_penalty, max_new_tokens, batch_size
+        )
+        for i, row_tokens, row_scores in zip(rows, tokens, scores, strict=True):
+            found[i] = _translations(sides, row_tokens, row_scores)
+    if num_best is None:
+        return [translations[0].text for translations in found]
+    return [translations[:num_best] for translations in found]
+
+
+def default_room(source_length):
+    """The most tokens of a target where nothing else is said."""
+    return 2 * source_length + 16
+
+
+def beam_numbers(sides, model, length_penalty):
+    """The scalars that `beam_search` takes."""
+    return {
+        "start_id": ops.convert_to_tensor(sides.start_id, "int32"),
+        "end_id": ops.convert_to_tensor(sides.end_id, "int32"),
+        "pad_id": ops.convert_to_tensor(sides.pad_id, "int32"),
+        "vocab_size": ops.convert_to_tensor(min(sides.target.vocab_size, model.config.vocab_size), "int32"),
+        "length_penalty": ops.cast(length_penalty, "float32"),
+    }
+
+
+def _search(model, sides, sources, num_beams, length_penalty, max_new_tokens, batch_size):
+    """Tokens (B, k, N) and scores (B, k) of one batch. Rows, sources and targets are rounded up to buckets, so that
+    another batch seldom compiles anew."""
+    B = min(_bucket(len(sources), 1), max(batch_size, len(sources)))
+    S = min(_bucket(max(map(len, sources))), model.config.max_length)
+    source_ids = np.full((B, S), sides.pad_id, "int32")
+    source_mask = np.zeros((B, S), bool)
+    for row, ids in enumerate(sources):
+        source_ids[row, : len(ids)] = ids
+        source_mask[row, : len(ids)] = True
+    source_mask[len(sources) :, 0] = True  # rows that fill up the batch, and end at once
+    room = np.ones(B, "int32")
+    context = model.config.max_length
+    room[: len(sources)] = [
+        min(default_room(len(ids)) if max_new_tokens is None else max_new_tokens, context) for ids in sources
+    ]
+    N = min(_bucket(int(room.max())), context)
+    search = _compiled_search(model, num_beams, N)
+    tokens, scores = search(source_ids, source_mask, room, beam_numbers(sides, model, length_penalty))
+    return np.array(tokens)[: len(sources)], np.array(scores)[: len(sources)]
+
+
+def _bucket(size, smallest=SMALLEST_BUCKET):
+    bucket = smallest
+    while bucket < size:
+        bucket *= 2
+    return bucket
+
+
+def _compiled_search(model, num_beams, length):
+    """`search_targets`, compiled once for each number of beams and bucket of lengths."""
+    compiled = vars(model).setdefault("_compiled_searches", {})
+    if (num_beams, length) not in compiled:
+
+        def search(source_ids, source_mask, room, numbers):
+            return search_targets(model, source_ids, source_mask, room, length, num_beams, numbers)
+
+        compiled[num_beams, length] = backend.compile_function(search, model.variables)
+    return compiled[num_beams, length]
+
+
+def _translations(sides, tokens, scores):
+    """The texts of one row with their scores, each text once."""
+    texts = {}
+    for ids, score in zip(tokens.tolist(), scores.tolist(), strict=True):
+        if score > -np.inf:
+            end = ids.index(sides.end_id) if sides.end_id in ids else len(ids)
+            texts.setdefault(sides.target.decode(ids[:end]), score)
+    return [Translation(text, score) for text, score in texts.items()]

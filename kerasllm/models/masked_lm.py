@@ -1,0 +1,105 @@
+"""A masked language model: it says which tokens were hidden, from what stands on both sides of them.
+
+Shapes: B batch, T time, S key time, D d_model, V vocab.
+"""
+
+import keras
+
+from kerasllm.layers.block import make_norm
+from kerasllm.layers.feed_forward import get_activation
+from kerasllm.models.language_model import LanguageModel, embedding_initializer
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class MaskedLM(LanguageModel):
+    """Embeddings, a Transformer that sees both ways, and a head that names the token at each place.
+
+    BERT and RoBERTa are settings of the config: see `models/presets.py`.
+
+    Args:
+        config: TransformerConfig. `num_token_types` other than 0 adds an embedding of them.
+
+    Call arguments:
+        inputs: int (B, T) token ids, or a dict with "token_ids" and, where needed, "token_type_ids" (B, T), such as 0
+            for BERT's sentence A and 1 for B (all 0 when absent), and "document_ids" (B, T): tokens see their own
+            document only; 0 is padding.
+        padding_mask: bool (B, S) or None. False hides a token from all others.
+        position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+
+    Returns:
+        float (B, T, V), logits of the token at each place itself.
+
+    Raises:
+        ValueError: if token types are given to a model that has none.
+
+    `compile()` without a loss means cross-entropy over the weighted tokens, as for `CausalLM`.
+
+    Example:
+        >>> config = kerasllm.models.TransformerConfig.preset("bert-laptop", vocab_size=100)
+        >>> model = kerasllm.models.MaskedLM(config)
+        >>> model(np.ones((1, 10), "int32")).shape
+        TensorShape([1, 10, 100])
+
+    Reference: Devlin et al. 2019, https://arxiv.org/abs/1810.04805; Liu et al. 2019, RoBERTa,
+    https://arxiv.org/abs/1907.11692
+    """
+
+    def __init__(self, config, **kwargs):
+        super().__init__(config, **kwargs)
+        self.token_type_embedding = None
+        if config.num_token_types:
+            self.token_type_embedding = keras.layers.Embedding(
+                config.num_token_types,
+                config.d_model,
+                embeddings_initializer=embedding_initializer(config),
+                name="token_type_embedding",
+                dtype=self.dtype_policy,
+            )
+        self.transformer = self._transformer("transformer", config.num_layers, causal=False)
+        self.head_dense = keras.layers.Dense(
+            config.d_model,
+            use_bias=config.use_bias,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="head_dense",
+            dtype=self.dtype_policy,
+        )
+        self.head_activation = get_activation(config.activation)
+        self.head_norm = make_norm(config.norm, config.norm_epsilon, config.use_bias, "head_norm", self.dtype_policy)
+        self.build((None, None))
+
+    def build(self, _):
+        shape = (None, None, self.config.d_model)
+        self.token_embedding.build((None, None))
+        if self.token_type_embedding is not None:
+            self.token_type_embedding.build((None, None))
+        self.transformer.build(shape)
+        self.head_dense.build(shape)
+        self.head_norm.build(shape)
+        self.output_bias = None
+        if self.config.use_bias:
+            self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")
+
+    def call(self, inputs, padding_mask=None, position_ids=None, training=None):
+        if not isinstance(inputs, dict):
+            inputs = {"token_ids": inputs}
+        x = self.transformer(
+            self._embed_types(self._embed(inputs["token_ids"]), inputs.get("token_type_ids")),
+            mask=padding_mask,
+            document_ids=inputs.get("document_ids"),
+            position_ids=position_ids,
+            training=training,
+        )
+        x = self.head_norm(self.head_activation(self.head_dense(x)))
+        logits = self.token_embedding(x, reverse=True)
+        return logits if self.output_bias is None else logits + keras.ops.cast(self.output_bias, logits.dtype)
+
+    def _embed_types(self, x, token_type_ids):
+        if self.token_type_embedding is not None:
+            if token_type_ids is None:
+                token_type_ids = keras.ops.zeros(keras.ops.shape(x)[:2], "int32")
+            return x + self.token_type_embedding(token_type_ids)
+        if token_type_ids is not None:
+            raise ValueError(
+                "This model has no token types: leave token_type_ids out, or make its config with num_token_types=2."
+            )
+        return x

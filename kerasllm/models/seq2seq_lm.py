@@ -1,0 +1,104 @@
+"""A sequence-to-sequence model: it reads a source text and predicts each token of a target text from those before it.
+
+Shapes: B batch, S source time, T target time, D d_model, V vocab.
+"""
+
+import dataclasses
+
+import keras
+
+from kerasllm.models.language_model import LanguageModel, embedding_initializer
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class Seq2SeqLM(LanguageModel):
+    """An encoder, and a decoder that attends to what it made of the source, as one `keras.Model`.
+
+    The original Transformer, BART and T5 are settings of the config: see `models/presets.py`.
+
+    Args:
+        config: TransformerConfig. Without `num_encoder_layers`, the encoder has as many blocks as the decoder.
+
+    Call arguments:
+        inputs: a dict with "source_ids" int (B, S), "target_ids" int (B, T), and, where sources are padded,
+            "source_mask" bool (B, S), False for padding. Padding behind a target needs no mask: no token sees it.
+        return_attention_scores: bool.
+
+    Returns:
+        float (B, T, V), logits. With `return_attention_scores`, the pair (logits, scores): for each block of the decoder
+        its attention probabilities over the target (B, H, T, T) and over the source (B, H, T, S).
+
+    `compile()` without a loss means cross-entropy over the weighted tokens, as for `CausalLM`.
+
+    Example:
+        >>> config = kerasllm.models.TransformerConfig(vocab_size=100, num_layers=2, d_model=64, num_heads=4, dff=256)
+        >>> model = kerasllm.models.Seq2SeqLM(config)
+        >>> model({"source_ids": np.ones((1, 10), "int32"), "target_ids": np.ones((1, 8), "int32")}).shape
+        TensorShape([1, 8, 100])
+
+    Reference: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(self, config, **kwargs):
+        super().__init__(config, **kwargs)
+        if config.num_encoder_layers is None:
+            self.config = config = dataclasses.replace(config, num_encoder_layers=config.num_layers)
+        self.source_embedding = self.token_embedding
+        if config.source_vocab_size is not None:
+            self.source_embedding = keras.layers.Embedding(
+                config.source_vocab_size,
+                config.d_model,
+                embeddings_initializer=embedding_initializer(config),
+                name="source_embedding",
+                dtype=self.dtype_policy,
+            )
+        self.encoder = self._transformer("encoder", config.num_encoder_layers, causal=False)
+        self.decoder = self._transformer("decoder", config.num_layers, causal=True)
+        self.build()
+
+    def build(self, _=None):
+        shape = (None, None, self.config.d_model)
+        self.token_embedding.build((None, None))
+        if self.source_embedding is not self.token_embedding:
+            self.source_embedding.build((None, None))
+        self.encoder.build(shape)
+        self.decoder.build(shape, shape)
+        self.built = True
+
+    def call(self, inputs, return_attention_scores=False, training=None):
+        source_mask = inputs.get("source_mask")
+        encoded = self.encode(inputs["source_ids"], source_mask, training=training)
+        return self.decode(
+            inputs["target_ids"],
+            encoded,
+            source_mask,
+            return_attention_scores=return_attention_scores,
+            training=training,
+        )
+
+    def encode(self, source_ids, source_mask=None, training=None):
+        """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""
+        return self.encoder(self._embed(source_ids, self.source_embedding), mask=source_mask, training=training)
+
+    def decode(self, target_ids, encoded, source_mask=None, training=None, **options):
+        """Logits of the tokens that follow.
+
+        Args:
+            target_ids: int (B, T).
+            encoded: float (B, S, D) from `encode`; None with a cache, which holds what is needed of it.
+            source_mask: bool (B, S) or None.
+            **options: `cache`, `cache_index` and `return_attention_scores`, as for `layers.Transformer`.
+
+        Returns:
+            float (B, T, V); with the options a tuple, as `layers.Transformer` returns it.
+        """
+        x = self.decoder(
+            self._embed(target_ids), context=encoded, context_mask=source_mask, training=training, **options
+        )
+        if not isinstance(x, tuple):
+            return self.token_embedding(x, reverse=True)
+        return self.token_embedding(x[0], reverse=True), *x[1:]
+
+    def init_cache(self, encoded, length):
+        """Room for `length` target tokens, and the keys and values of what was encoded (B, S, D), for each block."""
+        return self.decoder.init_cache(encoded.shape[0] or keras.ops.shape(encoded)[0], length, encoded)

@@ -1,0 +1,75 @@
+"""The two sides of a sequence-to-sequence model: one tokenizer for both, or one for each."""
+
+from typing import NamedTuple
+
+from kerasllm.tokenizers.tokenizer import Tokenizer
+
+
+def as_pair(tokenizer):
+    """The tokenizers of sources and targets: one `Tokenizer` is both, a pair is (source, target).
+
+    Raises:
+        TypeError: for anything else.
+    """
+    pair = tokenizer if isinstance(tokenizer, tuple | list) else (tokenizer, tokenizer)
+    if len(pair) != 2 or not all(isinstance(side, Tokenizer) for side in pair):
+        raise TypeError(f"tokenizer must be a Tokenizer or a pair of them, (source, target); got {tokenizer!r:.80}.")
+    return tuple(pair)
+
+
+class Sides(NamedTuple):
+    """Tokenizers of the texts that a model reads and of those that it writes.
+
+    Sources end with the end token. Targets stand between the start and the end token; where a tokenizer has no start
+    token they begin with padding, as T5's do.
+    """
+
+    source: Tokenizer
+    target: Tokenizer
+
+    @classmethod
+    def of(cls, tokenizer):
+        """From a `Tokenizer` for both sides, or a pair of them (source, target).
+
+        Raises:
+            TypeError: for anything else.
+            ValueError: where a side lacks an end token, or the targets something to begin with.
+        """
+        sides = cls(*as_pair(tokenizer))
+        if sides.source.end_id is None or sides.target.end_id is None:
+            raise ValueError("Texts of a sequence-to-sequence model end with an end token, which this tokenizer lacks.")
+        if sides.start_id is None:
+            raise ValueError("Targets begin with a start token or with padding; this tokenizer has neither.")
+        return sides
+
+    @property
+    def start_id(self):
+        """What a target begins with."""
+        return self.target.pad_id if self.target.start_id is None else self.target.start_id
+
+    @property
+    def end_id(self):
+        """What a target ends with."""
+        return self.target.end_id
+
+    @property
+    def pad_id(self):
+        """What fills up shorter sources and targets; 0 where the tokenizer names nothing."""
+        return self.target.pad_id or 0
+
+    def encode_sources(self, texts):
+        """Yields the ids of each text, with the end token."""
+        for ids in self.source.encode_stream(texts):
+            yield [*_bare(ids.tolist(), self.source), self.source.end_id]
+
+    def encode_targets(self, texts):
+        """Yields the ids of each text, between the start and the end token."""
+        for ids in self.target.encode_stream(texts):
+            yield [self.start_id, *_bare(ids.tolist(), self.target), self.end_id]
+
+
+def _bare(ids, tokenizer):
+    """Ids without what the tokenizer's post-processor puts around a text; in a text itself special tokens are text."""
+    begin = 1 if ids and ids[0] == tokenizer.start_id else 0
+    end = len(ids) - 1 if len(ids) > begin and ids[-1] == tokenizer.end_id else len(ids)
+    return ids[begin:end]
