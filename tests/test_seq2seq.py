@@ -12,7 +12,7 @@ from oracles import scramble, weights_of
 
 import kerasllm
 from kerasllm.data import seq2seq_dataset
-from kerasllm.generation.beam_search import search_targets
+from kerasllm.generation.beam_search import blank_targets, search_targets
 from kerasllm.generation.translation import beam_numbers
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
@@ -35,7 +35,7 @@ PAIRS = [
     ("a dog runs", "ein Hund läuft"),
     ("a cat", "eine Katze"),
     ("the dog sleeps", "der Hund schläft"),
-    ("the old man sees a dog and a cat", "der alte Mann sieht einen Hund und eine Katze"),
+    ("the old man sees a dog", "der alte Mann sieht einen Hund"),
     ("two men talk", "zwei Männer reden"),
 ] * 5
 
@@ -233,7 +233,8 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
     expected = every_target(model, sides, source, room=3)
     ids, room = np.array([source]), np.array([3], "int32")
     numbers = beam_numbers(sides, model, 1.0)
-    tokens, scores = search_targets(model, ids, np.ones_like(ids, bool), room, 3, len(expected), numbers)
+    targets = blank_targets(1, len(expected), 3, numbers)
+    tokens, scores = search_targets(model, ids, np.ones_like(ids, bool), targets, room, numbers)
     found = [
         (tuple(row[: row.index(sides.end_id) + 1]) if sides.end_id in row else tuple(row), score)
         for row, score in zip(np.array(tokens)[0].tolist(), np.array(scores)[0].tolist(), strict=True)
@@ -275,8 +276,8 @@ def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_pa
     model = small(
         vocab_size=tokenizers[1].vocab_size, source_vocab_size=tokenizers[0].vocab_size, d_model=64, dff=128, num_layers=1
     )
-    model.compile(keras.optimizers.Adam(3e-3), kerasllm.losses.TokenCrossentropy(label_smoothing=0.1))
-    model.fit(seq2seq_dataset(PAIRS, tokenizers, batch_tokens=256, epochs=40), verbose=0)
+    model.compile(keras.optimizers.Adam(3e-3))
+    model.fit(seq2seq_dataset(PAIRS, tokenizers, batch_tokens=256, epochs=60), verbose=0)
     sources, targets = (list(side) for side in zip(*PAIRS[:5], strict=True))
     assert kerasllm.translate(model, tokenizers, sources) == targets
     kerasllm.save(model, tokenizers, tmp_path / "run")

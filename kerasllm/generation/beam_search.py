@@ -8,20 +8,19 @@ from keras import ops
 from kerasllm import backend
 
 
-def beam_search(next_logits, cache, room, length, num_beams, numbers):
+def beam_search(next_logits, cache, targets, room, numbers):
     """Finds the k targets of each row whose mean log-probability per token is highest, as far as beams reach.
 
-    A row ends when k of its targets have ended, or when it has no room left, where every target ends as it is. With
-    one beam this is greedy decoding.
+    A row ends when k of its targets have ended and none that goes on stands higher than they do; or when it has no room
+    left, where every target ends as it is. With one beam this is greedy decoding.
 
     Args:
         next_logits: function (ids (B x k, 1), cache, index) -> (logits (B x k, V), cache). Tensors of the cache are
             (B x k, ...), the beams of a row side by side.
         cache: list of a tuple of tensors for each block: keys and values of the target so far, then what all beams of a
             row share.
-        room: int32 (B,), the most tokens of each row.
-        length: int N, the most tokens of any row.
-        num_beams: int k.
+        targets: int32 (B, k, N + 1), from `blank_targets`: what is to be filled.
+        room: int32 (B,), the most tokens of each row, at most N.
         numbers: dict of scalars: "start_id", "end_id", "pad_id", "vocab_size", "length_penalty" float.
 
     Returns:
@@ -31,10 +30,8 @@ def beam_search(next_logits, cache, room, length, num_beams, numbers):
 
     Reference: Sutskever et al. 2014, https://arxiv.org/abs/1409.3215
     """
-    B, k = ops.shape(room)[0], num_beams
+    B, k = ops.shape(targets)[:2]
     lowest = ops.full((B, k), -float("inf"), "float32")
-    tokens = ops.full((B, k, length + 1), numbers["pad_id"], "int32")
-    tokens = backend.slice_update(tokens, ops.full((B, k, 1), numbers["start_id"], "int32"), (0, 0, 0))
     # All beams begin alike, so that only the first may count.
     scores = ops.where(ops.arange(k, dtype="int32")[None] == 0, 0.0, lowest)
     done = ops.zeros((B,), "bool")
@@ -57,20 +54,21 @@ def beam_search(next_logits, cache, room, length, num_beams, numbers):
         full = index + 1 >= room
         ends = ops.logical_and(ops.logical_or(ended, full[:, None]), ops.arange(2 * k)[None] < k)
         ends = ops.logical_and(ends, ops.logical_not(done)[:, None])
-        normalised = total / ops.cast(index + 1, "float32") ** numbers["length_penalty"]
-        candidates = ops.concatenate([best_scores, ops.where(ends, normalised, -float("inf"))], axis=1)
+        divisor = ops.cast(index + 1, "float32") ** numbers["length_penalty"]
+        candidates = ops.concatenate([best_scores, ops.where(ends, total / divisor, -float("inf"))], axis=1)
         best_scores, order = ops.top_k(candidates, k)
         best = ops.take_along_axis(ops.concatenate([best, tokens], axis=1), order[:, :, None], axis=1)
-        done = ops.logical_or(done, ops.logical_or(full, best_scores[:, -1] > -float("inf")))
 
         scores, order = ops.top_k(ops.where(ended, -float("inf"), total), k)
+        settled = ops.logical_and(best_scores[:, -1] > -float("inf"), best_scores[:, -1] >= scores[:, 0] / divisor)
+        done = ops.logical_or(done, ops.logical_or(full, settled))
         tokens = ops.take_along_axis(tokens, order[:, :, None], axis=1)
         rows = ops.arange(B, dtype="int32")[:, None] * k + ops.cast(ops.take_along_axis(beam, order, axis=1), "int32")
         rows = ops.reshape(rows, (B * k,))
         cache = [tuple(ops.take(part, rows, axis=0) for part in block[:2]) + block[2:] for block in cache]
         return index + 1, tokens, scores, best, best_scores, done, cache
 
-    state = (ops.convert_to_tensor(0, "int32"), tokens, scores, tokens, lowest, done, cache)
+    state = (ops.convert_to_tensor(0, "int32"), targets, scores, targets, lowest, done, cache)
     _, _, _, best, best_scores, _, _ = ops.while_loop(goes_on, step, state)
     return best[:, :, 1:], best_scores
 
@@ -84,23 +82,31 @@ def _log_probabilities(logits, numbers):
     return ops.where(hidden[None], -float("inf"), ops.log_softmax(logits))
 
 
-def search_targets(model, source_ids, source_mask, room, length, num_beams, numbers):
+def blank_targets(num_rows, num_beams, length, numbers):
+    """Targets before anything is known of them: a start token with padding behind it, int32 (B, k, N + 1)."""
+    shape = (num_rows, num_beams, length)
+    start = ops.full((*shape[:2], 1), numbers["start_id"], "int32")
+    return ops.concatenate([start, ops.full(shape, numbers["pad_id"], "int32")], axis=2)
+
+
+def search_targets(model, source_ids, source_mask, targets, room, numbers):
     """Encodes sources once and searches their targets.
 
     Args:
         model: a `Seq2SeqLM`.
         source_ids: int32 (B, S).
         source_mask: bool (B, S), False for padding.
-        room, length, num_beams, numbers: see `beam_search`.
+        targets, room, numbers: see `beam_search`.
 
     Returns:
         As `beam_search`.
     """
-    encoded = ops.repeat(model.encode(source_ids, source_mask, training=False), num_beams, axis=0)
-    source_mask = ops.repeat(source_mask, num_beams, axis=0)
+    k, places = ops.shape(targets)[1:]
+    encoded = ops.repeat(model.encode(source_ids, source_mask, training=False), k, axis=0)
+    source_mask = ops.repeat(source_mask, k, axis=0)
 
     def next_logits(ids, cache, index):
         logits, cache = model.decode(ids, None, source_mask, cache=cache, cache_index=index, training=False)
         return logits[:, 0], cache
 
-    return beam_search(next_logits, model.init_cache(encoded, length), room, length, num_beams, numbers)
+    return beam_search(next_logits, model.init_cache(encoded, places - 1), targets, room, numbers)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.generation.beam_search import search_targets
+from kerasllm.generation.beam_search import blank_targets, search_targets
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
 
@@ -136,9 +136,9 @@ def _search(model, sides, sources, num_beams, length_penalty, max_new_tokens, ba
     room[: len(sources)] = [
         min(default_room(len(ids)) if max_new_tokens is None else max_new_tokens, context) for ids in sources
     ]
-    N = min(_bucket(int(room.max())), context)
-    search = _compiled_search(model, num_beams, N)
-    tokens, scores = search(source_ids, source_mask, room, beam_numbers(sides, model, length_penalty))
+    numbers = beam_numbers(sides, model, length_penalty)
+    targets = blank_targets(B, num_beams, min(_bucket(int(room.max())), context), numbers)
+    tokens, scores = _compiled_search(model)(source_ids, source_mask, targets, room, numbers)
     return np.array(tokens)[: len(sources)], np.array(scores)[: len(sources)]
 
 
@@ -149,16 +149,16 @@ def _bucket(size, smallest=SMALLEST_BUCKET):
     return bucket
 
 
-def _compiled_search(model, num_beams, length):
-    """`search_targets`, compiled once for each number of beams and bucket of lengths."""
-    compiled = vars(model).setdefault("_compiled_searches", {})
-    if (num_beams, length) not in compiled:
+def _compiled_search(model):
+    """`search_targets`, compiled once for each model (on JAX, for each shape)."""
+    if "_compiled_search" not in vars(model):
 
-        def search(source_ids, source_mask, room, numbers):
-            return search_targets(model, source_ids, source_mask, room, length, num_beams, numbers)
+        def search(*arguments):
+            return search_targets(model, *arguments)
 
-        compiled[num_beams, length] = backend.compile_function(search, model.variables)
-    return compiled[num_beams, length]
+        # Without XLA: its programs are no faster here (batches of beams keep the matmuls busy) and take longer to make.
+        vars(model)["_compiled_search"] = backend.compile_function(search, model.variables, xla=False)
+    return vars(model)["_compiled_search"]
 
 
 def _translations(sides, tokens, scores):
