@@ -11,10 +11,14 @@ _EXAMPLES = {
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
+kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win""",
-    "evaluate": "kerasllm evaluate --run my-run --data held-out.txt --stride 64",
+    "evaluate": """kerasllm evaluate --run my-run --data held-out.txt --stride 64
+kerasllm evaluate --run en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER""",
     "generate": """kerasllm generate --run my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --run my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1""",
+    "translate": """kerasllm translate --run en-de --text "A dog runs through the snow."
+kerasllm translate --run en-de --file sentences.en > sentences.de""",
     "export": "kerasllm export my-run my-run-saved-model",
 }
 
@@ -36,7 +40,7 @@ def parse(argv=None):
     )
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_export):
+    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_translate, _add_export):
         add(commands)
     return parser.parse_args(argv)
 
@@ -93,7 +97,7 @@ def _add_train(commands):
 def _add_evaluate(commands):
     command = _add_command(commands, "evaluate", "measure a trained model on text")
     command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
-    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text to measure on, as in train")
+    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs to measure on, as in train")
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )
@@ -121,6 +125,15 @@ def _add_generate(commands):
     command.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes used tokens less likely")
     command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+
+
+def _add_translate(commands):
+    command = _add_command(commands, "translate", "translate sentences, a line for each")
+    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
+    source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
+    command.add_argument("--beams", type=int, default=4, metavar="K", help="1 is greedy (default: 4)")
 
 
 def _add_export(commands):

@@ -12,7 +12,12 @@ def run(arguments):
     from kerasllm.cli.corpus import Corpus
 
     model, tokenizer = kerasllm.load(arguments.run)
-    figures = score(model, tokenizer, Corpus(tuple(arguments.data)), arguments.stride)
+    if isinstance(model, kerasllm.models.Seq2SeqLM):
+        from kerasllm.cli.translation_task import pairs_of, score_translations
+
+        figures = score_translations(model, tokenizer, pairs_of(arguments.data))
+    else:
+        figures = score(model, tokenizer, Corpus(tuple(arguments.data)), arguments.stride)
     if arguments.json:
         print(json.dumps(figures))
     else:

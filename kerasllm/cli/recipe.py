@@ -20,15 +20,18 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import callbacks, data, runs
+from kerasllm import callbacks, runs
 from kerasllm.cli import report
-from kerasllm.cli.corpus import Corpus
-from kerasllm.cli.evaluate import score
+from kerasllm.cli.causal_task import CausalTask
+from kerasllm.cli.translation_task import TranslationTask
 from kerasllm.files import new_folder, write_json
-from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.models import TransformerConfig
 from kerasllm.optimizers import AdamW, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
 
+TASKS = {"causal": CausalTask, "translate": TranslationTask}
+TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 # Points of the validation curve, and the most of a run's batches that each of them may cost.
 ROUNDS = 20
@@ -64,22 +67,22 @@ def train(settings):
     config = _config(settings)  # Before any text is read: a wrong width must not cost minutes.
     keras.utils.set_random_seed(settings.seed)
     out = Path(settings.out)
-    training = Corpus(settings.data, "all" if settings.valid else "train")
-    validation = Corpus(settings.valid) if settings.valid else Corpus(settings.data, "valid")
+    task = TASKS[settings.task](settings)
     with new_folder(out) as draft:
-        measures = {"train": training.measure(), "valid": validation.measure()}
-        report.stage("{:,} bytes of text to train on, {:,} held out".format(*(m["bytes"] for m in measures.values())))
-        tokenizer = _tokenizer(settings, training)
+        measures = task.measure()
+        sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
+        report.stage(", ".join(sizes))
+        tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-        batches = _batches(settings, config, tokenizer, training, validation, draft / "tokens")
-        record = _record(settings, config, tokenizer, measures)
+        batches = _batches(settings, *task.datasets(config, tokenizer, draft / "tokens"))
+        model = task.model_class(config, dtype=settings.precision)
+        record = _record(settings, model.config, tokenizer, measures)
         write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
-    model = CausalLM(config, dtype=settings.precision)
-    fitted = _fit(model, settings, batches, out)
-    report.stage("Measuring on the held-out text")
-    record["results"] = {**fitted, **score(model, tokenizer, validation)}
+    fitted = _fit(model, settings, task, tokenizer, batches, out)
+    report.stage("Measuring on what was held out")
+    record["results"] = {**fitted, **task.score(model, tokenizer)}
     try:
         runs.add_model(model, tokenizer, out)
         write_json(out / "run.json", record)
@@ -107,11 +110,11 @@ def _config(settings):
     return TransformerConfig(**{**DEFAULT_MODEL, **given})
 
 
-def _tokenizer(settings, training):
-    if settings.tokenizer not in ("bpe", "char", "byte"):
+def _tokenizer(settings, task):
+    if settings.tokenizer not in TOKENIZERS:
         return Tokenizer.load(settings.tokenizer)
     report.stage(f"Training the {settings.tokenizer} tokenizer")
-    return Tokenizer.train(training, vocab_size=settings.vocab_size, kind=settings.tokenizer)
+    return Tokenizer.train(task.texts(), vocab_size=settings.vocab_size, kind=settings.tokenizer)
 
 
 def _record(settings, config, tokenizer, measures):
@@ -141,39 +144,37 @@ class _Batches(NamedTuple):
     validation: tf.data.Dataset
 
 
-def _batches(settings, config, tokenizer, training, validation, folder):
-    """Writes the token files and makes the data sets, so that a text too short is refused before the run begins."""
-    files = {
-        part: data.write_tokens(corpus, tokenizer, folder / part)
-        for part, corpus in {"train": training, "valid": validation}.items()
-    }
+def _batches(settings, training, validation):
+    """Batches for the whole run.
 
-    def dataset(part, **options):
-        return data.causal_lm_dataset(
-            files[part], tokenizer, config.max_length, settings.batch_size, seed=settings.seed, **options
-        )
-
-    steps_per_pass = len(dataset("train"))
+    Args:
+        training: function (epochs) -> data set.
+        validation: data set.
+    """
+    steps_per_pass = len(training(1))
     steps = settings.epochs * steps_per_pass if settings.epochs else settings.steps or DEFAULT_STEPS
     round_steps = math.ceil(steps / ROUNDS)
     return _Batches(
         steps,
         steps_per_pass,
         round_steps,
-        training=dataset("train", epochs=math.ceil(steps / steps_per_pass)),
-        validation=dataset("valid", shuffle=False).take(math.ceil(round_steps * VALIDATION_SHARE)),
+        training=training(math.ceil(steps / steps_per_pass)),
+        validation=validation.take(math.ceil(round_steps * VALIDATION_SHARE)),
     )
 
 
-def _fit(model, settings, batches, out):
+def _fit(model, settings, task, tokenizer, batches, out):
     """Trains the model and returns the figures of the training itself."""
-    context = model.config.max_length
-    steps, tokens_per_step = batches.steps, settings.batch_size * context
+    steps = batches.steps
+    tokens_per_step, flops_per_token = task.tokens_per_step(model.config, batches.training)
     schedule = warmup_cosine(settings.lr, min(settings.warmup, steps // 10), steps)
-    model.compile(AdamW(schedule, weight_decay=settings.weight_decay))
+    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
+    model.compile(
+        AdamW(schedule, weight_decay=settings.weight_decay, **average), TokenCrossentropy(settings.label_smoothing)
+    )
     report.stage(
-        f"Training {model.config.num_parameters():,} parameters for {steps:,} steps of {settings.batch_size} x "
-        f"{context} tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
+        f"Training {model.config.num_parameters():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
+        f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
     log = callbacks.RunLog(out, tokens_per_step)
     start = time.perf_counter()
@@ -184,7 +185,9 @@ def _fit(model, settings, batches, out):
         validation_data=batches.validation,
         shuffle=False,  # The data set has an order of its own.
         callbacks=[
-            callbacks.Throughput(tokens_per_step, model.config.flops_per_token(context)),
+            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema else []),
+            callbacks.Throughput(tokens_per_step, flops_per_token),
+            *task.callbacks(tokenizer),
             log,
             callbacks.RunPlot(out / "plot.png"),
             _StopAfter(steps),
@@ -193,7 +196,7 @@ def _fit(model, settings, batches, out):
     )
     return {
         "steps": steps,
-        "trained_tokens": steps * tokens_per_step,
+        "trained_tokens": round(steps * tokens_per_step),
         "seconds": time.perf_counter() - start,
         "tokens_per_second": log.tokens_per_second,
     }

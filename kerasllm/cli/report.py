@@ -16,6 +16,7 @@ _SCORES = (
     ("bits_per_byte", "bits per byte"),
     ("gzip_bits_per_byte", "bits per byte of gzip -9"),
 )
+_TRANSLATION_SCORES = (("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER (less is better)"))
 
 
 def stage(text):
@@ -45,6 +46,12 @@ def table(title, rows):
 
 def score_rows(figures):
     """Rows for `table` of the scores in a dict, those that are known, and what they were measured on."""
+    if "sentences" in figures:
+        for name, label in _TRANSLATION_SCORES:
+            yield label, f"{figures[name]['score']:.2f}"
+        yield "signature of BLEU", figures["bleu"]["signature"]
+        yield "measured on", f"{figures['sentences']:,} sentences, {figures['num_beams']} beams"
+        return
     for name, label in _SCORES:
         if figures.get(name) is not None:
             yield label, f"{figures[name]:,.4f}" if figures[name] < 1e6 else f"{figures[name]:.3e}"

@@ -14,10 +14,13 @@ def run(arguments):
     from kerasllm.cli import recipe, report
 
     record = recipe.train(settings)
-    report.table(f"{settings.out}: held-out text", report.run_rows(record))
+    report.table(f"{settings.out}: on what was held out", report.run_rows(record))
     run_folder = shlex.quote(settings.out)
+    use = 'generate --run {} --prompt "The" --temperature 0.8 --seed 1'
+    if settings.task == "translate":
+        use = 'translate --run {} --text "A sentence."'
     report.next_commands(
-        f'kerasllm generate --run {run_folder} --prompt "The" --temperature 0.8 --seed 1',
+        f"kerasllm {use.format(run_folder)}",
         f"kerasllm train --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 

@@ -44,7 +44,8 @@ def seq2seq_dataset(
     Returns:
         A `tf.data.Dataset` of known length: ({"source_ids" int32 (B, S), "source_mask" bool (B, S), "target_ids" int32
         (B, T)}, labels int32 (B, T), sample_weight float32 (B, T)). Sources end with the end token, targets begin with
-        the start token, labels end with the end token; the weight of padding is 0.
+        the start token, labels end with the end token; the weight of padding is 0. Its attribute `tokens_per_step` is
+        the mean number of labels that count in a batch.
 
     Raises:
         TypeError: where a pair is not two str.
@@ -94,6 +95,7 @@ def seq2seq_dataset(
     options.autotune.enabled = False  # see causal_lm_dataset
     dataset = dataset.with_options(options)
     dataset.read = read
+    dataset.tokens_per_step = float((targets.lengths - 1).sum() / plan.steps_per_epoch)
     return dataset
 
 

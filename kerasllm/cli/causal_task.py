@@ -1,0 +1,65 @@
+"""`--task causal`: a model learns to predict the next token of a text."""
+
+from kerasllm import data
+from kerasllm.cli.corpus import Corpus
+from kerasllm.cli.evaluate import score
+from kerasllm.models import CausalLM
+
+
+class CausalTask:
+    """What `recipe.train` asks of a task; every task has these methods.
+
+    Args:
+        settings: a `kerasllm.cli.settings.TrainSettings`.
+    """
+
+    model_class = CausalLM
+
+    def __init__(self, settings):
+        self._settings = settings
+        self._training = Corpus(settings.data, "all" if settings.valid else "train")
+        self._validation = Corpus(settings.valid) if settings.valid else Corpus(settings.data, "valid")
+
+    def measure(self):
+        """Reads the text; returns a dict of its parts with their counts and fingerprints."""
+        return {"train": self._training.measure(), "valid": self._validation.measure()}
+
+    def texts(self):
+        """What a tokenizer is to be trained on."""
+        return self._training
+
+    def datasets(self, config, tokenizer, folder):
+        """Tokenizes into `folder`, so that a text too short is refused before the run begins.
+
+        Returns:
+            A function (epochs) -> the data set to train on, and the one to measure on.
+        """
+        files = {
+            part: data.write_tokens(corpus, tokenizer, folder / part)
+            for part, corpus in {"train": self._training, "valid": self._validation}.items()
+        }
+
+        def dataset(part, **options):
+            return data.causal_lm_dataset(
+                files[part],
+                tokenizer,
+                config.max_length,
+                self._settings.batch_size,
+                seed=self._settings.seed,
+                **options,
+            )
+
+        return lambda epochs: dataset("train", epochs=epochs), dataset("valid", shuffle=False)
+
+    def tokens_per_step(self, config, training):
+        """Tokens in a batch of the training data set, and what training takes per token: (number, FLOPs or None)."""
+        context = config.max_length
+        return self._settings.batch_size * context, config.flops_per_token(context)
+
+    def callbacks(self, tokenizer):
+        """What else is to be called while the model trains."""
+        return []
+
+    def score(self, model, tokenizer):
+        """Measures the trained model; returns a dict."""
+        return score(model, tokenizer, self._validation)
