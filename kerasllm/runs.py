@@ -23,14 +23,13 @@ from safetensors.numpy import save_file
 
 import kerasllm
 from kerasllm.files import flush, new_folder, replacing, sha256, write_json
-from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
-from kerasllm.tokenizers.sides import as_pair
+from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-SOURCE = "source"
-KINDS = {"CausalLM": CausalLM, "Seq2SeqLM": Seq2SeqLM}
+KINDS = {"CausalLM": CausalLM, "MaskedLM": MaskedLM, "Seq2SeqLM": Seq2SeqLM}
 
 
 def save(model, tokenizer, folder):
@@ -119,25 +118,6 @@ def add_model(model, tokenizer, folder):
     _write_weights(model, folder / WEIGHTS)
     if not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
-
-
-def save_tokenizer(tokenizer, folder):
-    """Writes a `Tokenizer`, or the pair (source, target), into a folder.
-
-    Args:
-        tokenizer: the `Tokenizer`, or the pair.
-        folder: path of a folder; see the head of this file for the names of the files.
-    """
-    source, target = as_pair(tokenizer)
-    target.save(folder)
-    if source is not target:
-        source.save(Path(folder) / SOURCE)
-
-
-def load_tokenizer(folder):
-    """Reads what `save_tokenizer` wrote."""
-    target = Tokenizer.load(folder)
-    return (Tokenizer.load(folder / SOURCE), target) if (folder / SOURCE).is_dir() else target
 
 
 def seal(folder):

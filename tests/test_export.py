@@ -151,8 +151,8 @@ def test_forward_gives_the_models_logits_and_the_tokenizer_lies_beside(served, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_new_tokens": 47}, "longer than the model's 48 tokens"),
-        ({"max_new_tokens": 2**31 - 1}, "longer than the model's 48 tokens"),
+        ({"max_new_tokens": 47}, "longer than the 48 tokens that the model takes"),
+        ({"max_new_tokens": 2**31 - 1}, "longer than the 48 tokens that the model takes"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"max_new_tokens": -(2**31)}, "max_new_tokens must be at least 1"),
         ({"temperature": -1.0}, "temperature must be at least 0"),
@@ -160,8 +160,8 @@ def test_forward_gives_the_models_logits_and_the_tokenizer_lies_beside(served, m
         ({"top_k": -1}, "top_k must be at least 0"),
         ({"top_p": 0.0}, "top_p must be more than 0"),
         ({"top_p": float("nan")}, "top_p must be more than 0"),
-        ({"texts": ["b", "to be " * 100]}, "longer than the model's 48 tokens"),
-        ({"texts": ["b", "a" * 2**20]}, "longer than the model's 48 tokens"),
+        ({"texts": ["b", "to be " * 100]}, "longer than the 48 tokens that the model takes"),
+        ({"texts": ["b", "a" * 2**20]}, "longer than the 48 tokens that the model takes"),
         ({"prompts": [[5, 999]]}, "token_ids must be less than"),
         ({"prompts": [[5, -1]]}, "token_ids must not be negative"),
         ({"prompts": [[5], []]}, "prompt_lengths must be at least 1"),
@@ -175,7 +175,7 @@ def test_the_graph_refuses_bad_requests(served, settings, message):
             served.generate_ids(**settings)
         else:
             served.generate(settings.pop("texts", ["to be"]), **settings)
-    assert message in str(error.value).replace("\\'", "'")
+    assert message in str(error.value)
     assert time.perf_counter() - began < 2
 
 

@@ -15,9 +15,9 @@ import keras
 
 from kerasllm import backend
 from kerasllm.files import new_folder
+from kerasllm.models import Seq2SeqLM
 from kerasllm.models.shapes import fixed_length, output_width
-
-SIGNATURES = ("serving_default", "generate", "generate_ids", "forward")
+from kerasllm.tokenizers.sides import load_tokenizer, save_tokenizer
 
 
 def saved_model(model, tokenizer, path):
@@ -34,15 +34,22 @@ def saved_model(model, tokenizer, path):
             (B,), how many of them are text.
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
 
-    Texts and draws are those of `kerasllm.generate` with the same seed. Bytes that are no UTF-8 are read as U+FFFD, and
-    special tokens in a text are text. The graph refuses ids past the vocabulary, prompts that do not fit and settings
-    out of their range. A model that sets no limit of its own takes `signatures.LONGEST_TEXT` (4,096) tokens, prompt and
-    continuation together.
+    Those of a `Seq2SeqLM`:
+        serving_default: text string (B,) -> text string (B,), the translations that `kerasllm.translate` gives.
+        translate: text string (B,); scalars num_beams int32, length_penalty float32, max_new_tokens int32 -> text string
+            (B,); score float32 (B,).
+        forward: source_ids int32 (B, S), source_mask bool (B, S), target_ids int32 (B, T) -> logits float32 (B, T, V).
+
+    Texts and draws are those of `kerasllm.generate` with the same seed on TensorFlow. (In bfloat16 up to the first
+    near-tie: XLA, which compiles Python's loop, rounds in other places than a plain graph.) Bytes that are no UTF-8 are
+    read as U+FFFD, and special tokens in a text are text. The graph refuses ids past the vocabulary, prompts that do
+    not fit and settings out of their range. A model that sets no limit of its own takes `signatures.LONGEST_TEXT`
+    (4,096) tokens, prompt and continuation together.
 
     Args:
-        model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
+        model: a `CausalLM` or `Seq2SeqLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
             TensorFlow, the export runs in a second Python process, with the model read from a `.keras` file.
-        tokenizer: its `Tokenizer`; also saved beside the graph in `assets.extra/`.
+        tokenizer: its `Tokenizer`, or the pair (source, target); also saved beside the graph in `assets.extra/`.
         path: folder to make.
 
     Raises:
@@ -68,26 +75,34 @@ def saved_model(model, tokenizer, path):
         else:
             _write_in_another_process(model, tokenizer, draft)
         (draft / "assets.extra").mkdir()
-        tokenizer.save(draft / "assets.extra")
+        save_tokenizer(tokenizer, draft / "assets.extra")
 
 
 def _write(model, tokenizer, folder):
     import tensorflow as tf
 
-    from kerasllm.export.signatures import ServedModel
-
-    served = ServedModel(model, tokenizer)
+    served = _served(model, tokenizer)
     with backend.plain_graph():
-        signatures = {name: getattr(served, name).get_concrete_function() for name in SIGNATURES}
+        signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         with _without_info(tf.get_logger()):  # It would name the temporary folder.
             tf.saved_model.save(served, str(folder), signatures)
+
+
+def _served(model, tokenizer):
+    if isinstance(model, Seq2SeqLM):
+        from kerasllm.export.translator import ServedTranslator
+
+        return ServedTranslator(model, tokenizer)
+    from kerasllm.export.signatures import ServedModel
+
+    return ServedModel(model, tokenizer)
 
 
 def _write_in_another_process(model, tokenizer, folder):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
-        tokenizer.save(between)
+        save_tokenizer(tokenizer, between)
         command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -100,9 +115,7 @@ def _write_in_another_process(model, tokenizer, folder):
 
 def write_from_files(source, folder):
     """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
-    from kerasllm.tokenizers import Tokenizer
-
-    _write(keras.models.load_model(Path(source) / "model.keras"), Tokenizer.load(source), folder)
+    _write(keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source), folder)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Shapes: B batch, T prompt, N new tokens, V vocab.
 
 import tensorflow as tf
 
+from kerasllm.export.checks import check, fitting
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, decode
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.stepping import get_stepper
@@ -33,6 +34,8 @@ class ServedModel(tf.Module):
         model: a causal Keras model from ids (B, T) to logits (B, T, V).
         tokenizer: its `Tokenizer`.
     """
+
+    SIGNATURES = ("serving_default", "generate", "generate_ids", "forward")
 
     def __init__(self, model, tokenizer):
         super().__init__()
@@ -71,8 +74,8 @@ class ServedModel(tf.Module):
     def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
         checks = [
             *self._check_ids(token_ids),
-            _check(prompt_lengths >= 1, "prompt_lengths must be at least 1"),
-            _check(prompt_lengths <= tf.shape(token_ids)[1], "prompt_lengths must be at most the width of token_ids"),
+            check(prompt_lengths >= 1, "prompt_lengths must be at least 1"),
+            check(prompt_lengths <= tf.shape(token_ids)[1], "prompt_lengths must be at most the width of token_ids"),
         ]
         with tf.control_dependencies(checks):
             prompts = tf.RaggedTensor.from_tensor(token_ids, tf.cast(prompt_lengths, tf.int64))
@@ -83,23 +86,18 @@ class ServedModel(tf.Module):
     def forward(self, token_ids):
         checks = self._check_ids(token_ids)
         if self._context is not None:
-            checks.append(_check(tf.shape(token_ids)[1] <= self._context, self._too_long))
+            checks.append(check(tf.shape(token_ids)[1] <= self._context, self._too_long))
         with tf.control_dependencies(checks):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
     def _encode(self, text):
         """The ids of prompts, RaggedTensor (B, None); an empty one begins after a document's end."""
-        longest_token = self._in_graph.longest_token
-        if longest_token is not None:  # So that a text far too long is not tokenized first.
-            fits = tf.strings.length(text) <= longest_token * self._longest
-            with tf.control_dependencies([_check(fits, self._too_long)]):
-                text = tf.identity(text)
-        ids = self._in_graph.encode(text)
+        ids = self._in_graph.encode(fitting(text, self._in_graph.longest_token, self._longest, self._too_long))
         empty = ids.row_lengths() == 0
         if self._begin_id is None:
             message = "the text is empty, and the tokenizer has no end or start token to begin with"
-            with tf.control_dependencies([_check(~empty, message)]):
+            with tf.control_dependencies([check(~empty, message)]):
                 return tf.identity(ids)
         begins = tf.fill([tf.math.count_nonzero(empty)], self._begin_id)
         return tf.concat([tf.RaggedTensor.from_row_lengths(begins, tf.cast(empty, tf.int64)), ids], axis=1)
@@ -107,11 +105,11 @@ class ServedModel(tf.Module):
     def _draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
         """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
         checks = [
-            _check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
-            _check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
-            _check(temperature >= 0, "temperature must be at least 0"),
-            _check(top_k >= 0, "top_k must be at least 0"),
-            _check((top_p > 0) & (top_p <= 1), "top_p must be more than 0 and at most 1"),
+            check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
+            check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
+            check(temperature >= 0, "temperature must be at least 0"),
+            check(top_k >= 0, "top_k must be at least 0"),
+            check((top_p > 0) & (top_p <= 1), "top_p must be more than 0 and at most 1"),
         ]
         with tf.control_dependencies(checks):
             room = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
@@ -131,7 +129,7 @@ class ServedModel(tf.Module):
             new tokens, RaggedTensor of int32 (B, None), and which rows ended with an end token, bool (B,).
         """
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        with tf.control_dependencies([_check(lengths + room <= self._longest, self._too_long)]):
+        with tf.control_dependencies([check(lengths + room <= self._longest, self._too_long)]):
             T = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
         most = tf.reduce_max(tf.concat([room, [1]], axis=0))
         tokens = prompts.to_tensor(0, shape=(None, None))
@@ -159,14 +157,10 @@ class ServedModel(tf.Module):
     def _check_ids(self, token_ids):
         size = self._vocab_size
         return [
-            _check(token_ids >= 0, "token_ids must not be negative"),
-            _check(token_ids < size, f"token_ids must be less than {size}, the size of the vocabulary"),
+            check(token_ids >= 0, "token_ids must not be negative"),
+            check(token_ids < size, f"token_ids must be less than {size}, the size of the vocabulary"),
         ]
 
     @property
     def _too_long(self):
-        return f"the text would be longer than the model's {self._longest} tokens"
-
-
-def _check(condition, message):
-    return tf.debugging.Assert(tf.reduce_all(condition), [message])
+        return f"the text would be longer than the {self._longest} tokens that the model takes"

@@ -14,6 +14,7 @@ from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
 
 SMALLEST_BUCKET = 16
+DEFAULT_BEAMS = 4
 
 
 class Translation(NamedTuple):
@@ -27,7 +28,7 @@ def translate(
     model,
     tokenizer,
     texts,
-    num_beams=4,
+    num_beams=DEFAULT_BEAMS,
     *,
     num_best=None,
     length_penalty=1.0,

@@ -1,8 +1,11 @@
 """The two sides of a sequence-to-sequence model: one tokenizer for both, or one for each."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from kerasllm.tokenizers.tokenizer import Tokenizer
+
+SOURCE = "source"  # The folder of the sources' tokenizer, beside the files of the targets'.
 
 
 def as_pair(tokenizer):
@@ -15,6 +18,26 @@ def as_pair(tokenizer):
     if len(pair) != 2 or not all(isinstance(side, Tokenizer) for side in pair):
         raise TypeError(f"tokenizer must be a Tokenizer or a pair of them, (source, target); got {tokenizer!r:.80}.")
     return tuple(pair)
+
+
+def save_tokenizer(tokenizer, folder):
+    """Writes a `Tokenizer`, or the pair (source, target), into a folder.
+
+    Args:
+        tokenizer: the `Tokenizer`, or the pair.
+        folder: path of a folder: the files of the targets' tokenizer go there, those of another one for the sources
+            into a folder in it.
+    """
+    source, target = as_pair(tokenizer)
+    target.save(folder)
+    if source is not target:
+        source.save(Path(folder) / SOURCE)
+
+
+def load_tokenizer(folder):
+    """Reads what `save_tokenizer` wrote."""
+    target, source = Tokenizer.load(folder), Path(folder) / SOURCE
+    return (Tokenizer.load(source), target) if source.is_dir() else target
 
 
 class Sides(NamedTuple):

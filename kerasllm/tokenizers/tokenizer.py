@@ -12,15 +12,16 @@ import numpy as np
 import tokenizers
 
 from kerasllm.files import replacing
-from kerasllm.tokenizers import training
+from kerasllm.tokenizers import masks, training
 
 # How published tokenizers call these tokens, in the order in which they are looked for.
 _USUAL_NAMES = {
     "pad": (training.PAD, "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>"),
     "start": (training.START, "<s>", "<bos>", "<|begin_of_text|>", "<|start|>", "[CLS]"),
     "end": (training.END, "</s>", "<eos>", "<|end_of_text|>", "<|end|>", "[SEP]"),
+    "mask": ("<|mask|>", "[MASK]", "<mask>"),
 }
-_CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token"}
+_CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "mask": "mask_token"}
 _BATCH_LENGTH = 2**19
 _ENCODING_LENGTH = 64  # what an empty encoding weighs, in characters
 
@@ -33,12 +34,13 @@ class Tokenizer:
 
     Args:
         engine: a `tokenizers.Tokenizer`, which is kept as `engine`.
-        pad, start, end: str or None, the tokens for padding, start and end of a document. By default those of the usual
-            names that the vocabulary has.
+        pad, start, end, mask: str or None, the tokens for padding, start and end of a document, and a hidden token. By
+            default those of the usual names that the vocabulary has.
 
     Attributes:
         vocab_size: int, one more than the largest id.
-        pad_id, start_id, end_id: int or None.
+        pad_id, start_id, end_id, mask_id: int or None.
+        special_tokens: dict from "pad", "start", "end" and "mask" to the token (str) or None.
 
     Raises:
         ValueError: where a named token is not in the vocabulary.
@@ -50,17 +52,17 @@ class Tokenizer:
     "the cat's hat"
     """
 
-    def __init__(self, engine, *, pad=None, start=None, end=None):
+    def __init__(self, engine, *, pad=None, start=None, end=None, mask=None):
         engine = training.without_special_pieces(engine)
         engine.encode_special_tokens = True  # not kept in JSON files
         engine.no_truncation()
         engine.no_padding()
         self.engine = engine
         self.vocab_size = 1 + max(engine.get_vocab(with_added_tokens=True).values())
-        named = {"pad": pad, "start": start, "end": end}
-        self._tokens = {role: _find(engine, role, token) for role, token in named.items()}
-        self.pad_id, self.start_id, self.end_id = (
-            None if token is None else engine.token_to_id(token) for token in self._tokens.values()
+        named = {"pad": pad, "start": start, "end": end, "mask": mask}
+        self.special_tokens = {role: _find(engine, role, token) for role, token in named.items()}
+        self.pad_id, self.start_id, self.end_id, self.mask_id = (
+            None if token is None else engine.token_to_id(token) for token in self.special_tokens.values()
         )
 
     @classmethod
@@ -85,7 +87,8 @@ class Tokenizer:
                   itself but for a space at its beginning. Unknown characters become the unknown token.
                 - "char" has every character of `texts`. Others become one unknown token, which decodes to U+FFFD.
                 - "byte" has the 256 bytes.
-            special_tokens: further special tokens (str), after padding (id 0), start (1) and end (2).
+            special_tokens: further special tokens (str), after padding (id 0), start (1) and end (2): "<|mask|>" for a
+                masked language model.
             sample_bytes: int, how much text is learned from, 32 MiB by default. Of more it takes an even sample: the
                 text is cut into documents, long ones into pieces of about 16,000 characters, and every k-th is taken, k
                 being the smallest power of two for which they fit. Characters are collected from all of the text.
@@ -127,8 +130,8 @@ class Tokenizer:
         """Reads a tokenizer.json, ours or any in Hugging Face's format.
 
         Args:
-            path: a folder with a tokenizer.json, or such a file. Padding, start and end are taken from
-                tokenizer_config.json or special_tokens_map.json beside it, or else from the usual names, such as
+            path: a folder with a tokenizer.json, or such a file. Padding, start, end and mask are taken
+                from tokenizer_config.json or special_tokens_map.json beside it, or else from the usual names, such as
                 <|endoftext|>, </s> or [SEP]. What the tokenizer's post-processor adds, `encode` adds. Truncation and
                 padding set in the file are switched off.
 
@@ -147,7 +150,7 @@ class Tokenizer:
         return cls(engine, **_named_tokens(file.parent, engine))
 
     def save(self, folder):
-        """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start and end) into a
+        """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start, end and mask) into a
         folder.
 
         Args:
@@ -157,7 +160,7 @@ class Tokenizer:
             FileExistsError: where the folder already holds a tokenizer. Nothing is overwritten.
         """
         folder = Path(folder)
-        named = {_CONFIG_KEYS[role]: token for role, token in self._tokens.items() if token is not None}
+        named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items() if token is not None}
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         contents = {
             "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False),
@@ -186,6 +189,29 @@ class Tokenizer:
             ValueError: where it holds lone surrogates, which are no characters.
         """
         return self.encode_batch([text], parse_special)[0]
+
+    def encode_masked(self, text):
+        """The token ids of a text with masks: the mask token is read where the text has it; others are text.
+
+        Where words and the spaces before them share a token, a mask stands for both.
+
+        Args:
+            text: str.
+
+        Returns:
+            A list of int.
+
+        Raises:
+            ValueError: where the tokenizer has no mask token.
+
+        Example:
+
+        >>> tokenizer = Tokenizer.train(["the cat"], vocab_size=300, special_tokens=["<|mask|>"], progress=False)
+        >>> tokenizer.decode(tokenizer.encode_masked("the <|mask|>!"), skip_special=False)
+        'the<|mask|>!'
+        """
+        masks.require_mask(self)
+        return self._read_masked(training.checked(text))
 
     def encode_batch(self, texts, parse_special=False):
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.
@@ -247,12 +273,17 @@ class Tokenizer:
 
     @cached_property
     def _fingerprint(self):
-        described = {"engine": json.loads(self.engine.to_str()), "tokens": self._tokens}
+        tokens = {role: token for role, token in self.special_tokens.items() if role != "mask"}  # it decides no ids
+        described = {"engine": json.loads(self.engine.to_str()), "tokens": tokens}
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def _parsing_engine(self):
         return tokenizers.Tokenizer.from_str(self.engine.to_str())
+
+    @cached_property
+    def _read_masked(self):
+        return masks.mask_reader(self.engine, self.special_tokens["mask"])
 
     @cached_property
     def _cut_places(self):

@@ -44,18 +44,19 @@ class InGraphTokenizer(tf.Module):
         self._before, self._after = _surrounding_ids(tokenizer.engine, spec)
         self.longest_token = self._encode.longest_token
 
-    def encode(self, texts):
+    def encode(self, texts, bare=False):
         """The ids of texts.
 
         Args:
             texts: string (B,).
+            bare: bool. Leave out the special tokens that the tokenizer puts around every text.
 
         Returns:
             RaggedTensor of int32 (B, None).
         """
         valid = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
         ids = self._encode(valid)
-        if not self._before and not self._after:
+        if bare or not (self._before or self._after):
             return ids
         before, after = (tf.tile([side], [tf.size(texts), 1]) for side in (self._before, self._after))
         return tf.concat([tf.cast(before, tf.int32), ids, tf.cast(after, tf.int32)], axis=1)
