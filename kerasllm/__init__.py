@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "generate": "generation",
     "stream": "generation",
     "translate": "generation",
+    "fill_mask": "generation",
 }
 
 

@@ -18,6 +18,10 @@ SMALL = {
         "vocab_size": 300, "seq_len": 32, "batch_size": 4, "passes": 2, "rounds": 2, "num_layers": 1, "d_model": 16,
         "num_heads": 2, "dff": 32, "warmup_steps": 2, "new_tokens": 12,
     },
+    "03_export_and_serve.ipynb": {
+        "vocab_size": 300, "seq_len": 48, "batch_size": 4, "passes": 1, "num_layers": 1, "d_model": 16, "num_heads": 2,
+        "dff": 32, "warmup_steps": 2, "new_tokens": 12, "batch_sizes": [1, 2], "clients": [1, 2], "repeats": 1,
+    },
 }  # fmt: skip
 TEXT = "The class statement defines a class. A function is defined by def, and returns a value.\n"
 

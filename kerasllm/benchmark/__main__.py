@@ -11,10 +11,11 @@ EXAMPLE = "example: python -m kerasllm.benchmark train --rounds 5 --out train.js
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m kerasllm.benchmark", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("task", choices=["train", "generate", "requests", "corpus", "example"], help="what to measure")
+    tasks = ["train", "generate", "requests", "corpus", "cleaning", "example"]
+    parser.add_argument("task", choices=tasks, help="what to measure")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each program (train, generate)")
     parser.add_argument("--steps", type=int, default=10, help="training steps of a turn (train)")
-    parser.add_argument("--megabytes", type=float, default=1000, help="size of the text (corpus)")
+    parser.add_argument("--megabytes", type=float, help="size of the text (corpus: 1000, cleaning: 200)")
     parser.add_argument("--data", default="python_docs", help="the text to learn (example), as read_text takes it")
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     options = parser.parse_args(arguments)
@@ -24,7 +25,11 @@ def main(arguments=None):
     if options.task == "corpus":
         from kerasllm.benchmark.corpus import corpus_memory
 
-        results = corpus_memory(int(options.megabytes * 1e6))
+        results = corpus_memory(int((options.megabytes or 1000) * 1e6))
+    elif options.task == "cleaning":
+        from kerasllm.benchmark.cleaning import cleaning_speed
+
+        results = cleaning_speed(int((options.megabytes or 200) * 1e6))
     elif options.task == "requests":
         from kerasllm.benchmark.requests import request_memory
 

@@ -1,6 +1,9 @@
 """Text to batches: `read_text` finds documents, `write_tokens` tokenizes them, `causal_lm_dataset` feeds `fit`."""
 
 from kerasllm.data.bucketing import seq2seq_dataset
+from kerasllm.data.cleaning import clean
+from kerasllm.data.deduplication import deduplicate
+from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
 from kerasllm.data.sources import read_text, split_text
@@ -9,6 +12,9 @@ from kerasllm.data.token_files import TokenFiles, write_tokens
 __all__ = [
     "TokenFiles",
     "causal_lm_dataset",
+    "clean",
+    "deduplicate",
+    "masked_lm_dataset",
     "read_pairs",
     "read_text",
     "remove_overlap",

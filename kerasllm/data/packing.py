@@ -1,7 +1,8 @@
 """Packing: which pieces of which documents share a window.
 
-A document of n tokens makes n - 1 pairs of a token and the one that follows it. No pair reaches from one document into
-the next, so every position of a packed window has something to learn, but for the padding at its end.
+For a causal model, a document of n tokens has n - 1 places: pairs of a token and the one that follows it. No pair
+reaches from one document into the next, so every place of a packed window has something to learn, but for the padding
+at its end. For a masked model the label of a place is the token itself, and such a document has n places.
 """
 
 from bisect import bisect_left, insort
@@ -18,7 +19,7 @@ class Plan(NamedTuple):
     Attributes:
         first: (windows + 1,) int64.
         begin: (pieces,) int64, where the piece's first input token is in the token stream.
-        length: (pieces,) int32, its number of pairs.
+        length: (pieces,) int32, its number of places.
     """
 
     first: np.ndarray
@@ -30,8 +31,8 @@ class Plan(NamedTuple):
         return len(self.first) - 1
 
 
-def plan_windows(document_ends, seq_len):
-    """Packs documents into windows of seq_len pairs, documents whole where they fit.
+def plan_windows(document_ends, seq_len, ahead=1):
+    """Packs documents into windows of seq_len places, documents whole where they fit.
 
     Long documents fill windows of their own; their remainders and all shorter documents are packed longest first, each
     into the fullest window that still has room: best-fit packing (Ding et al. 2024, "Fewer Truncations Improve Language
@@ -39,7 +40,9 @@ def plan_windows(document_ends, seq_len):
 
     Args:
         document_ends: (documents,) int array, one past the last token of each.
-        seq_len: int, pairs in a window.
+        seq_len: int, places in a window.
+        ahead: int, how far ahead of its place a label is: 1 for the next token, 0 for the token itself. The last
+            `ahead` tokens of a document have no place.
 
     Returns:
         A `Plan`. It depends on the arguments alone.
@@ -51,7 +54,7 @@ def plan_windows(document_ends, seq_len):
     ([0, 1, 4], [0, 6, 4, 9], [4, 2, 1, 1])
     """
     blocks = [
-        _pack(*_pieces(document_ends, index, index + _BLOCK, seq_len), seq_len)
+        _pack(*_pieces(document_ends, index, index + _BLOCK, seq_len, ahead), seq_len)
         for index in range(0, len(document_ends), _BLOCK)
     ]
     begin, length, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -91,15 +94,15 @@ def lay_out(tokens, row, begin, length, shape, pad_id=0):
     return tuple(filled)
 
 
-def _pieces(document_ends, first, last, seq_len):
+def _pieces(document_ends, first, last, seq_len, ahead):
     """Where the pieces of some documents begin, and their lengths, at most seq_len."""
     ends = np.asarray(document_ends[first:last], np.int64)
     begins = np.concatenate([document_ends[first - 1 : first] if first else [0], ends[:-1]]).astype(np.int64)
-    pairs = np.maximum(ends - begins - 1, 0)
-    counts = -(-pairs // seq_len)
+    places = np.maximum(ends - begins - ahead, 0)
+    counts = -(-places // seq_len)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     begin = np.repeat(begins, counts) + within * seq_len
-    return begin, np.minimum(seq_len, np.repeat(pairs, counts) - within * seq_len).astype(np.int32)
+    return begin, np.minimum(seq_len, np.repeat(places, counts) - within * seq_len).astype(np.int32)
 
 
 def _pack(begin, length, seq_len):

@@ -1,19 +1,24 @@
 """Numbers about a model: how well it predicts text, and how close its translations come to people's.
 
 `perplexity` scores text, `score_tokens` scores ids that are tokenized already; both return `LanguageModelScores`.
+`pseudo_perplexity` and `masked_accuracy` score masked models and return `MaskedLanguageModelScores`.
 `translation_scores` gathers `bleu`, `chrf`, `ter` and `rouge` in `TranslationScores`.
 """
 
 from kerasllm.evaluation.language_model import LanguageModelScores, perplexity, score_tokens
+from kerasllm.evaluation.masked_language_model import MaskedLanguageModelScores, masked_accuracy, pseudo_perplexity
 from kerasllm.evaluation.translation import Score, TranslationScores, bleu, chrf, rouge, ter, translation_scores
 
 __all__ = [
     "LanguageModelScores",
+    "MaskedLanguageModelScores",
     "Score",
     "TranslationScores",
     "bleu",
     "chrf",
+    "masked_accuracy",
     "perplexity",
+    "pseudo_perplexity",
     "rouge",
     "score_tokens",
     "ter",

@@ -210,14 +210,14 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
     vocab_size = output_width(model)
     if batch_size is None:
-        batch_size = max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))
+        batch_size = rows_at_once(width, vocab_size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not possible; give 1 or more, or None.")
     windows = _windows(sequences, context, stride, vocab_size)
     total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
     scorer = _Scorer(model)
     nll = tokens = 0
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("scoring", total=total)
         for batch, scored in _batches(windows, batch_size, width, pad_id):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
@@ -308,7 +308,12 @@ def _exp(x):
     return math.exp(x) if x < 709 else math.inf
 
 
-def _progress():
+def rows_at_once(width, vocab_size):
+    """How many windows to score at once where nobody has said: few enough for their logits to fit into memory."""
+    return max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))
+
+
+def progress_bar():
     """A bar on standard error that disappears when the work is done; none where nobody could see it move."""
     console = Console(stderr=True, force_jupyter=False)  # In notebooks rich asks for ipywidgets.
     return Progress(

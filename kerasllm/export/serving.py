@@ -15,7 +15,7 @@ import keras
 
 from kerasllm import backend
 from kerasllm.files import new_folder
-from kerasllm.models import Seq2SeqLM
+from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tokenizers.sides import load_tokenizer, save_tokenizer
 
@@ -40,6 +40,12 @@ def saved_model(model, tokenizer, path):
             (B,); score float32 (B,).
         forward: source_ids int32 (B, S), source_mask bool (B, S), target_ids int32 (B, T) -> logits float32 (B, T, V).
 
+    Those of a `MaskedLM`, which read the tokenizer's mask token where a text has it:
+        serving_default: text string (B,) -> text string (B,), each mask filled with its likeliest token.
+        fill_mask: text string (B,); top_k int32 scalar -> for each of M masks row int32 (M,), the text it is in; token
+            string (M, k) and probability float32 (M, k), the likeliest first, as `kerasllm.fill_mask` gives them.
+        forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
+
     Texts and draws are those of `kerasllm.generate` with the same seed on TensorFlow. (In bfloat16 up to the first
     near-tie: XLA, which compiles Python's loop, rounds in other places than a plain graph.) Bytes that are no UTF-8 are
     read as U+FFFD, and special tokens in a text are text. The graph refuses ids past the vocabulary, prompts that do
@@ -47,7 +53,7 @@ def saved_model(model, tokenizer, path):
     (4,096) tokens, prompt and continuation together.
 
     Args:
-        model: a `CausalLM` or `Seq2SeqLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
+        model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
             TensorFlow, the export runs in a second Python process, with the model read from a `.keras` file.
         tokenizer: its `Tokenizer`, or the pair (source, target); also saved beside the graph in `assets.extra/`.
         path: folder to make.
@@ -93,6 +99,10 @@ def _served(model, tokenizer):
         from kerasllm.export.translator import ServedTranslator
 
         return ServedTranslator(model, tokenizer)
+    if isinstance(model, MaskedLM):
+        from kerasllm.export.mask_filler import ServedMaskFiller
+
+        return ServedMaskFiller(model, tokenizer)
     from kerasllm.export.signatures import ServedModel
 
     return ServedModel(model, tokenizer)

@@ -2,6 +2,7 @@
 
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.config import TransformerConfig
+from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
-__all__ = ["CausalLM", "Seq2SeqLM", "TransformerConfig"]
+__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig"]

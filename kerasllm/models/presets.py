@@ -55,6 +55,23 @@ LAMDA = {
     "use_bias": False,
 }
 
+# Devlin et al. 2019, https://arxiv.org/abs/1810.04805, section 3 and appendix A.2, and bert_config.json of the uncased
+# models at https://github.com/google-research/bert. For `MaskedLM`.
+BERT = {
+    "vocab_size": 30522,
+    "max_length": 512,
+    "positions": "learned",
+    "norm_placement": "post",
+    "norm_epsilon": 1e-12,
+    "embedding_norm": True,
+    "num_token_types": 2,
+    "activation": "gelu",
+    "dropout": 0.1,
+}
+
+# Liu et al. 2019, https://arxiv.org/abs/1907.11692, section 4 and table 9: no token types, and byte-level BPE.
+ROBERTA = {**BERT, "vocab_size": 50265, "norm_epsilon": 1e-5, "num_token_types": 0}
+
 
 def _size(num_layers, d_model, num_heads, dff, **more):
     return {"num_layers": num_layers, "d_model": d_model, "num_heads": num_heads, "dff": dff, **more}
@@ -84,9 +101,15 @@ PRESETS = {
     "lamda-8b": {**LAMDA, **_size(16, 4096, 64, 32768)},
     "lamda-137b": {**LAMDA, **_size(64, 8192, 128, 65536)},
     "lamda-laptop": {**LAMDA, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256, head_dim=64)},
+    "bert-base": {**BERT, **_size(12, 768, 12, 3072)},
+    "bert-large": {**BERT, **_size(24, 1024, 16, 4096)},
+    "bert-laptop": {**BERT, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
+    "roberta-base": {**ROBERTA, **_size(12, 768, 12, 3072)},
+    "roberta-large": {**ROBERTA, **_size(24, 1024, 16, 4096)},
 }
 # A family's bare name is its smallest published size.
 PRESETS |= {"llama": PRESETS["llama-7b"], "palm": PRESETS["palm-8b"], "lamda": PRESETS["lamda-2b"]}
+PRESETS |= {"bert": PRESETS["bert-base"], "roberta": PRESETS["roberta-base"]}
 
 
 def preset_fields(name):

@@ -42,8 +42,8 @@ def word_joins(tokenizer):
     """Which tokens can stand together in a word.
 
     A WordPiece token goes on with a word when it begins with "##". In the other vocabularies a word is a run of
-    letters, digits and marks, and a space begins a new one. In scripts without spaces between words, such as Chinese,
-    that is the run up to the next punctuation mark.
+    letters, digits and marks with the space before it. In scripts without spaces between words, such as Chinese, that
+    is the run up to the next punctuation mark.
 
     Args:
         tokenizer: `Tokenizer`.
@@ -80,7 +80,7 @@ def word_joins(tokenizer):
         for token, index in vocabulary.items():
             text = text_of(token)
             goes_on[index] = _in_word(text[:1])
-            may_go_on[index] = _in_word(text[-1:]) or token == _SPACE_MARK
+            may_go_on[index] = _in_word(text[-1:]) or text == " "
     is_ordinary = ordinary_ids(tokenizer)
     return goes_on & is_ordinary, may_go_on & is_ordinary
 
@@ -105,13 +105,18 @@ def mask_reader(engine, mask):
         first["prepend_scheme"] = "first"  # else what follows a mask without a space would get one
     reader = tokenizers.Tokenizer.from_str(json.dumps(spec))
     reader.encode_special_tokens = True
-    text_of = _token_reader(spec["decoder"])
-    words_take_spaces = text_of is not None and any(re.match(" [^ ]", text_of(token)) for token in engine.get_vocab())
+    takes_space = words_take_spaces(engine)
 
     def read(text):
-        return reader.encode(text.replace(f" {mask}", mask) if words_take_spaces else text).ids
+        return reader.encode(text.replace(f" {mask}", mask) if takes_space else text).ids
 
     return read
+
+
+def words_take_spaces(engine):
+    """Whether a token of a `tokenizers.Tokenizer` can be a word with the space before it."""
+    text_of = _token_reader(json.loads(engine.to_str())["decoder"])
+    return text_of is not None and any(re.match(" [^ ]", text_of(token)) for token in engine.get_vocab())
 
 
 def _token_reader(decoder):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasllm.layers import MultiHeadAttention, RelativePositionBias, TransformerBlock
-from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.models import CausalLM, MaskedLM, TransformerConfig
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
@@ -31,6 +31,11 @@ LLAMA = transformers.LlamaConfig(
     vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=3, num_attention_heads=H, num_key_value_heads=2,
     max_position_embeddings=16, rope_parameters={"rope_type": "default", "rope_theta": 500.0}, rms_norm_eps=1e-3,
     attn_implementation="eager",
+)  # fmt: skip
+
+BERT = transformers.BertConfig(
+    vocab_size=V, max_position_embeddings=16, hidden_size=D, num_hidden_layers=3, num_attention_heads=H,
+    intermediate_size=F, attn_implementation="eager",
 )  # fmt: skip
 
 
@@ -66,15 +71,15 @@ def llama_attention(module):
     }
 
 
-def gpt2_norm(module):
+def torch_norm(module):
     return {"gamma": module.weight, "beta": module.bias}
 
 
 def gpt2_block(module):
     return {
-        "attention_norm": gpt2_norm(module.ln_1),
+        "attention_norm": torch_norm(module.ln_1),
         "attention": gpt2_attention(module.attn),
-        "feed_forward_norm": gpt2_norm(module.ln_2),
+        "feed_forward_norm": torch_norm(module.ln_2),
         "feed_forward": {"inner": linear(module.mlp.c_fc), "outer": linear(module.mlp.c_proj)},
     }
 
@@ -96,7 +101,7 @@ def gpt2_model(module):
     positions = {"position_embedding": {"embeddings": module.transformer.wpe.weight}}
     return {
         "token_embedding": {"embeddings": module.transformer.wte.weight},
-        "transformer": {**blocks, **positions, "final_norm": gpt2_norm(module.transformer.ln_f)},
+        "transformer": {**blocks, **positions, "final_norm": torch_norm(module.transformer.ln_f)},
     }
 
 
@@ -106,6 +111,39 @@ def llama_model(module):
     return {
         "token_embedding": {"embeddings": embedding, "reverse_embeddings": output},
         "transformer": {**blocks, "final_norm": {"scale": module.model.norm.weight}},
+    }
+
+
+def bert_block(module):
+    attention, output = module.attention.self, module.attention.output
+    return {
+        "attention": {
+            "query_key_value": {
+                **side_by_side(attention.query, attention.key, attention.value),
+                "bias": torch.cat([attention.query.bias, attention.key.bias, attention.value.bias]),
+            },
+            "output": linear(output.dense),
+        },
+        "attention_norm": torch_norm(output.LayerNorm),
+        "feed_forward": {"inner": linear(module.intermediate.dense), "outer": linear(module.output.dense)},
+        "feed_forward_norm": torch_norm(module.output.LayerNorm),
+    }
+
+
+def bert_model(module):
+    embeddings, head = module.bert.embeddings, module.cls.predictions
+    blocks = {f"block_{i}": bert_block(block) for i, block in enumerate(module.bert.encoder.layer)}
+    return {
+        "token_embedding": {"embeddings": embeddings.word_embeddings.weight},
+        "token_type_embedding": {"embeddings": embeddings.token_type_embeddings.weight},
+        "transformer": {
+            **blocks,
+            "position_embedding": {"embeddings": embeddings.position_embeddings.weight},
+            "input_norm": torch_norm(embeddings.LayerNorm),
+        },
+        "head_dense": linear(head.transform.dense),
+        "head_norm": torch_norm(head.transform.LayerNorm),
+        "output_bias": head.bias,
     }
 
 
@@ -221,6 +259,21 @@ def test_model_equals_transformers_on_a_padded_batch(model_class, config, weight
     ).logits
     logits = keras.ops.convert_to_numpy(ours(IDS, padding_mask=visible, position_ids=position_ids))
     assert_close(logits[visible], expected[torch.tensor(visible)], tolerance=1e-4)
+
+
+@torch.no_grad()
+def test_masked_model_equals_bert_on_a_padded_batch():
+    theirs = scrambled(transformers.BertForMaskedLM(BERT))
+    sizes = {"vocab_size": V, "num_layers": 3, "d_model": D, "num_heads": H, "dff": F, "max_length": 16}
+    ours = with_weights(MaskedLM(TransformerConfig.preset("bert", **sizes)), bert_model(theirs))
+    assert ours.count_params() == theirs.num_parameters()
+    for types in (np.zeros_like(IDS), np.random.default_rng(2).integers(0, 2, (B, T))):
+        expected = theirs(
+            torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE), token_type_ids=torch.tensor(types)
+        ).logits
+        inputs = {"token_ids": IDS, "token_type_ids": types} if types.any() else IDS
+        logits = keras.ops.convert_to_numpy(ours(inputs, padding_mask=VISIBLE))
+        assert_close(logits[VISIBLE], expected[torch.tensor(VISIBLE)], tolerance=1e-4)
 
 
 @pytest.mark.parametrize("causal", [True, False])

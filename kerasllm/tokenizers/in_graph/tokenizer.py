@@ -56,9 +56,13 @@ class InGraphTokenizer(tf.Module):
         """
         valid = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
         ids = self._encode(valid)
-        if bare or not (self._before or self._after):
+        return ids if bare else self.surround(ids)
+
+    def surround(self, ids):
+        """Ids (B, None) with the special tokens that the tokenizer puts around every text."""
+        if not (self._before or self._after):
             return ids
-        before, after = (tf.tile([side], [tf.size(texts), 1]) for side in (self._before, self._after))
+        before, after = (tf.tile([side], [ids.nrows(tf.int32), 1]) for side in (self._before, self._after))
         return tf.concat([tf.cast(before, tf.int32), ids, tf.cast(after, tf.int32)], axis=1)
 
     def decode(self, ids):
