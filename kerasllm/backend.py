@@ -106,8 +106,8 @@ def compile_function(function, variables, xla=True):
     Args:
         function: a function of (nested) tensors.
         variables: the Keras variables that it reads, and does not write.
-        xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always compiles
-            by XLA.
+        xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always
+            compiles by XLA.
     """
     if IS_TENSORFLOW and xla:
         return tf.function(function, jit_compile=True, autograph=False)

@@ -24,7 +24,6 @@ from safetensors.numpy import save_file
 import kerasllm
 from kerasllm.files import flush, new_folder, replacing, sha256, write_json
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
-from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"

@@ -27,7 +27,8 @@ def files(tmp_path_factory):
     pairs = list(sentences())
     for side, name in enumerate(("train.en", "train.de")):
         (folder / name).write_text("".join(f"{pair[side]}\n" for pair in pairs[:62]), encoding="utf-8")
-    (folder / "test.tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs[:2] + pairs[62:]), encoding="utf-8")
+    test = ["\t".join(pair) + "\n" for pair in pairs[:2] + pairs[62:]]
+    (folder / "test.tsv").write_text("".join(test), encoding="utf-8")
     return folder
 
 

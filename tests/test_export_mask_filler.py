@@ -26,7 +26,7 @@ def exported(request, tmp_path_factory):
 
 
 def test_it_fills_masks_as_python_does(exported):
-    model, tokenizer, signatures = exported
+    _, _, signatures = exported
     found = signatures["fill_mask"](text=tf.constant(TEXTS), top_k=tf.constant(3))
     expected = [(row, mask) for row, text in enumerate(TEXTS) if MASK in text for mask in fill(exported, text, 3)]
     assert found["row"].numpy().tolist() == [row for row, _ in expected]
@@ -53,7 +53,7 @@ def test_text_in_text_out(exported):
 
 
 def test_bad_requests_are_refused(exported):
-    model, tokenizer, signatures = exported
+    model, _, signatures = exported
     ids = np.array([[5, 6, 7]], "int32")
     np.testing.assert_allclose(signatures["forward"](token_ids=ids)["logits"], model(ids), atol=1e-5)
     for name, values, message in [

@@ -97,7 +97,7 @@ def _add_train(commands):
 def _add_evaluate(commands):
     command = _add_command(commands, "evaluate", "measure a trained model on text")
     command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
-    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs to measure on, as in train")
+    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs, as in train")
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )

@@ -25,8 +25,8 @@ class TrainSettings:
     data: tuple[str, ...] = _setting(
         (),
         str,
-        "what to train on: files, folders, globs, .jsonl, .gz, tfds:NAME or python_docs; to translate: two files of one "
-        "sentence a line, one with a tab between the two, or tfds:NAME",
+        "what to train on: files, folders, globs, .jsonl, .gz, tfds:NAME or python_docs; to translate: two files of "
+        "one sentence a line, one with a tab between the two, or tfds:NAME",
         metavar="PATH",
     )
     valid: tuple[str, ...] = _setting(
@@ -36,10 +36,14 @@ class TrainSettings:
         (), str, "translate only: pairs to score at the end (default: what --valid says)", metavar="PATH"
     )
     out: str | None = _setting(None, str, "run folder to make; it must not exist", metavar="RUN")
-    tokenizer: str = _setting("bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer")
+    tokenizer: str = _setting(
+        "bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer"
+    )
     vocab_size: int = _setting(4000, int, "the most ids of the tokenizer to train", least=1)
     preset: str | None = _setting(None, str, "published architecture to start from, such as gpt2 or llama")
-    layers: int | None = _setting(None, int, "number of Transformer blocks; to translate, of the encoder and of the decoder", least=1)
+    layers: int | None = _setting(
+        None, int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1
+    )
     d_model: int | None = _setting(None, int, "width of the model", least=1)
     heads: int | None = _setting(None, int, "number of attention heads; divides --d-model", least=1)
     dff: int | None = _setting(None, int, "width of the feed-forward layers", least=1)
@@ -47,7 +51,7 @@ class TrainSettings:
     dropout: float = _setting(0.0, float, "share of activations dropped in training", least=0, below=1)
     label_smoothing: float = _setting(0.0, float, "share of a target that all tokens get alike", least=0, below=1)
     ema: float = _setting(
-        0.0, float, "momentum of a moving average of the weights, which is measured and kept in their place", least=0, below=1
+        0.0, float, "momentum of an average of the weights, which is measured and kept in their place", least=0, below=1
     )
     batch_size: int = _setting(32, int, "windows in a training step", least=1)
     batch_tokens: int = _setting(4096, int, "translate only: tokens of one side in a training step", least=1)

@@ -181,7 +181,8 @@ def _tokenized(pairs, sides, max_length):
             f"max_length={max_length} tokens."
         )
     if left_out:
-        warnings.warn(f"{left_out} of {seen} pairs are longer than max_length={max_length} tokens and left out.")
+        message = f"{left_out} of {seen} pairs are longer than max_length={max_length} tokens and left out."
+        warnings.warn(message, stacklevel=3)
     return _Texts.of(kept[0], lengths[0]), _Texts.of(kept[1], lengths[1])
 
 

@@ -36,8 +36,8 @@ def saved_model(model, tokenizer, path):
 
     Those of a `Seq2SeqLM`:
         serving_default: text string (B,) -> text string (B,), the translations that `kerasllm.translate` gives.
-        translate: text string (B,); scalars num_beams int32, length_penalty float32, max_new_tokens int32 -> text string
-            (B,); score float32 (B,).
+        translate: text string (B,); scalars num_beams int32, length_penalty float32, max_new_tokens int32 -> text
+            string (B,); score float32 (B,).
         forward: source_ids int32 (B, S), source_mask bool (B, S), target_ids int32 (B, T) -> logits float32 (B, T, V).
 
     Those of a `MaskedLM`, which read the tokenizer's mask token where a text has it:
@@ -53,8 +53,9 @@ def saved_model(model, tokenizer, path):
     (4,096) tokens, prompt and continuation together.
 
     Args:
-        model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, or any causal Keras model from ids (B, T) to logits (B, T, V). On another backend than
-            TensorFlow, the export runs in a second Python process, with the model read from a `.keras` file.
+        model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
+            On another backend than TensorFlow, the export runs in a second Python process, with the model read from a
+            `.keras` file.
         tokenizer: its `Tokenizer`, or the pair (source, target); also saved beside the graph in `assets.extra/`.
         path: folder to make.
 

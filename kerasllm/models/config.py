@@ -29,7 +29,7 @@ class TransformerConfig:
         tie_embeddings: bool. The output layer is the embedding, transposed.
         scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
         embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
-        num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; 0 for none.
+        num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; or 0.
         num_encoder_layers: int or None, blocks of a `Seq2SeqLM`'s encoder; `num_layers` are then the decoder's. None
             means no encoder, and in a `Seq2SeqLM` as many as the decoder has.
         source_vocab_size: int or None, ids of a `Seq2SeqLM`'s source texts; None means they share `vocab_size` and the

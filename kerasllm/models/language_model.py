@@ -14,6 +14,12 @@ def embedding_initializer(config):
     return keras.initializers.RandomNormal(stddev=config.d_model**-0.5 if config.scale_embeddings else 0.02)
 
 
+def small_deviation(config):
+    """The standard deviation of kernels by Nguyen and Salazar 2019, https://arxiv.org/abs/1910.05895: GPT-2's 0.02 near
+    its width, and more for narrower models, which learn where to look sooner."""
+    return (2 / (5 * config.d_model)) ** 0.5
+
+
 class LanguageModel(keras.Model):
     """A `keras.Model` made from a `TransformerConfig`.
 
@@ -49,17 +55,15 @@ class LanguageModel(keras.Model):
         layer.supports_masking = True  # It ignores masks; without this Keras warns that it does.
         return layer
 
-    def _transformer(self, name, num_layers, causal):
-        """A stack of the config's blocks."""
+    def _transformer(self, name, num_layers, causal, deviation=0.02):
+        """A stack of the config's blocks, with kernels of that standard deviation."""
         config = self.config
-        deviation = (2 / (5 * config.d_model)) ** 0.5
         return Transformer(
             num_layers,
             config.d_model,
             config.num_heads,
             config.dff,
             causal=causal,
-            # GPT-2's 0.02 at its width, and more for narrower models (https://arxiv.org/abs/1910.05895).
             kernel_initializer=keras.initializers.RandomNormal(stddev=deviation),
             # GPT-2's rule: the residual stream keeps its size, however many layers add to it.
             residual_initializer=keras.initializers.RandomNormal(stddev=deviation * (2 * num_layers) ** -0.5),

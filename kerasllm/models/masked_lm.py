@@ -7,7 +7,7 @@ import keras
 
 from kerasllm.layers.block import make_norm
 from kerasllm.layers.feed_forward import get_activation
-from kerasllm.models.language_model import LanguageModel, embedding_initializer
+from kerasllm.models.language_model import LanguageModel, embedding_initializer, small_deviation
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -55,7 +55,7 @@ class MaskedLM(LanguageModel):
                 name="token_type_embedding",
                 dtype=self.dtype_policy,
             )
-        self.transformer = self._transformer("transformer", config.num_layers, causal=False)
+        self.transformer = self._transformer("transformer", config.num_layers, False, small_deviation(config))
         self.head_dense = keras.layers.Dense(
             config.d_model,
             use_bias=config.use_bias,

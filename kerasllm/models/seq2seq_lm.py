@@ -7,7 +7,7 @@ import dataclasses
 
 import keras
 
-from kerasllm.models.language_model import LanguageModel, embedding_initializer
+from kerasllm.models.language_model import LanguageModel, embedding_initializer, small_deviation
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -25,8 +25,8 @@ class Seq2SeqLM(LanguageModel):
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, V), logits. With `return_attention_scores`, the pair (logits, scores): for each block of the decoder
-        its attention probabilities over the target (B, H, T, T) and over the source (B, H, T, S).
+        float (B, T, V), logits. With `return_attention_scores`, the pair (logits, scores): for each block of the
+        decoder its attention probabilities over the target (B, H, T, T) and over the source (B, H, T, S).
 
     `compile()` without a loss means cross-entropy over the weighted tokens, as for `CausalLM`.
 
@@ -52,8 +52,9 @@ class Seq2SeqLM(LanguageModel):
                 name="source_embedding",
                 dtype=self.dtype_policy,
             )
-        self.encoder = self._transformer("encoder", config.num_encoder_layers, causal=False)
-        self.decoder = self._transformer("decoder", config.num_layers, causal=True)
+        deviation = small_deviation(config)
+        self.encoder = self._transformer("encoder", config.num_encoder_layers, causal=False, deviation=deviation)
+        self.decoder = self._transformer("decoder", config.num_layers, causal=True, deviation=deviation)
         self.build()
 
     def build(self, _=None):
