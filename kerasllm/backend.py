@@ -46,6 +46,24 @@ def slice_update(tensor, update, start):
     )
 
 
+def add_at(tensor, index, update):
+    """Adds one number to each row of a tensor; in place where nothing else needs it.
+
+    Args:
+        tensor: (..., V).
+        index: int (...), the place in each row.
+        update: (...), what to add there.
+    """
+    V = tensor.shape[-1]
+    rows, index, update = ops.reshape(tensor, (-1, V)), ops.reshape(index, (-1,)), ops.reshape(update, (-1,))
+    numbers = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
+    if IS_TENSORFLOW:
+        rows = tf.tensor_scatter_nd_add(rows, tf.stack([numbers, index], axis=1), update)
+    else:
+        rows = rows.at[numbers, index].add(update)
+    return ops.reshape(rows, ops.shape(tensor))
+
+
 def gelu_tanh(x):
     """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use.
 
