@@ -126,7 +126,7 @@ def test_generate_streams_what_the_package_generates(run, capsys):
 
 
 def test_export_is_checked_against_the_model(run, tmp_path, capsys):
-    from kerasllm.cli import export
+    from kerasllm.cli import export_check
 
     assert main(["export", str(run), str(tmp_path / "served")]) == 0
     assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
@@ -134,11 +134,11 @@ def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     weight = model.weights[1]
     weight.assign(weight + 0.1)
     with pytest.raises(ValueError, match="does not do what the model does"):
-        export.check(model, tokenizer, tmp_path / "served")
+        export_check.check(model, tokenizer, tmp_path / "served")
     model, tokenizer = kerasllm.load(run)
     tokenizer.decode = str
     with pytest.raises(ValueError, match="does not read or write text"):
-        export.check(model, tokenizer, tmp_path / "served")
+        export_check.check(model, tokenizer, tmp_path / "served")
     assert main(["export", str(run), str(tmp_path / "served")]) == 2
     assert "served exists" in capsys.readouterr().err
 

@@ -6,10 +6,11 @@ import json
 import pytest
 
 import kerasllm
-from kerasllm.cli import main
+from kerasllm.cli import export_check, main
 
 WORDS = {"the": "der", "a": "ein", "dog": "Hund", "man": "Mann", "sees": "sieht", "hears": "hört", "old": "alte"}
-SMALL = ["--layers", "1", "--d-model", "32", "--heads", "2", "--steps", "25", "--vocab-size", "300"]
+SMALL = ["--preset", "transformer-laptop", "--layers", "1", "--d-model", "32", "--heads", "2", "--dff", "64"]
+SMALL += ["--steps", "25", "--vocab-size", "300"]
 
 
 def sentences():
@@ -44,6 +45,7 @@ def run(files, tmp_path_factory):
 def test_train_records_what_it_left_out_and_how_it_scored(run, files):
     record = json.loads((run / "run.json").read_text())
     assert record["data"]["test"]["removed_from_training"] == 2
+    assert record["model"]["num_layers"] == record["model"]["num_encoder_layers"] == 1
     assert record["data"]["train"]["pairs"] == 62 - 2 - 6  # a tenth is held out for validation
     results = record["results"]
     assert results["sentences"] == 12 and 0 <= results["bleu"]["score"] <= 100
@@ -60,6 +62,15 @@ def test_evaluate_finds_what_train_recorded(run, files, capsys):
     assert found["bleu"]["score"] == pytest.approx(recorded["bleu"]["score"], abs=1e-6)
     assert main(["evaluate", "--run", str(run), "--data", str(files / "test.tsv")]) == 0
     assert "signature of BLEU" in capsys.readouterr().out
+
+
+def test_export_is_checked_against_the_model(run, tmp_path, capsys):
+    assert main(["export", str(run), str(tmp_path / "served")]) == 0
+    assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
+    model, tokenizer = kerasllm.load(run)
+    model.weights[1].assign(model.weights[1] + 0.1)
+    with pytest.raises(ValueError, match="does not do what the model does"):
+        export_check.check(model, tokenizer, tmp_path / "served")
 
 
 def test_translate_writes_a_line_for_each_line(run, tmp_path, capsys):

@@ -480,6 +480,8 @@ def test_accuracy_stands_beside_the_best_constant_guess(trained):
     assert f"{scores.accuracy:.2%}" in str(scores)
     with pytest.raises(ValueError, match="nothing to score"):
         pseudo_perplexity(model, tokenizer, "")
+    with pytest.raises(TypeError, match="causal models, got a MaskedLM: `masked_accuracy`"):
+        kerasllm.evaluation.perplexity(model, tokenizer, "the cat")
 
 
 def test_the_two_functions_ask_alike():

@@ -100,7 +100,17 @@ PUBLISHED = {
     "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248,
     "llama-3-70b": 70_553_706_496,
+    # https://huggingface.co/google-t5
+    "t5-small": 60_506_624,
+    "t5-base": 222_903_552,
+    "t5-large": 737_668_096,
+    "t5-3b": 2_851_598_336,
+    "t5-11b": 11_307_321_344,
+    # https://huggingface.co/facebook has two positions more in each table, which are never used.
+    "bart-base": 139_420_416 - 2 * 2 * 768,
+    "bart-large": 406_291_456 - 2 * 2 * 1024,
 }
+TRANSFORMER = {"transformer-base": 65, "transformer-big": 213}  # millions: https://arxiv.org/abs/1706.03762, table 3
 PALM = {"palm-8b": 8.63, "palm-62b": 62.50, "palm-540b": 540.35}  # https://arxiv.org/abs/2204.02311, table 1
 LAMDA = {"lamda-2b": 2, "lamda-8b": 8, "lamda-137b": 137}  # https://arxiv.org/abs/2201.08239: without embeddings
 
@@ -111,6 +121,8 @@ def test_presets_have_exactly_the_published_number_of_parameters(name, parameter
 
 
 def test_presets_have_the_published_billions_of_parameters():
+    millions = {name: TransformerConfig.preset(name).num_parameters() / 1e6 for name in TRANSFORMER}
+    assert millions == pytest.approx(TRANSFORMER, abs=2)  # the size of the vocabulary is given as "about 37000"
     palm = {name: TransformerConfig.preset(name).num_parameters() / 1e9 for name in PALM}
     assert palm == pytest.approx(PALM, abs=0.01)
     assert {name: TransformerConfig.preset(name).num_parameters(False) // 10**9 for name in LAMDA} == LAMDA

@@ -15,19 +15,16 @@ from kerasllm.data import seq2seq_dataset
 from kerasllm.generation.beam_search import blank_targets, search_targets
 from kerasllm.generation.translation import beam_numbers
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
+from kerasllm.models.presets import BART, T5, TRANSFORMER
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides
 
+SIZES = {"vocab_size": 17, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 20, "max_length": 48}
 VARIANTS = {
     "as it comes": {},
-    "the original Transformer": {
-        "positions": "sinusoidal",
-        "norm_placement": "post",
-        "activation": "relu",
-        "scale_embeddings": True,
-    },
-    "BART": {"positions": "learned", "norm_placement": "post", "embedding_norm": True, "activation": "gelu"},
-    "T5": {"positions": "relative", "norm": "rms", "use_bias": False, "activation": "relu"},
+    "the original Transformer": {**TRANSFORMER, **SIZES, "dropout": 0.0},
+    "BART": {**BART, **SIZES, "dropout": 0.0},
+    "T5": {**T5, **SIZES, "dropout": 0.0},
     "two vocabularies, two depths": {"source_vocab_size": 13, "num_encoder_layers": 1, "tie_embeddings": False},
     "grouped, normed heads": {"num_kv_heads": 2, "qk_norm": True},
 }
@@ -41,8 +38,7 @@ PAIRS = [
 
 
 def small(**options):
-    sizes = {"vocab_size": 17, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 20, "max_length": 48}
-    return Seq2SeqLM(TransformerConfig(**{**sizes, **options}))
+    return Seq2SeqLM(TransformerConfig(**{**SIZES, **options}))
 
 
 @pytest.fixture(params=VARIANTS)
@@ -98,6 +94,7 @@ def test_attention_scores_are_probabilities_over_target_and_source(model):
         assert np.array(own)[0, 0, 0, 1:].max() == np.array(over_source)[1, :, :, 4:].max() == 0
 
 
+@pytest.mark.parametrize("model", ["as it comes", "two vocabularies, two depths"], indirect=True)
 def test_it_is_saved_and_loaded_and_goes_on_training(model, tmp_path):
     inputs, labels = example(), example()["target_ids"]
     model.compile()

@@ -11,10 +11,12 @@ _EXAMPLES = {
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
+kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win""",
     "evaluate": """kerasllm evaluate --run my-run --data held-out.txt --stride 64
-kerasllm evaluate --run en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER""",
+kerasllm evaluate --run en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
+kerasllm evaluate --run my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
     "generate": """kerasllm generate --run my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --run my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1""",
     "translate": """kerasllm translate --run en-de --text "A dog runs through the snow."

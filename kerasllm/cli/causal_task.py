@@ -14,6 +14,8 @@ class CausalTask:
     """
 
     model_class = CausalLM
+    special_tokens = ()  # of a tokenizer that is to be trained, besides the usual
+    make_dataset = staticmethod(data.causal_lm_dataset)
 
     def __init__(self, settings):
         self._settings = settings
@@ -40,7 +42,7 @@ class CausalTask:
         }
 
         def dataset(part, **options):
-            return data.causal_lm_dataset(
+            return self.make_dataset(
                 files[part],
                 tokenizer,
                 config.max_length,

@@ -1,5 +1,6 @@
 """`kerasllm evaluate`: the scores of a trained model on a text."""
 
+import dataclasses
 import json
 
 from kerasllm.cli.startup import start_keras
@@ -12,10 +13,14 @@ def run(arguments):
     from kerasllm.cli.corpus import Corpus
 
     model, tokenizer = kerasllm.load(arguments.run)
+    if arguments.stride is not None and not isinstance(model, kerasllm.models.CausalLM):
+        raise ValueError(f"--stride is for causal models, and {arguments.run} holds a {type(model).__name__}.")
     if isinstance(model, kerasllm.models.Seq2SeqLM):
         from kerasllm.cli.translation_task import pairs_of, score_translations
 
         figures = score_translations(model, tokenizer, pairs_of(arguments.data))
+    elif isinstance(model, kerasllm.models.MaskedLM):
+        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data)))
     else:
         figures = score(model, tokenizer, Corpus(tuple(arguments.data)), arguments.stride)
     if arguments.json:
@@ -36,9 +41,23 @@ def score(model, tokenizer, corpus, stride=None):
     Returns:
         A dict of the fields of `LanguageModelScores` and `gzip_bits_per_byte`.
     """
-    import dataclasses
-
     from kerasllm import evaluation
 
     scores = evaluation.perplexity(model, tokenizer, corpus, stride)
     return {**dataclasses.asdict(scores), "gzip_bits_per_byte": corpus.gzip_bits_per_byte()}
+
+
+def score_masked(model, tokenizer, corpus):
+    """Scores a masked model on a corpus of which a share of the tokens is hidden.
+
+    Args:
+        model: a `kerasllm.models.MaskedLM`.
+        tokenizer: its tokenizer.
+        corpus: iterable of str.
+
+    Returns:
+        A dict of the fields of `MaskedLanguageModelScores`.
+    """
+    from kerasllm import evaluation
+
+    return dataclasses.asdict(evaluation.masked_accuracy(model, tokenizer, corpus))

@@ -55,7 +55,7 @@ def follow(settings):
         settings: a `kerasllm.cli.settings.TrainSettings`.
     """
     import kerasllm
-    from kerasllm.cli import export, recipe, report
+    from kerasllm.cli import export_check, recipe, report
     from kerasllm.cli.corpus import Corpus
     from kerasllm.cli.evaluate import score
 
@@ -74,7 +74,7 @@ def follow(settings):
     report.stage("Exporting a SavedModel and reading it back")
     exported = Path(settings.out) / "saved_model"
     kerasllm.export.saved_model(model, tokenizer, exported)
-    difference = export.check(model, tokenizer, exported)
+    difference = export_check.check(model, tokenizer, exported)
     rows = [*report.run_rows(record), ("SavedModel's logits", f"equal to {difference:.0e}")]
     report.table("Held-out text: the last tenth of Python's language reference", rows)
     report.sample(PROMPT, text)

@@ -23,6 +23,7 @@ import kerasllm
 from kerasllm import callbacks, runs
 from kerasllm.cli import report
 from kerasllm.cli.causal_task import CausalTask
+from kerasllm.cli.masked_task import MaskedTask
 from kerasllm.cli.translation_task import TranslationTask
 from kerasllm.files import new_folder, write_json
 from kerasllm.losses import TokenCrossentropy
@@ -30,7 +31,7 @@ from kerasllm.models import TransformerConfig
 from kerasllm.optimizers import AdamW, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
 
-TASKS = {"causal": CausalTask, "translate": TranslationTask}
+TASKS = {"causal": CausalTask, "masked": MaskedTask, "translate": TranslationTask}
 TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 # Points of the validation curve, and the most of a run's batches that each of them may cost.
@@ -77,7 +78,7 @@ def train(settings):
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
         batches = _batches(settings, *task.datasets(config, tokenizer, draft / "tokens"))
         model = task.model_class(config, dtype=settings.precision)
-        record = _record(settings, model.config, tokenizer, measures)
+        record = _record(settings, model, tokenizer, measures)
         write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     fitted = _fit(model, settings, task, tokenizer, batches, out)
@@ -103,6 +104,8 @@ def _config(settings):
     }
     given = {name: value for name, value in fields.items() if value is not None}
     given |= {"vocab_size": settings.vocab_size, "dropout": settings.dropout}
+    if settings.task == "translate" and settings.layers:
+        given["num_encoder_layers"] = settings.layers
     if settings.preset:
         return TransformerConfig.preset(settings.preset, **given)
     if settings.d_model and not settings.dff:
@@ -114,10 +117,12 @@ def _tokenizer(settings, task):
     if settings.tokenizer not in TOKENIZERS:
         return Tokenizer.load(settings.tokenizer)
     report.stage(f"Training the {settings.tokenizer} tokenizer")
-    return Tokenizer.train(task.texts(), vocab_size=settings.vocab_size, kind=settings.tokenizer)
+    return Tokenizer.train(
+        task.texts(), settings.vocab_size, kind=settings.tokenizer, special_tokens=task.special_tokens
+    )
 
 
-def _record(settings, config, tokenizer, measures):
+def _record(settings, model, tokenizer, measures):
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "settings": settings.to_dict(),
@@ -130,7 +135,7 @@ def _record(settings, config, tokenizer, measures):
         "machine": platform.platform(),
         "data": measures,
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint()},
-        "model": {**config.to_dict(), "parameters": config.num_parameters()},
+        "model": {**model.config.to_dict(), "parameters": model.count_params()},
     }
 
 
@@ -173,7 +178,7 @@ def _fit(model, settings, task, tokenizer, batches, out):
         AdamW(schedule, weight_decay=settings.weight_decay, **average), TokenCrossentropy(settings.label_smoothing)
     )
     report.stage(
-        f"Training {model.config.num_parameters():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
+        f"Training {model.count_params():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
     log = callbacks.RunLog(out, tokens_per_step)

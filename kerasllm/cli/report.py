@@ -52,6 +52,12 @@ def score_rows(figures):
         yield "signature of BLEU", figures["bleu"]["signature"]
         yield "measured on", f"{figures['sentences']:,} sentences, {figures['num_beams']} beams"
         return
+    if "accuracy" in figures:
+        yield "loss, nats per hidden token", f"{figures['loss']:,.4f}"
+        yield "hidden tokens named rightly", f"{figures['accuracy']:.2%}"
+        yield "by naming the most frequent one", f"{figures['baseline_accuracy']:.2%}"
+        yield "measured on", f"{figures['tokens']:,} hidden tokens"
+        return
     for name, label in _SCORES:
         if figures.get(name) is not None:
             yield label, f"{figures[name]:,.4f}" if figures[name] < 1e6 else f"{figures[name]:.3e}"

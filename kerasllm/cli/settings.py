@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-TASKS = ("causal", "translate")
+TASKS = ("causal", "masked", "translate")
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
 
 
@@ -21,7 +21,12 @@ def _setting(default, kind, help, *, choices=None, least=None, below=None, metav
 class TrainSettings:
     """The settings of `kerasllm train`, checked when they are made. Each field is a flag and a key of the YAML file."""
 
-    task: str = _setting("causal", str, "causal predicts the next token; translate learns from pairs", choices=TASKS)
+    task: str = _setting(
+        "causal",
+        str,
+        "causal predicts the next token, masked those that were hidden; translate learns from pairs",
+        choices=TASKS,
+    )
     data: tuple[str, ...] = _setting(
         (),
         str,

@@ -7,6 +7,12 @@ from pathlib import Path
 from kerasllm.cli.settings import TrainSettings, read_yaml
 from kerasllm.cli.startup import start_keras
 
+_USES = {
+    "causal": 'generate --run {} --prompt "The" --temperature 0.8 --seed 1',
+    "masked": "evaluate --run {} --data YOUR_TEXT.txt",
+    "translate": 'translate --run {} --text "A sentence."',
+}
+
 
 def run(arguments):
     settings = merged_settings(arguments)
@@ -16,11 +22,8 @@ def run(arguments):
     record = recipe.train(settings)
     report.table(f"{settings.out}: on what was held out", report.run_rows(record))
     run_folder = shlex.quote(settings.out)
-    use = 'generate --run {} --prompt "The" --temperature 0.8 --seed 1'
-    if settings.task == "translate":
-        use = 'translate --run {} --text "A sentence."'
     report.next_commands(
-        f"kerasllm {use.format(run_folder)}",
+        f"kerasllm {_USES[settings.task].format(run_folder)}",
         f"kerasllm train --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 

@@ -23,6 +23,7 @@ class TranslationTask:
     """
 
     model_class = Seq2SeqLM
+    special_tokens = ()
 
     def __init__(self, settings):
         self._settings = settings

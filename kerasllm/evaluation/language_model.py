@@ -16,6 +16,7 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
@@ -106,7 +107,7 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
         A `LanguageModelScores`.
 
     Raises:
-        TypeError: `documents` holds something that is not a str.
+        TypeError: `documents` holds something that is not a str, or the model is no causal one.
         ValueError: There is nothing to score, an id is past the model's vocabulary, `stride` is not in
             [1, context], or the context is unknown or longer than the model's maximum.
 
@@ -208,6 +209,11 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     stride = context if stride is None else stride
     if not 1 <= stride <= context:
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
+    if isinstance(model, MaskedLM | Seq2SeqLM):
+        raise TypeError(
+            f"Perplexity is of causal models, got a {type(model).__name__}: `masked_accuracy` and `pseudo_perplexity` "
+            "score a MaskedLM, and `translation_scores` what a Seq2SeqLM writes."
+        )
     vocab_size = output_width(model)
     if batch_size is None:
         batch_size = rows_at_once(width, vocab_size)

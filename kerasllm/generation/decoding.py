@@ -13,7 +13,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
-from kerasllm.models import Seq2SeqLM
+from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
 
 SMALLEST_BUCKET = 16
@@ -80,8 +80,11 @@ class Decoding:
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
         if not repetition_penalty > 0:
             raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
-        if isinstance(model, Seq2SeqLM):
-            raise TypeError("`generate` continues texts; `translate` is for a Seq2SeqLM.")
+        if isinstance(model, Seq2SeqLM | MaskedLM):
+            raise TypeError(
+                f"`generate` continues texts, got a {type(model).__name__}: `translate` is for a Seq2SeqLM and "
+                "`fill_mask` for a MaskedLM."
+            )
         V = output_width(model)
         self._check_prompts(prompts, V)
         longest = max(map(len, prompts))

@@ -1,6 +1,6 @@
 """Published architectures as numbers: a row of family settings, and a row for each size.
 
-Each family has a "laptop" size of the same architecture that trains on two cores. Parameter counts that follow
+A family's "laptop" size is the same architecture, small enough to train on two cores. Parameter counts that follow
 from these rows are tested against the published ones.
 """
 
@@ -72,9 +72,51 @@ BERT = {
 # Liu et al. 2019, https://arxiv.org/abs/1907.11692, section 4 and table 9: no token types, and byte-level BPE.
 ROBERTA = {**BERT, "vocab_size": 50265, "norm_epsilon": 1e-5, "num_token_types": 0}
 
+# Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, sections 3 and 5.1 and table 3. For `Seq2SeqLM`, as are the two
+# that follow.
+TRANSFORMER = {
+    "vocab_size": 37000,
+    "max_length": 1024,
+    "positions": "sinusoidal",
+    "norm_placement": "post",
+    "activation": "relu",
+    "scale_embeddings": True,
+    "dropout": 0.1,
+}
+
+# Lewis et al. 2020, https://arxiv.org/abs/1910.13461, section 2, and config.json of https://huggingface.co/facebook.
+BART = {
+    "vocab_size": 50265,
+    "max_length": 1024,
+    "positions": "learned",
+    "norm_placement": "post",
+    "embedding_norm": True,
+    "activation": "gelu",
+    "dropout": 0.1,
+}
+
+# Raffel et al. 2020, https://arxiv.org/abs/1910.10683, sections 2.1 and 3.7, and config.json of
+# https://huggingface.co/google-t5. T5 leaves out the division of attention scores by the root of the head's width, and
+# starts from query kernels that are smaller by it.
+T5 = {
+    "vocab_size": 32128,
+    "max_length": 512,
+    "positions": "relative",
+    "norm": "rms",
+    "norm_epsilon": 1e-6,
+    "activation": "relu",
+    "use_bias": False,
+    "dropout": 0.1,
+}
+
 
 def _size(num_layers, d_model, num_heads, dff, **more):
     return {"num_layers": num_layers, "d_model": d_model, "num_heads": num_heads, "dff": dff, **more}
+
+
+def _sizes(num_layers, d_model, num_heads, dff, **more):
+    """The same of an encoder and a decoder, each of so many layers."""
+    return {**_size(num_layers, d_model, num_heads, dff), "num_encoder_layers": num_layers, **more}
 
 
 PRESETS = {
@@ -106,10 +148,22 @@ PRESETS = {
     "bert-laptop": {**BERT, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
     "roberta-base": {**ROBERTA, **_size(12, 768, 12, 3072)},
     "roberta-large": {**ROBERTA, **_size(24, 1024, 16, 4096)},
+    "transformer-base": {**TRANSFORMER, **_sizes(6, 512, 8, 2048)},
+    "transformer-big": {**TRANSFORMER, **_sizes(6, 1024, 16, 4096, dropout=0.3)},
+    "transformer-laptop": {**TRANSFORMER, **_sizes(3, 256, 4, 1024, vocab_size=8000, max_length=256)},
+    "bart-base": {**BART, **_sizes(6, 768, 12, 3072)},
+    "bart-large": {**BART, **_sizes(12, 1024, 16, 4096)},
+    "t5-small": {**T5, **_sizes(6, 512, 8, 2048)},
+    "t5-base": {**T5, **_sizes(12, 768, 12, 3072)},
+    "t5-large": {**T5, **_sizes(24, 1024, 16, 4096)},
+    "t5-3b": {**T5, **_sizes(24, 1024, 32, 16384, head_dim=128)},
+    "t5-11b": {**T5, **_sizes(24, 1024, 128, 65536, head_dim=128)},
+    "t5-laptop": {**T5, **_sizes(3, 256, 4, 1024, vocab_size=8000, max_length=256)},
 }
 # A family's bare name is its smallest published size.
 PRESETS |= {"llama": PRESETS["llama-7b"], "palm": PRESETS["palm-8b"], "lamda": PRESETS["lamda-2b"]}
 PRESETS |= {"bert": PRESETS["bert-base"], "roberta": PRESETS["roberta-base"]}
+PRESETS |= {name: PRESETS[f"{name}-base"] for name in ("transformer", "bart")} | {"t5": PRESETS["t5-small"]}
 
 
 def preset_fields(name):
