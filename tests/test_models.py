@@ -271,6 +271,22 @@ def test_the_loss_alone_is_the_mean_over_tokens():
         TokenCrossentropy(1.5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_gradient_is_softmax_less_target(smoothing, dtype, tolerance):
+    logits = tf.Variable(RNG.normal(0, 40, (5, 8, 17)), dtype=dtype)  # exp of them would overflow
+    with tf.GradientTape() as tape:
+        loss = TokenCrossentropy(smoothing)(LABELS, logits, WEIGHTS)
+    gradient = tape.gradient(loss, logits)
+    assert gradient.dtype == dtype
+    plain = tf.cast(logits, "float64").numpy()
+    softmax = np.exp(plain - plain.max(-1, keepdims=True))
+    softmax /= softmax.sum(-1, keepdims=True)
+    target = (1 - smoothing) * np.eye(17)[LABELS] + smoothing / 17
+    expected = (softmax - target) * (WEIGHTS / WEIGHTS.sum())[..., None]
+    np.testing.assert_allclose(tf.cast(gradient, "float64"), expected, atol=tolerance * np.abs(expected).max())
+
+
 def test_a_saved_model_goes_on_as_if_it_had_not_been_saved(tmp_path):
     data = tf.data.Dataset.from_tensors(({"token_ids": IDS, "document_ids": DOCUMENTS}, LABELS, WEIGHTS))
     model = scramble(CausalLM(small(num_layers=1, positions="learned", num_kv_heads=2), name="talker"))
