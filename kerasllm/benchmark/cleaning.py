@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kerasllm.benchmark.corpus import _peak_mb
+from kerasllm.benchmark.corpus import peak_mb
 
 _SHARES = {"prose": 0.35, "page": 0.3, "chinese": 0.1, "mojibake": 0.08, "junk": 0.05, "copy": 0.05, "near_copy": 0.07}
 _REMEMBERED = 1000
@@ -78,7 +78,7 @@ def cleaning_speed(num_bytes=2 * 10**8):
 
     for warm in (clean, deduplicate):
         list(warm(document for _, document in web_documents(10**5)))
-    results, start = [], _peak_mb()
+    results, start = [], peak_mb()
     for name, function in (("clean", clean), ("deduplicate", deduplicate)):
         source = _Timed(web_documents(num_bytes))
         began = _clocks()
@@ -94,7 +94,7 @@ def cleaning_speed(num_bytes=2 * 10**8):
                 "mb_per_second": source.num_bytes / 1e6 / seconds,
                 "documents": filtered.report.seen,
                 "kept": kept,
-                "above_start_mb": _peak_mb() - start,
+                "above_start_mb": peak_mb() - start,
                 "kinds": dict(source.kinds),
                 "report": filtered.report.to_dict(),
             }

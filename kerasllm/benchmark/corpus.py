@@ -50,12 +50,12 @@ def corpus_memory(num_bytes=10**9, folder=None):
     from kerasllm.models import CausalLM, TransformerConfig
     from kerasllm.tokenizers import Tokenizer
 
-    results, start = [], _peak_mb()
+    results, start = [], peak_mb()
 
     def stage(name, work):
         began = time.perf_counter()
         outcome = work()
-        seconds, peak = time.perf_counter() - began, _peak_mb()
+        seconds, peak = time.perf_counter() - began, peak_mb()
         results.append({"stage": name, "seconds": seconds, "peak_mb": peak, "above_start_mb": peak - start})
         return outcome
 
@@ -79,7 +79,7 @@ def corpus_memory(num_bytes=10**9, folder=None):
     return results
 
 
-def _peak_mb():
+def peak_mb():
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
