@@ -40,44 +40,50 @@ class TokenCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        return _nll(ops.cast(y_true, "int32"), y_pred, self.label_smoothing)
+        return self._loss_and_nll(y_true, y_pred)[0]
 
-    def sum_and_weight(self, y_true, y_pred, sample_weight=None):
-        """The loss before the division: its weighted sum over tokens, and the sum of the weights."""
-        nll = self.call(y_true, y_pred)
+    def sums(self, y_true, y_pred, sample_weight=None):
+        """What the mean is made of: the weighted sum of the loss, that of the negative log-likelihood (the same without
+        label smoothing), and the sum of the weights."""
+        loss, nll = self._loss_and_nll(y_true, y_pred)
         weight = ops.ones_like(nll) if sample_weight is None else ops.cast(sample_weight, "float32")
         weight = ops.broadcast_to(weight if len(weight.shape) == 2 else weight[:, None], ops.shape(nll))
-        return ops.sum(nll * weight), ops.sum(weight)
+        return ops.sum(loss * weight), ops.sum(nll * weight), ops.sum(weight)
+
+    def _loss_and_nll(self, y_true, y_pred):
+        smoothing = self.label_smoothing
+        losses = _crossentropies(ops.cast(y_true, "int32"), y_pred, with_uniform=smoothing > 0)
+        if not smoothing:
+            return losses[0], losses[0]
+        return (1 - smoothing) * losses[0] + smoothing * losses[1], losses[0]
 
     def get_config(self):
         return {"name": self.name, "label_smoothing": self.label_smoothing}
 
 
-def _nll(labels, logits, smoothing):
-    """Negative log-likelihood of each token, (B, T) float32.
+def _crossentropies(labels, logits, with_uniform):
+    """The cross-entropy of each token with its label and, where asked, with all tokens alike: float32 (1 or 2, B, T).
 
     The gradient is the softmax less the target, made of the exponentials that the forward pass needed anyway: a third
     of the passes over (B, T, V) that differentiating step by step takes.
     """
 
     @ops.custom_gradient
-    def nll_of(logits):
+    def crossentropies(logits):
         shifted = ops.cast(logits, "float32")
         shifted = shifted - ops.max(shifted, axis=-1, keepdims=True)
         exponentials = ops.exp(shifted)
         total = ops.sum(exponentials, axis=-1)
-        of_label = ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
-        nll = ops.log(total) - (1 - smoothing) * of_label
-        if smoothing:
-            nll = nll - smoothing * ops.mean(shifted, axis=-1)
+        targets = [ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]]
+        if with_uniform:
+            targets.append(ops.mean(shifted, axis=-1))
 
         def gradient(upstream):
-            result = exponentials * (upstream / total)[..., None]
-            if smoothing:
-                result = result - (smoothing / logits.shape[-1] * upstream)[..., None]
-            result = backend.add_at(result, labels, (smoothing - 1) * upstream)
-            return ops.cast(result, logits.dtype)
+            result = exponentials * (ops.sum(upstream, axis=0) / total)[..., None]
+            if with_uniform:
+                result = result - (upstream[1] / logits.shape[-1])[..., None]
+            return ops.cast(backend.add_at(result, labels, -upstream[0]), logits.dtype)
 
-        return nll, gradient
+        return ops.log(total)[None] - ops.stack(targets), gradient
 
-    return nll_of(logits)
+    return crossentropies(logits)

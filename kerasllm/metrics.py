@@ -38,12 +38,13 @@ class Perplexity(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable("kerasllm")
 class TokenLoss(keras.metrics.Metric):
-    """What our models report: the mean loss per token over all batches, as "loss", and "perplexity".
+    """What our models report: the mean negative log-likelihood per token of all batches, as "loss", and "perplexity".
 
     Keras averages batch losses by rows, which weighs tokens unequally when batches hold different numbers of them.
+    Label smoothing is left out, so that runs with more and less of it can be compared.
 
     Call arguments of `update_state`:
-        total: float scalar, the sum of a batch's losses.
+        total: float scalar, the sum of a batch's negative log-likelihoods.
         weight: float scalar, the number of tokens in it.
     """
 

@@ -134,8 +134,10 @@ def test_pages_become_what_a_reader_reads():
         "  two\n    spaces\n\nBring your card.\n"
         "Why the library opens late in winter and early in spring"
     ]
+    assert cleaned("<p>In a &lt;style&gt; element.</p><p>The rest.</p>") == ["In a <style> element.\n\nThe rest."]
     assert cleaned("<p>kept <nav>that never ends <p>is kept") == ["kept\nthat never ends\n\nis kept"]
-    for text in ("if a <b and c> d, List<int>", "<s> tokens </s>", "x[1] = a[0]", "1 < 2 & 3 > 2; R&D"):
+    tutorial = "Put it into the <script> tag, and a note into <!-- here.\n\nThat is all."
+    for text in (tutorial, "if a <b and c> d, List<int>", "<s> tokens </s>", "x[1] = a[0]", "1 < 2 & 3 > 2; R&D"):
         assert cleaned(text) == [text]
 
 
@@ -153,7 +155,8 @@ def test_sentences_may_hold_what_notices_hold():
 
 MASKED = {
     "email": "Mail jane.doe+lists@mail.example.co.uk|联系我abc@qq.com或者|<max@müller.de>",
-    "card": "Card 4111 1111 1111 1111.|5500-0000-0000-0004|卡号378282246310005，",
+    "card": "Card 4111 1111 1111 1111.|5500-0000-0000-0004|卡号378282246310005，|4111 1111 1111 1111 12/27|"
+    "4111111111111111 123",
     "ip": "from 192.168.0.12,|http://203.0.113.7:8080/x|2001:db8::8a2e:370:7334 is|IP:10.1.2.3",
     "phone": "call +49 30 1234567.|Phone: 555-123-4567|(555) 123-4567|+1 (555) 123-4567|01 23 45 67 89|"
     "电话13812345678。|020 7946 0958|Tel.:030/12345678|+44 (0)20 7946 0958",
@@ -389,8 +392,12 @@ def test_documents_stream_and_are_read_anew(function):
     assert len(list(documents)) == documents.report.seen == 3
     once = function(iter(source))
     assert len(list(once)) == 3
-    with pytest.raises(ValueError, match="came from an iterator, which has been read to its end"):
+    with pytest.raises(ValueError, match="came from an iterator, which can be read only once"):
         iter(once)
+    begun = function(iter(source))
+    next(iter(begun))
+    with pytest.raises(ValueError, match="came from an iterator"):
+        list(begun)  # would lack the first
     chained = deduplicate(clean(source))
     assert list(chained) == list(chained) == source
 

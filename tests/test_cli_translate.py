@@ -55,13 +55,16 @@ def test_train_records_what_it_left_out_and_how_it_scored(run, files):
     assert rounds[-1]["val_loss"] < rounds[0]["val_loss"]
 
 
-def test_evaluate_finds_what_train_recorded(run, files, capsys):
+def test_evaluate_finds_what_train_recorded(run, files, tmp_path, capsys):
     assert main(["evaluate", "--run", str(run), "--data", str(files / "test.tsv"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     recorded = json.loads((run / "run.json").read_text())["results"]
     assert found["bleu"]["score"] == pytest.approx(recorded["bleu"]["score"], abs=1e-6)
-    assert main(["evaluate", "--run", str(run), "--data", str(files / "test.tsv")]) == 0
-    assert "signature of BLEU" in capsys.readouterr().out
+    out = tmp_path / "scores.json"
+    assert main(["evaluate", "--run", str(run), "--data", str(files / "test.tsv"), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(out.read_text()) == found
+    assert all(label in printed for label in ("BLEU", "nrefs:1|case:mixed", "nrefs:1|case:lc"))
 
 
 def test_export_is_checked_against_the_model(run, tmp_path, capsys):
@@ -91,6 +94,8 @@ def test_translate_writes_a_line_for_each_line(run, tmp_path, capsys):
         (["--data", "train.en", "train.de", "test.tsv"], "two text files or from one source, got 3"),
         (["--data", "train.en"], "tab"),
         (["--data", "train.en", "nowhere.de"], "nowhere.de"),
+        (["--data", "train.en", "train.de", "--context", "4"], "the model reads at most 4"),
+        (["--data", "train.en", "train.de", "--batch-size", "4"], "batch_size does nothing for the task translate"),
     ],
 )
 def test_bad_pairs_are_one_sentence_and_leave_nothing(flags, message, files, monkeypatch, capsys):

@@ -171,6 +171,13 @@ def test_pairs_too_long_are_left_out_and_counted():
     ("call", "error", "message"),
     [
         (lambda t: seq2seq_dataset([("a",)], t), TypeError, "A pair of texts"),
+        (
+            lambda t: seq2seq_dataset([("a dog", "一只狗")], t),
+            ValueError,
+            "60.0% of the tokens of the targets are unknown",
+        ),
+        (lambda t: CausalLM(small().config), ValueError, "A CausalLM has no encoder, got num_encoder_layers=2"),
+        (lambda t: kerasllm.translate(diverged(), t, "a"), ValueError, "it has diverged"),
         (lambda t: seq2seq_dataset(PAIRS, t, batch_tokens=0), ValueError, "batch_tokens must be at least 1, got 0"),
         (lambda t: seq2seq_dataset(PAIRS, t, start_step=99), ValueError, "start_step=99 is past the end"),
         (lambda t: seq2seq_dataset(PAIRS, "bpe"), TypeError, "must be a Tokenizer or a pair of them"),
@@ -186,6 +193,12 @@ def test_bad_input_is_refused_in_one_sentence(call, error, message):
     with pytest.raises(error) as caught:
         call(tokenizer_of())
     assert message in str(caught.value)
+
+
+def diverged():
+    model = small()
+    model.weights[0].assign(model.weights[0] * np.nan)
+    return model
 
 
 def causal():

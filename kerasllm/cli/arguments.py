@@ -104,6 +104,7 @@ def _add_evaluate(commands):
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )
     command.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    command.add_argument("--out", metavar="FILE", help="write the JSON into this file too")
 
 
 def _add_generate(commands):

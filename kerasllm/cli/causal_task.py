@@ -5,6 +5,8 @@ from kerasllm.cli.corpus import Corpus
 from kerasllm.cli.evaluate import score
 from kerasllm.models import CausalLM
 
+DEFAULT_BATCH_SIZE = 32
+
 
 class CausalTask:
     """What `recipe.train` asks of a task; every task has these methods.
@@ -46,7 +48,7 @@ class CausalTask:
                 files[part],
                 tokenizer,
                 config.max_length,
-                self._settings.batch_size,
+                self._settings.batch_size or DEFAULT_BATCH_SIZE,
                 seed=self._settings.seed,
                 **options,
             )
@@ -56,7 +58,7 @@ class CausalTask:
     def tokens_per_step(self, config, training):
         """Tokens in a batch of the training data set, and what training takes per token: (number, FLOPs or None)."""
         context = config.max_length
-        return self._settings.batch_size * context, config.flops_per_token(context)
+        return (self._settings.batch_size or DEFAULT_BATCH_SIZE) * context, config.flops_per_token(context)
 
     def callbacks(self, tokenizer):
         """What else is to be called while the model trains."""

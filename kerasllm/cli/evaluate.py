@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import write_json
 
 
 def run(arguments):
+    if arguments.out and Path(arguments.out).exists():
+        raise FileExistsError(f"{arguments.out} exists, and is left as it is: give --out the name of a new file.")
     start_keras()
     import kerasllm
     from kerasllm.cli import report
@@ -27,6 +31,8 @@ def run(arguments):
         print(json.dumps(figures))
     else:
         report.table(f"{arguments.run} on {' '.join(arguments.data)}", report.score_rows(figures))
+    if arguments.out:
+        write_json(Path(arguments.out), figures)
 
 
 def score(model, tokenizer, corpus, stride=None):

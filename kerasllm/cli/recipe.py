@@ -82,16 +82,22 @@ def train(settings):
         write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     fitted = _fit(model, settings, task, tokenizer, batches, out)
-    report.stage("Measuring on what was held out")
-    record["results"] = {**fitted, **task.score(model, tokenizer)}
+    record["results"] = fitted
     try:
         runs.add_model(model, tokenizer, out)
-        write_json(out / "run.json", record)
-        runs.seal(out)
+        _seal(record, out)  # Measuring may fail; then the model is safe.
+        report.stage("Measuring on what was held out")
+        record["results"] |= task.score(model, tokenizer)
+        _seal(record, out)
     except OSError as error:
         reason = f"Could not save the model in {out} ({error.strerror}); free some space and train again"
         raise OSError(error.errno, reason) from error
     return record
+
+
+def _seal(record, out):
+    write_json(out / "run.json", record)
+    runs.seal(out)
 
 
 def _config(settings):
@@ -101,9 +107,10 @@ def _config(settings):
         "num_heads": settings.heads,
         "dff": settings.dff,
         "max_length": settings.context,
+        "dropout": settings.dropout,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    given |= {"vocab_size": settings.vocab_size, "dropout": settings.dropout}
+    given |= {"vocab_size": settings.vocab_size}
     if settings.task == "translate" and settings.layers:
         given["num_encoder_layers"] = settings.layers
     if settings.preset:

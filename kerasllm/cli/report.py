@@ -49,7 +49,7 @@ def score_rows(figures):
     if "sentences" in figures:
         for name, label in _TRANSLATION_SCORES:
             yield label, f"{figures[name]['score']:.2f}"
-        yield "signature of BLEU", figures["bleu"]["signature"]
+            yield "", figures[name]["signature"]
         yield "measured on", f"{figures['sentences']:,} sentences, {figures['num_beams']} beams"
         return
     if "accuracy" in figures:

@@ -53,13 +53,17 @@ class TrainSettings:
     heads: int | None = _setting(None, int, "number of attention heads; divides --d-model", least=1)
     dff: int | None = _setting(None, int, "width of the feed-forward layers", least=1)
     context: int | None = _setting(None, int, "tokens in a training window, and the longest the model takes", least=2)
-    dropout: float = _setting(0.0, float, "share of activations dropped in training", least=0, below=1)
+    dropout: float | None = _setting(
+        None, float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1
+    )
     label_smoothing: float = _setting(0.0, float, "share of a target that all tokens get alike", least=0, below=1)
     ema: float = _setting(
         0.0, float, "momentum of an average of the weights, which is measured and kept in their place", least=0, below=1
     )
-    batch_size: int = _setting(32, int, "windows in a training step", least=1)
-    batch_tokens: int = _setting(4096, int, "translate only: tokens of one side in a training step", least=1)
+    batch_size: int | None = _setting(None, int, "windows in a training step (default: 32); not to translate", least=1)
+    batch_tokens: int | None = _setting(
+        None, int, "translate only: tokens of one side in a training step (default: 4096)", least=1
+    )
     steps: int | None = _setting(None, int, "training steps (default: 1000, or what --epochs makes)", least=1)
     epochs: int | None = _setting(None, int, "passes over the data, in place of --steps", least=1)
     lr: float = _setting(1e-3, float, "peak learning rate of AdamW; falls to a tenth along a cosine", least=0)
@@ -75,6 +79,10 @@ class TrainSettings:
             raise ValueError("Nothing to train on: give --data a file, a folder, tfds:NAME or python_docs.")
         if self.out is None:
             raise ValueError("No place for the run: give --out the name of a folder to make.")
+        others = ("batch_size",) if self.task == "translate" else ("batch_tokens", "test")
+        for name in others:
+            if getattr(self, name):
+                raise ValueError(f"{name} does nothing for the task {self.task}: leave it out.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
 

@@ -12,8 +12,10 @@ def run(arguments):
     texts = arguments.text or _lines(arguments.file)
     start_keras()
     import kerasllm
+    from kerasllm.generation.translation import check_sources
 
     model, tokenizer = kerasllm.load(arguments.run)
+    check_sources(tokenizer, texts, model.config.max_length)  # before anything is printed
     for begin in range(0, len(texts), LINES_AT_ONCE):
         part = texts[begin : begin + LINES_AT_ONCE]
         for translation in kerasllm.translate(model, tokenizer, part, arguments.beams):

@@ -3,10 +3,12 @@
 import hashlib
 import itertools
 
-from kerasllm import callbacks, data
+from kerasllm import callbacks, data, evaluation, generation
 from kerasllm.cli import report
+from kerasllm.generation.translation import check_sources
 from kerasllm.models import Seq2SeqLM
 
+DEFAULT_BATCH_TOKENS = 4096
 # Of the data, where no validation pairs are given.
 VALIDATION_SHARE, MOST_VALIDATION_PAIRS = 0.1, 1000
 # BLEU while the model trains is of this many pairs, greedily: it is to show the way, and to cost little.
@@ -41,6 +43,9 @@ class TranslationTask:
             pairs, self._validation = pairs[:-count], pairs[-count:]
         self._test = pairs_of(settings.test) if settings.test else self._validation
         held_out = {"valid": self._validation, **({"test": self._test} if settings.test else {})}
+        for part in held_out.values():  # What their language needs to be scored is asked for now, not after training.
+            targets = [target for _, target in part]
+            evaluation.bleu(targets, targets)
         self._training, removed = data.remove_overlap(pairs, held_out)
         for name, count in removed.items():
             report.stage(f"{count:,} pairs left out of training: a sentence of theirs is in the {name} pairs too")
@@ -56,11 +61,15 @@ class TranslationTask:
         settings = self._settings
 
         def dataset(pairs, **options):
+            batch_tokens = settings.batch_tokens or DEFAULT_BATCH_TOKENS
             return data.seq2seq_dataset(
-                pairs, tokenizer, settings.batch_tokens, settings.seed, max_length=config.max_length, **options
+                pairs, tokenizer, batch_tokens, settings.seed, max_length=config.max_length, **options
             )
 
-        return lambda epochs: dataset(self._training, epochs=epochs), dataset(self._validation, shuffle=False)
+        for pairs in (self._validation, self._test):
+            check_sources(tokenizer, [source for source, _ in pairs], config.max_length)
+        # Shuffled, as a part of the validation pairs is measured while the model trains: not the shortest.
+        return lambda epochs: dataset(self._training, epochs=epochs), dataset(self._validation)
 
     def tokens_per_step(self, config, training):
         """Target tokens in a training batch; no FLOPs, as the two sides take different arithmetic."""
@@ -94,8 +103,6 @@ def score_translations(model, tokenizer, pairs, num_beams=4):
     Returns:
         A dict: that of `TranslationScores`, and "num_beams".
     """
-    from kerasllm import evaluation, generation
-
     sources, targets = zip(*pairs, strict=True)
     translations = generation.translate(model, tokenizer, sources, num_beams)
     return {**evaluation.translation_scores(translations, targets).to_dict(), "num_beams": num_beams}

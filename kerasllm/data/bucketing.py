@@ -14,6 +14,8 @@ import tensorflow as tf
 from kerasllm.tokenizers.sides import Sides
 
 BUCKET_WIDTH = 8
+# Shares of unknown tokens from which on nothing can be learned, and from which on it is worth a warning.
+MOST_UNKNOWN, MANY_UNKNOWN = 0.5, 0.02
 _PAIRS_AT_ONCE = 2**14
 
 
@@ -49,7 +51,8 @@ def seq2seq_dataset(
 
     Raises:
         TypeError: where a pair is not two str.
-        ValueError: for sizes below 1, a start_step past the end, or no pair that is short enough.
+        ValueError: for sizes below 1, a start_step past the end, no pair that is short enough, or texts that are mostly
+            unknown to the vocabulary.
 
     Example:
 
@@ -183,7 +186,21 @@ def _tokenized(pairs, sides, max_length):
     if left_out:
         message = f"{left_out} of {seen} pairs are longer than max_length={max_length} tokens and left out."
         warnings.warn(message, stacklevel=3)
-    return _Texts.of(kept[0], lengths[0]), _Texts.of(kept[1], lengths[1])
+    sources, targets = _Texts.of(kept[0], lengths[0]), _Texts.of(kept[1], lengths[1])
+    _check_known("sources", sources, sides.source.unknown_id)
+    _check_known("targets", targets, sides.target.unknown_id)
+    return sources, targets
+
+
+def _check_known(side, texts, unknown_id):
+    """Refuses texts of a language that the vocabulary never saw, and warns where it lacks a part."""
+    share = np.mean(texts.tokens == unknown_id) if unknown_id is not None else 0
+    message = f"{share:.1%} of the tokens of the {side} are unknown to the vocabulary: train a tokenizer on both"
+    message += " languages, or give a pair of tokenizers (source, target)."
+    if share > MOST_UNKNOWN:
+        raise ValueError(message)
+    if share > MANY_UNKNOWN:
+        warnings.warn(message, stacklevel=4)
 
 
 def _checked(pair):

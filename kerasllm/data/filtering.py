@@ -45,9 +45,10 @@ class FilteredDocuments:
     def __iter__(self):
         if self._used_up:
             raise ValueError(
-                "The documents came from an iterator, which has been read to its end: keep them in a list, or make the "
+                "The documents came from an iterator, which can be read only once: keep them in a list, or make the "
                 "iterator anew."
             )
+        self._used_up = isinstance(self._documents, Iterator)
         self.report = Report(self._rules)
         return self._filtered(self.report)
 
@@ -60,7 +61,6 @@ class FilteredDocuments:
             report.add(document, outcome)
             if outcome.text is not None:
                 yield outcome.text
-        self._used_up = isinstance(self._documents, Iterator)
 
 
 class Report:

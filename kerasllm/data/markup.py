@@ -28,13 +28,17 @@ _OTHER_ELEMENT = re.compile(r"\w+[-:]\w[\w.-]*")
 _DECLARATION = re.compile(r"<[!?][^<>]*>")
 # Only what is a whole tag reaches the parser, which takes quadratic time on tags without an end.
 _NO_TAG = re.compile(r"<(?!/?[a-zA-Z][^<>]*>)")
+# What stands in these is text to the parser, up to their end or that of the page.
+_RAW = "iframe|noembed|noframes|plaintext|script|style|textarea|title|xmp"
+_RAW_BEGIN = re.compile(rf"<({_RAW})\b[^<>]*>", re.IGNORECASE)
+_RAW_END = re.compile(rf"</({_RAW})\b", re.IGNORECASE)
 _ENTITY_OF_AMPERSAND = re.compile(r"&(?:(?:amp|#38|#x26);)+", re.IGNORECASE)
 _MENU_ENTRY = 40
 
 
 def has_tags(text):
     """Whether a text holds tags of HTML, and not only other things in angle brackets."""
-    return "<" in text and _TAG.search(text) is not None
+    return "<" in text and _TAG.search(_with_ends(text)) is not None
 
 
 def without_nested_escapes(text):
@@ -54,11 +58,23 @@ def text_of_html(text):
     >>> text_of_html("<nav><a href='/'>Home</a></nav><p>Fish &amp; <b>chips</b></p>")
     'Fish & chips'
     """
-    text = _NO_TAG.sub("&lt;", _DECLARATION.sub("", _without_comments(text)))
+    text = _NO_TAG.sub("&lt;", _DECLARATION.sub("", _without_comments(_with_ends(text))))
     parser = _TextParser()
     parser.feed(text)
     parser.close()
     return parser.text()
+
+
+def _with_ends(text):
+    """The text with those tags and comments escaped that have no end, and would take all that follows with them."""
+    last_ends = {match[1].lower(): match.start() for match in _RAW_END.finditer(text)}
+
+    def checked(match):
+        return match[0] if last_ends.get(match[1].lower(), -1) > match.start() else f"&lt;{match[0][1:]}"
+
+    text = _RAW_BEGIN.sub(checked, text)
+    begin, mark, end = text.rpartition("-->")
+    return begin + mark + end.replace("<!--", "&lt;!--")
 
 
 def _without_comments(text):

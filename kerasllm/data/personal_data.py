@@ -38,7 +38,7 @@ def mask_email(text):
 
 def mask_card(text):
     """Puts [CARD] in the place of payment cards: 14 to 19 digits, begun as theirs and ended by Luhn's digit."""
-    return _masked(_CARD, "[CARD]", _is_card, text)
+    return _masked(_CARD, "[CARD]", _is_card, text, _beginnings)
 
 
 def mask_ip(text):
@@ -51,19 +51,29 @@ def mask_phone(text):
     return _masked(_PHONE, "[PHONE]", _is_phone, text)
 
 
-def _masked(pattern, mask, is_personal, text):
-    """Masks what matches, is personal, and is not said to be something else: "version 1.2.3.4"."""
+def _masked(pattern, mask, is_personal, text, parts=lambda found: (found,)):
+    """Masks what matches, or its first part, that is personal and not said to be something else: "version 1.2.3.4"."""
 
     def replacement(match):
         before = text[max(0, match.start() - 12) : match.start()]
-        return mask if is_personal(match[0]) and not _NAMED.search(before) else match[0]
+        part = next(filter(is_personal, parts(match[0])), None)
+        return match[0] if part is None or _NAMED.search(before) else mask + match[0][len(part) :]
 
     return pattern.sub(replacement, text)
 
 
+def _beginnings(found):
+    """A number, and what is left of it without its last groups: a card's number may stand before a date or a code."""
+    yield found
+    for place in range(len(found) - 1, 0, -1):
+        if not found[place].isdigit():
+            yield found[:place]
+
+
 def _is_card(number):
     digits = [int(digit) for digit in number if digit.isdigit()]
-    return sum(digits[-1::-2]) % 10 == -sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]) % 10
+    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return len(digits) >= 14 and total % 10 == 0
 
 
 def _is_ip(number):

@@ -82,14 +82,7 @@ def translate(
     if num_best is not None and num_best > num_beams:
         raise ValueError(f"`num_best` must be at most `num_beams` ({num_beams}), got {num_best}.")
     sides = Sides.of(tokenizer)
-    sources = list(sides.encode_sources(texts))
-    context = model.config.max_length
-    for number, ids in enumerate(sources):
-        if len(ids) > context:
-            raise ValueError(
-                f"Text {number} has {len(ids)} tokens with its end token, and the model reads at most {context}: cut "
-                f"it into sentences."
-            )
+    sources = check_sources(tokenizer, texts, model.config.max_length)
     found = [[Translation("", 0.0)] for _ in texts]
     # Longest first: texts of like length share a batch, and what memory it takes shows at once.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
@@ -103,6 +96,27 @@ def translate(
     if num_best is None:
         return [translations[0].text for translations in found]
     return [translations[:num_best] for translations in found]
+
+
+def check_sources(tokenizer, texts, context):
+    """The ids of texts to translate, a list of lists of int.
+
+    Args:
+        tokenizer: as in `translate`.
+        texts: list of str.
+        context: int, the most tokens that the model reads.
+
+    Raises:
+        ValueError: if a text is longer than that.
+    """
+    sources = list(Sides.of(tokenizer).encode_sources(texts))
+    for number, ids in enumerate(sources):
+        if len(ids) > context:
+            raise ValueError(
+                f"Text {number} has {len(ids)} tokens with its end token, and the model reads at most {context}: cut "
+                f"it into sentences. It begins with {texts[number]:.40}"
+            )
+    return sources
 
 
 def default_room(source_length):
@@ -164,6 +178,8 @@ def _compiled_search(model):
 
 def _translations(sides, tokens, scores):
     """The texts of one row with their scores, each text once."""
+    if not (scores > -np.inf).any():
+        raise ValueError("The model's logits are no numbers, so it has diverged: train it with a lower learning rate.")
     texts = {}
     for ids, score in zip(tokens.tolist(), scores.tolist(), strict=True):
         if score > -np.inf:

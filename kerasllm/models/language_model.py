@@ -31,9 +31,16 @@ class LanguageModel(keras.Model):
         **kwargs: `name` and `dtype`, as for any Keras layer.
     """
 
+    has_encoder = False
+
     def __init__(self, config, **kwargs):
         if not isinstance(config, TransformerConfig):
             raise TypeError(f"{type(self).__name__} needs a TransformerConfig, got {type(config).__name__}.")
+        if config.num_encoder_layers and not self.has_encoder:
+            raise ValueError(
+                f"A {type(self).__name__} has no encoder, got num_encoder_layers={config.num_encoder_layers}: that is "
+                "for a Seq2SeqLM."
+            )
         super().__init__(**kwargs)
         self.config = config
         self._token_loss = TokenLoss()
@@ -87,8 +94,8 @@ class LanguageModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not self._counts_tokens:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        total, weight = self.loss.sum_and_weight(y, y_pred, sample_weight)
-        self._token_loss.update_state(total, weight)
+        total, nll, weight = self.loss.sums(y, y_pred, sample_weight)
+        self._token_loss.update_state(nll, weight)
         return sum(self.losses, start=total / ops.maximum(weight, 1e-9))
 
     @property

@@ -39,6 +39,8 @@ class Seq2SeqLM(LanguageModel):
     Reference: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
     """
 
+    has_encoder = True
+
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
         if config.num_encoder_layers is None:

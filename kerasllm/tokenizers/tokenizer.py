@@ -149,6 +149,14 @@ class Tokenizer:
             raise ValueError(f"{file} is not a Hugging Face tokenizer.json: {error}.") from error
         return cls(engine, **_named_tokens(file.parent, engine))
 
+    @cached_property
+    def unknown_id(self):
+        """The id of what the vocabulary lacks, an int; None where it lacks nothing, as with bytes."""
+        model = json.loads(self.engine.to_str())["model"]
+        if model.get("unk_token") is not None:
+            return self.engine.token_to_id(model["unk_token"])
+        return model.get("unk_id")
+
     def save(self, folder):
         """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start, end and mask) into a
         folder.
