@@ -176,7 +176,7 @@ def test_the_graph_refuses_bad_requests(served, settings, message):
         else:
             served.generate(settings.pop("texts", ["to be"]), **settings)
     assert message in str(error.value)
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 30  # no hang, whatever else the machine does
 
 
 def test_the_documented_sequential_is_exported_too(tokenizer, tmp_path):

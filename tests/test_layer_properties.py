@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from oracles import scramble
 
 from kerasllm.layers import MultiHeadAttention, Transformer, TransformerBlock
+from kerasllm.layers.dropout import Dropout
 
 B, T, D, H, F = 2, 7, 12, 6, 20
 VISIBLE = np.array([1, 0, 1, 1, 1, 1, 1], bool)
@@ -203,3 +205,21 @@ def test_dropout_acts_in_training_only():
     attention = MultiHeadAttention(D, H, dropout=0.9)
     probabilities = attention(X, return_attention_scores=True, training=True)[1]
     assert_close(ops.sum(probabilities, -1), np.ones((B, H, T)))  # those asked for are before dropout
+
+
+@pytest.mark.parametrize(("rate", "dtype"), [(0.1, "float32"), (0.5, "bfloat16"), (0.01, "float32")])
+def test_dropout_keeps_the_mean_and_tells_the_gradient(rate, dtype):
+    x = tf.ones((1000, 333), dtype)  # no multiple of four
+    layer, alike = (Dropout(rate, seed=3, dtype=dtype) for _ in range(2))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        dropped = layer(x, training=True)
+    np.testing.assert_array_equal(tape.gradient(dropped, x), dropped)  # as x is 1
+    values, counts = np.unique(tf.cast(dropped, "float64"), return_counts=True)
+    share = counts[0] / counts.sum()
+    assert values[0] == 0 and len(values) == 2
+    assert share == pytest.approx(rate, abs=1 / 512 + 4 * (rate / x.shape.num_elements()) ** 0.5)
+    assert values[1] == pytest.approx(1 / (1 - rate), rel=4e-3)
+    np.testing.assert_array_equal(alike(x, training=True), dropped)
+    assert not np.array_equal(layer(x, training=True), dropped)
+    np.testing.assert_array_equal(layer(x), x)

@@ -70,7 +70,7 @@ def test_every_preset_survives_json(name):
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"Unknown preset 'gpt5'. The presets are bert, .*gpt2, gpt2-laptop"):
+    with pytest.raises(ValueError, match=r"Unknown preset 'gpt5'. The presets are bart, .*gpt2, gpt2-laptop"):
         TransformerConfig.preset("gpt5")
     with pytest.raises(ValueError, match=r"Unknown TransformerConfig field depth, width. The fields are vocab_size"):
         TransformerConfig.preset("gpt2", width=3, depth=4)

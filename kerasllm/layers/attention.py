@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers import masks
+from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.positions import RelativePositionBias, check_positions, input_positions, rotary
 
 
@@ -132,7 +133,7 @@ class MultiHeadAttention(keras.layers.Layer):
                 self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
             )
             self.relative_bias.build()
-        self.attention_dropout = keras.layers.Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
+        self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
     def _projection(self, width, name, input_shape, initializer=None):
         layer = keras.layers.Dense(

@@ -6,6 +6,7 @@ Shapes: B batch, T query time, S key time, D d_model.
 import keras
 
 from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
 
 NORMS = ("layer", "rms")
@@ -117,7 +118,7 @@ class TransformerBlock(keras.layers.Layer):
             **common,
         )
         self.feed_forward = FeedForward(d_model, dff, name="feed_forward", **self._feed_forward_options, **common)
-        self.residual_dropout = keras.layers.Dropout(dropout, name="residual_dropout", dtype=self.dtype_policy)
+        self.residual_dropout = Dropout(dropout, name="residual_dropout", dtype=self.dtype_policy)
 
     def _common_options(self):
         return {

@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasllm.layers.attention import check_heads, check_sizes, clone_initializer
 from kerasllm.layers.block import TransformerBlock, make_norm
+from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.positions import (
     RelativePositionBias,
     check_positions,
@@ -138,7 +139,7 @@ class Transformer(keras.layers.Layer):
         self.normalise_input = None
         if self.input_norm:
             self.normalise_input = self._norm("input_norm", inner_shape)
-        self.input_dropout = keras.layers.Dropout(self.dropout, name="input_dropout", dtype=self.dtype_policy)
+        self.input_dropout = Dropout(self.dropout, name="input_dropout", dtype=self.dtype_policy)
         for block in self.blocks:
             block.build(inner_shape, context_shape)
         self.final_norm = None
