@@ -39,6 +39,17 @@ def test_what_was_learned_is_recorded_and_found_again(run, capsys):
     assert "hidden tokens named rightly" in capsys.readouterr().out
 
 
+def test_a_model_that_cannot_be_scored_is_kept(run, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("nothing to score")
+
+    monkeypatch.setattr("kerasllm.cli.masked_task.score_masked", fails)
+    config = ["--config", str(run / "settings.yaml"), "--steps", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", *config]) == 2
+    assert "nothing to score" in capsys.readouterr().err
+    kerasllm.load(tmp_path / "run")
+
+
 def test_export_is_checked_against_the_model(run, tmp_path):
     assert main(["export", str(run), str(tmp_path / "served")]) == 0
     model, tokenizer = kerasllm.load(run)

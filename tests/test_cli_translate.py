@@ -46,6 +46,7 @@ def test_train_records_what_it_left_out_and_how_it_scored(run, files):
     record = json.loads((run / "run.json").read_text())
     assert record["data"]["test"]["removed_from_training"] == 2
     assert record["model"]["num_layers"] == record["model"]["num_encoder_layers"] == 1
+    assert record["model"]["dropout"] == 0.1  # the preset's
     assert record["data"]["train"]["pairs"] == 62 - 2 - 6  # a tenth is held out for validation
     results = record["results"]
     assert results["sentences"] == 12 and 0 <= results["bleu"]["score"] <= 100
