@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kerasllm.tokenizers.sides import Sides
 
-BUCKET_WIDTH = 8
+BUCKET_WIDTH = 4
 # Shares of unknown tokens from which on nothing can be learned, and from which on it is worth a warning.
 MOST_UNKNOWN, MANY_UNKNOWN = 0.5, 0.02
 _PAIRS_AT_ONCE = 2**14
@@ -25,8 +25,8 @@ def seq2seq_dataset(
     """Batches of pairs (source, target), for translation and everything else that makes a text of a text.
 
     Pairs of like length share a batch, so that little of it is padding: a batch has as many pairs as fit into
-    `batch_tokens` if each took the room of the longest. Both sides are padded to the next multiple of 8 tokens, which
-    keeps the number of shapes small. The decoder is fed what it should have said so far (teacher forcing).
+    `batch_tokens` if each took the room of the longest. Both sides are padded to the next multiple of 4 tokens, which
+    keeps shapes few. The decoder is fed what it should have said so far (teacher forcing).
 
     `fit` starts a finite data set again in the same order at each of its own epochs. So give all epochs here and tell
     `fit` their length: `model.fit(dataset, epochs=3, steps_per_epoch=len(dataset) // 3)`.
