@@ -1,6 +1,9 @@
-"""AdamW as language models use it, and the usual schedule."""
+"""AdamW and Muon as language models use them, and the usual schedules."""
+
+import re
 
 import keras
+from keras import ops
 
 from kerasllm import backend
 
@@ -49,8 +52,11 @@ class AdamW(keras.optimizers.AdamW):
 
     def build(self, var_list):
         if not self.built:
-            self.exclude_from_weight_decay([v for v in var_list if len(v.shape) < 2 or v.name == "embeddings"])
+            self._exclude_from_decay(var_list)
         super().build(var_list)
+
+    def _exclude_from_decay(self, var_list):
+        self.exclude_from_weight_decay([v for v in var_list if len(v.shape) < 2 or v.name == "embeddings"])
 
     def apply(self, grads, trainable_variables=None):
         # A row that occurs twice in a sparse gradient counts as two for Keras' clipping, which then clips wrongly.
@@ -71,6 +77,101 @@ class AdamW(keras.optimizers.AdamW):
             self.beta_2,
             self.epsilon,
         )
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class Muon(AdamW):
+    """Muon for the kernels of hidden layers, AdamW for the rest: embeddings, the output layer, norms and biases.
+
+    A kernel moves along its momentum with all singular values made about equal, so that directions which gradients
+    seldom take are learned too. A step is about as large as AdamW's, so both take one learning rate and one decay.
+
+    Args:
+        learning_rate, weight_decay, beta_1, beta_2, epsilon, global_clipnorm: see `AdamW`.
+        momentum: float, of Muon (Nesterov's).
+        exclude_layers: list of str or None, regular expressions: where one is found in the path of a kernel, AdamW
+            updates it. Name the output layer of a model of your own here; in our models it is known.
+        **kwargs: see `keras.optimizers.AdamW`.
+
+    Example:
+        >>> model.compile(kerasllm.optimizers.Muon(kerasllm.optimizers.WarmupStableDecay(2e-3, 100, 2000)))
+
+    Reference: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the size of the step: Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        beta_1=0.9,
+        beta_2=0.95,
+        epsilon=1e-8,
+        global_clipnorm=1.0,
+        momentum=0.95,
+        exclude_layers=None,
+        name="muon",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, global_clipnorm, name, **kwargs)
+        if self.amsgrad:
+            raise ValueError("Muon has no AMSGrad: leave `amsgrad` out.")
+        self.momentum = momentum
+        self.exclude_layers = list(exclude_layers or ())
+
+    def is_orthogonalized(self, variable):
+        """Whether Muon updates a variable, and not AdamW."""
+        if len(variable.shape) != 2 or "embedding" in variable.path:
+            return False
+        return not any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
+
+    def build(self, var_list):
+        if self.built:
+            return
+        self._exclude_from_decay(var_list)
+        keras.optimizers.Optimizer.build(self, var_list)  # not Adam's: what Muon updates needs no velocity
+        self._momentums = self.add_optimizer_variables(var_list, "momentum")
+        self._velocities = [
+            None if self.is_orthogonalized(variable) else self.add_variable_from_reference(variable, "velocity")
+            for variable in var_list
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        if self._velocities[index] is not None:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum = self._momentums[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        self.assign(momentum, self.momentum * momentum + gradient)
+        direction = orthogonalize(gradient + self.momentum * momentum)
+        # AdamW's steps have a root mean square of about 0.2 in units of the learning rate: see the paper.
+        scale = 0.2 * max(variable.shape) ** 0.5
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * scale * ops.cast(direction, variable.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "exclude_layers": self.exclude_layers}
+
+
+def orthogonalize(matrix, steps=5):
+    """A matrix with the same singular vectors and singular values near 1 (0.7 to 1.2), by Newton-Schulz iteration.
+
+    In bfloat16, as in the original: the values need not be exact, and the products cost half as much.
+
+    Args:
+        matrix: float (M, N).
+        steps: int, iterations.
+
+    Returns:
+        bfloat16 (M, N).
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = ops.transpose(matrix) if is_tall else matrix  # so that its square is the smaller one
+    x = ops.cast(x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7), "bfloat16")
+    for _ in range(steps):
+        square = ops.matmul(x, ops.transpose(x))
+        x = 3.4445 * x + ops.matmul(2.0315 * ops.matmul(square, square) - 4.775 * square, x)
+    return ops.transpose(x) if is_tall else x
 
 
 def warmup_cosine(peak, warmup_steps, total_steps, final_fraction=0.1):
@@ -98,3 +199,54 @@ def warmup_cosine(peak, warmup_steps, total_steps, final_fraction=0.1):
         warmup_target=peak if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class WarmupStableDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise from 0 to `peak`, a level stretch, then a linear fall to `final_fraction` of it.
+
+    A run can be made longer before its fall begins, and nothing is lost; a cosine must know its end from the start.
+
+    Args:
+        peak: float, the highest learning rate.
+        warmup_steps: int, steps of the rise.
+        total_steps: int, steps of the whole run, after which the rate stays at its end.
+        decay_fraction: float in (0, 1], the share of all steps that the fall takes.
+        final_fraction: float, the last rate as a share of `peak`.
+
+    Raises:
+        ValueError: if the rise and the fall do not fit into the run.
+
+    Example:
+        >>> schedule = kerasllm.optimizers.WarmupStableDecay(1e-3, warmup_steps=100, total_steps=2000)
+        >>> round(float(schedule(1000)), 6), round(float(schedule(2000)), 6)
+        (0.001, 0.0)
+
+    Reference: Hu et al. 2024, https://arxiv.org/abs/2404.06395; Hägele et al. 2024, https://arxiv.org/abs/2405.18392
+    """
+
+    def __init__(self, peak, warmup_steps, total_steps, decay_fraction=0.5, final_fraction=0.0):
+        super().__init__()
+        decay_steps = round(decay_fraction * total_steps)
+        if not 0 <= warmup_steps <= total_steps - decay_steps or decay_steps < 1:
+            raise ValueError(
+                f"A rise of {warmup_steps} steps and a fall of {decay_fraction} of them do not fit into {total_steps} "
+                "steps. Lower `warmup_steps`, or choose `decay_fraction` between 0 and 1."
+            )
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.decay_fraction = decay_fraction
+        self.final_fraction = final_fraction
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        decay_steps = round(self.decay_fraction * self.total_steps)
+        rise = step / max(1, self.warmup_steps) if self.warmup_steps else 1.0
+        left = ops.clip((self.total_steps - step) / decay_steps, 0.0, 1.0)
+        fall = self.final_fraction + (1 - self.final_fraction) * left
+        return self.peak * ops.minimum(rise, fall)
+
+    def get_config(self):
+        names = ("peak", "warmup_steps", "total_steps", "decay_fraction", "final_fraction")
+        return {name: getattr(self, name) for name in names}

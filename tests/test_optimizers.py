@@ -1,4 +1,4 @@
-"""AdamW beside Keras' own, what it decays, and the schedule at points worked out by hand."""
+"""AdamW beside Keras' own, Muon beside its paper, and the schedules at points worked out by hand."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kerasllm.models import CausalLM, TransformerConfig
-from kerasllm.optimizers import AdamW, warmup_cosine
+from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, orthogonalize, warmup_cosine
 
 SETTINGS = {
     "as it comes": {},
@@ -108,3 +108,65 @@ def test_warmup_cosine_at_points_worked_out_by_hand():
 def test_a_warmup_longer_than_the_run_is_refused(warmup_steps, total_steps):
     with pytest.raises(ValueError, match=rf"`warmup_steps` \({warmup_steps}\) must be at least 0 and less than"):
         warmup_cosine(1e-3, warmup_steps, total_steps)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 64), (64, 16)], ids=["square", "wide", "tall"])
+def test_orthogonalize_makes_singular_values_alike_and_keeps_the_vectors(shape):
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(shape[0], min(shape))))
+    right, _ = np.linalg.qr(rng.normal(size=(shape[1], min(shape))))
+    matrix = left @ np.diag(np.geomspace(0.02, 1.0, min(shape))) @ right.T
+    result = keras.ops.convert_to_numpy(keras.ops.cast(orthogonalize(tf.constant(matrix, "float32")), "float32"))
+    inner = left.T @ result @ right  # diagonal if the vectors are the same
+    assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.05
+    assert np.diag(inner).min() > 0.5 and np.diag(inner).max() < 1.3
+
+
+def newton_schulz(matrix):
+    x = np.asarray(matrix, "float64") / np.linalg.norm(matrix)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ square @ x
+    return x
+
+
+def test_muon_moves_kernels_as_its_paper_says_and_the_rest_as_adamw():
+    ours, others = variables(), variables()
+    optimizer = Muon(0.1, weight_decay=0.2, global_clipnorm=None)
+    adamw = AdamW(0.1, weight_decay=0.2, global_clipnorm=None)
+    kernel, momentum = np.array(ours[0], "float64"), 0.0
+    for step in range(6):
+        optimizer.apply(gradients(step), ours)
+        adamw.apply(gradients(step), others)
+        gradient = gradients(step)[0].numpy()
+        momentum = 0.95 * momentum + gradient
+        kernel = kernel * (1 - 0.1 * 0.2) - 0.1 * 0.2 * 2.0 * newton_schulz(gradient + 0.95 * momentum)
+        np.testing.assert_allclose(ours[0], kernel, atol=6e-3)  # the iteration is in bfloat16
+        for variable, expected in zip(ours[1:], others[1:], strict=True):
+            np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.name)
+
+
+def test_muon_moves_hidden_kernels_alone_also_after_a_reload(tmp_path):
+    model = CausalLM(TransformerConfig(11, 1, 8, 2, 16, max_length=6, positions="learned", tie_embeddings=False))
+    model.compile(Muon(0.1, exclude_layers=["feed_forward/outer"]))
+    ids = np.arange(14, dtype="int32").reshape(2, 7) % 11
+    model.fit(ids[:, :-1], ids[:, 1:], verbose=0)
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+        moved = {v.path.partition("/")[2] for v in each.trainable_variables if each.optimizer.is_orthogonalized(v)}
+        assert moved == {
+            f"transformer/block_0/{name}/kernel"
+            for name in ("attention/query_key_value", "attention/output", "feed_forward/inner")
+        }
+        assert len([v for v in each.optimizer.variables if "velocity" in v.path]) == len(each.weights) - 3
+
+
+def test_warmup_stable_decay_at_points_worked_out_by_hand():
+    rate = WarmupStableDecay(0.4, warmup_steps=4, total_steps=20, decay_fraction=0.5, final_fraction=0.1)
+    hand = {0: 0.0, 1: 0.1, 4: 0.4, 10: 0.4, 15: 0.22, 20: 0.04, 99: 0.04}
+    assert {step: float(rate(step)) for step in hand} == pytest.approx(hand, abs=1e-7)
+    copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(rate))
+    assert float(copy(15)) == float(rate(15))
+    for warmup, total, fraction in [(11, 20, 0.5), (-1, 20, 0.5), (0, 20, 0.0), (0, 20, 1.1)]:
+        with pytest.raises(ValueError, match="do not fit into 20 steps"):
+            WarmupStableDecay(0.4, warmup, total, fraction)
