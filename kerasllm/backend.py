@@ -64,6 +64,19 @@ def add_at(tensor, index, update):
     return ops.reshape(rows, ops.shape(tensor))
 
 
+def matmul(x, y, transpose_x=False, transpose_y=False):
+    """The product of two matrices, either of them transposed without a copy."""
+    if IS_TENSORFLOW:
+        return tf.matmul(x, y, transpose_a=transpose_x, transpose_b=transpose_y)
+    return jax.numpy.matmul(x.T if transpose_x else x, y.T if transpose_y else y)
+
+
+def pad_rows(tensor, multiple):
+    """Rows of zeros added, so that their number is a multiple of another."""
+    shape = ops.shape(tensor)
+    return ops.concatenate([tensor, ops.zeros((-shape[0] % multiple, *shape[1:]), tensor.dtype)])
+
+
 def gelu_tanh(x):
     """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use.
 

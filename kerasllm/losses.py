@@ -1,7 +1,9 @@
 """Cross-entropy that counts tokens.
 
-Shapes: B batch, T time, V vocab.
+Shapes: B batch, T time, N all tokens of a batch, D width of hidden states, V vocab.
 """
+
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -18,6 +20,9 @@ class TokenCrossentropy(keras.losses.Loss):
     Args:
         label_smoothing: float in [0, 1), the share of probability that the target gives to all tokens alike
             (https://arxiv.org/abs/1512.00567).
+        chunk_size: int or None. Our models then make the logits of so many tokens at a time, with their gradient, and
+            never hold those of all, which for a large vocabulary take most of the memory of training. The numbers are
+            the same. Metrics that need logits cannot be compiled beside it.
 
     Call arguments:
         y_true: int (B, T), labels.
@@ -27,63 +32,189 @@ class TokenCrossentropy(keras.losses.Loss):
     Returns:
         float scalar.
 
+    Raises:
+        ValueError: if `label_smoothing` or `chunk_size` is out of range.
+
     Example:
         >>> loss = kerasllm.losses.TokenCrossentropy()
         >>> float(loss(np.array([[1, 0]]), np.zeros((1, 2, 4)), np.array([[1.0, 0.0]])))  # log(4), one token
         1.3862943649291992
     """
 
-    def __init__(self, label_smoothing=0.0, name="token_crossentropy"):
+    def __init__(self, label_smoothing=0.0, chunk_size=None, name="token_crossentropy"):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}.")
+        if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
+            raise ValueError(f"`chunk_size` must be a positive number of tokens or None, got {chunk_size!r}.")
         super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
         self.label_smoothing = label_smoothing
+        self.chunk_size = chunk_size
 
     def call(self, y_true, y_pred):
-        return self._loss_and_nll(y_true, y_pred)[0]
+        return self._smoothed(_crossentropies(ops.cast(y_true, "int32"), y_pred, self.label_smoothing > 0))
 
     def sums(self, y_true, y_pred, sample_weight=None):
         """What the mean is made of: the weighted sum of the loss, that of the negative log-likelihood (the same without
         label smoothing), and the sum of the weights."""
-        loss, nll = self._loss_and_nll(y_true, y_pred)
-        weight = ops.ones_like(nll) if sample_weight is None else ops.cast(sample_weight, "float32")
-        weight = ops.broadcast_to(weight if len(weight.shape) == 2 else weight[:, None], ops.shape(nll))
-        return ops.sum(loss * weight), ops.sum(nll * weight), ops.sum(weight)
+        losses = _crossentropies(ops.cast(y_true, "int32"), y_pred, self.label_smoothing > 0)
+        weight = _token_weights(sample_weight, ops.shape(y_true))
+        return ops.sum(self._smoothed(losses) * weight), ops.sum(losses[0] * weight), ops.sum(weight)
 
-    def _loss_and_nll(self, y_true, y_pred):
-        smoothing = self.label_smoothing
-        losses = _crossentropies(ops.cast(y_true, "int32"), y_pred, with_uniform=smoothing > 0)
-        if not smoothing:
-            return losses[0], losses[0]
-        return (1 - smoothing) * losses[0] + smoothing * losses[1], losses[0]
+    def chunked_sums(self, y_true, hidden, output_layer, sample_weight=None, training=True):
+        """The same as `sums`, from what the output layer reads, `chunk_size` tokens at a time.
+
+        Args:
+            y_true, sample_weight: as in a call.
+            hidden: float (B, T, D).
+            output_layer: `OutputLayer`.
+            training: bool. False makes no gradient.
+        """
+        weight = _token_weights(sample_weight, ops.shape(y_true))
+        chunks = _Chunks.of(ops.cast(y_true, "int32"), weight, self.chunk_size)
+        if training:
+            sums = _differentiable_sums(self, chunks, hidden, output_layer)
+        else:
+            sums, _ = _sum_chunks(self, chunks, hidden, output_layer, with_gradient=False)
+        return sums[0], sums[1], ops.sum(weight)
+
+    def _smoothed(self, losses):
+        if not self.label_smoothing:
+            return losses[0]
+        return (1 - self.label_smoothing) * losses[0] + self.label_smoothing * losses[1]
 
     def get_config(self):
-        return {"name": self.name, "label_smoothing": self.label_smoothing}
+        return {"name": self.name, "label_smoothing": self.label_smoothing, "chunk_size": self.chunk_size}
+
+
+def _token_weights(sample_weight, shape):
+    weight = ops.ones(shape, "float32") if sample_weight is None else ops.cast(sample_weight, "float32")
+    return ops.broadcast_to(weight if len(weight.shape) == 2 else weight[:, None], shape)
 
 
 def _crossentropies(labels, logits, with_uniform):
-    """The cross-entropy of each token with its label and, where asked, with all tokens alike: float32 (1 or 2, B, T).
-
-    The gradient is the softmax less the target, made of the exponentials that the forward pass needed anyway: a third
-    of the passes over (B, T, V) that differentiating step by step takes.
-    """
+    """Cross-entropies of each token with its label and, where asked, with all tokens alike: float32 (1 or 2, B, T)."""
 
     @ops.custom_gradient
     def crossentropies(logits):
-        shifted = ops.cast(logits, "float32")
-        shifted = shifted - ops.max(shifted, axis=-1, keepdims=True)
-        exponentials = ops.exp(shifted)
-        total = ops.sum(exponentials, axis=-1)
-        targets = [ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]]
-        if with_uniform:
-            targets.append(ops.mean(shifted, axis=-1))
+        losses, exponentials, total = _forward(labels, logits, with_uniform)
 
         def gradient(upstream):
-            result = exponentials * (ops.sum(upstream, axis=0) / total)[..., None]
-            if with_uniform:
-                result = result - (upstream[1] / logits.shape[-1])[..., None]
-            return ops.cast(backend.add_at(result, labels, -upstream[0]), logits.dtype)
+            return ops.cast(_backward(labels, exponentials, total, upstream), logits.dtype)
 
-        return ops.log(total)[None] - ops.stack(targets), gradient
+        return losses, gradient
 
     return crossentropies(logits)
+
+
+def _forward(labels, logits, with_uniform):
+    """Cross-entropies (1 or 2, ...), and what makes their gradient: exponentials (..., V) and their sums (...)."""
+    shifted = ops.cast(logits, "float32")
+    shifted = shifted - ops.max(shifted, axis=-1, keepdims=True)
+    exponentials = ops.exp(shifted)
+    total = ops.sum(exponentials, axis=-1)
+    targets = [ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]]
+    if with_uniform:
+        targets.append(ops.mean(shifted, axis=-1))
+    return ops.log(total)[None] - ops.stack(targets), exponentials, total
+
+
+def _backward(labels, exponentials, total, upstream):
+    """The gradient by logits, float32 (..., V): the softmax less the target. Made of the exponentials that the forward
+    pass needed anyway, it takes a third of the passes over them that differentiating step by step takes."""
+    result = exponentials * (ops.sum(upstream, axis=0) / total)[..., None]
+    if upstream.shape[0] == 2:
+        result = result - (upstream[1] / exponentials.shape[-1])[..., None]
+    return backend.add_at(result, labels, -upstream[0])
+
+
+class OutputLayer(NamedTuple):
+    """What makes logits of hidden states.
+
+    Attributes:
+        weights: float (V, D).
+        bias: float (V,) or None.
+        soft_cap: float or None, the size that logits approach but never reach, by a tanh
+            (https://arxiv.org/abs/2408.00118).
+    """
+
+    weights: object
+    bias: object = None
+    soft_cap: float | None = None
+
+
+class _Chunks(NamedTuple):
+    """Labels int32 (N,) and weights float32 (N,) of all tokens, N made a multiple of `size` by tokens of weight 0."""
+
+    labels: object
+    weights: object
+    size: int
+
+    @classmethod
+    def of(cls, labels, weights, size):
+        labels, weights = ops.reshape(labels, (-1,)), ops.reshape(weights, (-1,))
+        return cls(backend.pad_rows(labels, size), backend.pad_rows(weights, size), size)
+
+    def rows(self, tensor, index):
+        """Those of a tensor (N, ...) that belong to a chunk."""
+        start = [index * self.size] + [0] * (len(tensor.shape) - 1)
+        return ops.slice(tensor, start, (self.size, *tensor.shape[1:]))
+
+
+def _differentiable_sums(loss, chunks, hidden, output):
+    """`_sum_chunks`, whose gradient is made in the forward pass, while the logits of a chunk are at hand."""
+    has_bias = output.bias is not None
+
+    @ops.custom_gradient
+    def sums(hidden, weights, *bias):
+        output_layer = OutputLayer(weights, *(bias or (None,)), output.soft_cap)
+        results, gradients = _sum_chunks(loss, chunks, hidden, output_layer, with_gradient=True)
+
+        def gradient(upstream):
+            return tuple(part * ops.cast(upstream[0], part.dtype) for part in gradients[: 2 + has_bias])
+
+        return results, gradient
+
+    return sums(hidden, output.weights, *([output.bias] if has_bias else []))
+
+
+def _sum_chunks(loss, chunks, hidden, output, with_gradient):
+    """The weighted sums of the loss and of the negative log-likelihood, float32 (2,), chunk by chunk.
+
+    With them come the gradients of the first sum by `hidden`, by the output layer's weights and by its bias.
+    """
+    dtype, shape = hidden.dtype, ops.shape(hidden)
+    rows = backend.pad_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), chunks.size)
+    kernel = ops.cast(output.weights, dtype)
+    share = [1 - loss.label_smoothing, loss.label_smoothing] if loss.label_smoothing else [1.0]
+
+    def body(index, sums, *gradients):
+        h, labels, weight = (chunks.rows(part, index) for part in (rows, chunks.labels, chunks.weights))
+        logits = backend.matmul(h, kernel, transpose_y=True)
+        if output.bias is not None:
+            logits = logits + ops.cast(output.bias, dtype)
+        if output.soft_cap is not None:
+            logits = output.soft_cap * ops.tanh(logits / output.soft_cap)
+        losses, exponentials, total = _forward(labels, logits, bool(loss.label_smoothing))
+        sums = sums + ops.stack([ops.sum(loss._smoothed(losses) * weight), ops.sum(losses[0] * weight)])
+        if not with_gradient:
+            return index + 1, sums
+        slope = _backward(labels, exponentials, total, ops.stack([s * weight for s in share]))
+        if output.soft_cap is not None:
+            slope = slope * (1 - ops.square(ops.cast(logits, "float32") / output.soft_cap))
+        by_rows, by_weights, by_bias = gradients
+        slope = ops.cast(slope, dtype)
+        by_rows = ops.slice_update(by_rows, (index * chunks.size, 0), ops.matmul(slope, kernel))
+        by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), by_weights.dtype)
+        by_bias = by_bias + ops.sum(ops.cast(slope, by_bias.dtype), axis=0)
+        return index + 1, sums, by_rows, by_weights, by_bias
+
+    state = [ops.zeros((), "int32"), ops.zeros((2,))]
+    if with_gradient:
+        V = output.weights.shape[0]
+        state += [ops.zeros_like(rows), ops.zeros_like(output.weights), ops.zeros((V,), output.weights.dtype)]
+    count = ops.shape(rows)[0] // chunks.size
+    _, sums, *gradients = ops.while_loop(lambda index, *_: index < count, body, state)
+    if with_gradient:
+        tokens = shape[0] * shape[1]
+        gradients[0] = ops.reshape(gradients[0][:tokens], shape)
+    return sums, gradients

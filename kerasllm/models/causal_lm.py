@@ -63,9 +63,9 @@ class CausalLM(LanguageModel):
             training=training,
         )
         if cache is None:
-            return self.token_embedding(x, reverse=True)
+            return self._head(x)
         x, cache = x
-        return self.token_embedding(x, reverse=True), cache
+        return self._head(x), cache
 
     def init_cache(self, batch_size, length):
         """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""

@@ -27,6 +27,8 @@ class TransformerConfig:
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout: float, in training.
         tie_embeddings: bool. The output layer is the embedding, transposed.
+        logit_soft_cap: float or None, the size that logits approach but never reach, by a tanh, as in Gemma 2
+            (https://arxiv.org/abs/2408.00118).
         scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
         embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
         num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; or 0.
@@ -65,6 +67,7 @@ class TransformerConfig:
     use_bias: bool = True
     dropout: float = 0.0
     tie_embeddings: bool = True
+    logit_soft_cap: float | None = None
     scale_embeddings: bool = False
     embedding_norm: bool = False
     num_token_types: int = 0
@@ -82,6 +85,8 @@ class TransformerConfig:
         get_activation(self.activation)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
+        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
+            raise ValueError(f"`logit_soft_cap` must be positive or None, got {self.logit_soft_cap!r}.")
         if self.parallel and self.num_encoder_layers:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
 

@@ -1,12 +1,18 @@
 """What all our language models share: a config, and a loss that counts tokens."""
 
+import contextlib
+import contextvars
+
 import keras
 from keras import ops
 
 from kerasllm.layers.transformer import Transformer
-from kerasllm.losses import TokenCrossentropy
+from kerasllm.losses import OutputLayer, TokenCrossentropy
 from kerasllm.metrics import TokenLoss
 from kerasllm.models.config import TransformerConfig
+
+# The model whose loss makes the logits itself, chunk by chunk, in the step that is under way.
+_chunking_model = contextvars.ContextVar("chunking_model", default=None)
 
 
 def embedding_initializer(config):
@@ -56,6 +62,7 @@ class LanguageModel(keras.Model):
             tie_weights=config.tie_embeddings,
             embeddings_initializer=embedding_initializer(config),
             reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
+            logit_soft_cap=config.logit_soft_cap,
             name="token_embedding",
             dtype=self.dtype_policy,
         )
@@ -83,9 +90,28 @@ class LanguageModel(keras.Model):
         x = (embedding or self.token_embedding)(token_ids)
         return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
 
+    def _head(self, x):
+        """Logits of hidden states (B, T, D), or those themselves for a loss that makes the logits chunk by chunk."""
+        return x if _chunking_model.get() is self else self._logits(x)
+
+    def _logits(self, x):
+        return self.token_embedding(x, reverse=True)
+
+    def _output_layer(self):
+        """What `_logits` does, for a loss that does it itself."""
+        embedding = self.token_embedding
+        weights = embedding.embeddings if embedding.tie_weights else ops.transpose(embedding.reverse_embeddings)
+        return OutputLayer(ops.convert_to_tensor(weights), soft_cap=self.config.logit_soft_cap)
+
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """As `keras.Model.compile`; without a loss, cross-entropy over the weighted tokens."""
-        super().compile(optimizer=optimizer, loss=TokenCrossentropy() if loss is None else loss, **kwargs)
+        loss = TokenCrossentropy() if loss is None else loss
+        if getattr(loss, "chunk_size", None) and (kwargs.get("metrics") or kwargs.get("weighted_metrics")):
+            raise ValueError(
+                "Metrics need the logits of a whole batch, which a loss with a chunk_size never makes. Leave the "
+                "metrics out (the loss and the perplexity are reported anyway), or set chunk_size=None."
+            )
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -94,9 +120,29 @@ class LanguageModel(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not self._counts_tokens:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        total, nll, weight = self.loss.sums(y, y_pred, sample_weight)
+        if _chunking_model.get() is self:  # y_pred is what the output layer reads
+            sums = self.loss.chunked_sums(y, y_pred, self._output_layer(), sample_weight, training)
+        else:
+            sums = self.loss.sums(y, y_pred, sample_weight)
+        total, nll, weight = sums
         self._token_loss.update_state(nll, weight)
         return sum(self.losses, start=total / ops.maximum(weight, 1e-9))
+
+    def train_step(self, *args):
+        with self._chunking():
+            return super().train_step(*args)
+
+    def test_step(self, *args):
+        with self._chunking():
+            return super().test_step(*args)
+
+    @contextlib.contextmanager
+    def _chunking(self):
+        token = _chunking_model.set(self if self._counts_tokens and self.loss.chunk_size else None)
+        try:
+            yield
+        finally:
+            _chunking_model.reset(token)
 
     @property
     def metrics(self):

@@ -89,9 +89,15 @@ class MaskedLM(LanguageModel):
             position_ids=position_ids,
             training=training,
         )
-        x = self.head_norm(self.head_activation(self.head_dense(x)))
-        logits = self.token_embedding(x, reverse=True)
+        return self._head(self.head_norm(self.head_activation(self.head_dense(x))))
+
+    def _logits(self, x):
+        logits = super()._logits(x)
         return logits if self.output_bias is None else logits + keras.ops.cast(self.output_bias, logits.dtype)
+
+    def _output_layer(self):
+        layer = super()._output_layer()
+        return layer if self.output_bias is None else layer._replace(bias=keras.ops.convert_to_tensor(self.output_bias))
 
     def _embed_types(self, x, token_type_ids):
         if self.token_type_embedding is not None:

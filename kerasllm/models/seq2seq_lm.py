@@ -99,8 +99,8 @@ class Seq2SeqLM(LanguageModel):
             self._embed(target_ids), context=encoded, context_mask=source_mask, training=training, **options
         )
         if not isinstance(x, tuple):
-            return self.token_embedding(x, reverse=True)
-        return self.token_embedding(x[0], reverse=True), *x[1:]
+            return self._head(x)
+        return self._head(x[0]), *x[1:]
 
     def init_cache(self, encoded, length):
         """Room for `length` target tokens, and the keys and values of what was encoded (B, S, D), for each block."""

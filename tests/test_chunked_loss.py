@@ -1,0 +1,96 @@
+"""The loss that makes logits chunk by chunk, beside its plain twin that holds them all."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+
+SIZES = {"vocab_size": 37, "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 16}
+MODELS = {
+    "tied": (CausalLM, {}),
+    "untied": (CausalLM, {"tie_embeddings": False}),
+    "soft-capped": (CausalLM, {"logit_soft_cap": 0.7}),
+    "masked, with a bias": (MaskedLM, {}),
+    "sequence to sequence": (Seq2SeqLM, {}),
+}
+
+
+def make(kind, dtype="float32"):
+    model_class, options = MODELS[kind]
+    model = model_class(TransformerConfig(**SIZES, **options), dtype=dtype)
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.normal(scale=0.3, size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def batch(kind):
+    draw = np.random.default_rng(1)
+    ids, labels = draw.integers(0, 37, (2, 3, 11))
+    inputs = {"source_ids": ids[:, :7], "target_ids": ids} if MODELS[kind][0] is Seq2SeqLM else ids
+    return inputs, labels, draw.integers(0, 2, (3, 11)).astype("float32")
+
+
+def after_a_step(kind, loss, dtype="float32"):
+    """What evaluation and a step of training report, and how far each weight moved along its gradient."""
+    model = make(kind, dtype)
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(1e3), loss)  # so far that the weights' own rounding is nothing beside it
+    inputs, labels, weight = batch(kind)
+    evaluated = model.evaluate(inputs, labels, sample_weight=weight, verbose=0, return_dict=True)
+    trained = model.train_on_batch(inputs, labels, weight, return_dict=True)
+    moves = {w.path: old - new for w, old, new in zip(model.weights, before, model.get_weights(), strict=True)}
+    return evaluated, trained, moves
+
+
+@pytest.mark.parametrize(
+    ("kind", "smoothing", "chunk_size"),
+    [(kind, smoothing, 7) for kind in MODELS for smoothing in (0.0, 0.2)] + [("tied", 0.2, n) for n in (1, 33, 100)],
+)
+def test_loss_and_gradients_are_those_of_the_plain_loss(kind, smoothing, chunk_size):
+    plain = after_a_step(kind, TokenCrossentropy(smoothing))
+    chunked = after_a_step(kind, TokenCrossentropy(smoothing, chunk_size))
+    for expected, found in zip(plain[:2], chunked[:2], strict=True):
+        assert found == pytest.approx(expected, rel=1e-6)
+    for (path, expected), found in zip(plain[2].items(), chunked[2].values(), strict=True):
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), path
+        assert np.linalg.norm(expected) > 0, path
+
+
+def test_in_mixed_precision_gradients_add_up_in_float32():
+    exact = after_a_step("tied", TokenCrossentropy())[2]
+    for loss in (TokenCrossentropy(), TokenCrossentropy(chunk_size=3)):
+        rough = after_a_step("tied", loss, "mixed_bfloat16")[2]
+        for (path, expected), found in zip(exact.items(), rough.values(), strict=True):
+            assert np.linalg.norm(found - expected) <= 0.03 * np.linalg.norm(expected), path
+
+
+def test_a_model_still_gives_logits_to_everybody_else():
+    model = make("tied")
+    inputs, labels, _ = batch("tied")
+    expected = keras.ops.convert_to_numpy(model(inputs))
+    model.compile("sgd", TokenCrossentropy(chunk_size=4))
+    model.train_on_batch(inputs, labels)
+    model.optimizer.learning_rate = 0.0
+    assert model.predict(inputs, verbose=0).shape == expected.shape == keras.ops.shape(model(inputs))
+
+
+def test_a_chunked_loss_is_saved_with_the_model(tmp_path):
+    model = make("untied")
+    model.compile("sgd", TokenCrossentropy(0.1, chunk_size=4))
+    model.save(tmp_path / "model.keras")
+    loss = keras.models.load_model(tmp_path / "model.keras").loss
+    assert (loss.label_smoothing, loss.chunk_size) == (0.1, 4)
+
+
+@pytest.mark.parametrize("chunk_size", [0, -1, 2.0, True])
+def test_a_chunk_that_cannot_be_is_refused(chunk_size):
+    with pytest.raises(ValueError, match="`chunk_size` must be a positive number of tokens or None"):
+        TokenCrossentropy(chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("name", ["metrics", "weighted_metrics"])
+def test_metrics_that_need_logits_are_refused_beside_it(name):
+    with pytest.raises(ValueError, match="which a loss with a chunk_size never makes"):
+        make("tied").compile("sgd", TokenCrossentropy(chunk_size=4), **{name: ["accuracy"]})
