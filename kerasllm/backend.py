@@ -90,6 +90,67 @@ def densify(gradient):
     return tf.convert_to_tensor(gradient) if IS_TENSORFLOW and isinstance(gradient, tf.IndexedSlices) else gradient
 
 
+def sum_over_replicas(tensors):
+    """Sums over the replicas of a `tf.distribute` strategy; what it gets where there is none.
+
+    Under `keras.distribution`, on JAX, tensors are those of all devices anyway.
+    """
+    context = tf.distribute.get_replica_context() if IS_TENSORFLOW else None
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensors
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def accumulate_gradients(function, variables, state, parts):
+    """Adds up a function's results over the parts of a batch, and their gradients, one part after the other.
+
+    Args:
+        function: a function (part) -> float tensors, of which the first is differentiated.
+        variables: Keras variables to differentiate by.
+        state: the other Keras variables that the function may change.
+        parts: nested tensors (parts, ...).
+
+    Returns:
+        A pair: the list of sums, and the list of gradients of the first by each variable.
+    """
+    values, state_values = [v.value for v in variables], [v.value for v in state]
+    if IS_TENSORFLOW:
+        count = tf.shape(tf.nest.flatten(parts)[0])[0]
+
+        def differentiate(index):
+            with tf.GradientTape() as tape:
+                results = function(tf.nest.map_structure(lambda part: part[index], parts))
+            gradients = tape.gradient(results[0], values, unconnected_gradients="zero")
+            return [*results, *map(densify, gradients)]
+
+        def body(index, *sums):
+            return index + 1, *(a + b for a, b in zip(sums, differentiate(index), strict=True))
+
+        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (1, *differentiate(0)), parallel_iterations=1)
+        number = len(sums) - len(values)
+        return sums[:number], sums[number:]
+
+    def differentiable(values, state_values, part):
+        mapping = zip([*variables, *state], [*values, *state_values], strict=True)
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            results = list(function(part))
+        return results[0], (results, [scope.get_current_value(v) for v in state])
+
+    def step(carry, part):
+        state_values, *sums = carry
+        (_, (results, state_values)), gradients = jax.value_and_grad(differentiable, has_aux=True)(
+            values, state_values, part
+        )
+        return (state_values, *jax.tree.map(jax.numpy.add, sums, [results, gradients])), None
+
+    results = jax.eval_shape(differentiable, values, state_values, jax.tree.map(lambda part: part[0], parts))[1][0]
+    zeros = jax.tree.map(lambda like: jax.numpy.zeros(like.shape, like.dtype), [results, values])
+    (state_values, sums, gradients), _ = jax.lax.scan(step, (state_values, *zeros), parts)
+    for variable, value in zip(state, state_values, strict=True):
+        variable.assign(value)
+    return sums, gradients
+
+
 def has_fused_adam(variable, gradient):
     """Whether `fused_adam` can update this variable with this gradient."""
     return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor)

@@ -59,8 +59,14 @@ class AdamW(keras.optimizers.AdamW):
         self.exclude_from_weight_decay([v for v in var_list if len(v.shape) < 2 or v.name == "embeddings"])
 
     def apply(self, grads, trainable_variables=None):
-        # A row that occurs twice in a sparse gradient counts as two for Keras' clipping, which then clips wrongly.
-        return super().apply([backend.densify(gradient) for gradient in grads], trainable_variables)
+        # A row that occurs twice in a sparse gradient counts as two for Keras' clipping, which then clips wrongly. And
+        # replicas add up their gradients here already, as Keras would clip the share of each.
+        grads = backend.sum_over_replicas([backend.densify(gradient) for gradient in grads])
+        return super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Keras' own place to add up those of replicas, which is after clipping."""
+        return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         if self.amsgrad or not backend.has_fused_adam(variable, gradient):

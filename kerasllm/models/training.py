@@ -1,0 +1,151 @@
+"""How our models train: a loss that counts tokens, logits chunk by chunk, batches part by part."""
+
+import contextlib
+import contextvars
+
+import keras
+from keras import ops, tree
+
+from kerasllm import backend
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.metrics import TokenLoss
+
+# The model whose loss makes the logits itself, chunk by chunk, in the step that is under way.
+_chunking_model = contextvars.ContextVar("chunking_model", default=None)
+
+
+class TokenModel(keras.Model):
+    """A `keras.Model` from token ids to logits, whose loss is a mean over tokens.
+
+    Keras averages a batch's loss over B x T and the batches by rows. This averages over the tokens whose weight is not
+    zero, in training and in what `fit` and `evaluate` report, so that padding and uneven batches change nothing: not
+    between batches, not between the parts of one batch, and not between replicas.
+
+    Args:
+        **kwargs: `name` and `dtype`, as for any Keras layer.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._token_loss = TokenLoss()
+        self._micro_batches = 1
+
+    def compile(self, optimizer="adam", loss=None, micro_batches=1, **kwargs):
+        """As `keras.Model.compile`; without a loss, cross-entropy over the weighted tokens.
+
+        Args:
+            optimizer, loss: as in Keras.
+            micro_batches: int, parts that a training step takes its batch in, one after the other, to save memory. The
+                update is that of the whole batch: gradients are added up, and clipped and applied once.
+            **kwargs: as in Keras.
+
+        Raises:
+            ValueError: for metrics or a loss of your own where a part of the logits is all that ever exists.
+        """
+        loss = TokenCrossentropy() if loss is None else loss
+        if type(micro_batches) is not int or micro_batches < 1:
+            raise ValueError(f"`micro_batches` must be a positive integer, got {micro_batches!r}.")
+        chunk_size = getattr(loss, "chunk_size", None)
+        if (chunk_size or micro_batches > 1) and (kwargs.get("metrics") or kwargs.get("weighted_metrics")):
+            raise ValueError(
+                f"Metrics need the logits of a whole batch, which with chunk_size={chunk_size} and micro_batches="
+                f"{micro_batches} never exist. Leave the metrics out (the loss and the perplexity are reported "
+                "anyway), or set chunk_size=None and micro_batches=1."
+            )
+        if micro_batches > 1 and not isinstance(loss, TokenCrossentropy):
+            raise ValueError(
+                f"micro_batches={micro_batches} needs a loss that is a mean over tokens, kerasllm.losses."
+                f"TokenCrossentropy, got {loss!r}."
+            )
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self._micro_batches = micro_batches
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return {**config, "micro_batches": self._micro_batches} if config else config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not self._counts_tokens:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        total, nll, weight = self._sums(y, y_pred, sample_weight, training)
+        self._token_loss.update_state(nll, weight)
+        return sum(self.losses, start=total / ops.maximum(backend.sum_over_replicas(weight), 1e-9))
+
+    def _sums(self, y, y_pred, sample_weight, training):
+        if self._is_chunking:  # y_pred is what the output layer reads
+            return self.loss.chunked_sums(y, y_pred, self._output_layer(), sample_weight, training)
+        return self.loss.sums(y, y_pred, sample_weight)
+
+    def train_step(self, *args):
+        with self._chunking():
+            if self._micro_batches == 1:
+                return super().train_step(*args)
+            if backend.IS_TENSORFLOW:
+                return self._train_on_parts(*args)
+            return self._stateless(self._train_on_parts, *args)
+
+    def test_step(self, *args):
+        with self._chunking():
+            return super().test_step(*args)
+
+    def _train_on_parts(self, data):
+        """A training step that takes a batch in `micro_batches` parts of as many rows each."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        sample_weight = ops.ones(ops.shape(y), "float32") if sample_weight is None else sample_weight
+        scale = self.optimizer.scale_loss(ops.ones(()))
+
+        def in_parts(tensor):
+            tensor = backend.pad_rows(ops.convert_to_tensor(tensor), self._micro_batches)  # with rows of weight 0
+            shape = ops.shape(tensor)
+            return ops.reshape(tensor, (self._micro_batches, shape[0] // self._micro_batches, *shape[1:]))
+
+        def sums(part):
+            x, y, sample_weight = part
+            total, nll, weight = self._sums(y, self(x, training=True), sample_weight, training=True)
+            return scale * total, nll, weight
+
+        variables = self.trainable_variables
+        parts = tree.map_structure(in_parts, (x, y, sample_weight))
+        (_, nll, weight), gradients = backend.accumulate_gradients(sums, variables, self.non_trainable_variables, parts)
+        self._token_loss.update_state(nll, weight)
+        tokens = ops.maximum(backend.sum_over_replicas(weight), 1e-9)
+        self.optimizer.apply([gradient / tokens for gradient in gradients], variables)
+        return self.get_metrics_result()
+
+    def _stateless(self, step, state, data):
+        """Runs a step that changes variables as JAX wants it: from their values to their values."""
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+        flat = [[item for group in nested for item in group] for nested in (groups, state)]
+        with keras.StatelessScope(state_mapping=zip(*flat, strict=True)) as scope:
+            logs = step(data)
+        return logs, tuple([scope.get_current_value(variable) for variable in variables] for variables in groups)
+
+    @property
+    def _is_chunking(self):
+        return _chunking_model.get() is self
+
+    @contextlib.contextmanager
+    def _chunking(self):
+        token = _chunking_model.set(self if self._counts_tokens and self.loss.chunk_size else None)
+        try:
+            yield
+        finally:
+            _chunking_model.reset(token)
+
+    @property
+    def metrics(self):
+        """Keras' metrics; the loss over tokens takes the place of its mean over rows when our loss is used."""
+        return [metric for metric in super().metrics if metric is not self._token_loss or self._counts_tokens]
+
+    @property
+    def _counts_tokens(self):
+        return self.compiled and isinstance(self.loss, TokenCrossentropy)

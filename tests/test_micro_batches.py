@@ -1,0 +1,155 @@
+"""A batch in parts, and a batch on two devices: the same update as the whole batch at once."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
+from kerasllm.optimizers import AdamW
+
+SIZES = {"vocab_size": 37, "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 16}
+
+
+def make(model_class=CausalLM, **options):
+    model = model_class(TransformerConfig(**SIZES, **options))
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.normal(scale=0.3, size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def batch(model_class=CausalLM, rows=7):
+    """Rows with very different numbers of tokens that count, the fourth with none."""
+    draw = np.random.default_rng(1)
+    ids, labels = draw.integers(0, 37, (2, rows, 11))
+    weight = (np.arange(11) < np.array([11, 1, 5, 0, 9, 2, 7, 11])[:rows, None]).astype("float32")
+    inputs = {"source_ids": ids[:, :7], "target_ids": ids} if model_class is Seq2SeqLM else ids
+    return inputs, labels, weight
+
+
+def trained(model_class, loss, micro_batches, steps=3, **optimizer):
+    model = make(model_class)
+    # SGD with clipping shows the size of gradients, and AdamW with an average the order of what happens in an update.
+    model.compile(optimizer.pop("kind")(**optimizer), loss, micro_batches=micro_batches)
+    logs = [model.train_on_batch(*batch(model_class), return_dict=True) for _ in range(steps)]
+    return logs, model.get_weights(), [np.array(variable) for variable in model.optimizer.variables]
+
+
+OPTIMIZERS = {
+    "SGD": {"kind": keras.optimizers.SGD, "learning_rate": 1.0},
+    "SGD, clipped": {"kind": keras.optimizers.SGD, "learning_rate": 1.0, "global_clipnorm": 0.01},
+    "AdamW, averaged": {"kind": AdamW, "learning_rate": 0.01, "epsilon": 1e-3, "use_ema": True, "ema_momentum": 0.5},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model_class", [CausalLM, Seq2SeqLM])
+def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer):
+    for loss in (TokenCrossentropy(), TokenCrossentropy(0.1, chunk_size=5)):
+        whole = trained(model_class, loss, 1, **OPTIMIZERS[optimizer])
+        parts = trained(model_class, loss, 3, **OPTIMIZERS[optimizer])
+        for expected, found in zip(whole[0], parts[0], strict=True):
+            assert found == pytest.approx(expected, rel=1e-5)
+        for expected, found in zip([*whole[1], *whole[2]], [*parts[1], *parts[2]], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fit_takes_batches_of_any_number_of_rows():
+    model = make()
+    model.compile(AdamW(0.01), micro_batches=4)
+    ids, labels, weight = batch(rows=7)
+    losses = model.fit(ids, labels, sample_weight=weight, batch_size=5, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_dropout_differs_from_part_to_part_and_from_step_to_step():
+    model = make(dropout=0.5)
+    model.compile(keras.optimizers.SGD(0.0), micro_batches=2)
+    ids, labels, _ = batch(rows=1)
+    twice = np.repeat(ids, 2, axis=0), np.repeat(labels, 2, axis=0)
+    alone = [model.train_on_batch(*twice, return_dict=True)["loss"] for _ in range(3)]
+    assert len(set(alone)) == 3
+
+
+def test_micro_batches_are_saved_with_the_model(tmp_path):
+    model = make()
+    model.compile("sgd", micro_batches=2)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").get_compile_config()["micro_batches"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"micro_batches": 0}, "`micro_batches` must be a positive integer, got 0"),
+        ({"micro_batches": 2, "loss": "sparse_categorical_crossentropy"}, "needs a loss that is a mean over tokens"),
+        ({"micro_batches": 2, "weighted_metrics": ["accuracy"]}, "Metrics need the logits of a whole batch"),
+    ],
+)
+def test_what_cannot_be_taken_in_parts_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make().compile("sgd", **options)
+
+
+# Each device gets half of the rows, so that their numbers of tokens differ; devices can only be split in a new process.
+ON_DEVICES = """
+import json, keras, numpy as np
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
+from kerasllm.optimizers import AdamW, Muon
+SIZES = {sizes}
+{functions}
+
+{split}
+loss = {{}}
+with scope:
+    for micro_batches in (1, 2):
+        for optimizer in (AdamW(0.01, epsilon=1e-3, use_ema=True, global_clipnorm=0.01), Muon(0.01, epsilon=1e-3)):
+            model = make()
+            model.compile(optimizer, TokenCrossentropy(0.1, chunk_size=5), micro_batches=micro_batches)
+            ids, labels, weight = batch(rows=8)
+            history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
+            name = f"{{optimizer.name}} {{micro_batches}}"
+            state = [*model.weights, *model.optimizer.variables]
+            loss[name] = [history.history["loss"], [keras.ops.convert_to_numpy(v).tolist() for v in state]]
+print("RESULT", json.dumps(loss))
+"""
+NO_SPLIT = "import contextlib; scope = contextlib.nullcontext()"
+TWO_REPLICAS = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+scope = strategy.scope()
+"""
+DATA_PARALLEL = """
+import contextlib, jax
+assert len(jax.devices()) == 2
+keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+scope = contextlib.nullcontext()
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_make_the_update_of_one(backend, run_python, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    functions = "\n".join(map(inspect.getsource, (make, batch)))
+
+    def run(split):
+        out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=split), backend)
+        return json.loads(out.rpartition("RESULT ")[2])
+
+    alone = run(NO_SPLIT)
+    together = run(TWO_REPLICAS if backend == "tensorflow" else DATA_PARALLEL)
+    assert alone.keys() == together.keys() and len(alone) == 4
+    for name, (losses, state) in alone.items():
+        assert together[name][0] == pytest.approx(losses, rel=1e-5), name
+        tolerance = 2e-3 if "muon" in name else 1e-5  # Muon rounds to bfloat16
+        for expected, found in zip(state, together[name][1], strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance, err_msg=name)
+    for kind in ("adamw", "muon"):
+        assert alone[f"{kind} 2"][0] == pytest.approx(alone[f"{kind} 1"][0], rel=1e-5)
