@@ -192,7 +192,7 @@ def stateless_uniform(shape, seed):
     return jax.random.uniform(key, shape, minval=1e-20)
 
 
-def dropout(x, rate, seed_generator):
+def dropout(x, rate, seed):
     """Sets a share of the elements to 0 and scales the others, so that the mean stays.
 
     On TensorFlow a random byte decides on each element: drawing floats for them took a tenth of a training step.
@@ -200,18 +200,26 @@ def dropout(x, rate, seed_generator):
     Args:
         x: float tensor.
         rate: float, the share; rounded to 256ths on TensorFlow, unless that is far off.
-        seed_generator: `keras.random.SeedGenerator`.
+        seed: int32 (2,), the same for the same elements.
     """
+    if not IS_TENSORFLOW:
+        key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+        return jax.numpy.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
     kept = round(256 * (1 - rate))
-    if not IS_TENSORFLOW or not 0 < kept <= 248:
-        return keras.random.dropout(x, rate, seed=seed_generator)
-    size, seed = tf.size(x), tf.cast(seed_generator.next(), "int32")
+    if not 0 < kept <= 248:
+        return tf.nn.experimental.stateless_dropout(x, rate, seed, rng_alg="philox")
+    size = tf.size(x)
     words = tf.random.stateless_uniform(
         ((size + 3) // 4,), seed, minval=None, maxval=None, dtype="uint32", alg="philox"
     )
     random_bytes = tf.reshape(tf.reshape(tf.bitcast(words, "uint8"), (-1,))[:size], tf.shape(x))
     # A mask of bools is what the backward pass keeps: a quarter of the memory of a product's factor.
     return tf.where(random_bytes < kept, x * tf.cast(256 / kept, x.dtype), tf.zeros((), x.dtype))
+
+
+def remat(function, *tensors):
+    """A function's result, whose gradient computes the function again in place of keeping what it computed."""
+    return (tf.recompute_grad if IS_TENSORFLOW else jax.checkpoint)(function)(*tensors)
 
 
 def compile_function(function, variables, xla=True):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kerasllm.generation import generate_ids
+from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -22,6 +23,7 @@ def logits_text_and_training(config, weights, ids, documents):
     model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
     counted = (documents[:, 1:] != 0).astype("float32")
     loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
+    dot_product.LONG, dot_product.BLOCK = 8, 4
     model.compile(keras.optimizers.SGD(0.5), TokenCrossentropy(0.1, chunk_size=7))
     chunked = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
     losses = np.array([loss, chunked])
@@ -33,7 +35,9 @@ import json
 import keras
 import numpy as np
 from kerasllm.generation import generate_ids
+from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
+from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -49,8 +53,10 @@ print(keras.backend.backend())
 """
 
 
-@pytest.mark.parametrize("options", [{}, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms"}])
-def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path):
+@pytest.mark.parametrize(
+    "options", [{}, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms", "remat": "block"}]
+)
+def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path, monkeypatch):
     config = {"vocab_size": 30, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 32, **options}
     generator = np.random.default_rng(0)
     weights = [
@@ -59,6 +65,8 @@ def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_
     ]
     ids = generator.integers(1, 30, (3, 13))
     documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
+    for name in ("LONG", "BLOCK"):  # which are changed, and restored by this
+        monkeypatch.setattr(dot_product, name, getattr(dot_product, name))
     expected = logits_text_and_training(config, weights, ids, documents)
 
     path = str(tmp_path / "numbers.npz")

@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers import masks
+from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.positions import RelativePositionBias, check_positions, input_positions, rotary
 
@@ -164,6 +165,7 @@ class MultiHeadAttention(keras.layers.Layer):
         training=None,
     ):
         is_cross = self.is_cross_attention
+        causal, window = (False, None) if is_cross else (self.causal, self.attention_window)
         if is_cross != (context is not None) and not (is_cross and cache is not None):
             built, called = ("with", "without") if is_cross else ("without", "with")
             raise ValueError(
@@ -185,19 +187,28 @@ class MultiHeadAttention(keras.layers.Layer):
                 cache = (key, value)
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
-        if is_cross:
-            visible = masks.attention_mask(query_index, key_index, key_mask=context_mask)
-        else:
-            key_mask = x_mask if mask is None else mask
-            visible = masks.attention_mask(
-                query_index, key_index, self.causal, self.attention_window, key_mask, document_ids
+        key_mask = context_mask if is_cross else x_mask if mask is None else mask
+
+        def visible(queries=slice(None), keys=slice(None)):
+            return masks.attention_mask(
+                query_index[queries],
+                key_index[keys],
+                causal,
+                window,
+                None if key_mask is None else key_mask[:, keys],
+                None if is_cross or document_ids is None else (document_ids[:, queries], document_ids[:, keys]),
             )
-        visible = masks.combine(visible, attention_mask)
+
         if self.positions == "relative" and not is_cross:
             own_bias = self.relative_bias(query_index, key_index)
             position_bias = own_bias if position_bias is None else position_bias + own_bias
-
-        output, probabilities = self._attend(query, key, value, visible, position_bias, training)
+        is_plain = attention_mask is None and position_bias is None and cache is None and not return_attention_scores
+        if is_plain and is_long(query, key):
+            output = attend_in_blocks(query, key, value, visible, causal, window, self.attention_dropout, training)
+        else:
+            mask = masks.combine(visible(), attention_mask)
+            output, probabilities = attend(query, key, value, mask, position_bias, self.attention_dropout, training)
+        output = self._merge_heads(output)
         results = [output]
         if return_attention_scores:
             results.append(probabilities)
@@ -232,21 +243,9 @@ class MultiHeadAttention(keras.layers.Layer):
         B, T = ops.shape(x)[:2]
         return ops.transpose(ops.reshape(x, (B, T, heads, self.head_dim)), (0, 2, 1, 3))
 
-    def _attend(self, query, key, value, visible, position_bias, training):
-        B, H, T, h = ops.shape(query)
-        K, S = self.num_kv_heads, ops.shape(key)[2]
-        # The H / K query heads of a group line up along time, so that keys need not be repeated.
-        query = ops.reshape(query * (h**-0.5), (B, K, (H // K) * T, h))
-        scores = ops.reshape(ops.matmul(query, ops.swapaxes(key, 2, 3)), (B, H, T, S))
-        if position_bias is not None:
-            scores = scores + ops.cast(position_bias, scores.dtype)
-        if visible is not None:
-            scores = scores - masks.penalty(visible, self.compute_dtype)
-        probabilities = ops.softmax(scores)
-        dropped = self.attention_dropout(probabilities, training=training)
-        output = ops.matmul(ops.reshape(dropped, (B, K, (H // K) * T, S)), value)
-        output = ops.transpose(ops.reshape(output, (B, H, T, h)), (0, 2, 1, 3))
-        return self.output_projection(ops.reshape(output, (B, T, H * h))), probabilities
+    def _merge_heads(self, x):
+        B, H, T, h = ops.shape(x)
+        return self.output_projection(ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (B, T, H * h)))
 
     def init_cache(self, batch_size, length):
         """Zeros for the keys and values of `length` tokens: a pair of (batch_size, K, length, h)."""

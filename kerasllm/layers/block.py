@@ -3,14 +3,18 @@
 Shapes: B batch, T query time, S key time, D d_model.
 """
 
+import functools
+
 import keras
 
 from kerasllm.layers.attention import MultiHeadAttention
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
+from kerasllm.layers.rematerialization import next_seed, rematerialized
 
 NORMS = ("layer", "rms")
 NORM_PLACEMENTS = ("pre", "post")
+REMAT = (None, "block", "attention", "feed_forward")
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -33,6 +37,9 @@ class TransformerBlock(keras.layers.Layer):
             (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
         activation, gated: see `FeedForward`.
         use_bias: bool, biases in projections and layer norms.
+        remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
+            "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
+            dropout included (https://arxiv.org/abs/1604.06174).
         kernel_initializer: initializer of kernels.
         residual_initializer: initializer of the kernels whose output joins the residual stream; None means
             `kernel_initializer`.
@@ -78,12 +85,14 @@ class TransformerBlock(keras.layers.Layer):
         activation="gelu",
         gated=False,
         use_bias=True,
+        remat=None,
         kernel_initializer="glorot_uniform",
         residual_initializer=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         check_norms(norm, norm_placement, parallel)
+        check_remat(remat)
         self.d_model = d_model
         self.num_heads = num_heads
         self.dff = dff
@@ -94,6 +103,7 @@ class TransformerBlock(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.parallel = parallel
         self.use_bias = use_bias
+        self.remat = remat
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.residual_initializer = keras.initializers.get(residual_initializer)
         self.supports_masking = True
@@ -178,42 +188,53 @@ class TransformerBlock(keras.layers.Layer):
     ):
         if context is not None and self.cross_attention is None:
             raise ValueError(f"{self.name} was built without a context, so it has no cross-attention to read one.")
-        own_cache, context_cache = (None, None) if cache is None else (cache[:2], cache[2:] or None)
-
-        normed = self._enter(x, self.attention_norm)
-        attended, probabilities, own_cache = _attention(
-            self.attention,
-            normed,
-            attention_mask=attention_mask,
+        keeps_all = not training or cache is not None or return_attention_scores
+        remat = None if keeps_all else self.remat
+        forward = functools.partial(
+            self._forward,
+            remat=remat,
             mask=x_mask if mask is None else mask,
+            context_mask=context_mask,
+            attention_mask=attention_mask,
             document_ids=document_ids,
             position_ids=position_ids,
-            position_bias=position_bias,
-            cache=own_cache,
+            cache=cache,
             cache_index=cache_index,
             return_attention_scores=return_attention_scores,
             training=training,
         )
+        if remat == "block":
+            return rematerialized(forward, x, context, position_bias, seed=next_seed(self.residual_dropout))
+        return forward(x, context, position_bias)
+
+    def _forward(
+        self, x, context, position_bias, *, remat, context_mask, cache, return_attention_scores, training, **own_options
+    ):
+        own_cache, context_cache = (None, None) if cache is None else (cache[:2], cache[2:] or None)
+        options = {
+            "recompute": remat == "attention",
+            "return_attention_scores": return_attention_scores,
+            "training": training,
+        }
+
+        normed = self._enter(x, self.attention_norm)
+        attended, probabilities, own_cache = _attention(
+            self.attention, normed, None, position_bias, cache=own_cache, **own_options, **options
+        )
         scores = [probabilities]
         if self.parallel:
-            x = x + self.residual_dropout(attended + self.feed_forward(normed), training=training)
+            x = x + self.residual_dropout(attended + self._feed(normed, remat), training=training)
         else:
             x = self._leave(x, attended, self.attention_norm, training)
             if context is not None or context_cache is not None:
                 normed = self._enter(x, self.cross_attention_norm)
                 attended, probabilities, _ = _attention(
-                    self.cross_attention,
-                    normed,
-                    context,
-                    context_mask=context_mask,
-                    cache=context_cache,
-                    return_attention_scores=return_attention_scores,
-                    training=training,
+                    self.cross_attention, normed, context, context_mask=context_mask, cache=context_cache, **options
                 )
                 scores.append(probabilities)
                 x = self._leave(x, attended, self.cross_attention_norm, training)
             normed = self._enter(x, self.feed_forward_norm)
-            x = self._leave(x, self.feed_forward(normed), self.feed_forward_norm, training)
+            x = self._leave(x, self._feed(normed, remat), self.feed_forward_norm, training)
         results = [x]
         if return_attention_scores:
             results.append(scores)
@@ -224,6 +245,9 @@ class TransformerBlock(keras.layers.Layer):
     def _enter(self, x, norm):
         """What a sublayer reads."""
         return norm(x) if self.norm_placement == "pre" else x
+
+    def _feed(self, x, remat):
+        return rematerialized(self.feed_forward, x) if remat == "feed_forward" else self.feed_forward(x)
 
     def _leave(self, x, added, norm, training):
         """The residual stream after a sublayer."""
@@ -263,14 +287,24 @@ class TransformerBlock(keras.layers.Layer):
             "parallel": self.parallel,
             **self._feed_forward_options,
             "use_bias": self.use_bias,
+            "remat": self.remat,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }
 
 
-def _attention(layer, *inputs, cache, return_attention_scores, **options):
+def _attention(
+    layer, x, context=None, position_bias=None, *, recompute, cache, return_attention_scores, training, **options
+):
     """Output, probabilities and cache of an attention layer; None for what was not asked for."""
-    results = layer(*inputs, cache=cache, return_attention_scores=return_attention_scores, **options)
+
+    def attend(x, context, position_bias, **more):
+        return layer(x, context, position_bias=position_bias, training=training, **options, **more)
+
+    if recompute:
+        output = rematerialized(attend, x, context, position_bias, seed=next_seed(layer.attention_dropout))
+        return output, None, None
+    results = attend(x, context, position_bias, cache=cache, return_attention_scores=return_attention_scores)
     output, *more = results if isinstance(results, tuple) else (results,)
     return output, more[0] if return_attention_scores else None, more[-1] if cache is not None else None
 
@@ -283,6 +317,12 @@ def check_norms(norm, norm_placement, parallel):
         raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {norm_placement!r}.")
     if parallel and norm_placement != "pre":
         raise ValueError(f"A parallel block needs norm_placement='pre', got {norm_placement!r}.")
+
+
+def check_remat(remat):
+    """Refuses parts of a block that there are not."""
+    if remat not in REMAT:
+        raise ValueError(f"`remat` must be one of {REMAT}, got {remat!r}.")
 
 
 def make_norm(kind, epsilon, use_bias, name, dtype):

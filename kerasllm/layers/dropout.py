@@ -3,6 +3,7 @@
 import keras
 
 from kerasllm import backend
+from kerasllm.layers.rematerialization import next_seed
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -10,7 +11,7 @@ class Dropout(keras.layers.Dropout):
     """As `keras.layers.Dropout`; on TensorFlow a random byte decides on each element, where Keras draws four.
 
     So the rate is rounded to 256ths (0.1 to 26 / 256 = 0.1016), and what is kept is scaled by the rounded rate. A rate
-    too small to be rounded well is left to Keras.
+    too small to be rounded well is taken as it is.
 
     Args:
         rate: float in [0, 1).
@@ -25,7 +26,7 @@ class Dropout(keras.layers.Dropout):
 
     def call(self, inputs, training=False):
         if training and self.rate > 0:
-            return backend.dropout(inputs, self.rate, self.seed_generator)
+            return backend.dropout(inputs, self.rate, next_seed(self))
         return inputs
 
     def get_config(self):

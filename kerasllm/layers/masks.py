@@ -15,7 +15,7 @@ def attention_mask(query_index, key_index, causal=False, window=None, key_mask=N
         causal: hide the keys that come after the query.
         window: int or None. See only keys less than `window` places away (the query's own place included).
         key_mask: bool (B, S) or None. False hides padding.
-        document_ids: int (B, T) or None, where T = S. A query sees its own document only.
+        document_ids: pair of int (B, T) and (B, S), of queries and keys, or None. A query sees its own document only.
 
     Returns:
         bool (1 or B, 1, T, S), or None where every query sees every key.
@@ -29,7 +29,8 @@ def attention_mask(query_index, key_index, causal=False, window=None, key_mask=N
     if key_mask is not None:
         parts.append(ops.cast(key_mask, "bool")[:, None, None, :])
     if document_ids is not None:
-        parts.append((document_ids[:, :, None] == document_ids[:, None, :])[:, None])
+        of_queries, of_keys = document_ids
+        parts.append((of_queries[:, :, None] == of_keys[:, None, :])[:, None])
     return combine(*parts)
 
 

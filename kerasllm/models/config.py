@@ -6,7 +6,7 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 import dataclasses
 
 from kerasllm.layers.attention import check_heads, check_sizes
-from kerasllm.layers.block import check_norms
+from kerasllm.layers.block import check_norms, check_remat
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.positions import check_positions
 
@@ -23,7 +23,7 @@ class TransformerConfig:
         dff: int, inner width of the feed-forward layers.
         max_length: int, the longest context in tokens.
         num_kv_heads, head_dim, attention_window, positions, rope_theta, qk_norm: see `layers.MultiHeadAttention`.
-        norm, norm_placement, norm_epsilon, parallel: see `layers.TransformerBlock`.
+        norm, norm_placement, norm_epsilon, parallel, remat: see `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout: float, in training.
         tie_embeddings: bool. The output layer is the embedding, transposed.
@@ -62,6 +62,7 @@ class TransformerConfig:
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-5
     parallel: bool = False
+    remat: str | None = None
     activation: str = "gelu_tanh"
     gated: bool = False
     use_bias: bool = True
@@ -82,6 +83,7 @@ class TransformerConfig:
         check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
         check_positions(self.positions, self.max_length, self._head_dim, self.attention_window)
         check_norms(self.norm, self.norm_placement, self.parallel)
+        check_remat(self.remat)
         get_activation(self.activation)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
@@ -131,7 +133,7 @@ class TransformerConfig:
         """Keyword arguments for `layers.Transformer`, besides its four numbers."""
         names = (
             "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "qk_norm", "norm",
-            "norm_placement", "norm_epsilon", "parallel", "activation", "gated", "use_bias", "dropout",
+            "norm_placement", "norm_epsilon", "parallel", "remat", "activation", "gated", "use_bias", "dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 

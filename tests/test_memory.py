@@ -1,0 +1,134 @@
+"""What saves memory in training, beside its plain twin: the same outputs, losses and gradients, dropout included."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasllm import backend
+from kerasllm.layers import MultiHeadAttention, dot_product
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+
+SIZES = {"vocab_size": 37, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 24, "max_length": 64}
+
+
+def close(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b)
+
+
+# Attention in blocks.
+
+ATTENTION = {
+    "causal": {"causal": True},
+    "both ways": {},
+    "a window": {"causal": True, "attention_window": 5},
+    "a window both ways": {"attention_window": 3},
+    "grouped keys": {"causal": True, "num_kv_heads": 2, "positions": "rotary"},
+    "one key head, normed": {"causal": True, "num_kv_heads": 1, "qk_norm": True},
+}
+
+
+def attended(layer, inputs, blocks, monkeypatch):
+    """Output and gradients, of the inputs and of the weights."""
+    monkeypatch.setattr(dot_product, "LONG", 8 if blocks else 10**9)
+    monkeypatch.setattr(dot_product, "BLOCK", 4)
+    tensors = [tf.constant(x, "float32") for x in inputs["tensors"]]
+
+    @tf.function
+    def run(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            output = layer(*tensors, training=True, **inputs["options"])
+            loss = tf.reduce_sum(tf.sin(output))
+        return output, tape.gradient(loss, [*tensors, *(w.value for w in layer.trainable_variables)])
+
+    output, gradients = run(*tensors)
+    return [np.array(part) for part in (output, *gradients)]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["", "padding and documents"])
+@pytest.mark.parametrize("options", ATTENTION.values(), ids=ATTENTION)
+def test_attention_in_blocks_is_attention(options, masked, monkeypatch):
+    draw = np.random.default_rng(0)
+    layer = MultiHeadAttention(16, 4, **options)
+    inputs = {"tensors": [draw.normal(size=(2, 18, 16))], "options": {}}  # the last block is a short one
+    if masked:
+        documents = np.repeat([[1] * 7 + [2] * 9 + [0] * 2], 2, axis=0)
+        mask = np.isin(np.arange(18), [2, 4, 9, 13], invert=True)  # every query still sees a key
+        inputs["options"] = {"mask": np.stack([mask, mask | True]), "document_ids": documents}
+    close(attended(layer, inputs, True, monkeypatch), attended(layer, inputs, False, monkeypatch))
+
+
+def test_cross_attention_in_blocks_is_attention(monkeypatch):
+    draw = np.random.default_rng(0)
+    layer = MultiHeadAttention(16, 4)
+    tensors = [draw.normal(size=(2, 18, 16)), draw.normal(size=(2, 11, 16))]
+    inputs = {"tensors": tensors, "options": {"context_mask": np.arange(11) < np.array([[11], [4]])}}
+    close(attended(layer, inputs, True, monkeypatch), attended(layer, inputs, False, monkeypatch))
+
+
+def test_causal_blocks_leave_out_what_the_mask_hides(monkeypatch):
+    seen = []
+    attend = dot_product.attend
+
+    def spy(query, key, *rest):
+        seen.append((query.shape[2], key.shape[2]))
+        return attend(query, key, *rest)
+
+    for name, value in {"LONG": 8, "BLOCK": 4, "attend": spy}.items():
+        monkeypatch.setattr(dot_product, name, value)
+    MultiHeadAttention(16, 4, causal=True)(np.ones((1, 12, 16)))
+    MultiHeadAttention(16, 4, causal=True, attention_window=3)(np.ones((1, 12, 16)))
+    assert seen == [(4, 4), (4, 8), (4, 12), (4, 4), (4, 6), (4, 6)]
+
+
+# Rematerialisation.
+
+MODELS = {
+    "causal": (CausalLM, {}),
+    "parallel": (CausalLM, {"parallel": True}),
+    "relative positions": (MaskedLM, {"positions": "relative"}),
+    "sequence to sequence": (Seq2SeqLM, {}),
+}
+
+
+def stepped(kind, remat, dropout, dtype="float32"):
+    keras.utils.set_random_seed(3)
+    model_class, options = MODELS[kind]
+    config = TransformerConfig(**SIZES, **options, remat=remat, dropout=dropout)
+    model = model_class(config, dtype=dtype)
+    draw = np.random.default_rng(0)
+    model.set_weights([draw.normal(scale=0.3, size=weight.shape) for weight in model.get_weights()])
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(1e3))
+    ids = draw.integers(0, 37, (3, 12))
+    inputs = {"source_ids": ids[:, :7], "target_ids": ids} if model_class is Seq2SeqLM else ids
+    loss = model.train_on_batch(inputs, draw.integers(0, 37, (3, 12)))
+    return [np.array(loss)] + [new - old for new, old in zip(model.get_weights(), before, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "remat"),
+    [(kind, "block") for kind in MODELS] + [("causal", "attention"), ("sequence to sequence", "feed_forward")],
+)
+def test_what_is_computed_again_is_the_same(kind, remat, monkeypatch):
+    close(stepped(kind, remat, dropout=0.0), stepped(kind, None, dropout=0.0))
+    for dropout in (0.3, 0.01):
+        found = stepped(kind, remat, dropout)
+        with monkeypatch.context() as patch:  # the same seeds of dropout, and nothing computed again
+            patch.setattr(backend, "remat", lambda function, *tensors: function(*tensors))
+            close(found, stepped(kind, remat, dropout))
+
+
+def test_dropout_differs_between_layers_and_steps_when_computed_again():
+    model = CausalLM(TransformerConfig(**SIZES, remat="block", dropout=0.5))
+    ids = np.ones((2, 8), "int32")
+    outputs = [np.array(model(ids, training=True)) for _ in range(3)]
+    assert not np.allclose(outputs[0], outputs[1]) and not np.allclose(outputs[1], outputs[2])
+    assert not np.allclose(outputs[0][0], outputs[0][1])
+
+
+def test_a_part_there_is_not_is_refused():
+    with pytest.raises(ValueError, match=r"`remat` must be one of .*, got 'norms'"):
+        TransformerConfig(**SIZES, remat="norms")
