@@ -11,6 +11,8 @@ import math
 import numpy as np
 from keras import ops
 
+TRAINING_ONLY = {"dropout", "attention_dropout", "remat"}
+
 
 def weights_of(layer):
     """A layer's weights by their path below it, such as "query_key_value/kernel"."""
@@ -222,7 +224,7 @@ def transformer(
 
 def causal_lm(w, config, token_ids, document_ids=None):
     """Logits (B, T, V) of a `CausalLM` with this config."""
-    fields = {name: value for name, value in config.block_options().items() if name != "dropout"}
+    fields = {name: value for name, value in config.block_options().items() if name not in TRAINING_ONLY}
     embeddings = w["token_embedding/embeddings"]
     x = transformer(
         below(w, "transformer"),
@@ -237,7 +239,7 @@ def causal_lm(w, config, token_ids, document_ids=None):
 
 def seq2seq_lm(w, config, source_ids, target_ids, source_mask=None):
     """Logits (B, T, V) of a `Seq2SeqLM` with this config."""
-    fields = {name: value for name, value in config.block_options().items() if name != "dropout"}
+    fields = {name: value for name, value in config.block_options().items() if name not in TRAINING_ONLY}
     fields["num_heads"] = config.num_heads
     scale = config.d_model**0.5 if config.scale_embeddings else 1
     embeddings = w["token_embedding/embeddings"]

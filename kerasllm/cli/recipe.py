@@ -108,6 +108,7 @@ def _config(settings):
         "dff": settings.dff,
         "max_length": settings.context,
         "dropout": settings.dropout,
+        "attention_dropout": settings.attention_dropout,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     given |= {"vocab_size": settings.vocab_size}

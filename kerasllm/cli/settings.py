@@ -56,6 +56,9 @@ class TrainSettings:
     dropout: float | None = _setting(
         None, float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1
     )
+    attention_dropout: float | None = _setting(
+        None, float, "share of attention probabilities dropped in training (default: as --dropout)", least=0, below=1
+    )
     label_smoothing: float = _setting(0.0, float, "share of a target that all tokens get alike", least=0, below=1)
     ema: float = _setting(
         0.0, float, "momentum of an average of the weights, which is measured and kept in their place", least=0, below=1

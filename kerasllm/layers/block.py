@@ -26,7 +26,8 @@ class TransformerBlock(keras.layers.Layer):
         num_heads: int, query heads.
         dff: int, inner width of the feed-forward layer.
         causal: bool. A token sees itself and earlier ones only.
-        dropout: float, in training, on attention probabilities and on what each sublayer adds.
+        dropout: float, in training, on what each sublayer adds.
+        attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
         num_kv_heads, head_dim, positions, max_length, rope_theta, attention_window, qk_norm:
             see `MultiHeadAttention`. Cross-attention takes its heads and norms, but no positions.
         norm: "layer" or "rms" (https://arxiv.org/abs/1910.07467).
@@ -71,6 +72,7 @@ class TransformerBlock(keras.layers.Layer):
         *,
         causal=True,
         dropout=0.0,
+        attention_dropout=None,
         num_kv_heads=None,
         head_dim=None,
         positions="rotary",
@@ -98,6 +100,7 @@ class TransformerBlock(keras.layers.Layer):
         self.dff = dff
         self.causal = causal
         self.dropout = dropout
+        self.attention_dropout = attention_dropout
         self.norm = norm
         self.norm_placement = norm_placement
         self.norm_epsilon = norm_epsilon
@@ -121,7 +124,7 @@ class TransformerBlock(keras.layers.Layer):
             d_model,
             num_heads,
             causal=causal,
-            dropout=dropout,
+            dropout=dropout if attention_dropout is None else attention_dropout,
             name="attention",
             **self._head_options,
             **self._position_options,
@@ -154,9 +157,9 @@ class TransformerBlock(keras.layers.Layer):
             self.cross_attention = MultiHeadAttention(
                 self.d_model,
                 self.num_heads,
-                dropout=self.dropout,
                 name="cross_attention",
                 **self._head_options,
+                dropout=self.attention.dropout,
                 **self._common_options(),
             )
             self.cross_attention.build(x_shape, context_shape)
@@ -204,7 +207,8 @@ class TransformerBlock(keras.layers.Layer):
             training=training,
         )
         if remat == "block":
-            return rematerialized(forward, x, context, position_bias, seed=next_seed(self.residual_dropout))
+            is_dropping = self.residual_dropout if self.dropout else self.attention.attention_dropout
+            return rematerialized(forward, x, context, position_bias, seed=next_seed(is_dropping))
         return forward(x, context, position_bias)
 
     def _forward(
@@ -279,6 +283,7 @@ class TransformerBlock(keras.layers.Layer):
             "dff": self.dff,
             "causal": self.causal,
             "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
             **self._head_options,
             **self._position_options,
             "norm": self.norm,

@@ -25,7 +25,7 @@ class TransformerConfig:
         num_kv_heads, head_dim, attention_window, positions, rope_theta, qk_norm: see `layers.MultiHeadAttention`.
         norm, norm_placement, norm_epsilon, parallel, remat: see `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
-        dropout: float, in training.
+        dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
         tie_embeddings: bool. The output layer is the embedding, transposed.
         logit_soft_cap: float or None, the size that logits approach but never reach, by a tanh, as in Gemma 2
             (https://arxiv.org/abs/2408.00118).
@@ -67,6 +67,7 @@ class TransformerConfig:
     gated: bool = False
     use_bias: bool = True
     dropout: float = 0.0
+    attention_dropout: float | None = None
     tie_embeddings: bool = True
     logit_soft_cap: float | None = None
     scale_embeddings: bool = False
@@ -85,8 +86,9 @@ class TransformerConfig:
         check_norms(self.norm, self.norm_placement, self.parallel)
         check_remat(self.remat)
         get_activation(self.activation)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"`dropout` must be at least 0 and less than 1, got {self.dropout!r}.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
         if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
             raise ValueError(f"`logit_soft_cap` must be positive or None, got {self.logit_soft_cap!r}.")
         if self.parallel and self.num_encoder_layers:
@@ -134,6 +136,7 @@ class TransformerConfig:
         names = (
             "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "qk_norm", "norm",
             "norm_placement", "norm_epsilon", "parallel", "remat", "activation", "gated", "use_bias", "dropout",
+            "attention_dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
