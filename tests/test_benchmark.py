@@ -1,10 +1,16 @@
-"""What of the benchmarks can be held without running them for minutes."""
+"""The benchmarks: who takes turns with whom, what is made of the answers, and that every program runs, very small."""
+
+import json
 
 import pytest
 
-from kerasllm.benchmark import compare, runner
+from kerasllm.benchmark import compare, peers, programs, results, runner
 from kerasllm.benchmark.corpus import synthetic_documents
 from kerasllm.benchmark.runner import Worker
+from kerasllm.benchmark.suites import SUITES, Case, Program, Suite
+from kerasllm.cli import main
+
+TINY = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32, "vocab_size": 300}
 
 
 def test_synthetic_text_has_the_size_asked_for_and_is_always_the_same():
@@ -15,32 +21,117 @@ def test_synthetic_text_has_the_size_asked_for_and_is_always_the_same():
     assert max(map(words.count, set(words))) > len(words) / 20  # as in real text, few words make up much of it
 
 
-def test_programs_take_turns_and_are_compared_by_their_medians(monkeypatch):
+@pytest.fixture
+def fake_workers(monkeypatch):
+    """Programs whose settings say what they measure; returns the order of what happened."""
     order = []
 
     class FakeWorker:
-        def __init__(self, program, settings):
-            self.program, self.speeds = program, iter([50.0] * 3 if "kerasllm" in program else [30.0, 10.0, 20.0])
-            assert settings["steps"] == 2
+        def __init__(self, program):
+            self.program, self.rates = program, iter(program.settings["rates"])
+            order.append(f"start {program.label}")
 
         def measure(self):
-            order.append(self.program)
-            return next(self.speeds)
+            order.append(self.program.label)
+            rate = next(self.rates, None)
+            if rate is None:
+                raise RuntimeError("killed")
+            return {"rate": rate, "peak_mb": 100.0}
 
         def close(self):
-            order.append("closed")
+            order.append(f"close {self.program.label}")
 
     monkeypatch.setattr(runner, "Worker", FakeWorker)
-    results = compare("generate", rounds=3, settings={"steps": 2})
-    programs = ["generate_kerasllm", "generate_served", "generate_keras_hub"]
-    assert order == [*programs, *programs[::-1], *programs, *["closed"] * 3] * 2
-    assert [(row["tokens_per_second"], row["ratio"]) for row in results[:2]] == [(50.0, 1.0), (20.0, 2.5)]
+    return order
 
 
-def test_what_cannot_be_measured_is_refused():
-    with pytest.raises(ValueError, match="no task 'serve'; choose one of train, generate"):
+def suite(together=True):
+    ours = Program("ours", "", {"rates": [50.0] * 3})
+    theirs = Program("theirs", "", {"rates": [30.0, 10.0, 20.0]})
+    greedy = Program("greedy", "", {"rates": [1.0]})
+    absent = Program("absent", "", {}, ("no_such_module",))
+    limit = Program("limit", "", {"rates": [600.0] * 3})
+    return Suite("Nothing", "tokens", [Case("case", [ours, theirs, greedy, absent], limit, 6.0, together)])
+
+
+def test_programs_take_turns_and_are_compared_by_their_medians(fake_workers):
+    rows = compare(suite(), rounds=3)
+    order = ["ours", "theirs", "greedy", "limit"]
+    turns = [*order, *order[::-1], "ours", "theirs", "limit"]  # greedy ended in its second turn
+    assert fake_workers == [*(f"start {name}" for name in order), *turns, *(f"close {name}" for name in order)]
+    assert [row["program"] for row in rows] == ["ours", "theirs", "greedy"]
+    assert [(row["rate"], row["ratio"], row["limit"]) for row in rows[:2]] == [(50.0, 1.0, 100.0), (20.0, 2.5, 100.0)]
+    assert rows[2]["error"] == "killed"
+
+
+def test_programs_too_big_to_be_held_together_start_for_each_turn(fake_workers):
+    compare(suite(together=False), rounds=2)
+    first = [f"{what}ours" for what in ("start ", "", "close ")]
+    assert fake_workers[:3] == fake_workers[-3:] == first
+
+
+def test_results_are_shown_drawn_and_written(fake_workers, monkeypatch, tmp_path, capsys):
+    rows = compare(suite(), rounds=3)
+    monkeypatch.setitem(SUITES, "train", suite())
+    results.show("train", rows)
+    shown = capsys.readouterr().out
+    assert "2.50" in shown and "50%" in shown and "killed" in shown
+    results.save("train", rows, tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["results"] == rows
+    results.draw("train", rows, tmp_path / "r.png")
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+TRAINING = {"model": TINY, "batch_size": 2, "context": 8, "dtype": "float32"}
+GENERATING = {"model": TINY, "batch_size": 2, "prompt_length": 4, "new_tokens": 3}
+SMALL = {
+    "train_kerasllm": ({**TRAINING, "steps": 2, "chunk_size": 5}, 32),
+    "train_keras_hub": ({**TRAINING, "steps": 2, "jit_compile": False}, 32),
+    "generate_kerasllm": (GENERATING, 6),
+    "generate_served": (GENERATING, 6),
+    "generate_keras_hub": (GENERATING, 6),
+    "tokenize_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
+    "tokenize_keras_hub": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
+    "matmul_peak": ({"dtype": "mixed_bfloat16"}, 10 * 2 * 2048**3),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_program_does_the_work_it_says(name):
+    settings, expected = SMALL[name]
+    work, units = (getattr(programs, name, None) or getattr(peers, name))(**settings)
+    work()
+    assert units == expected
+
+
+def test_packing_leaves_more_real_tokens_in_a_batch():
+    small = {"steps": 2, "batch_size": 2, "context": 512}
+    packed, padded = (programs.train_on_documents(packed=packed, **small)[1] for packed in (True, False))
+    assert padded < 0.7 * packed and packed > 0.8 * 2 * 2 * 512  # windows of whole documents
+
+
+def test_every_suite_names_programs_that_exist():
+    for each in SUITES.values():
+        for case in each.cases:
+            for program in [*case.programs, *filter(None, [case.limit])]:
+                function = getattr(programs, program.function, None) or getattr(peers, program.function)
+                assert program.settings.keys() <= set(function.__code__.co_varnames), program
+
+
+def test_a_process_measures_and_its_last_words_are_kept():
+    worker = Worker(Program("ours", "train_kerasllm", {**TRAINING, "steps": 2}))
+    answer = worker.measure()
+    worker.close()
+    assert answer["rate"] > 0 and answer["peak_mb"] > 0
+    with pytest.raises(RuntimeError, match=r"(?s)no_program.* ended with status 1\. .*no_program"):
+        Worker(Program("theirs", "no_program", {}))
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
+    with pytest.raises(ValueError, match="no suite 'serve'; choose one of train, generate"):
         compare("serve")
     with pytest.raises(ValueError, match="rounds=0"):
         compare("train", rounds=0)
-    with pytest.raises(RuntimeError, match=r"no_program.* ended with status 1"):
-        Worker("no_program", {})
+    (tmp_path / "r.json").touch()
+    assert main(["bench", "train", "--out", str(tmp_path / "r")]) == 2
+    assert "exists, and is left as it is" in capsys.readouterr().err

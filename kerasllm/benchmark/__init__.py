@@ -1,8 +1,9 @@
-"""Speed, memory and quality: `python -m kerasllm.benchmark train | generate | requests | corpus | example`.
+"""Speed, memory and quality: what `kerasllm bench` measures.
 
-`programs.py` holds what is measured beside the peers, `runner.py` starts each program in a process of its own and lets
-them take turns; `requests.py` measures the memory of a SavedModel under many requests, `corpus.py` that of a large
-corpus, `documented_example.py` what the five-line model learns.
+`suites.py` says which programs are measured side by side, `programs.py` and `peers.py` are the programs, `measuring.py`
+is what each of their processes runs, `runner.py` lets them take turns, and `results.py` shows what came out.
+`requests.py` measures the memory of a SavedModel under many requests, `corpus.py` that of a large corpus, `cleaning.py`
+the speed of cleaning text, `documented_example.py` what the five-line model learns.
 """
 
 from kerasllm.benchmark.corpus import corpus_memory

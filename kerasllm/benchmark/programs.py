@@ -1,128 +1,162 @@
-"""What is measured. Each program prepares itself, compilation included, and returns a function that measures a turn.
+"""What is measured of kerasllm, and what all programs share.
 
-The model is GPT-2's architecture at one size for all: 6 layers, d_model 384, 6 heads, dff 1536, context 256. Batches
-are random ids, as speed does not depend on them.
+A program prepares itself, compilation included, and returns a function to be timed with the number of units, such as
+tokens, that a call works off. Batches are random ids, as speed does not depend on them. `measuring.py` runs programs.
 """
 
-import json
+import itertools
+import subprocess
 import sys
 import tempfile
-import time
-
-NUM_LAYERS, D_MODEL, NUM_HEADS, DFF, CONTEXT = 6, 384, 6, 1536, 256
-PROMPT, NEW_TOKENS = 64, 192
 
 
-def train_kerasllm(dtype, steps=10, batch_size=16, vocab_size=65):
+def train_kerasllm(model, batch_size, context, dtype, chunk_size=None, steps=10):
+    from kerasllm.losses import TokenCrossentropy
     from kerasllm.optimizers import AdamW
 
-    model = _causal_lm(vocab_size, dtype)
-    model.compile(AdamW(1e-3))
-    return _training(model, lambda ids: ids, steps, batch_size, vocab_size)
+    language_model = _causal_lm(model, context, dtype)
+    language_model.compile(AdamW(1e-3), TokenCrossentropy(chunk_size=chunk_size))
+    return fitting(language_model, lambda ids: ids, batch_size, context, model["vocab_size"], steps)
 
 
-def train_keras_hub(dtype, jit_compile, steps=10, batch_size=16, vocab_size=65):
-    import keras
-
-    model = _gpt2_causal_lm(vocab_size, dtype)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0), loss, jit_compile=jit_compile)
-    return _training(model, _with_padding_mask, steps, batch_size, vocab_size)
-
-
-def generate_kerasllm(batch_size, dtype="float32", vocab_size=300):
+def generate_kerasllm(model, batch_size, prompt_length, new_tokens, dtype="float32"):
     from kerasllm.generation import generate_ids
 
-    model = _causal_lm(vocab_size, dtype)
-    prompts = _random_ids(batch_size, PROMPT, vocab_size).tolist()
+    language_model = _causal_lm(model, prompt_length + new_tokens, dtype)
+    prompts = random_ids(batch_size, prompt_length, model["vocab_size"]).tolist()
 
     def generate():
-        generate_ids(model, prompts, NEW_TOKENS)
+        generate_ids(language_model, prompts, new_tokens)
 
     generate()
-    return _timed(generate, batch_size * NEW_TOKENS)
+    return generate, batch_size * new_tokens
 
 
-def generate_keras_hub(batch_size, dtype="float32", vocab_size=300):
-    import numpy as np
-
-    model = _gpt2_causal_lm(vocab_size, dtype)
-    model.compile(sampler="greedy", jit_compile=True)
-    inputs = {
-        "token_ids": np.pad(_random_ids(batch_size, PROMPT, vocab_size), ((0, 0), (0, NEW_TOKENS))),
-        "padding_mask": np.tile(np.arange(CONTEXT) < PROMPT, (batch_size, 1)),
-    }
-
-    def generate():
-        model.generate(inputs, stop_token_ids=None)
-
-    generate()
-    return _timed(generate, batch_size * NEW_TOKENS)
-
-
-def generate_served(batch_size, dtype="float32", vocab_size=300):
+def generate_served(model, batch_size, prompt_length, new_tokens):
     """The loop in a SavedModel: a plain graph, as servers without XLA run it."""
     import tensorflow as tf
 
     import kerasllm
     from kerasllm.tokenizers.training import make_byte
 
-    tokenizer = kerasllm.tokenizers.Tokenizer(make_byte(vocab_size, ()))  # without an end token, so no row ends early
+    tokenizer = kerasllm.tokenizers.Tokenizer(make_byte(model["vocab_size"], ()))  # without an end: no row ends early
+    language_model = _causal_lm(model, prompt_length + new_tokens, "float32")
     with tempfile.TemporaryDirectory() as folder:
-        kerasllm.export.saved_model(_causal_lm(vocab_size, dtype), tokenizer, f"{folder}/model")
+        kerasllm.export.saved_model(language_model, tokenizer, f"{folder}/model")
         loaded = tf.saved_model.load(f"{folder}/model")
-    settings = {"max_new_tokens": NEW_TOKENS, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    settings = {"max_new_tokens": new_tokens, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
     inputs = {name: tf.constant(value) for name, value in settings.items()}
-    inputs["token_ids"] = _random_ids(batch_size, PROMPT, tokenizer.vocab_size)
-    inputs["prompt_lengths"] = tf.fill([batch_size], PROMPT)
+    inputs["token_ids"] = random_ids(batch_size, prompt_length, tokenizer.vocab_size)
+    inputs["prompt_lengths"] = tf.fill([batch_size], prompt_length)
 
     def generate():
         loaded.signatures["generate_ids"](**inputs)
 
     generate()
-    return _timed(generate, batch_size * NEW_TOKENS)
+    return generate, batch_size * new_tokens
 
 
-def _causal_lm(vocab_size, dtype):
-    from kerasllm.models import CausalLM, TransformerConfig
+def tokenize_kerasllm(num_bytes=2_000_000, vocab_size=4000):
+    """From strings to ids, with byte-level BPE."""
+    documents, tokenizer = documents_and_tokenizer(num_bytes, vocab_size)
 
-    sizes = {"num_layers": NUM_LAYERS, "d_model": D_MODEL, "num_heads": NUM_HEADS, "dff": DFF, "max_length": CONTEXT}
-    return CausalLM(TransformerConfig.preset("gpt2", vocab_size=vocab_size, **sizes, dropout=0.0), dtype=dtype)
+    def tokenize():
+        for _ in tokenizer.encode_stream(documents):
+            pass
 
-
-def _gpt2_causal_lm(vocab_size, dtype):
-    from keras_nlp.models import GPT2Backbone, GPT2CausalLM
-
-    backbone = GPT2Backbone(
-        vocabulary_size=vocab_size,
-        num_layers=NUM_LAYERS,
-        num_heads=NUM_HEADS,
-        hidden_dim=D_MODEL,
-        intermediate_dim=DFF,
-        dropout=0.0,
-        max_sequence_length=CONTEXT,
-        dtype=dtype,
-    )
-    return GPT2CausalLM(backbone, preprocessor=None)
+    return tokenize, num_bytes
 
 
-def _with_padding_mask(ids):
+def train_on_documents(packed, steps=10, batch_size=16, context=256):
+    """The same short documents, packed into full windows or padded, one in a row; only real tokens count."""
     import numpy as np
-
-    return {"token_ids": ids, "padding_mask": np.ones_like(ids, dtype=bool)}
-
-
-def _random_ids(batch_size, length, vocab_size):
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, vocab_size, (batch_size, length), dtype="int32")
-
-
-def _training(model, as_inputs, steps, batch_size, vocab_size):
-    """`fit` on the same windows for every program; the first steps, which compile, are not timed."""
     import tensorflow as tf
 
-    ids = _random_ids(batch_size, CONTEXT + 1, vocab_size)
+    from kerasllm.data import causal_lm_dataset
+    from kerasllm.optimizers import AdamW
+
+    documents, tokenizer = documents_and_tokenizer(400_000, 2000)
+    words = [document.split() for document in documents]
+    short = [" ".join(some[i : i + 40]) for some in words for i in range(0, len(some), 40)]
+    if packed:
+        dataset = causal_lm_dataset(short, tokenizer, context, batch_size, packed=True)
+    else:
+        rows = np.zeros((steps * batch_size, context + 1), "int32")
+        weight = np.zeros((len(rows), context), "float32")
+        for i, ids in enumerate(tokenizer.encode_batch(short[: len(rows)])):
+            ids = [*ids, tokenizer.end_id][: context + 1]
+            rows[i, : len(ids)], weight[i, : len(ids) - 1] = ids, 1.0
+        dataset = tf.data.Dataset.from_tensor_slices((rows[:, :-1], rows[:, 1:], weight)).batch(batch_size)
+    dataset = dataset.take(steps).cache()
+    real = sum(int(weight.numpy().sum()) for *_, weight in dataset)
+
+    model = {"num_layers": 4, "d_model": 128, "num_heads": 4, "dff": 512, "vocab_size": tokenizer.vocab_size}
+    language_model = _causal_lm(model, context, "float32")
+    language_model.compile(AdamW(1e-3))
+
+    def train():
+        language_model.fit(dataset, shuffle=False, verbose=0)
+
+    train()
+    return train, real
+
+
+def matmul_peak(dtype):
+    """How many floating point operations a second a large product of matrices reaches."""
+    from keras import ops
+
+    size, repeats = 2048, 10
+    matrix = ops.ones((size, size), dtype.removeprefix("mixed_"))
+
+    def multiply():
+        for _ in range(repeats):
+            product = ops.matmul(matrix, matrix)
+        float(ops.cast(product[0, 0], "float32"))  # fetching one number waits for all of them
+
+    multiply()
+    return multiply, repeats * 2 * size**3
+
+
+# What a user types first, in a new Python. The last line is reached when a step has been trained.
+_STARTS = {
+    "kerasllm": """
+import numpy as np, kerasllm
+config = kerasllm.models.TransformerConfig.preset("gpt2", vocab_size=65, num_layers=2, d_model=64, num_heads=2, dff=256)
+model = kerasllm.models.CausalLM(config)
+model.compile()
+ids = np.ones((4, 65), "int32")
+model.fit(ids[:, :-1], ids[:, 1:], verbose=0)
+""",
+    "keras_hub": """
+import numpy as np, keras_nlp
+backbone = keras_nlp.models.GPT2Backbone(65, 2, 2, 64, 256, max_sequence_length=1024)
+model = keras_nlp.models.GPT2CausalLM(backbone, preprocessor=None)
+ids = np.ones((4, 65), "int32")
+model.fit({"token_ids": ids[:, :-1], "padding_mask": np.ones((4, 64), bool)}, ids[:, 1:], verbose=0)
+""",
+    "transformers": """
+import torch, transformers
+model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=65, n_layer=2, n_embd=64, n_head=2))
+optimizer = torch.optim.AdamW(model.parameters())
+ids = torch.ones((4, 64), dtype=torch.long)
+model(ids, labels=ids).loss.backward()
+optimizer.step()
+""",
+}
+
+
+def start(package):
+    def run():
+        subprocess.run([sys.executable, "-c", _STARTS[package]], check=True, capture_output=True)
+
+    return run, 1
+
+
+def fitting(model, as_inputs, batch_size, context, vocab_size, steps):
+    """`fit` on the same windows for every Keras program; the first steps, which compile, are not timed."""
+    import tensorflow as tf
+
+    ids = random_ids(batch_size, context + 1, vocab_size)
     batch = (as_inputs(ids[:, :-1]), ids[:, 1:])
     options = tf.data.Options()
     options.autotune.enabled = False  # Its thread would delay the end of `fit`, up to doubling what is timed.
@@ -132,27 +166,25 @@ def _training(model, as_inputs, steps, batch_size, vocab_size):
         model.fit(dataset, steps_per_epoch=steps, shuffle=False, verbose=0)
 
     fit(2)
-    return _timed(lambda: fit(steps), steps * batch_size * CONTEXT)
+    return lambda: fit(steps), steps * batch_size * context
 
 
-def _timed(work, tokens):
-    """Returns a function that does the work and returns tokens per second."""
+def random_ids(batch_size, length, vocab_size):
+    import numpy as np
 
-    def measure():
-        start = time.perf_counter()
-        work()
-        return tokens / (time.perf_counter() - start)
-
-    return measure
+    return np.random.default_rng(0).integers(0, vocab_size, (batch_size, length), dtype="int32")
 
 
-def main(program, settings):
-    """Prepares a program, then measures it each time a line comes in."""
-    measure = globals()[program](**json.loads(settings))
-    print('ANSWER "ready"', flush=True)
-    for _ in sys.stdin:
-        print("ANSWER", json.dumps(measure()), flush=True)
+def _causal_lm(model, context, dtype):
+    from kerasllm.models import CausalLM, TransformerConfig
+
+    return CausalLM(TransformerConfig.preset("gpt2", **model, max_length=context, dropout=0.0), dtype=dtype)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def documents_and_tokenizer(num_bytes, vocab_size):
+    from kerasllm.benchmark.corpus import synthetic_documents
+    from kerasllm.tokenizers import Tokenizer
+
+    documents = list(synthetic_documents(num_bytes))
+    sample = itertools.islice(documents, 0, None, max(1, num_bytes // 10**6))
+    return documents, Tokenizer.train(sample, vocab_size=vocab_size, kind="bpe", progress=False)

@@ -1,9 +1,11 @@
 """Runs programs side by side: each in its own process, one at a time, round after round.
 
-All processes are started and warmed up first. Then every round gives each program one turn, in changing order, so that
-a machine that slows down slows all of them. Medians over the rounds are compared.
+All processes of a case are started and warmed up first. Then every round gives each program one turn, in changing
+order, so that a machine that slows down slows all of them. Medians over the rounds are compared.
 """
 
+import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -12,105 +14,140 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-# The turns of each task: (case, label, program, settings). Within a case the first is what the others are held against.
-_DTYPES = ("float32", "mixed_bfloat16")
-TASKS = {
-    "train": [
-        (dtype, label, program, {"dtype": dtype, **settings})
-        for dtype in _DTYPES
-        for label, program, settings in [
-            ("kerasllm", "train_kerasllm", {}),
-            ("KerasHub, graph", "train_keras_hub", {"jit_compile": False}),
-            ("KerasHub, XLA", "train_keras_hub", {"jit_compile": True}),
-        ]
-    ],
-    "generate": [
-        (f"batch {batch_size}", label, program, {"batch_size": batch_size})
-        for batch_size in (1, 8)
-        for label, program in [
-            ("kerasllm", "generate_kerasllm"),
-            ("its SavedModel", "generate_served"),
-            ("KerasHub, XLA", "generate_keras_hub"),
-        ]
-    ],
-}
+from kerasllm.benchmark.suites import SUITES
 
 
-def compare(task, rounds=5, settings=None):
-    """Measures a task and prints a table of tokens per second.
+def compare(suite, rounds=5):
+    """Measures the programs of a suite side by side.
 
     Args:
-        task: "train" or "generate" (see `programs.py` for the sizes).
-        rounds: Turns of each program.
-        settings: dict of further keyword arguments for every program, such as {"steps": 4} for a quick look.
+        suite: str, a name in `suites.SUITES`, or a `Suite`.
+        rounds: int, turns of each program.
 
     Returns:
-        list of dict: case, program, tokens_per_second (median), ratio (kerasllm's median over this one's), rounds.
+        list of dict, one for each program: case, program, rate (median, in the suite's unit per second), rates (of
+        each round), ratio (that of the case's first program over this one), peak_mb (most memory above the framework's
+        own start-up), and limit (the rate that the machine allows at most) where the case has one. A program that ended
+        early has its last words under "error" in place of figures.
 
     Raises:
-        ValueError: An unknown task, or no rounds.
-        RuntimeError: A program failed; the message ends with what it wrote.
+        ValueError: for an unknown suite, or no rounds.
 
     Example:
 
     >>> results = kerasllm.benchmark.compare("generate", rounds=3)
     """
-    if task not in TASKS:
-        raise ValueError(f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
+    if isinstance(suite, str):
+        if suite not in SUITES:
+            raise ValueError(f"There is no suite {suite!r}; choose one of {', '.join(SUITES)}.")
+        suite = SUITES[suite]
     if rounds < 1:
         raise ValueError(f"rounds={rounds} is not possible; give 1 or more.")
+    console = Console(stderr=True)
     results = []
-    for case in dict.fromkeys(case for case, *_ in TASKS[task]):
-        turns = [turn for turn in TASKS[task] if turn[0] == case]
-        results += _run_case(
-            case, [(label, name, {**own, **(settings or {})}) for _, label, name, own in turns], rounds
-        )
-    _print(task, results)
+    for case in suite.cases:
+        with console.status(f"{suite.title}: {case.name}"):
+            results += _run_case(case, rounds)
     return results
 
 
-def _run_case(case, turns, rounds):
+def _run_case(case, rounds):
+    programs = [p for p in [*case.programs, case.limit] if p and all(map(_is_installed, p.needs))]
+    errors, answers = {}, {program.label: [] for program in programs}
+    take_turns = _turns_together if case.together else _turns_alone
+    for label, answer in take_turns(programs, rounds, errors):
+        answers[label].append(answer)
+    rows = [_row(case, program.label, answers[program.label], errors) for program in programs]
+    for row in rows[1:]:
+        row["ratio"] = rows[0]["rate"] / row["rate"] if "rate" in rows[0] and "rate" in row else None
+    if case.limit:
+        limit = rows.pop()
+        for row in rows:
+            row["limit"] = limit["rate"] / case.cost
+    return rows
+
+
+def _order(programs, index):
+    return programs[:: 1 if index % 2 == 0 else -1]
+
+
+def _turns_together(programs, rounds, errors):
+    """Pairs (label, answer), from processes that all live to the end; of those that end early, their last words."""
     workers = {}
     try:
-        for label, program, settings in turns:  # one after the other: a warm-up would slow its neighbours
-            workers[label] = Worker(program, settings)
-        speeds = {label: [] for label in workers}
+        for program in programs:  # one after the other: a warm-up would slow its neighbours
+            with _noted(errors, program.label):
+                workers[program.label] = Worker(program)
         for index in range(rounds):
-            for label in list(workers)[:: 1 if index % 2 == 0 else -1]:
-                speeds[label].append(workers[label].measure())
+            for program in _order(programs, index):
+                if program.label not in errors:
+                    with _noted(errors, program.label):
+                        yield program.label, workers[program.label].measure()
     finally:
         for worker in workers.values():
             worker.close()
-    medians = {label: statistics.median(values) for label, values in speeds.items()}
-    ours = medians[turns[0][0]]
-    return [
-        {
-            "case": case,
-            "program": label,
-            "tokens_per_second": medians[label],
-            "ratio": ours / medians[label],
-            "rounds": speeds[label],
-        }
-        for label in workers
-    ]
+
+
+def _turns_alone(programs, rounds, errors):
+    """The same from a new process for each turn."""
+    for index in range(rounds):
+        for program in _order(programs, index):
+            if program.label not in errors:
+                with _noted(errors, program.label):
+                    worker = Worker(program)
+                    try:
+                        yield program.label, worker.measure()
+                    finally:
+                        worker.close()
+
+
+@contextlib.contextmanager
+def _noted(errors, label):
+    """Lets the others go on when a program ends early, for want of memory perhaps."""
+    try:
+        yield
+    except RuntimeError as error:
+        errors[label] = str(error)
+
+
+def _row(case, label, answers, errors):
+    row = {"case": case.name, "program": label}
+    if label in errors:
+        return {**row, "error": errors[label]}
+    rates = [answer["rate"] for answer in answers]
+    return {**row, "rate": statistics.median(rates), "rates": rates, "peak_mb": answers[-1]["peak_mb"], "ratio": 1.0}
+
+
+def _is_installed(module):
+    return importlib.util.find_spec(module) is not None
 
 
 class Worker:
-    """A process that has prepared a program and measures it whenever it is asked."""
+    """A process that has prepared a program and measures it whenever it is asked.
 
-    def __init__(self, program, settings):
-        self._label = f"{program}({settings})"
+    Args:
+        program: `Program`.
+
+    Raises:
+        RuntimeError: if the process ends before it answers; the message ends with what it wrote.
+    """
+
+    def __init__(self, program):
+        self._name = f"{program.function}({program.settings})"
         # Importing the package by name needs its folder on the path, also where it is not installed.
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "kerasllm.benchmark.programs", program, json.dumps(settings)]
+        command = [sys.executable, "-m", "kerasllm.benchmark.measuring", program.function, json.dumps(program.settings)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment, text=True
+        )
         self._answer()  # ready
 
     def measure(self):
-        print("measure", file=self._process.stdin, flush=True)
+        """A dict: rate, in units per second, and peak_mb so far."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and what it wrote says why
+            print("measure", file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self):
@@ -119,22 +156,11 @@ class Worker:
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
             written.append(line)
-        raise RuntimeError(f"{self._label} ended with status {self._process.wait()}. {''.join(written[-20:])}".rstrip())
+        status = self._process.wait()
+        raise RuntimeError(f"{self._name} ended with status {status}. {''.join(written[-20:])}".rstrip())
 
     def close(self):
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
-
-
-def _print(task, results):
-    table = Table(title=f"{task}: tokens per second, median of {len(results[0]['rounds'])} rounds")
-    for column in ("case", "program"):
-        table.add_column(column, no_wrap=True)
-    for column in ("tokens/s", "lowest", "highest", "kerasllm / it"):
-        table.add_column(column, justify="right")
-    for row in results:
-        figures = [row["tokens_per_second"], min(row["rounds"]), max(row["rounds"])]
-        ratio = "" if row["program"] == "kerasllm" else f"{row['ratio']:.2f} x"
-        table.add_row(row["case"], row["program"], *(f"{figure:,.0f}" for figure in figures), ratio)
-    Console().print(table)

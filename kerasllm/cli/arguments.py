@@ -6,6 +6,7 @@ import dataclasses
 import kerasllm
 from kerasllm.cli.settings import TrainSettings
 
+BENCH_STUDIES = ("requests", "corpus", "cleaning", "example")
 _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
     "train": """kerasllm train --data corpus/*.txt --out my-run
@@ -22,6 +23,8 @@ kerasllm generate --run my-run --prompt "Once upon a time" --sampler random --te
     "translate": """kerasllm translate --run en-de --text "A dog runs through the snow."
 kerasllm translate --run en-de --file sentences.en > sentences.de""",
     "export": "kerasllm export my-run my-run-saved-model",
+    "bench": """kerasllm bench train
+kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }
 
 
@@ -42,7 +45,7 @@ def parse(argv=None):
     )
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_translate, _add_export):
+    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_translate, _add_export, _add_bench):
         add(commands)
     return parser.parse_args(argv)
 
@@ -137,6 +140,25 @@ def _add_translate(commands):
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
     command.add_argument("--beams", type=int, default=4, metavar="K", help="1 is greedy (default: 4)")
+
+
+def _add_bench(commands):
+    command = _add_command(
+        commands,
+        "bench",
+        "measure speed and memory beside KerasHub and transformers, where they are installed",
+        "\nPrograms take turns, each in a process of its own; medians are compared.",
+    )
+    command.add_argument(
+        "suite",
+        choices=("train", "generate", "memory", "context", "data", "startup", *BENCH_STUDIES),
+        help="train, generate, memory (of a large vocabulary), context (as it grows), data or startup; of kerasllm "
+        "alone, requests, corpus or cleaning (memory and speed) or example (what the documented model learns)",
+    )
+    command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
+    command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
+    command.add_argument("--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning)")
+    command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example)")
 
 
 def _add_export(commands):

@@ -1,0 +1,58 @@
+"""The inside of a measured process: prepares a program, then measures it each time a line comes in.
+
+Answers are lines of JSON that begin with ANSWER, as libraries print what they like.
+"""
+
+import json
+import os
+import sys
+import time
+
+from kerasllm.benchmark import peers, programs
+
+
+def main(function, settings):
+    _start_framework(function)
+    start_mb = peak_mb()
+    work, units = _find(function)(**json.loads(settings))
+    answer({"ready": True})
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        work()
+        seconds = time.perf_counter() - start
+        answer({"rate": units / seconds, "peak_mb": peak_mb() - start_mb})
+
+
+def answer(content):
+    print("ANSWER", json.dumps(content), flush=True)
+
+
+def peak_mb():
+    """The most memory that this process has held so far, in MB.
+
+    From /proc, as `getrusage` counts what the process that started this one held.
+    """
+    with open("/proc/self/status") as file:
+        (line,) = [line for line in file if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**10
+
+
+def _find(function):
+    return getattr(programs, function, None) or getattr(peers, function)
+
+
+def _start_framework(function):
+    """What every program of a framework takes, so that it can be left out of its memory."""
+    if function.endswith("_transformers"):
+        import torch
+
+        torch.ones((64, 64)) @ torch.ones((64, 64))
+    else:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+
+        keras.ops.matmul(keras.ops.ones((64, 64)), keras.ops.ones((64, 64)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

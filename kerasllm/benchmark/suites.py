@@ -1,0 +1,154 @@
+"""Which programs are measured side by side: the suites of `kerasllm bench`.
+
+In a case all programs do the same work; the first of them is what the others are held against.
+"""
+
+from typing import NamedTuple
+
+from kerasllm.models import TransformerConfig
+
+MODEL = {"num_layers": 6, "d_model": 384, "num_heads": 6, "dff": 1536, "vocab_size": 65}
+WIDE_VOCABULARY = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 50257}
+LONG_CONTEXT = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 65}
+CONTEXT_TOKENS = 8192  # in a batch, whatever the context
+PROMPT, NEW_TOKENS = 64, 192
+
+
+class Program(NamedTuple):
+    """What runs in a process of its own.
+
+    Attributes:
+        label: str, its name in tables.
+        function: str, one of `programs.py` or `peers.py`.
+        settings: dict of keyword arguments.
+        needs: tuple of str, modules without which it is left out.
+    """
+
+    label: str
+    function: str
+    settings: dict
+    needs: tuple = ()
+
+
+class Case(NamedTuple):
+    """Programs that do the same work.
+
+    Attributes:
+        name: str.
+        programs: list of `Program`.
+        limit: `Program` that measures what the machine can do at most, or None.
+        cost: float, how much of what `limit` counts goes into a unit of the case.
+        together: bool. False where memory would not hold all programs: each turn then begins in a new process.
+    """
+
+    name: str
+    programs: list
+    limit: Program | None = None
+    cost: float = 1.0
+    together: bool = True
+
+
+class Suite(NamedTuple):
+    """Cases that are shown in one table.
+
+    Attributes:
+        title: str.
+        unit: str, what is counted each second.
+        cases: list of `Case`.
+    """
+
+    title: str
+    unit: str
+    cases: list
+
+
+def _training(model, batch_size, context, dtype, *ours):
+    """All that can train a model of GPT-2's architecture; `ours` are (label, settings) of kerasllm."""
+    shape = {"model": model, "batch_size": batch_size, "context": context, "dtype": dtype}
+    return [
+        *(Program(label, "train_kerasllm", {**shape, **settings}) for label, settings in ours),
+        Program("KerasHub, graph", "train_keras_hub", {**shape, "jit_compile": False}, ("keras_nlp",)),
+        Program("KerasHub, XLA", "train_keras_hub", {**shape, "jit_compile": True}, ("keras_nlp",)),
+        Program("transformers, torch", "train_transformers", shape, ("torch", "transformers")),
+    ]
+
+
+def _train():
+    flops_per_token = TransformerConfig.preset("gpt2", **MODEL).flops_per_token(256)
+    cases = [
+        Case(
+            dtype,
+            _training(MODEL, 16, 256, dtype, ("kerasllm", {})),
+            Program("matmul peak", "matmul_peak", {"dtype": dtype}),
+            flops_per_token,
+        )
+        for dtype in ("float32", "mixed_bfloat16")
+    ]
+    return Suite("Training GPT-2's architecture, 6 layers, d_model 384, 16 x 256 tokens", "tokens", cases)
+
+
+def _generate():
+    def programs(batch_size, new_tokens):
+        shape = {"model": {**MODEL, "vocab_size": 300}, "batch_size": batch_size}
+        shape |= {"prompt_length": PROMPT, "new_tokens": new_tokens}
+        return [
+            Program("kerasllm", "generate_kerasllm", shape),
+            Program("kerasllm, bfloat16 weights", "generate_kerasllm", {**shape, "dtype": "bfloat16"}),
+            Program("its SavedModel", "generate_served", shape),
+            Program("KerasHub, XLA", "generate_keras_hub", shape, ("keras_nlp",)),
+            Program("transformers, torch", "generate_transformers", shape, ("torch", "transformers")),
+        ]
+
+    cases = [Case(f"batch {batch_size}", programs(batch_size, NEW_TOKENS)) for batch_size in (1, 8)]
+    cases.append(Case("the first token, batch 1", programs(1, 1)))
+    return Suite(f"Generating {NEW_TOKENS} tokens after {PROMPT}", "tokens", cases)
+
+
+def _memory():
+    ours = [("kerasllm", {"chunk_size": 256}), ("kerasllm, all logits at once", {})]
+    cases = [Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours)) for dtype in ("float32", "mixed_bfloat16")]
+    return Suite("Training with a vocabulary of 50,257, 4 layers, d_model 256, 8 x 256 tokens", "tokens", cases)
+
+
+def _context():
+    cases = [
+        Case(
+            f"context {context:,}",
+            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}))[:3],
+            together=context < 4096,
+        )
+        for context in (1024, 2048, 4096, 8192)
+    ]
+    return Suite(f"Training as the context grows, 4 layers, d_model 256, {CONTEXT_TOKENS:,} tokens", "tokens", cases)
+
+
+def _data():
+    tokenizing = [
+        Program("kerasllm", "tokenize_kerasllm", {}),
+        Program("KerasHub, in tf.data", "tokenize_keras_hub", {}, ("keras_nlp",)),
+    ]
+    training = [
+        Program("packed", "train_on_documents", {"packed": True}),
+        Program("padded", "train_on_documents", {"packed": False}),
+    ]
+    cases = [Case("tokenizing, bytes", tokenizing), Case("training on short documents, tokens", training)]
+    return Suite("From text to batches", "", cases)
+
+
+def _startup():
+    programs = [
+        Program("kerasllm", "start", {"package": "kerasllm"}),
+        Program("KerasHub", "start", {"package": "keras_hub"}, ("keras_nlp",)),
+        Program("transformers, torch", "start", {"package": "transformers"}, ("torch", "transformers")),
+    ]
+    return Suite("From starting Python to the end of the first training step", "starts", [Case("cold", programs)])
+
+
+SUITES = {
+    "train": _train(),
+    "generate": _generate(),
+    "memory": _memory(),
+    "context": _context(),
+    "data": _data(),
+    "startup": _startup(),
+}
