@@ -11,7 +11,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 _MODULES = (
-    "layers", "losses", "metrics", "optimizers", "models", "tokenizers", "data", "generation",
+    "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "runs", "benchmark",
 )  # fmt: skip
 _FUNCTIONS = {

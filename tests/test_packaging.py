@@ -19,6 +19,7 @@ ROOMS = {
     "losses": ["backend"],
     "metrics": ["losses"],
     "optimizers": ["backend"],
+    "training": ["backend"],
     "models": ["layers", "losses", "metrics", "optimizers"],
     "tokenizers": ["files"],
     "data": ["tokenizers"],
@@ -28,10 +29,10 @@ ROOMS = {
     "export": ["files", "generation", "tokenizers"],
     "runs": ["files", "models", "tokenizers"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
-    "cli": ["benchmark"],
+    "cli": ["benchmark", "training"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
-WITHOUT_TENSORFLOW = {"layers", "losses", "metrics", "optimizers", "models"}
+WITHOUT_TENSORFLOW = {"layers", "losses", "metrics", "optimizers", "training", "models"}
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]
 
@@ -110,7 +111,7 @@ def test_versions_and_requirements_have_one_home():
 def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
     distributions = {"yaml": "pyyaml"}
-    optional = {"jax"}
+    optional = {"jax", "torch", "transformers"}  # another backend, and what is measured against
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

@@ -20,7 +20,7 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import callbacks, runs
+from kerasllm import callbacks, runs, training
 from kerasllm.cli import report
 from kerasllm.cli.causal_task import CausalTask
 from kerasllm.cli.masked_task import MaskedTask
@@ -77,7 +77,9 @@ def train(settings):
         tokenizer.save(draft)
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
         batches = _batches(settings, *task.datasets(config, tokenizer, draft / "tokens"))
-        model = task.model_class(config, dtype=settings.precision)
+        policy, why = training.precision(settings.precision)
+        report.stage(f"Computing in {policy}: {why}")
+        model = task.model_class(config, dtype=policy)
         record = _record(settings, model, tokenizer, measures)
         write_json(draft / "run.json", record)
         (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
@@ -143,7 +145,7 @@ def _record(settings, model, tokenizer, measures):
         "machine": platform.platform(),
         "data": measures,
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint()},
-        "model": {**model.config.to_dict(), "parameters": model.count_params()},
+        "model": {**model.config.to_dict(), "parameters": model.count_params(), "precision": model.dtype_policy.name},
     }
 
 

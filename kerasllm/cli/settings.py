@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 TASKS = ("causal", "masked", "translate")
-PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16")
 
 
 def _setting(default, kind, help, *, choices=None, least=None, below=None, metavar=None):
@@ -72,7 +72,9 @@ class TrainSettings:
     lr: float = _setting(1e-3, float, "peak learning rate of AdamW; falls to a tenth along a cosine", least=0)
     warmup: int = _setting(100, int, "steps of linear warm-up, at most a tenth of all", least=0)
     weight_decay: float = _setting(0.1, float, "AdamW's; not on norms, biases and embeddings", least=0)
-    precision: str = _setting("float32", str, "what the model computes in", choices=PRECISIONS)
+    precision: str = _setting(
+        "auto", str, "what the model computes in; auto takes what is fastest here", choices=PRECISIONS
+    )
     seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
 
     def __post_init__(self):

@@ -6,7 +6,7 @@ from keras import ops
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
-from kerasllm.models.training import TokenModel
+from kerasllm.models.token_model import TokenModel
 
 
 def embedding_initializer(config):

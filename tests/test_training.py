@@ -1,0 +1,23 @@
+"""Which precision is chosen on which device."""
+
+import pytest
+
+from kerasllm import backend, training
+
+
+@pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx512f"}, set()])
+def test_bfloat16_is_chosen_where_a_processor_has_it(flags, monkeypatch):
+    monkeypatch.setattr(backend, "_cpu_flags", lambda: flags)
+    policy, why = training.precision()
+    assert policy == ("mixed_bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32") and "bfloat16" in why
+
+
+def test_what_is_asked_for_is_taken_and_what_there_is_not_is_refused():
+    assert training.precision("bfloat16") == ("bfloat16", "it was asked for")
+    with pytest.raises(ValueError, match="no precision 'int3'; choose auto or one of float32, mixed_bfloat16"):
+        training.precision("int3")
+
+
+def test_jax_on_a_processor_stays_in_float32(run_python):
+    out = run_python("from kerasllm import training; print(*training.precision())", backend="jax", hide=["tensorflow"])
+    assert out.startswith("float32 this device multiplies no faster")
