@@ -107,50 +107,64 @@ def accumulate_gradients(function, variables, state, parts):
     """Adds up a function's results over the parts of a batch, and their gradients, one part after the other.
 
     Args:
-        function: a function (part) -> float tensors, of which the first is differentiated.
+        function: a function (part) -> two float32 scalars, of which the first is differentiated.
         variables: Keras variables to differentiate by.
         state: the other Keras variables that the function may change.
         parts: nested tensors (parts, ...).
 
     Returns:
-        A pair: the list of sums, and the list of gradients of the first by each variable.
+        A pair: the two sums, and a list of the gradient of the first by each variable, None where there is none.
     """
     values, state_values = [v.value for v in variables], [v.value for v in state]
+    # In float32, as small numbers are lost when they are added to a large one in less.
+    zeros = [ops.zeros(()), ops.zeros(()), *(ops.zeros(v.shape) for v in variables)]
     if IS_TENSORFLOW:
-        count = tf.shape(tf.nest.flatten(parts)[0])[0]
-
-        def differentiate(index):
-            with tf.GradientTape() as tape:
-                results = function(tf.nest.map_structure(lambda part: part[index], parts))
-            gradients = tape.gradient(results[0], values, unconnected_gradients="zero")
-            return [*results, *map(densify, gradients)]
+        unconnected = set()
 
         def body(index, *sums):
-            return index + 1, *(a + b for a, b in zip(sums, differentiate(index), strict=True))
+            with tf.GradientTape() as tape:
+                results = function(tf.nest.map_structure(lambda part: part[index], parts))
+            gradients = tape.gradient(results[0], values)
+            unconnected.update(i for i, gradient in enumerate(gradients) if gradient is None)
+            added = [*results, *(0.0 if g is None else tf.cast(densify(g), "float32") for g in gradients)]
+            return index + 1, *(total + part for total, part in zip(sums, added, strict=True))
 
-        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (1, *differentiate(0)), parallel_iterations=1)
-        number = len(sums) - len(values)
-        return sums[:number], sums[number:]
+        count = tf.shape(tf.nest.flatten(parts)[0])[0]
+        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (0, *zeros), parallel_iterations=1)
+        gradients = [None if i in unconnected else total for i, total in enumerate(sums[2:])]
+    else:
 
-    def differentiable(values, state_values, part):
-        mapping = zip([*variables, *state], [*values, *state_values], strict=True)
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            results = list(function(part))
-        return results[0], (results, [scope.get_current_value(v) for v in state])
+        def differentiable(values, state_values, part):
+            mapping = zip([*variables, *state], [*values, *state_values], strict=True)
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                first, second = function(part)
+            return first, (second, [scope.get_current_value(v) for v in state])
 
-    def step(carry, part):
-        state_values, *sums = carry
-        (_, (results, state_values)), gradients = jax.value_and_grad(differentiable, has_aux=True)(
-            values, state_values, part
-        )
-        return (state_values, *jax.tree.map(jax.numpy.add, sums, [results, gradients])), None
+        def step(carry, part):
+            state_values, sums = carry
+            differentiated = jax.value_and_grad(differentiable, has_aux=True)
+            (first, (second, state_values)), gradients = differentiated(values, state_values, part)
+            added = [first, second, *gradients]
+            return (state_values, [t + p.astype(t.dtype) for t, p in zip(sums, added, strict=True)]), None
 
-    results = jax.eval_shape(differentiable, values, state_values, jax.tree.map(lambda part: part[0], parts))[1][0]
-    zeros = jax.tree.map(lambda like: jax.numpy.zeros(like.shape, like.dtype), [results, values])
-    (state_values, sums, gradients), _ = jax.lax.scan(step, (state_values, *zeros), parts)
-    for variable, value in zip(state, state_values, strict=True):
+        (state_values, sums), _ = jax.lax.scan(step, (state_values, zeros), parts)
+        for variable, value in zip(state, state_values, strict=True):
+            variable.assign(value)
+        gradients = sums[2:]
+    like = zip(gradients, variables, strict=True)
+    return sums[:2], [gradient if gradient is None else ops.cast(gradient, v.dtype) for gradient, v in like]
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Lets an optimizer change variables."""
+    if IS_TENSORFLOW:
+        optimizer.apply(gradients, variables)
+        return
+    # As Keras' own training step on JAX: some optimizers, that of float16 for one, can do it in no other way.
+    states = [v.value for v in optimizer.variables]
+    new_values, new_states = optimizer.stateless_apply(states, gradients, [v.value for v in variables])
+    for variable, value in zip([*variables, *optimizer.variables], [*new_values, *new_states], strict=True):
         variable.assign(value)
-    return sums, gradients
 
 
 def has_fused_adam(variable, gradient):
@@ -228,16 +242,14 @@ def fast_bfloat16_device():
     """The name of what multiplies faster in bfloat16 here, or None."""
     if not IS_TENSORFLOW:
         device = jax.devices()[0]
-        if device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) < 8:
-            return None
-        return None if device.platform == "cpu" else device.device_kind  # XLA's products on CPUs gain nothing
-    if tf.config.list_logical_devices("TPU"):
+        is_old = str(getattr(device, "compute_capability", "8.0")) in ("5.0", "5.2", "6.0", "6.1", "7.0", "7.5")
+        return None if device.platform == "cpu" or is_old else device.device_kind  # XLA on CPUs gains nothing
+    if tf.config.list_physical_devices("TPU"):
         return "a TPU"
-    for gpu in tf.config.list_physical_devices("GPU"):
-        details = tf.config.experimental.get_device_details(gpu)
-        if details.get("compute_capability", (0, 0)) < (8, 0):
-            return None
-        return details.get("device_name", "the GPU")
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpus[0])
+        is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
+        return details.get("device_name", "the GPU") if is_new else None
     return "this processor" if _BFLOAT16_FLAGS & _cpu_flags() else None
 
 

@@ -56,8 +56,8 @@ class TokenCrossentropy(keras.losses.Loss):
     def sums(self, y_true, y_pred, sample_weight=None):
         """What the mean is made of: the weighted sum of the loss, that of the negative log-likelihood (the same without
         label smoothing), and the sum of the weights."""
-        losses = _crossentropies(ops.cast(y_true, "int32"), y_pred, self.label_smoothing > 0)
-        weight = _token_weights(sample_weight, ops.shape(y_true))
+        labels, weight = _labels_and_weights(y_true, sample_weight, y_pred)
+        losses = _crossentropies(labels, y_pred, self.label_smoothing > 0)
         return ops.sum(self._smoothed(losses) * weight), ops.sum(losses[0] * weight), ops.sum(weight)
 
     def chunked_sums(self, y_true, hidden, output_layer, sample_weight=None, training=True):
@@ -69,8 +69,8 @@ class TokenCrossentropy(keras.losses.Loss):
             output_layer: `OutputLayer`.
             training: bool. False makes no gradient.
         """
-        weight = _token_weights(sample_weight, ops.shape(y_true))
-        chunks = _Chunks.of(ops.cast(y_true, "int32"), weight, self.chunk_size)
+        labels, weight = _labels_and_weights(y_true, sample_weight, hidden)
+        chunks = _Chunks.of(labels, weight, self.chunk_size)
         if training:
             sums = _differentiable_sums(self, chunks, hidden, output_layer)
         else:
@@ -86,9 +86,26 @@ class TokenCrossentropy(keras.losses.Loss):
         return {"name": self.name, "label_smoothing": self.label_smoothing, "chunk_size": self.chunk_size}
 
 
-def _token_weights(sample_weight, shape):
+def token_weights(sample_weight, labels):
+    """Weights float32 (B, T) of labels (B, T), from those of tokens, those of rows (B,) or None, which is 1 for all."""
+    shape = ops.shape(labels)
     weight = ops.ones(shape, "float32") if sample_weight is None else ops.cast(sample_weight, "float32")
-    return ops.broadcast_to(weight if len(weight.shape) == 2 else weight[:, None], shape)
+    weight = weight if len(weight.shape) == 2 else weight[:, None]
+    if any(None not in (a, b) and a not in (1, b) for a, b in zip(weight.shape, labels.shape, strict=True)):
+        raise ValueError(f"`sample_weight` {tuple(weight.shape)} does not fit the labels {tuple(labels.shape)}.")
+    return ops.broadcast_to(weight, shape)
+
+
+def _labels_and_weights(labels, sample_weight, outputs):
+    """Labels int32 (B, T), 0 where nothing is to be learned, whatever stood there; and weights float32 (B, T)."""
+    labels = ops.cast(labels, "int32")
+    if any(None not in (a, b) and a != b for a, b in zip(labels.shape, outputs.shape[:-1], strict=True)):
+        raise ValueError(
+            f"Labels {tuple(labels.shape)} do not fit the model's output {tuple(outputs.shape)}: a label is needed for "
+            "each token, such as the token that follows it."
+        )
+    weight = token_weights(sample_weight, labels)
+    return ops.where(weight != 0, labels, 0), weight
 
 
 def _crossentropies(labels, logits, with_uniform):
@@ -99,7 +116,7 @@ def _crossentropies(labels, logits, with_uniform):
         losses, exponentials, total = _forward(labels, logits, with_uniform)
 
         def gradient(upstream):
-            return ops.cast(_backward(labels, exponentials, total, upstream), logits.dtype)
+            return ops.cast(_backward(labels, exponentials, total, upstream, with_uniform), logits.dtype)
 
         return losses, gradient
 
@@ -118,11 +135,11 @@ def _forward(labels, logits, with_uniform):
     return ops.log(total)[None] - ops.stack(targets), exponentials, total
 
 
-def _backward(labels, exponentials, total, upstream):
+def _backward(labels, exponentials, total, upstream, with_uniform):
     """The gradient by logits, float32 (..., V): the softmax less the target. Made of the exponentials that the forward
     pass needed anyway, it takes a third of the passes over them that differentiating step by step takes."""
     result = exponentials * (ops.sum(upstream, axis=0) / total)[..., None]
-    if upstream.shape[0] == 2:
+    if with_uniform:
         result = result - (upstream[1] / exponentials.shape[-1])[..., None]
     return backend.add_at(result, labels, -upstream[0])
 
@@ -162,7 +179,6 @@ class _Chunks(NamedTuple):
 
 def _differentiable_sums(loss, chunks, hidden, output):
     """`_sum_chunks`, whose gradient is made in the forward pass, while the logits of a chunk are at hand."""
-    has_bias = output.bias is not None
 
     @ops.custom_gradient
     def sums(hidden, weights, *bias):
@@ -170,11 +186,15 @@ def _differentiable_sums(loss, chunks, hidden, output):
         results, gradients = _sum_chunks(loss, chunks, hidden, output_layer, with_gradient=True)
 
         def gradient(upstream):
-            return tuple(part * ops.cast(upstream[0], part.dtype) for part in gradients[: 2 + has_bias])
+            inputs = (hidden, weights, *bias)
+            return tuple(
+                ops.cast(part * ops.cast(upstream[0], part.dtype), tensor.dtype)
+                for part, tensor in zip(gradients, inputs, strict=False)
+            )
 
         return results, gradient
 
-    return sums(hidden, output.weights, *([output.bias] if has_bias else []))
+    return sums(hidden, output.weights, *([] if output.bias is None else [output.bias]))
 
 
 def _sum_chunks(loss, chunks, hidden, output, with_gradient):
@@ -185,7 +205,8 @@ def _sum_chunks(loss, chunks, hidden, output, with_gradient):
     dtype, shape = hidden.dtype, ops.shape(hidden)
     rows = backend.pad_rows(ops.reshape(hidden, (-1, hidden.shape[-1])), chunks.size)
     kernel = ops.cast(output.weights, dtype)
-    share = [1 - loss.label_smoothing, loss.label_smoothing] if loss.label_smoothing else [1.0]
+    smoothed = loss.label_smoothing > 0
+    shares = [1 - loss.label_smoothing, loss.label_smoothing] if smoothed else [1.0]
 
     def body(index, sums, *gradients):
         h, labels, weight = (chunks.rows(part, index) for part in (rows, chunks.labels, chunks.weights))
@@ -194,24 +215,24 @@ def _sum_chunks(loss, chunks, hidden, output, with_gradient):
             logits = logits + ops.cast(output.bias, dtype)
         if output.soft_cap is not None:
             logits = output.soft_cap * ops.tanh(logits / output.soft_cap)
-        losses, exponentials, total = _forward(labels, logits, bool(loss.label_smoothing))
+        losses, exponentials, total = _forward(labels, logits, smoothed)
         sums = sums + ops.stack([ops.sum(loss._smoothed(losses) * weight), ops.sum(losses[0] * weight)])
         if not with_gradient:
             return index + 1, sums
-        slope = _backward(labels, exponentials, total, ops.stack([s * weight for s in share]))
+        slope = _backward(labels, exponentials, total, ops.stack([s * weight for s in shares]), smoothed)
         if output.soft_cap is not None:
             slope = slope * (1 - ops.square(ops.cast(logits, "float32") / output.soft_cap))
         by_rows, by_weights, by_bias = gradients
         slope = ops.cast(slope, dtype)
         by_rows = ops.slice_update(by_rows, (index * chunks.size, 0), ops.matmul(slope, kernel))
-        by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), by_weights.dtype)
-        by_bias = by_bias + ops.sum(ops.cast(slope, by_bias.dtype), axis=0)
+        by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), "float32")
+        by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
         return index + 1, sums, by_rows, by_weights, by_bias
 
     state = [ops.zeros((), "int32"), ops.zeros((2,))]
     if with_gradient:
-        V = output.weights.shape[0]
-        state += [ops.zeros_like(rows), ops.zeros_like(output.weights), ops.zeros((V,), output.weights.dtype)]
+        V, D = output.weights.shape
+        state += [ops.zeros_like(rows), ops.zeros((V, D)), ops.zeros((V,))]  # the sums in float32, whatever they are of
     count = ops.shape(rows)[0] // chunks.size
     _, sums, *gradients = ops.while_loop(lambda index, *_: index < count, body, state)
     if with_gradient:

@@ -61,7 +61,10 @@ class AdamW(keras.optimizers.AdamW):
     def apply(self, grads, trainable_variables=None):
         # A row that occurs twice in a sparse gradient counts as two for Keras' clipping, which then clips wrongly. And
         # replicas add up their gradients here already, as Keras would clip the share of each.
-        grads = backend.sum_over_replicas([backend.densify(gradient) for gradient in grads])
+        grads = list(grads)
+        given = [i for i, gradient in enumerate(grads) if gradient is not None]
+        for i, total in zip(given, backend.sum_over_replicas([backend.densify(grads[i]) for i in given]), strict=True):
+            grads[i] = total
         return super().apply(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
@@ -127,7 +130,7 @@ class Muon(AdamW):
 
     def is_orthogonalized(self, variable):
         """Whether Muon updates a variable, and not AdamW."""
-        if len(variable.shape) != 2 or "embedding" in variable.path:
+        if len(variable.shape) != 2 or "embeddings" in variable.name:
             return False
         return not any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
 

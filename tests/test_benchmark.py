@@ -1,5 +1,6 @@
 """The benchmarks: who takes turns with whom, what is made of the answers, and that every program runs, very small."""
 
+import inspect
 import json
 
 import pytest
@@ -64,21 +65,38 @@ def test_programs_take_turns_and_are_compared_by_their_medians(fake_workers):
     assert rows[2]["error"] == "killed"
 
 
+def test_a_case_whose_first_program_and_limit_fail_is_shown_all_the_same(fake_workers, capsys):
+    broken, whole = Program("broken", "", {"rates": []}), Program("whole", "", {"rates": [5.0]})
+    one = Suite("Nothing", "tokens", [Case("case", [broken, whole], broken._replace(label="limit"))])
+    rows = compare(one, rounds=1)
+    assert rows[1] == {
+        "case": "case",
+        "program": "whole",
+        "rate": 5.0,
+        "rates": [5.0],
+        "peak_mb": 100.0,
+        "ratio": None,
+        "limit": None,
+    }
+    results.show(one, rows)
+    assert "whole" in capsys.readouterr().out
+
+
 def test_programs_too_big_to_be_held_together_start_for_each_turn(fake_workers):
     compare(suite(together=False), rounds=2)
     first = [f"{what}ours" for what in ("start ", "", "close ")]
     assert fake_workers[:3] == fake_workers[-3:] == first
 
 
-def test_results_are_shown_drawn_and_written(fake_workers, monkeypatch, tmp_path, capsys):
+def test_results_are_shown_drawn_and_written(fake_workers, tmp_path, capsys):
     rows = compare(suite(), rounds=3)
-    monkeypatch.setitem(SUITES, "train", suite())
-    results.show("train", rows)
+    results.show(suite(), rows)
     shown = capsys.readouterr().out
     assert "2.50" in shown and "50%" in shown and "killed" in shown
-    results.save("train", rows, tmp_path / "r.json")
-    assert json.loads((tmp_path / "r.json").read_text())["results"] == rows
-    results.draw("train", rows, tmp_path / "r.png")
+    results.save(suite(), rows, tmp_path / "r.json")
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert written["results"] == rows and written["versions"]["keras"]
+    results.draw(suite(), rows, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -115,7 +133,7 @@ def test_every_suite_names_programs_that_exist():
         for case in each.cases:
             for program in [*case.programs, *filter(None, [case.limit])]:
                 function = getattr(programs, program.function, None) or getattr(peers, program.function)
-                assert program.settings.keys() <= set(function.__code__.co_varnames), program
+                inspect.signature(function).bind(**program.settings)
 
 
 def test_a_process_measures_and_its_last_words_are_kept():
@@ -132,6 +150,8 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
         compare("serve")
     with pytest.raises(ValueError, match="rounds=0"):
         compare("train", rounds=0)
+    assert main(["bench", "train", "--out", str(tmp_path / "none" / "r")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
     (tmp_path / "r.json").touch()
     assert main(["bench", "train", "--out", str(tmp_path / "r")]) == 2
     assert "exists, and is left as it is" in capsys.readouterr().err

@@ -70,10 +70,49 @@ def test_a_model_still_gives_logits_to_everybody_else():
     model = make("tied")
     inputs, labels, _ = batch("tied")
     expected = keras.ops.convert_to_numpy(model(inputs))
-    model.compile("sgd", TokenCrossentropy(chunk_size=4))
+    model.compile(keras.optimizers.SGD(0.0), TokenCrossentropy(chunk_size=4))
     model.train_on_batch(inputs, labels)
-    model.optimizer.learning_rate = 0.0
-    assert model.predict(inputs, verbose=0).shape == expected.shape == keras.ops.shape(model(inputs))
+    np.testing.assert_allclose(model.predict(inputs, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(model(inputs), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tied", "masked, with a bias"])
+def test_a_quantized_model_is_scored_with_its_own_logits(kind):
+    model = make(kind)
+    model.quantize("int8")
+    figures = {}
+    for chunk_size in (None, 4):
+        model.compile("sgd", TokenCrossentropy(chunk_size=chunk_size))
+        inputs, labels, weight = batch(kind)
+        figures[chunk_size] = model.evaluate(inputs, labels, sample_weight=weight, verbose=0)
+    assert figures[4] == pytest.approx(figures[None], rel=1e-6)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_what_does_not_count_may_have_any_label(chunk_size):
+    inputs, labels, weight = batch("tied")
+    losses = []
+    for ignored in (0, -100):
+        model = make("tied")
+        model.compile(keras.optimizers.SGD(1.0), TokenCrossentropy(chunk_size=chunk_size))
+        losses.append([model.train_on_batch(inputs, np.where(weight > 0, labels, ignored), weight) for _ in range(2)])
+    assert losses[0] == losses[1] and np.all(np.isfinite(losses))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_labels_and_weights_that_do_not_fit_are_refused(chunk_size):
+    loss = TokenCrossentropy(chunk_size=chunk_size)
+    logits, layer = np.zeros((2, 5, 37), "float32"), make("tied")._output_layer()
+
+    def sums(labels, weight):
+        if chunk_size:
+            return loss.chunked_sums(labels, np.zeros((2, 5, 16), "float32"), layer, weight)
+        return loss.sums(labels, logits, weight)
+
+    with pytest.raises(ValueError, match=r"Labels \(2, 6\) do not fit the model's output \(2, 5, "):
+        sums(np.zeros((2, 6)), None)
+    with pytest.raises(ValueError, match=r"`sample_weight` \(2, 4\) does not fit the labels \(2, 5\)"):
+        sums(np.zeros((2, 5)), np.ones((2, 4)))
 
 
 def test_a_chunked_loss_is_saved_with_the_model(tmp_path):
@@ -92,5 +131,5 @@ def test_a_chunk_that_cannot_be_is_refused(chunk_size):
 
 @pytest.mark.parametrize("name", ["metrics", "weighted_metrics"])
 def test_metrics_that_need_logits_are_refused_beside_it(name):
-    with pytest.raises(ValueError, match="which a loss with a chunk_size never makes"):
+    with pytest.raises(ValueError, match="Metrics need the logits of a whole batch"):
         make("tied").compile("sgd", TokenCrossentropy(chunk_size=4), **{name: ["accuracy"]})

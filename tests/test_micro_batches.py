@@ -6,7 +6,10 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from kerasllm import backend
+from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.optimizers import AdamW
@@ -65,13 +68,57 @@ def test_fit_takes_batches_of_any_number_of_rows():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_dropout_differs_from_part_to_part_and_from_step_to_step():
-    model = make(dropout=0.5)
+def test_dropout_differs_from_part_to_part_and_from_step_to_step(monkeypatch):
+    seeds = []
+    dropout = backend.dropout
+
+    def spy(x, rate, seed):
+        tf.py_function(lambda seed: seeds.append(tuple(seed.numpy().tolist())), [seed], [])
+        return dropout(x, rate, seed)
+
+    monkeypatch.setattr(backend, "dropout", spy)
+    model = make(dropout=0.5, remat="attention")
     model.compile(keras.optimizers.SGD(0.0), micro_batches=2)
-    ids, labels, _ = batch(rows=1)
-    twice = np.repeat(ids, 2, axis=0), np.repeat(labels, 2, axis=0)
-    alone = [model.train_on_batch(*twice, return_dict=True)["loss"] for _ in range(3)]
-    assert len(set(alone)) == 3
+    ids, labels, _ = batch(rows=2)
+    for _ in range(3):
+        model.train_on_batch(ids, labels)
+    # Two steps or more of two parts: of the input, of attention, once more in the backward pass, and of both sublayers.
+    assert len(seeds) == 3 * 2 * 5
+    assert len(set(seeds)) == 3 * 2 * 4
+
+
+def test_losses_of_layers_count_once():
+    def moved(micro_batches, regularizer):
+        model = make()
+        kernel = model.transformer.blocks[0].feed_forward.inner.kernel
+        before, kernel.regularizer = kernel.numpy(), regularizer
+        model.compile(keras.optimizers.SGD(1.0), micro_batches=micro_batches)
+        model.train_on_batch(*batch())
+        return kernel.numpy() - before, before
+
+    plain, kernel = moved(1, None)
+    for micro_batches in (1, 3):
+        regularised, _ = moved(micro_batches, keras.regularizers.L2(0.1))
+        np.testing.assert_allclose(regularised - plain, -0.2 * kernel, rtol=1e-3, atol=1e-5)
+
+
+def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch):
+    monkeypatch.setattr(dot_product, "LONG", 8)
+    monkeypatch.setattr(dot_product, "BLOCK", 4)
+    results = []
+    for dtype, options, micro_batches, chunk_size in [
+        ("float32", {}, 1, None),
+        ("mixed_float16", {"remat": "block"}, 3, 5),
+    ]:
+        model = CausalLM(TransformerConfig(**SIZES, **options), dtype=dtype)
+        model.set_weights(make().get_weights())
+        model.compile(keras.optimizers.SGD(1.0), TokenCrossentropy(chunk_size=chunk_size), micro_batches=micro_batches)
+        for _ in range(3):
+            logs = model.train_on_batch(*batch(), return_dict=True)
+        results.append((logs["loss"], model.get_weights()))
+    assert results[1][0] == pytest.approx(results[0][0], rel=0.01)
+    for found, expected in zip(results[1][1], results[0][1], strict=True):
+        assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 def test_micro_batches_are_saved_with_the_model(tmp_path):
@@ -97,6 +144,8 @@ def test_what_cannot_be_taken_in_parts_is_refused(options, message):
 # Each device gets half of the rows, so that their numbers of tokens differ; devices can only be split in a new process.
 ON_DEVICES = """
 import json, keras, numpy as np
+from kerasllm import backend
+from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon

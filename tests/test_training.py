@@ -1,19 +1,23 @@
 """Which precision is chosen on which device."""
 
 import pytest
+import tensorflow as tf
 
 from kerasllm import backend, training
+from kerasllm.cli.settings import PRECISIONS
 
 
 @pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx512f"}, set()])
 def test_bfloat16_is_chosen_where_a_processor_has_it(flags, monkeypatch):
     monkeypatch.setattr(backend, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     policy, why = training.precision()
     assert policy == ("mixed_bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32") and "bfloat16" in why
 
 
 def test_what_is_asked_for_is_taken_and_what_there_is_not_is_refused():
     assert training.precision("bfloat16") == ("bfloat16", "it was asked for")
+    assert ("auto", *training.POLICIES) == PRECISIONS
     with pytest.raises(ValueError, match="no precision 'int3'; choose auto or one of float32, mixed_bfloat16"):
         training.precision("int3")
 

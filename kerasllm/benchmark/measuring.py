@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from kerasllm.benchmark import peers, programs
+from kerasllm.benchmark import corpus, peers, programs
 
 
 def main(function, settings):
@@ -28,12 +28,15 @@ def answer(content):
 
 
 def peak_mb():
-    """The most memory that this process has held so far, in MB.
+    """The most memory of the processor, not of a GPU, that this process has held so far, in MB.
 
-    From /proc, as `getrusage` counts what the process that started this one held.
+    From /proc where there is one, as `getrusage` counts what the process that started this one held.
     """
-    with open("/proc/self/status") as file:
-        (line,) = [line for line in file if line.startswith("VmHWM")]
+    try:
+        with open("/proc/self/status") as file:
+            (line,) = [line for line in file if line.startswith("VmHWM")]
+    except FileNotFoundError:
+        return corpus.peak_mb()
     return int(line.split()[1]) / 2**10
 
 

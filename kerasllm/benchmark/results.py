@@ -1,49 +1,50 @@
 """What the benchmarks show: a table, a bar chart and JSON."""
 
+import importlib.metadata
 import json
 import platform
 
 from rich.console import Console
 from rich.table import Table
 
-from kerasllm.benchmark.suites import SUITES
+_PACKAGES = ("kerasllm", "keras", "tensorflow", "keras-hub", "torch", "transformers")
 
 
-def show(name, results):
-    """Prints the results of a suite as a table.
+def show(suite, results):
+    """Prints results as a table.
 
     Args:
-        name: str, the suite's.
-        results: what `compare` returns.
+        suite: `Suite`.
+        results: what `compare` returns of it.
     """
-    suite = SUITES[name]
     rounds = max((len(row.get("rates", ())) for row in results), default=0)
     table = Table(title=f"{suite.title}: {suite.unit} a second, median of {rounds} rounds")
     for column in ("case", "program"):
         table.add_column(column, no_wrap=True)
     for column in (suite.unit + "/s", "lowest", "highest", "first / it", "of the limit", "peak MB"):
         table.add_column(column, justify="right")
-    for index, row in enumerate(results):
-        name = row["case"] if not index or results[index - 1]["case"] != row["case"] else ""
+    shown = None
+    for row in results:
+        case, shown = "" if row["case"] == shown else row["case"], row["case"]
         if "error" in row:
-            table.add_row(name, row["program"], row["error"].splitlines()[-1])
+            table.add_row(case, row["program"], row["error"].splitlines()[-1])
             continue
         figures = [row["rate"], min(row["rates"]), max(row["rates"])]
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
         share = f"{row['rate'] / row['limit']:.0%}" if row.get("limit") else ""
-        table.add_row(
-            name, row["program"], *map(_number, figures), f"{row['ratio']:.2f}", share, f"{row['peak_mb']:,.0f}"
-        )
+        table.add_row(case, row["program"], *map(_number, figures), ratio, share, f"{row['peak_mb']:,.0f}")
     Console().print(table)
 
 
-def save(name, results, path):
-    """Writes the results of a suite into a new file, with the versions of what was measured."""
+def save(suite, results, path):
+    """Writes results into a new file, with the machine and the versions of what was measured."""
+    content = {"suite": suite.title, "machine": platform.platform(), "versions": _versions(), "results": results}
     with open(path, "x", encoding="utf-8") as file:
-        json.dump({"suite": name, "machine": platform.platform(), "results": results}, file, indent=2)
+        json.dump(content, file, indent=2)
 
 
-def draw(name, results, path):
-    """Draws the results of a suite as bars, with the machine's limit as a line, into a PNG."""
+def draw(suite, results, path):
+    """Draws results as bars, with the machine's limit as a line, into a PNG."""
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(row["case"] for row in results))
@@ -61,9 +62,19 @@ def draw(name, results, path):
         if rows and rows[0].get("limit"):
             axis.axvline(rows[0]["limit"], color="tab:red", linestyle="--", label="matmul peak")
             axis.legend(loc="lower right", frameon=False)
-    figure.suptitle(SUITES[name].title, fontsize="large")
-    axes[-1].set_xlabel(f"{SUITES[name].unit} a second")
+    figure.suptitle(suite.title, fontsize="large")
+    axes[-1].set_xlabel(f"{suite.unit} a second")
     figure.savefig(path, dpi=120)
+
+
+def _versions():
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def _number(value):

@@ -64,7 +64,7 @@ def _run_case(case, rounds):
     if case.limit:
         limit = rows.pop()
         for row in rows:
-            row["limit"] = limit["rate"] / case.cost
+            row["limit"] = limit["rate"] / case.cost if "rate" in limit else None
     return rows
 
 

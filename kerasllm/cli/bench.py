@@ -8,23 +8,27 @@ from kerasllm.cli.startup import start_keras
 
 
 def run(arguments):
-    files = [Path(f"{arguments.out}.{kind}") for kind in ("json", "png")] if arguments.out else []
+    is_study = arguments.suite in BENCH_STUDIES
+    files = [Path(f"{arguments.out}.{kind}") for kind in ("json", "png")[: 1 if is_study else 2] if arguments.out]
     for file in files:
         if file.exists():
             raise FileExistsError(f"{file} exists, and is left as it is: give --out another name.")
+        if not file.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {file.parent} for {file.name}: make it first.")
     start_keras()
-    if arguments.suite in BENCH_STUDIES:
+    if is_study:
         results = _study(arguments)
         if files:
             files[0].write_text(json.dumps({"study": arguments.suite, "results": results}, indent=2), encoding="utf-8")
         return
-    from kerasllm.benchmark import compare, results
+    from kerasllm.benchmark import results, runner, suites
 
-    rows = compare(arguments.suite, arguments.rounds)
-    results.show(arguments.suite, rows)
+    suite = suites.SUITES[arguments.suite]
+    rows = runner.compare(suite, arguments.rounds)
     if files:
-        results.save(arguments.suite, rows, files[0])
-        results.draw(arguments.suite, rows, files[1])
+        results.save(suite, rows, files[0])
+        results.draw(suite, rows, files[1])
+    results.show(suite, rows)
 
 
 def _study(arguments):

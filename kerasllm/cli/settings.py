@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 TASKS = ("causal", "masked", "translate")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 
 
 def _setting(default, kind, help, *, choices=None, least=None, below=None, metavar=None):

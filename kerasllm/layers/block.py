@@ -207,8 +207,8 @@ class TransformerBlock(keras.layers.Layer):
             training=training,
         )
         if remat == "block":
-            is_dropping = self.residual_dropout if self.dropout else self.attention.attention_dropout
-            return rematerialized(forward, x, context, position_bias, seed=next_seed(is_dropping))
+            seed_source = self.residual_dropout if self.dropout else self.attention.attention_dropout
+            return rematerialized(forward, x, context, position_bias, seed=next_seed(seed_source))
         return forward(x, context, position_bias)
 
     def _forward(

@@ -13,6 +13,7 @@ from keras import ops
 
 from kerasllm import backend
 
+_MIX = -1640531535  # odd and large: 2^32 over the golden ratio, as an int32
 # A seed int32 (2,) and a counter of what was drawn from it, inside a function that may be computed again.
 _repeatable = contextvars.ContextVar("repeatable", default=None)
 
@@ -23,8 +24,9 @@ def next_seed(dropout):
         return None
     if _repeatable.get() is None:
         return ops.cast(dropout.seed_generator.next(), "int32")
+    # Keras' generators count in the second number, so the first is mixed; not added to, as these functions may nest.
     seed, count = _repeatable.get()
-    return seed + ops.convert_to_tensor([0, next(count)], "int32")
+    return ops.stack([seed[0] * _MIX + next(count), seed[1]])
 
 
 def rematerialized(function, *tensors, seed=None):

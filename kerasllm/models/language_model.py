@@ -87,6 +87,11 @@ class LanguageModel(TokenModel):
     def _logits(self, x):
         return self.token_embedding(x, reverse=True)
 
+    @property
+    def _has_plain_output_layer(self):
+        """Whether weights say all about it: those of a quantized one have scales too."""
+        return self.token_embedding.quantization_mode is None
+
     def _output_layer(self):
         """The same for a loss that makes the logits itself."""
         embedding = self.token_embedding

@@ -7,7 +7,7 @@ import keras
 from keras import ops, tree
 
 from kerasllm import backend
-from kerasllm.losses import TokenCrossentropy
+from kerasllm.losses import TokenCrossentropy, token_weights
 from kerasllm.metrics import TokenLoss
 
 # The model whose loss makes the logits itself, chunk by chunk, in the step that is under way.
@@ -30,7 +30,7 @@ class TokenModel(keras.Model):
         self._token_loss = TokenLoss()
         self._micro_batches = 1
 
-    def compile(self, optimizer="adam", loss=None, micro_batches=1, **kwargs):
+    def compile(self, optimizer="adam", loss=None, *, micro_batches=1, **kwargs):
         """As `keras.Model.compile`; without a loss, cross-entropy over the weighted tokens.
 
         Args:
@@ -73,7 +73,11 @@ class TokenModel(keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         total, nll, weight = self._sums(y, y_pred, sample_weight, training)
         self._token_loss.update_state(nll, weight)
-        return sum(self.losses, start=total / ops.maximum(backend.sum_over_replicas(weight), 1e-9))
+        return self._share_of_mean(total, weight, _all_tokens(weight))
+
+    def _share_of_mean(self, total, weight, all_tokens):
+        """What tokens of some weight contribute to the loss: losses of layers, such as regularisers, included."""
+        return sum((weight * loss for loss in self.losses), start=total) / all_tokens
 
     def _sums(self, y, y_pred, sample_weight, training):
         if self._is_chunking:  # y_pred is what the output layer reads
@@ -95,25 +99,28 @@ class TokenModel(keras.Model):
     def _train_on_parts(self, data):
         """A training step that takes a batch in `micro_batches` parts of as many rows each."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        sample_weight = ops.ones(ops.shape(y), "float32") if sample_weight is None else sample_weight
+        sample_weight = token_weights(sample_weight, y)
+        weight = ops.sum(sample_weight)
+        all_tokens = _all_tokens(weight)
         scale = self.optimizer.scale_loss(ops.ones(()))
 
         def in_parts(tensor):
+            """(B, ...) -> (parts, B / parts, ...); neighbours, which may be on one device, go to different parts."""
             tensor = backend.pad_rows(ops.convert_to_tensor(tensor), self._micro_batches)  # with rows of weight 0
             shape = ops.shape(tensor)
-            return ops.reshape(tensor, (self._micro_batches, shape[0] // self._micro_batches, *shape[1:]))
+            tensor = ops.reshape(tensor, (shape[0] // self._micro_batches, self._micro_batches, *shape[1:]))
+            return ops.swapaxes(tensor, 0, 1)
 
-        def sums(part):
+        def loss_and_nll(part):
             x, y, sample_weight = part
             total, nll, weight = self._sums(y, self(x, training=True), sample_weight, training=True)
-            return scale * total, nll, weight
+            return scale * self._share_of_mean(total, weight, all_tokens), nll
 
         variables = self.trainable_variables
         parts = tree.map_structure(in_parts, (x, y, sample_weight))
-        (_, nll, weight), gradients = backend.accumulate_gradients(sums, variables, self.non_trainable_variables, parts)
+        (_, nll), gradients = backend.accumulate_gradients(loss_and_nll, variables, self.non_trainable_variables, parts)
         self._token_loss.update_state(nll, weight)
-        tokens = ops.maximum(backend.sum_over_replicas(weight), 1e-9)
-        self.optimizer.apply([gradient / tokens for gradient in gradients], variables)
+        backend.apply_gradients(self.optimizer, gradients, variables)
         return self.get_metrics_result()
 
     def _stateless(self, step, state, data):
@@ -135,7 +142,8 @@ class TokenModel(keras.Model):
 
     @contextlib.contextmanager
     def _chunking(self):
-        token = _chunking_model.set(self if self._counts_tokens and self.loss.chunk_size else None)
+        chunks = self._counts_tokens and self.loss.chunk_size and self._has_plain_output_layer
+        token = _chunking_model.set(self if chunks else None)
         try:
             yield
         finally:
@@ -149,3 +157,8 @@ class TokenModel(keras.Model):
     @property
     def _counts_tokens(self):
         return self.compiled and isinstance(self.loss, TokenCrossentropy)
+
+
+def _all_tokens(weight):
+    """The weight of a batch's tokens, on all replicas together."""
+    return ops.maximum(backend.sum_over_replicas(weight), 1e-9)
