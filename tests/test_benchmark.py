@@ -10,6 +10,7 @@ from kerasllm.benchmark.corpus import synthetic_documents
 from kerasllm.benchmark.runner import Worker
 from kerasllm.benchmark.suites import SUITES, Case, Program, Suite
 from kerasllm.cli import main
+from kerasllm.cli.arguments import parse
 
 TINY = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32, "vocab_size": 300}
 
@@ -143,6 +144,11 @@ def test_a_process_measures_and_its_last_words_are_kept():
     assert answer["rate"] > 0 and answer["peak_mb"] > 0
     with pytest.raises(RuntimeError, match=r"(?s)no_program.* ended with status 1\. .*no_program"):
         Worker(Program("theirs", "no_program", {}))
+
+
+def test_the_command_line_knows_every_suite():
+    for name in SUITES:
+        assert parse(["bench", name]).suite == name
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path, capsys):

@@ -37,8 +37,6 @@ import numpy as np
 from kerasllm.generation import generate_ids
 from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
-from kerasllm.layers import dot_product
-from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
 {function}

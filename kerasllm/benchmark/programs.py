@@ -147,7 +147,7 @@ optimizer.step()
 
 def start(package):
     def run():
-        subprocess.run([sys.executable, "-c", _STARTS[package]], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", _STARTS[package]], check=True, stdout=subprocess.DEVNULL)
 
     return run, 1
 

@@ -136,7 +136,8 @@ class Worker:
     def __init__(self, program):
         self._name = f"{program.function}({program.settings})"
         # Importing the package by name needs its folder on the path, also where it is not installed.
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
         command = [sys.executable, "-m", "kerasllm.benchmark.measuring", program.function, json.dumps(program.settings)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(

@@ -114,7 +114,7 @@ def _context():
     cases = [
         Case(
             f"context {context:,}",
-            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}))[:3],
+            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {})),
             together=context < 4096,
         )
         for context in (1024, 2048, 4096, 8192)
