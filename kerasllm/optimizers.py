@@ -96,11 +96,11 @@ class Muon(AdamW):
     seldom take are learned too. A step is about as large as AdamW's, so both take one learning rate and one decay.
 
     Args:
-        learning_rate, weight_decay, beta_1, beta_2, epsilon, global_clipnorm: see `AdamW`.
+        learning_rate: float or schedule.
         momentum: float, of Muon (Nesterov's).
         exclude_layers: list of str or None, regular expressions: where one is found in the path of a kernel, AdamW
             updates it. Name the output layer of a model of your own here; in our models it is known.
-        **kwargs: see `keras.optimizers.AdamW`.
+        **kwargs: see `AdamW`.
 
     Example:
         >>> model.compile(kerasllm.optimizers.Muon(kerasllm.optimizers.WarmupStableDecay(2e-3, 100, 2000)))
@@ -109,20 +109,8 @@ class Muon(AdamW):
     https://arxiv.org/abs/2502.16982
     """
 
-    def __init__(
-        self,
-        learning_rate=1e-3,
-        weight_decay=0.1,
-        beta_1=0.9,
-        beta_2=0.95,
-        epsilon=1e-8,
-        global_clipnorm=1.0,
-        momentum=0.95,
-        exclude_layers=None,
-        name="muon",
-        **kwargs,
-    ):
-        super().__init__(learning_rate, weight_decay, beta_1, beta_2, epsilon, global_clipnorm, name, **kwargs)
+    def __init__(self, learning_rate=1e-3, *, momentum=0.95, exclude_layers=None, name="muon", **kwargs):
+        super().__init__(learning_rate, name=name, **kwargs)
         if self.amsgrad:
             raise ValueError("Muon has no AMSGrad: leave `amsgrad` out.")
         self.momentum = momentum

@@ -8,7 +8,8 @@ import os
 import sys
 import time
 
-from kerasllm.benchmark import corpus, peers, programs
+from kerasllm.benchmark import peers, programs
+from kerasllm.benchmark.corpus import peak_mb
 
 
 def main(function, settings):
@@ -18,26 +19,14 @@ def main(function, settings):
     answer({"ready": True})
     for _ in sys.stdin:
         start = time.perf_counter()
-        work()
-        seconds = time.perf_counter() - start
-        answer({"rate": units / seconds, "peak_mb": peak_mb() - start_mb})
+        rate = work()
+        if units is not None:
+            rate = units / (time.perf_counter() - start)
+        answer({"rate": rate, "peak_mb": peak_mb() - start_mb})
 
 
 def answer(content):
     print("ANSWER", json.dumps(content), flush=True)
-
-
-def peak_mb():
-    """The most memory of the processor, not of a GPU, that this process has held so far, in MB.
-
-    From /proc where there is one, as `getrusage` counts what the process that started this one held.
-    """
-    try:
-        with open("/proc/self/status") as file:
-            (line,) = [line for line in file if line.startswith("VmHWM")]
-    except FileNotFoundError:
-        return corpus.peak_mb()
-    return int(line.split()[1]) / 2**10
 
 
 def _find(function):

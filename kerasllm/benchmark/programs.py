@@ -1,9 +1,11 @@
 """What is measured of kerasllm, and what all programs share.
 
 A program prepares itself, compilation included, and returns a function to be timed with the number of units, such as
-tokens, that a call works off. Batches are random ids, as speed does not depend on them. `measuring.py` runs programs.
+tokens, that a call works off; or None with it, where the function returns a rate itself. Batches are random ids, as speed
+does not depend on them. `measuring.py` runs programs.
 """
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -103,18 +105,9 @@ def train_on_documents(packed, steps=10, batch_size=16, context=256):
 
 def matmul_peak(dtype):
     """How many floating point operations a second a large product of matrices reaches."""
-    from keras import ops
+    from kerasllm.callbacks import measure_matmul_peak
 
-    size, repeats = 2048, 10
-    matrix = ops.ones((size, size), dtype.removeprefix("mixed_"))
-
-    def multiply():
-        for _ in range(repeats):
-            product = ops.matmul(matrix, matrix)
-        float(ops.cast(product[0, 0], "float32"))  # fetching one number waits for all of them
-
-    multiply()
-    return multiply, repeats * 2 * size**3
+    return functools.partial(measure_matmul_peak, dtype.removeprefix("mixed_")), None
 
 
 # What a user types first, in a new Python. The last line is reached when a step has been trained.

@@ -131,8 +131,8 @@ def _data():
         Program("packed", "train_on_documents", {"packed": True}),
         Program("padded", "train_on_documents", {"packed": False}),
     ]
-    cases = [Case("tokenizing, bytes", tokenizing), Case("training on short documents, tokens", training)]
-    return Suite("From text to batches", "", cases)
+    cases = [Case("bytes, tokenizing", tokenizing), Case("tokens, training on short texts", training)]
+    return Suite("From text to batches", "bytes or tokens", cases)
 
 
 def _startup():
