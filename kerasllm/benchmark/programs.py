@@ -1,8 +1,8 @@
 """What is measured of kerasllm, and what all programs share.
 
 A program prepares itself, compilation included, and returns a function to be timed with the number of units, such as
-tokens, that a call works off; or None with it, where the function returns a rate itself. Batches are random ids, as speed
-does not depend on them. `measuring.py` runs programs.
+tokens, that a call works off; or None with it, where the function returns a rate itself. Batches are random ids, as
+speed does not depend on them. `measuring.py` runs programs.
 """
 
 import functools

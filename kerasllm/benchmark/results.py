@@ -21,18 +21,17 @@ def show(suite, results):
     table = Table(title=f"{suite.title}: {suite.unit} a second, median of {rounds} rounds")
     for column in ("case", "program"):
         table.add_column(column, no_wrap=True)
-    for column in (suite.unit + "/s", "lowest", "highest", "first / it", "of the limit", "peak MB"):
-        table.add_column(column, justify="right")
+    for column in ("rate", "first / it", "of limit", "peak MB"):
+        table.add_column(column, justify="right", no_wrap=True)
     shown = None
     for row in results:
         case, shown = "" if row["case"] == shown else row["case"], row["case"]
         if "error" in row:
             table.add_row(case, row["program"], row["error"].splitlines()[-1])
             continue
-        figures = [row["rate"], min(row["rates"]), max(row["rates"])]
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
         share = f"{row['rate'] / row['limit']:.0%}" if row.get("limit") else ""
-        table.add_row(case, row["program"], *map(_number, figures), ratio, share, f"{row['peak_mb']:,.0f}")
+        table.add_row(case, row["program"], _number(row["rate"]), ratio, share, f"{row['peak_mb']:,.0f}")
     Console().print(table)
 
 
