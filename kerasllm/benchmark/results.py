@@ -11,7 +11,7 @@ _PACKAGES = ("kerasllm", "keras", "tensorflow", "keras-hub", "torch", "transform
 
 
 def show(suite, results):
-    """Prints results as a table.
+    """Prints results as a table: rates, the ratio of the case's first to each, the share of the limit, peak memory.
 
     Args:
         suite: `Suite`.
@@ -21,7 +21,7 @@ def show(suite, results):
     table = Table(title=f"{suite.title}: {suite.unit} a second, median of {rounds} rounds")
     for column in ("case", "program"):
         table.add_column(column, no_wrap=True)
-    for column in ("rate", "first / it", "of limit", "peak MB"):
+    for column in ("rate", "ratio", "of limit", "MB"):
         table.add_column(column, justify="right", no_wrap=True)
     shown = None
     for row in results:
@@ -60,7 +60,7 @@ def draw(suite, results, path):
         axis.spines[["top", "right"]].set_visible(False)
         if rows and rows[0].get("limit"):
             axis.axvline(rows[0]["limit"], color="tab:red", linestyle="--", label="matmul peak")
-            axis.legend(loc="lower right", frameon=False)
+            axis.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     figure.suptitle(suite.title, fontsize="large")
     axes[-1].set_xlabel(f"{suite.unit} a second")
     figure.savefig(path, dpi=120)
