@@ -67,6 +67,11 @@ class AdamW(keras.optimizers.AdamW):
             grads[i] = total
         return super().apply(grads, trainable_variables)
 
+    def _clip_gradients(self, grads):
+        if not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        return backend.clip_by_global_norm(grads, self.global_clipnorm)
+
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Keras' own place to add up those of replicas, which is after clipping."""
         return grads_and_vars

@@ -23,7 +23,7 @@ def logits_text_and_training(config, weights, ids, documents):
     model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
     counted = (documents[:, 1:] != 0).astype("float32")
     loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
-    dot_product.LONG, dot_product.BLOCK = 8, 4
+    dot_product.LONG, dot_product.SMALLEST, dot_product.LARGEST = 8, 4, 4
     model.compile(keras.optimizers.SGD(0.5), TokenCrossentropy(0.1, chunk_size=7))
     chunked = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
     losses = np.array([loss, chunked])
@@ -63,7 +63,7 @@ def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_
     ]
     ids = generator.integers(1, 30, (3, 13))
     documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
-    for name in ("LONG", "BLOCK"):  # which are changed, and restored by this
+    for name in ("LONG", "SMALLEST", "LARGEST"):  # which are changed, and restored by this
         monkeypatch.setattr(dot_product, name, getattr(dot_product, name))
     expected = logits_text_and_training(config, weights, ids, documents)
 

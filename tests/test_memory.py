@@ -29,17 +29,25 @@ ATTENTION = {
 }
 
 
-def attended(layer, inputs, blocks, monkeypatch):
-    """Output and gradients, of the inputs and of the weights."""
-    monkeypatch.setattr(dot_product, "LONG", 8 if blocks else 10**9)
-    monkeypatch.setattr(dot_product, "BLOCK", 4)
+# The least and the most queries in a block, and from which length on probabilities are computed again.
+WAYS = {"one block": (99, 99, 99), "blocks": (4, 4, 99), "blocks computed again": (4, 4, 8)}
+
+
+def choose(way, monkeypatch):
+    for name, value in zip(("SMALLEST", "LARGEST", "LONG"), WAYS[way], strict=True):
+        monkeypatch.setattr(dot_product, name, value)
+
+
+def attended(layer, inputs, plain=False):
+    """Output and gradients, of the inputs and of the weights. Scores are there only where attention is plain."""
     tensors = [tf.constant(x, "float32") for x in inputs["tensors"]]
 
     @tf.function
     def run(*tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            output = layer(*tensors, training=True, **inputs["options"])
+            output = layer(*tensors, training=True, return_attention_scores=plain, **inputs["options"])
+            output = output[0] if plain else output
             loss = tf.reduce_sum(tf.sin(output))
         return output, tape.gradient(loss, [*tensors, *(w.value for w in layer.trainable_variables)])
 
@@ -49,7 +57,7 @@ def attended(layer, inputs, blocks, monkeypatch):
 
 @pytest.mark.parametrize("masked", [False, True], ids=["", "padding and documents"])
 @pytest.mark.parametrize("options", ATTENTION.values(), ids=ATTENTION)
-def test_attention_in_blocks_is_attention(options, masked, monkeypatch):
+def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypatch):
     draw = np.random.default_rng(0)
     layer = MultiHeadAttention(16, 4, **options)
     inputs = {"tensors": [draw.normal(size=(2, 18, 16))], "options": {}}  # the last block is a short one
@@ -57,29 +65,57 @@ def test_attention_in_blocks_is_attention(options, masked, monkeypatch):
         documents = np.repeat([[1] * 7 + [2] * 9 + [0] * 2], 2, axis=0)
         mask = np.isin(np.arange(18), [2, 4, 9, 13], invert=True)  # every query still sees a key
         inputs["options"] = {"mask": np.stack([mask, mask | True]), "document_ids": documents}
-    close(attended(layer, inputs, True, monkeypatch), attended(layer, inputs, False, monkeypatch))
+    expected = attended(layer, inputs, plain=True)
+    for way in WAYS:
+        choose(way, monkeypatch)
+        close(attended(layer, inputs), expected)
 
 
-def test_cross_attention_in_blocks_is_attention(monkeypatch):
+def test_cross_attention_with_its_own_gradient_is_attention(monkeypatch):
     draw = np.random.default_rng(0)
     layer = MultiHeadAttention(16, 4)
     tensors = [draw.normal(size=(2, 18, 16)), draw.normal(size=(2, 11, 16))]
     inputs = {"tensors": tensors, "options": {"context_mask": np.arange(11) < np.array([[11], [4]])}}
-    close(attended(layer, inputs, True, monkeypatch), attended(layer, inputs, False, monkeypatch))
+    layer(*tensors)
+    expected = attended(layer, inputs, plain=True)
+    for way in WAYS:
+        choose(way, monkeypatch)
+        close(attended(layer, inputs), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_of_attention_with_dropout_is_that_of_its_output(way, monkeypatch):
+    choose(way, monkeypatch)
+    layer = MultiHeadAttention(8, 2, causal=True, dropout=0.3)
+    x, direction = np.random.default_rng(0).normal(size=(2, 1, 18, 8)).astype("float32")
+    layer(x)
+
+    def loss(x):
+        layer.attention_dropout.seed_generator.state.assign([7, 0])  # the same masks each time
+        return tf.reduce_sum(tf.sin(layer(x, training=True)))
+
+    with tf.GradientTape() as tape:
+        x = tf.constant(x)
+        tape.watch(x)
+        value = loss(x)
+    slope = tf.reduce_sum(tape.gradient(value, x) * direction)
+    step = 1e-2 * direction
+    assert np.isclose(slope, (loss(x + step) - loss(x - step)) / 2e-2, rtol=2e-3)
+    assert not np.isclose(value, tf.reduce_sum(tf.sin(layer(x))))
 
 
 def test_causal_blocks_leave_out_what_the_mask_hides(monkeypatch):
+    choose("blocks", monkeypatch)
     seen = []
-    attend = dot_product.attend
+    probabilities = dot_product._probabilities
 
     def spy(query, key, *rest):
         seen.append((query.shape[2], key.shape[2]))
-        return attend(query, key, *rest)
+        return probabilities(query, key, *rest)
 
-    for name, value in {"LONG": 8, "BLOCK": 4, "attend": spy}.items():
-        monkeypatch.setattr(dot_product, name, value)
-    MultiHeadAttention(16, 4, causal=True)(np.ones((1, 12, 16)))
-    MultiHeadAttention(16, 4, causal=True, attention_window=3)(np.ones((1, 12, 16)))
+    monkeypatch.setattr(dot_product, "_probabilities", spy)
+    MultiHeadAttention(16, 4, causal=True)(np.ones((1, 12, 16)), training=True)
+    MultiHeadAttention(16, 4, causal=True, attention_window=3)(np.ones((1, 12, 16)), training=True)
     assert seen == [(4, 4), (4, 8), (4, 12), (4, 4), (4, 6), (4, 6)]
 
 
@@ -125,8 +161,7 @@ def test_no_two_dropout_masks_are_drawn_from_one_seed(monkeypatch):
     seeds = []
     dropout = backend.dropout
     monkeypatch.setattr(backend, "dropout", lambda x, rate, seed: seeds.append(seed) or dropout(x, rate, seed))
-    monkeypatch.setattr(dot_product, "LONG", 8)
-    monkeypatch.setattr(dot_product, "BLOCK", 4)
+    choose("blocks computed again", monkeypatch)
     model = CausalLM(TransformerConfig(**SIZES, remat="block", dropout=0.5))
     for _ in range(20):
         model(np.ones((2, 12), "int32"), training=True)

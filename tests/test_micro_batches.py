@@ -103,8 +103,8 @@ def test_losses_of_layers_count_once():
 
 
 def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch):
-    monkeypatch.setattr(dot_product, "LONG", 8)
-    monkeypatch.setattr(dot_product, "BLOCK", 4)
+    for name, value in {"LONG": 8, "SMALLEST": 4, "LARGEST": 4}.items():
+        monkeypatch.setattr(dot_product, name, value)
     results = []
     for dtype, options, micro_batches, chunk_size in [
         ("float32", {}, 1, None),

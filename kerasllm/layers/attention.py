@@ -10,8 +10,10 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers import masks
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.positions import RelativePositionBias, check_positions, input_positions, rotary
 
 
@@ -122,8 +124,8 @@ class MultiHeadAttention(keras.layers.Layer):
             self.d_model, "output", (*x_shape[:-1], query_width), output_initializer
         )
         if self.qk_norm:
-            self.query_norm = keras.layers.RMSNormalization(name="query_norm", dtype=self.dtype_policy)
-            self.key_norm = keras.layers.RMSNormalization(name="key_norm", dtype=self.dtype_policy)
+            self.query_norm = RMSNormalization(name="query_norm", dtype=self.dtype_policy)
+            self.key_norm = RMSNormalization(name="key_norm", dtype=self.dtype_policy)
             for norm in (self.query_norm, self.key_norm):
                 norm.build((None, None, None, self.head_dim))
         self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
@@ -137,7 +139,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
     def _projection(self, width, name, input_shape, initializer=None):
-        layer = keras.layers.Dense(
+        layer = Dense(
             width,
             use_bias=self.use_bias,
             kernel_initializer=clone_initializer(initializer or self.kernel_initializer),
@@ -203,7 +205,7 @@ class MultiHeadAttention(keras.layers.Layer):
             own_bias = self.relative_bias(query_index, key_index)
             position_bias = own_bias if position_bias is None else position_bias + own_bias
         is_plain = attention_mask is None and position_bias is None and cache is None and not return_attention_scores
-        if is_plain and is_long(query, key):
+        if is_plain and (training or is_long(query, key)):
             output = attend_in_blocks(query, key, value, visible, causal, window, self.attention_dropout, training)
         else:
             mask = masks.combine(visible(), attention_mask)

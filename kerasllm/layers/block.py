@@ -10,6 +10,7 @@ import keras
 from kerasllm.layers.attention import MultiHeadAttention
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
+from kerasllm.layers.normalization import LayerNormalization, RMSNormalization
 from kerasllm.layers.rematerialization import next_seed, rematerialized
 
 NORMS = ("layer", "rms")
@@ -227,7 +228,7 @@ class TransformerBlock(keras.layers.Layer):
         )
         scores = [probabilities]
         if self.parallel:
-            x = x + self.residual_dropout(attended + self._feed(normed, remat), training=training)
+            x = x + self.residual_dropout(attended + self._feed(normed, remat, training), training=training)
         else:
             x = self._leave(x, attended, self.attention_norm, training)
             if context is not None or context_cache is not None:
@@ -238,7 +239,7 @@ class TransformerBlock(keras.layers.Layer):
                 scores.append(probabilities)
                 x = self._leave(x, attended, self.cross_attention_norm, training)
             normed = self._enter(x, self.feed_forward_norm)
-            x = self._leave(x, self._feed(normed, remat), self.feed_forward_norm, training)
+            x = self._leave(x, self._feed(normed, remat, training), self.feed_forward_norm, training)
         results = [x]
         if return_attention_scores:
             results.append(scores)
@@ -250,8 +251,9 @@ class TransformerBlock(keras.layers.Layer):
         """What a sublayer reads."""
         return norm(x) if self.norm_placement == "pre" else x
 
-    def _feed(self, x, remat):
-        return rematerialized(self.feed_forward, x) if remat == "feed_forward" else self.feed_forward(x)
+    def _feed(self, x, remat, training):
+        feed = functools.partial(self.feed_forward, training=training)
+        return rematerialized(feed, x) if remat == "feed_forward" else feed(x)
 
     def _leave(self, x, added, norm, training):
         """The residual stream after a sublayer."""
@@ -331,9 +333,7 @@ def check_remat(remat):
 
 
 def make_norm(kind, epsilon, use_bias, name, dtype):
-    """Keras' layer normalisation, or RMS normalisation; `use_bias=False` leaves out the offset."""
+    """Layer normalisation, or RMS normalisation; `use_bias=False` leaves out the offset."""
     if kind == "rms":
-        norm = keras.layers.RMSNormalization(epsilon=epsilon, name=name, dtype=dtype)
-        norm.supports_masking = True  # Keras' own drops masks, with a warning.
-        return norm
-    return keras.layers.LayerNormalization(epsilon=epsilon, center=use_bias, name=name, dtype=dtype)
+        return RMSNormalization(epsilon=epsilon, name=name, dtype=dtype)
+    return LayerNormalization(epsilon=epsilon, center=use_bias, name=name, dtype=dtype)

@@ -1,15 +1,20 @@
-"""Scaled dot-product attention: all at once, or block by block of queries.
+"""Scaled dot-product attention: all at once, or block by block of queries with a gradient of its own.
 
 Shapes: B batch, T query time, S key time, H query heads, K key/value heads, h head_dim.
 """
 
+from typing import NamedTuple
+
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers import masks
-from kerasllm.layers.rematerialization import next_seed, rematerialized
+from kerasllm.layers.rematerialization import next_seed
 
-# Sequences of so many queries or more are attended to in blocks of so many.
-LONG, BLOCK = 1024, 512
+# From so many queries on, probabilities are computed again in the backward pass in place of being kept.
+LONG = 1024
+# The fewest and the most queries in a block.
+SMALLEST, LARGEST = 128, 512
 
 
 def attend(query, key, value, visible, position_bias, dropout, training):
@@ -26,32 +31,21 @@ def attend(query, key, value, visible, position_bias, dropout, training):
     Returns:
         float (B, H, T, h), and the probabilities (B, H, T, S).
     """
-    B, H, T, h = ops.shape(query)
-    K, S = ops.shape(key)[1:3]
-    # The H / K query heads of a group line up along time, so that keys need not be repeated.
-    query = ops.reshape(query * (h**-0.5), (B, K, (H // K) * T, h))
-    scores = ops.reshape(ops.matmul(query, ops.swapaxes(key, 2, 3)), (B, H, T, S))
-    if position_bias is not None:
-        scores = scores + ops.cast(position_bias, scores.dtype)
-    if visible is not None:
-        scores = scores - masks.penalty(visible, scores.dtype)
-    probabilities = ops.softmax(scores)
-    dropped = dropout(probabilities, training=training)
-    output = ops.matmul(ops.reshape(dropped, (B, K, (H // K) * T, S)), value)
-    return ops.reshape(output, (B, H, T, h)), probabilities
+    probabilities = _probabilities(_scaled(query), key, visible, position_bias)
+    return _product(dropout(probabilities, training=training), value), probabilities
 
 
 def is_long(query, key):
-    """Whether `attend_in_blocks` is worth it: both lengths must be known when the graph is made."""
+    """Whether probabilities cost more memory than they should; both lengths must be known when the graph is made."""
     T, S = query.shape[2], key.shape[2]
     return T is not None and S is not None and T >= LONG
 
 
 def attend_in_blocks(query, key, value, visible, causal, window, dropout, training):
-    """The output of `attend`, without ever holding the scores of all queries, in the backward pass neither.
+    """The output of `attend`. Where `causal` or `window` hides keys from a whole block of queries, nothing is computed
+    of them: of causal attention nearly half. Memory for long sequences grows with the length and not with its square.
 
-    Memory grows with the length and not with its square. Where `causal` or `window` hides keys from a whole block of
-    queries, nothing is computed of them: of causal attention nearly half.
+    The gradient is written out, as it needs fewer passes over scores than one derived step by step.
 
     Args:
         query, key, value, dropout, training: see `attend`.
@@ -59,20 +53,139 @@ def attend_in_blocks(query, key, value, visible, causal, window, dropout, traini
         causal: bool, hides the keys that come after a query.
         window: int or None, hides keys that far away or farther.
 
-    Reference: Rabe and Staats 2021, https://arxiv.org/abs/2112.05682
+    Reference: Rabe and Staats 2021, https://arxiv.org/abs/2112.05682; the gradient: Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135
     """
-    T, S = query.shape[2], key.shape[2]
-    outputs = []
-    for begin in range(0, T, BLOCK):
-        end = min(begin + BLOCK, T)
+    recompute = is_long(query, key)
+    all_blocks = [
+        _Block(queries, keys, visible(queries, keys), dropout.rate, next_seed(dropout) if training else None)
+        for queries, keys in _ranges(query.shape[2], key.shape[2], causal, window, recompute)
+    ]
+
+    # JAX wants a function with a gradient of its own to be given all tensors that it needs.
+    known = [tensor for block in all_blocks for tensor in (block.visible, block.seed) if tensor is not None]
+
+    @ops.custom_gradient
+    def attended(query, key, value, *known):
+        given = iter(known)
+        blocks = [block.of(given) for block in all_blocks]
+        parts = [block.probabilities(query, key) for block in blocks]
+        read = [_product(dropped, block.of_keys(value)) for block, (_, dropped) in zip(blocks, parts, strict=True)]
+        output = _joined(read)
+        kept = [None] * len(blocks) if recompute else parts
+
+        def gradient(upstream):
+            # What is computed of a tensor that waits for the gradient is not what the forward pass has computed.
+            later = backend.wait_for(query, upstream) if recompute else None
+            inner = ops.sum(upstream * output, axis=-1, keepdims=True)
+            by_query, by_key, by_value = [], [], []
+            for block, part in zip(blocks, kept, strict=True):
+                probabilities, dropped = block.probabilities(later, key) if recompute else part
+                above = block.of_queries(upstream)
+                slope = _product(above, block.of_keys(value), transpose=True)
+                slope = dropped * slope - probabilities * block.of_queries(inner)
+                by_query.append(_product(slope, block.of_keys(key)))
+                by_key.append(_sum_over_queries(slope, block.of_queries(query), key))
+                by_value.append(_sum_over_queries(dropped, above, key))
+            by_all = _joined(by_query), _added(by_key, blocks, key), _added(by_value, blocks, value)
+            return *by_all, *[None] * len(known)
+
+        return output, gradient
+
+    return attended(_scaled(query), key, value, *known)
+
+
+class _Block(NamedTuple):
+    """Some of the queries, with those keys that they may see.
+
+    Attributes:
+        queries, keys: slices of time.
+        visible: bool, broadcastable to (B, H, queries, keys), or None.
+        rate: float, of dropout.
+        seed: int32 (2,) or None, of dropout.
+    """
+
+    queries: slice
+    keys: slice
+    visible: object
+    rate: float
+    seed: object
+
+    def of(self, tensors):
+        """The block with those of its tensors that it has taken from an iterator."""
+        parts = {name: next(tensors) for name in ("visible", "seed") if getattr(self, name) is not None}
+        return self._replace(**parts)
+
+    def of_queries(self, tensor):
+        return tensor[:, :, self.queries]
+
+    def of_keys(self, tensor):
+        return tensor[:, :, self.keys]
+
+    def probabilities(self, query, key):
+        """They, before dropout and after it."""
+        probabilities = _probabilities(self.of_queries(query), self.of_keys(key), self.visible)
+        if self.seed is None:
+            return probabilities, probabilities
+        return probabilities, backend.dropout(probabilities, self.rate, self.seed)
+
+
+def _ranges(T, S, causal, window, long):
+    """Pairs of slices: some queries, and the keys which they may see."""
+    if T is None or S is None or not (causal or window or long):
+        return [(slice(None), slice(None))]
+    size = min(LARGEST, max(SMALLEST, T // 8))
+    ranges = []
+    for begin in range(0, T, size):
+        end = min(begin + size, T)
         first = max(0, begin - window + 1) if window else 0
         last = min(end if causal else end + window - 1 if window else S, S)
-        queries, keys = slice(begin, end), slice(first, last)
-        block = query[:, :, queries], key[:, :, keys], value[:, :, keys]
-        hidden = visible(queries, keys)
+        ranges.append((slice(begin, end), slice(first, last)))
+    return ranges
 
-        def output(query, key, value, visible=hidden):
-            return attend(query, key, value, visible, None, dropout, training)[0]
 
-        outputs.append(rematerialized(output, *block, seed=next_seed(dropout)) if training else output(*block))
-    return ops.concatenate(outputs, axis=2)
+def _scaled(query):
+    return query * query.shape[-1] ** -0.5
+
+
+def _probabilities(query, key, visible, position_bias=None):
+    """Softmax (B, H, T, S) of the scores that scaled queries (B, H, T, h) give keys (B, K, S, h)."""
+    scores = _product(query, key, transpose=True)
+    if position_bias is not None:
+        scores = scores + ops.cast(position_bias, scores.dtype)
+    if visible is not None:
+        scores = scores - masks.penalty(visible, scores.dtype)
+    return ops.softmax(scores)
+
+
+def _product(x, y, transpose=False):
+    """(B, H, T, n) times (B, K, n, m) or, transposed, (B, K, m, n): each group of heads with its key head.
+
+    The H / K query heads of a group line up along time, so that keys need not be repeated.
+    """
+    B, H, T, n = ops.shape(x)
+    K = y.shape[1]
+    product = backend.matmul(ops.reshape(x, (B, K, (H // K) * T, n)), y, transpose_y=transpose)
+    return ops.reshape(product, (B, H, T, ops.shape(product)[-1]))
+
+
+def _sum_over_queries(x, y, key):
+    """(B, H, T, S) transposed times (B, H, T, h), added up in each group of heads: (B, K, S, h)."""
+    B, H, T = ops.shape(x)[:3]
+    K = key.shape[1]
+    x, y = (ops.reshape(part, (B, K, (H // K) * T, ops.shape(part)[-1])) for part in (x, y))
+    return backend.matmul(x, y, transpose_x=True)
+
+
+def _joined(parts):
+    return ops.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def _added(parts, blocks, like):
+    """Gradients by the keys of each block (B, K, some of S, h), added up where they belong: (B, K, S, h)."""
+    total = None
+    for part, block in zip(parts, blocks, strict=True):
+        if block.keys.stop is not None:
+            part = ops.pad(part, ((0, 0), (0, 0), (block.keys.start, like.shape[2] - block.keys.stop), (0, 0)))
+        total = part if total is None else total + part
+    return total

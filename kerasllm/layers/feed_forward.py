@@ -3,17 +3,20 @@
 Shapes: B batch, T time, D d_model, F dff.
 """
 
+import functools
+
 import keras
 from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers.attention import clone_initializer
+from kerasllm.layers.dense import Dense
 
 
 def get_activation(name):
     """Keras' activations by name, and two that language models add: "gelu_tanh" (GPT-2's approximation of GELU)
     and "relu_squared" (Primer, https://arxiv.org/abs/2109.08668)."""
-    own = {"gelu_tanh": backend.gelu_tanh, "relu_squared": relu_squared}
+    own = {"gelu_tanh": gelu_tanh, "relu_squared": relu_squared}
     try:
         return own.get(name) or keras.activations.get(name)
     except ValueError:
@@ -21,6 +24,25 @@ def get_activation(name):
             f"Unknown activation {name!r}. Use 'gelu_tanh', 'relu_squared', or any of Keras' own, such as 'gelu', "
             f"'silu' or 'relu'."
         ) from None
+
+
+@functools.cache
+def _gate(activate):
+    """A function that multiplies the activated half of its argument by the other half."""
+
+    def gated(x):
+        gate, x = ops.split(x, 2, axis=-1)
+        return activate(gate) * x
+
+    return gated
+
+
+def gelu_tanh(x):
+    """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use.
+
+    Written with (1 + tanh u) / 2 = sigmoid(2 u): fewer passes over memory than `ops.gelu`, which cubes by `pow`.
+    """
+    return x * ops.sigmoid(x * (1.5957691216057308 + 0.07135481627260025 * ops.square(x)))
 
 
 def relu_squared(x):
@@ -82,7 +104,7 @@ class FeedForward(keras.layers.Layer):
         self.outer.build((*x_shape[:-1], self.dff))
 
     def _dense(self, units, name, initializer):
-        return keras.layers.Dense(
+        return Dense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=clone_initializer(initializer),
@@ -90,12 +112,10 @@ class FeedForward(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
 
-    def call(self, x):
+    def call(self, x, training=None):
+        activate = _gate(self.activate) if self.gated else self.activate
         x = self.inner(x)
-        if self.gated:
-            gate, x = ops.split(x, 2, axis=-1)
-            return self.outer(self.activate(gate) * x)
-        return self.outer(self.activate(x))
+        return self.outer(backend.fused(activate, x) if training else activate(x))
 
     def compute_output_shape(self, x_shape):
         return (*x_shape[:-1], self.d_model)

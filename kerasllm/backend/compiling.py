@@ -1,0 +1,137 @@
+"""What is compiled, and for which device."""
+
+import contextlib
+import contextvars
+import functools
+import sys
+
+import keras
+from keras import ops
+
+from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
+
+if IS_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
+
+
+# Flags that Linux gives processors with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+_plain_graph = contextvars.ContextVar("plain_graph", default=False)
+
+
+@contextlib.contextmanager
+def plain_graph():
+    """Within it, TensorFlow graphs are traced for a runtime without XLA, such as a stock model server."""
+    token = _plain_graph.set(True)
+    try:
+        yield
+    finally:
+        _plain_graph.reset(token)
+
+
+def in_plain_graph():
+    return _plain_graph.get()
+
+
+def fused(function, *tensors):
+    """A function's result in one pass over memory, and its gradient in another, where TensorFlow makes one for each op.
+
+    XLA compiles both, for shapes that are known when the graph is made; otherwise, and on JAX, which compiles
+    everything, the function is just called. The gradient computes the function again: it keeps its arguments only.
+
+    Args:
+        function: a pure function of float tensors, element-wise but for sums over rows; not a new one in each call, as
+            it is compiled once. It gets and returns float32, which costs nothing between a load and a store.
+        *tensors: its arguments, variables too.
+
+    Returns:
+        The result, in the dtype of the first argument.
+    """
+    tensors = [as_tensor(tensor) for tensor in tensors]
+    forward, *compiled = _fused(function)
+    if not IS_TENSORFLOW or not _has_xla() or not all(tensor.shape.is_fully_defined() for tensor in tensors):
+        return forward(*tensors)
+
+    @tf.custom_gradient
+    def call(*tensors):
+        return compiled[0](*tensors), lambda upstream: compiled[1](upstream, *tensors)
+
+    return call(*tensors)
+
+
+@functools.cache
+def _fused(function):
+    """The function in float32, it compiled, and its gradient compiled."""
+
+    def forward(*tensors):
+        return ops.cast(function(*(ops.cast(tensor, "float32") for tensor in tensors)), tensors[0].dtype)
+
+    def gradient(upstream, *tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            result = forward(*tensors)
+        return tape.gradient(result, tensors, output_gradients=upstream)
+
+    compiled = (
+        [tf.function(part, jit_compile=True, autograph=False) for part in (forward, gradient)] if IS_TENSORFLOW else ()
+    )
+    return forward, *compiled
+
+
+@functools.cache
+def _has_xla():
+    """Whether XLA compiles for the device: for the GPUs of Macs it does not."""
+    return not (sys.platform == "darwin" and tf.config.list_physical_devices("GPU"))
+
+
+def compile_function(function, variables, xla=True):
+    """Compiles a function of tensors that reads a model's variables.
+
+    Args:
+        function: a function of (nested) tensors.
+        variables: the Keras variables that it reads, and does not write.
+        xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always
+            compiles by XLA.
+    """
+    if IS_TENSORFLOW and xla:
+        return tf.function(function, jit_compile=True, autograph=False)
+    if IS_TENSORFLOW:
+
+        def traced(*args):
+            with plain_graph():
+                return function(*args)
+
+        return tf.function(traced, reduce_retracing=True, autograph=False)
+
+    @jax.jit
+    def stateless(values, *args):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return function(*args)
+
+    return lambda *args: stateless([variable.value for variable in variables], *args)
+
+
+def fast_bfloat16_device():
+    """The name of what multiplies faster in bfloat16 here, or None."""
+    if not IS_TENSORFLOW:
+        device = jax.devices()[0]
+        is_old = str(getattr(device, "compute_capability", "8.0")) in ("5.0", "5.2", "6.0", "6.1", "7.0", "7.5")
+        return None if device.platform == "cpu" or is_old else device.device_kind  # XLA on CPUs gains nothing
+    if tf.config.list_physical_devices("TPU"):
+        return "a TPU"
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpus[0])
+        is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
+        return details.get("device_name", "the GPU") if is_new else None
+    return "this processor" if _BFLOAT16_FLAGS & _cpu_flags() else None
+
+
+def _cpu_flags():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.startswith(("flags", "Features"))]
+    except FileNotFoundError:
+        return set()
+    return set(lines[0].split()) if lines else set()

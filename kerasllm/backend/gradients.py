@@ -1,0 +1,128 @@
+"""Gradients: added up, clipped and applied."""
+
+import keras
+from keras import ops
+
+from kerasllm.backend.base import IS_TENSORFLOW
+
+if IS_TENSORFLOW:
+    import tensorflow as tf
+else:
+    import jax
+
+
+def remat(function, *tensors):
+    """A function's result, whose gradient computes the function again in place of keeping what it computed."""
+    return (tf.recompute_grad if IS_TENSORFLOW else jax.checkpoint)(function)(*tensors)
+
+
+def densify(gradient):
+    """A sparse gradient, which TensorFlow makes for embeddings, as a tensor with repeated rows added up."""
+    return tf.convert_to_tensor(gradient) if IS_TENSORFLOW and isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def sum_over_replicas(tensors):
+    """Sums over the replicas of a `tf.distribute` strategy; what it gets where there is none.
+
+    Under `keras.distribution`, on JAX, tensors are those of all devices anyway.
+    """
+    context = tf.distribute.get_replica_context() if IS_TENSORFLOW else None
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensors
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def accumulate_gradients(function, variables, state, parts):
+    """Adds up a function's results over the parts of a batch, and their gradients, one part after the other.
+
+    Args:
+        function: a function (part) -> two float32 scalars, of which the first is differentiated.
+        variables: Keras variables to differentiate by.
+        state: the other Keras variables that the function may change.
+        parts: nested tensors (parts, ...).
+
+    Returns:
+        A pair: the two sums, and a list of the gradient of the first by each variable, None where there is none.
+    """
+    values, state_values = [v.value for v in variables], [v.value for v in state]
+    # In float32, as small numbers are lost when they are added to a large one in less.
+    zeros = [ops.zeros(()), ops.zeros(()), *(ops.zeros(v.shape) for v in variables)]
+    if IS_TENSORFLOW:
+        unconnected = set()
+
+        def body(index, *sums):
+            with tf.GradientTape() as tape:
+                results = function(tf.nest.map_structure(lambda part: part[index], parts))
+            gradients = tape.gradient(results[0], values)
+            unconnected.update(i for i, gradient in enumerate(gradients) if gradient is None)
+            added = [*results, *(0.0 if g is None else tf.cast(densify(g), "float32") for g in gradients)]
+            return index + 1, *(total + part for total, part in zip(sums, added, strict=True))
+
+        count = tf.shape(tf.nest.flatten(parts)[0])[0]
+        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (0, *zeros), parallel_iterations=1)
+        gradients = [None if i in unconnected else total for i, total in enumerate(sums[2:])]
+    else:
+
+        def differentiable(values, state_values, part):
+            mapping = zip([*variables, *state], [*values, *state_values], strict=True)
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                first, second = function(part)
+            return first, (second, [scope.get_current_value(v) for v in state])
+
+        def step(carry, part):
+            state_values, sums = carry
+            differentiated = jax.value_and_grad(differentiable, has_aux=True)
+            (first, (second, state_values)), gradients = differentiated(values, state_values, part)
+            added = [first, second, *gradients]
+            return (state_values, [t + p.astype(t.dtype) for t, p in zip(sums, added, strict=True)]), None
+
+        (state_values, sums), _ = jax.lax.scan(step, (state_values, zeros), parts)
+        for variable, value in zip(state, state_values, strict=True):
+            variable.assign(value)
+        gradients = sums[2:]
+    like = zip(gradients, variables, strict=True)
+    return sums[:2], [gradient if gradient is None else ops.cast(gradient, v.dtype) for gradient, v in like]
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Lets an optimizer change variables."""
+    if IS_TENSORFLOW:
+        optimizer.apply(gradients, variables)
+        return
+    # As Keras' own training step on JAX: some optimizers, that of float16 for one, can do it in no other way.
+    states = [v.value for v in optimizer.variables]
+    new_values, new_states = optimizer.stateless_apply(states, gradients, [v.value for v in variables])
+    for variable, value in zip([*variables, *optimizer.variables], [*new_values, *new_states], strict=True):
+        variable.assign(value)
+
+
+def clip_by_global_norm(gradients, limit):
+    """Gradients scaled down to a norm, which is taken over all of them together; None stays None."""
+    if IS_TENSORFLOW:  # has an op for the norm of a tensor
+        return tf.clip_by_global_norm(gradients, limit)[0]
+    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients if gradient is not None))
+    scale = limit / ops.maximum(norm, limit)
+    return [gradient if gradient is None else gradient * scale for gradient in gradients]
+
+
+def has_fused_adam(variable, gradient):
+    """Whether `fused_adam` can update this variable with this gradient."""
+    return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor)
+
+
+def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations, beta_1, beta_2, epsilon):
+    """One Adam update in one op and one pass over memory, where Keras' own takes a dozen."""
+    dtype = variable.dtype
+    step = tf.cast(iterations + 1, dtype)
+    tf.raw_ops.ResourceApplyAdam(
+        var=variable.handle,
+        m=momentum.value.handle,
+        v=velocity.value.handle,
+        beta1_power=tf.pow(tf.cast(beta_1, dtype), step),
+        beta2_power=tf.pow(tf.cast(beta_2, dtype), step),
+        lr=tf.cast(learning_rate, dtype),
+        beta1=tf.cast(beta_1, dtype),
+        beta2=tf.cast(beta_2, dtype),
+        epsilon=tf.cast(epsilon, dtype),
+        grad=tf.cast(gradient, dtype),
+    )

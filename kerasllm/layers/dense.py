@@ -1,0 +1,14 @@
+"""Dense layers whose biases cost little to train."""
+
+import keras
+
+from kerasllm import backend
+
+
+class Dense(keras.layers.Dense):
+    """As `keras.layers.Dense`, without an activation; in fewer and cheaper ops in training."""
+
+    def call(self, inputs, training=None):
+        if not (training and self.use_bias):
+            return super().call(inputs, training=training)
+        return backend.dense(inputs, self.kernel, self.bias)

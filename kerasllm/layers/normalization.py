@@ -1,0 +1,48 @@
+"""Keras' normalisation of the last axis, with fewer passes over memory in training."""
+
+import functools
+
+import keras
+from keras import ops
+
+from kerasllm import backend
+
+
+class LayerNormalization(keras.layers.LayerNormalization):
+    """As `keras.layers.LayerNormalization`: https://arxiv.org/abs/1607.06450"""
+
+    def call(self, inputs, training=None):
+        if not training:
+            return super().call(inputs)
+        weights = [weight for weight in (self.gamma, self.beta) if weight is not None]
+        return backend.fused(_layer_norm(self.epsilon), inputs, *weights)
+
+
+class RMSNormalization(keras.layers.RMSNormalization):
+    """As `keras.layers.RMSNormalization`, which drops masks, with a warning: https://arxiv.org/abs/1910.07467"""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, training=None):
+        if not training:
+            return super().call(inputs)
+        return backend.fused(_rms_norm(self.epsilon), inputs, self.scale)
+
+
+@functools.cache
+def _layer_norm(epsilon):
+    def norm(x, gamma, beta=None):
+        x = _rms_norm(epsilon)(x - backend.row_means(x), gamma)
+        return x if beta is None else x + beta
+
+    return norm
+
+
+@functools.cache
+def _rms_norm(epsilon):
+    def norm(x, scale):
+        return x * ops.rsqrt(backend.row_means(ops.square(x)) + epsilon) * scale
+
+    return norm
