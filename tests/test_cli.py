@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 import kerasllm
-from kerasllm.cli import main, quickstart
+from kerasllm.cli import main, quickstart, recipe
 from kerasllm.cli.corpus import Corpus
 from kerasllm.cli.settings import TrainSettings
+from kerasllm.optimizers import AdamW, Muon
 
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
 
@@ -245,3 +246,13 @@ def test_a_corpus_is_split_where_nanogpt_splits_it(tmp_path):
         assert list(training) == ["é" * 30, "b" * 60] and list(validation) == ["b" * 11]
     assert training.measure()["bytes"] == 120
     assert Corpus((str(tmp_path),)).measure()["sha256"] != training.measure()["sha256"]
+
+
+def test_the_optimizer_and_its_schedule_are_chosen():
+    settings = TrainSettings(data=("text",), out="run", optimizer="muon", schedule="stable", lr=0.5, weight_decay=0.3)
+    chosen = recipe._optimizer(settings, steps=1000)
+    assert (type(chosen), chosen.weight_decay) == (Muon, 0.3)
+    rate = chosen._learning_rate
+    assert [float(rate(step)) for step in (50, 100, 500, 750, 1000)] == [0.25, 0.5, 0.5, 0.25, 0]
+    usual = recipe._optimizer(TrainSettings(data=("text",), out="run"), steps=1000)
+    assert (type(usual), float(usual._learning_rate(1000))) == (AdamW, pytest.approx(1e-4))

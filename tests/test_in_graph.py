@@ -195,7 +195,7 @@ def test_gpt2s_own_vocabulary(shared_data):
     both = Both(Tokenizer(tokenizers.ByteLevelBPETokenizer(*files)._tokenizer))
     shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
     chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]
-    both.check([*shakespeare.split("\n\n"), *chinese, "".join(shakespeare.split())[:20_000]])
+    both.check([*shakespeare.split("\n\n")[::3], *chinese[::4], "".join(shakespeare.split())[:20_000]])
     both.check_ids(random_rows(both.python.vocab_size))
 
 

@@ -28,7 +28,7 @@ from kerasllm.cli.translation_task import TranslationTask
 from kerasllm.files import new_folder, write_json
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import TransformerConfig
-from kerasllm.optimizers import AdamW, warmup_cosine
+from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
 
 TASKS = {"causal": CausalTask, "masked": MaskedTask, "translate": TranslationTask}
@@ -182,11 +182,7 @@ def _fit(model, settings, task, tokenizer, batches, out):
     """Trains the model and returns the figures of the training itself."""
     steps = batches.steps
     tokens_per_step, flops_per_token = task.tokens_per_step(model.config, batches.training)
-    schedule = warmup_cosine(settings.lr, min(settings.warmup, steps // 10), steps)
-    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
-    model.compile(
-        AdamW(schedule, weight_decay=settings.weight_decay, **average), TokenCrossentropy(settings.label_smoothing)
-    )
+    model.compile(_optimizer(settings, steps), TokenCrossentropy(settings.label_smoothing))
     report.stage(
         f"Training {model.count_params():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
@@ -215,6 +211,14 @@ def _fit(model, settings, task, tokenizer, batches, out):
         "seconds": time.perf_counter() - start,
         "tokens_per_second": log.tokens_per_second,
     }
+
+
+def _optimizer(settings, steps):
+    warmup = min(settings.warmup, steps // 10)
+    make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
+    make_optimizer = AdamW if settings.optimizer == "adamw" else Muon
+    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
+    return make_optimizer(make_schedule(settings.lr, warmup, steps), weight_decay=settings.weight_decay, **average)
 
 
 class _StopAfter(keras.callbacks.Callback):

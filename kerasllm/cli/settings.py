@@ -9,6 +9,8 @@ import yaml
 
 TASKS = ("causal", "masked", "translate")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "stable")
 
 
 def _setting(default, kind, help, *, choices=None, least=None, below=None, metavar=None):
@@ -69,9 +71,18 @@ class TrainSettings:
     )
     steps: int | None = _setting(None, int, "training steps (default: 1000, or what --epochs makes)", least=1)
     epochs: int | None = _setting(None, int, "passes over the data, in place of --steps", least=1)
-    lr: float = _setting(1e-3, float, "peak learning rate of AdamW; falls to a tenth along a cosine", least=0)
+    optimizer: str = _setting(
+        "adamw", str, "adamw, or muon for the matrices of hidden layers and adamw for the rest", choices=OPTIMIZERS
+    )
+    schedule: str = _setting(
+        "cosine",
+        str,
+        "the learning rate falls to a tenth along a cosine, or stays and falls in the second half to 0",
+        choices=SCHEDULES,
+    )
+    lr: float = _setting(1e-3, float, "peak learning rate", least=0)
     warmup: int = _setting(100, int, "steps of linear warm-up, at most a tenth of all", least=0)
-    weight_decay: float = _setting(0.1, float, "AdamW's; not on norms, biases and embeddings", least=0)
+    weight_decay: float = _setting(0.1, float, "decoupled; not on norms, biases and embeddings", least=0)
     precision: str = _setting(
         "auto", str, "what the model computes in; auto takes what is fastest here", choices=PRECISIONS
     )

@@ -12,6 +12,16 @@ GPT2 = {
     "activation": "gelu_tanh",
 }
 
+# What learns most from few tokens: https://github.com/KellerJordan/modded-nanogpt
+SPEEDRUN = {
+    "vocab_size": 50257,
+    "max_length": 1024,
+    "norm": "rms",
+    "qk_norm": True,
+    "activation": "relu_squared",
+    "use_bias": False,
+}
+
 # Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2 and table 2.
 LLAMA = {
     "vocab_size": 32000,
@@ -125,6 +135,8 @@ PRESETS = {
     "gpt2-large": {**GPT2, **_size(36, 1280, 20, 5120)},
     "gpt2-xl": {**GPT2, **_size(48, 1600, 25, 6400)},
     "gpt2-laptop": {**GPT2, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
+    "speedrun": {**SPEEDRUN, **_size(12, 768, 6, 3072)},
+    "speedrun-laptop": {**SPEEDRUN, **_size(6, 256, 4, 1024, vocab_size=4096, max_length=256)},
     "llama-7b": {**LLAMA, **_size(32, 4096, 32, 11008)},
     "llama-13b": {**LLAMA, **_size(40, 5120, 40, 13824)},
     "llama-33b": {**LLAMA, **_size(60, 6656, 52, 17920)},
