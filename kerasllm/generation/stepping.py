@@ -132,11 +132,11 @@ class CachedStepper:
         B, L = ops.shape(tokens)
         cache = self._init_cache(B, L)
         if isinstance(prompt_length, int) and prompt_length == 1:
-            return cache
+            return _merged(cache)
         ids = tokens[:, : prompt_length - 1]
         columns = ops.arange(prompt_length - 1, dtype="int32")
         _, cache = self._forward(ids, cache, 0, _positions(columns, padding), self._visible(tokens, padding))
-        return cache
+        return _merged(cache)
 
     def logits(self, cache, tokens, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it."""
@@ -144,12 +144,30 @@ class CachedStepper:
         positions = _positions(ops.reshape(index - 1, (1,)), padding)
         if self._context is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._context - 1)
+        cache = _parted(cache, ops.shape(tokens)[0])
         logits, cache = self._forward(ids, cache, index - 1, positions, self._visible(tokens, padding))
-        return logits[:, 0], cache
+        return logits[:, 0], _merged(cache)
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
         return ops.logical_and(real, tokens != 0) if self._mask_zero else real
+
+
+def _merged(cache):
+    """Keys and values without axes of one element: as such, XLA writes those that a loop carries in place."""
+
+    def merge(part):
+        B, K, S, h = part.shape
+        return part if B is None or 1 not in (B, K) else ops.reshape(part, (B * K, S, h))
+
+    return keras.tree.map_structure(merge, cache)
+
+
+def _parted(cache, batch_size):
+    def part_again(part):
+        return part if len(part.shape) == 4 else ops.reshape(part, (batch_size, -1, *part.shape[1:]))
+
+    return keras.tree.map_structure(part_again, cache)
 
 
 def _positions(columns, padding):

@@ -184,9 +184,7 @@ class MultiHeadAttention(keras.layers.Layer):
         else:
             query, key, value = self._heads(x, position_ids)
             if cache is not None:
-                key = backend.slice_update(cache[0], key, (0, 0, cache_index, 0))
-                value = backend.slice_update(cache[1], value, (0, 0, cache_index, 0))
-                cache = (key, value)
+                cache = key, value = [_written(*pair, cache_index) for pair in zip(cache, (key, value), strict=True)]
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
@@ -282,6 +280,16 @@ class MultiHeadAttention(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
+
+
+def _written(cache, new, index):
+    """A cache (B, K, S, h) with new tokens (B, K, T, h) from place `index` on."""
+    B, K, S, h = cache.shape
+    if B is None or 1 not in (B, K):
+        return backend.slice_update(cache, new, (0, 0, index, 0))
+    # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
+    cache, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (cache, new))
+    return ops.reshape(backend.slice_update(cache, new, (0, index, 0)), (B, K, S, h))
 
 
 def check_sizes(**sizes):
