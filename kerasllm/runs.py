@@ -62,10 +62,11 @@ def save(model, tokenizer, folder):
 
 
 def load(folder):
-    """Reads a model and its tokenizer from a run folder.
+    """Reads a model and its tokenizer from a run folder, or from one in Hugging Face's format.
 
     Args:
-        folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend.
+        folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or of one that
+            `kerasllm.huggingface.load` reads.
 
     Returns:
         The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
@@ -81,6 +82,14 @@ def load(folder):
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
+    if (
+        not (folder / MANIFEST).is_file()
+        and (folder / CONFIG).is_file()
+        and "model_type" in _read_json(folder / CONFIG)
+    ):
+        from kerasllm import huggingface
+
+        return huggingface.load(folder)
     _check_files(folder)
     description = _read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():

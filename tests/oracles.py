@@ -101,10 +101,11 @@ def add_positions(w, x, positions, position_ids):
 
 def attention(
     w, x, context=None, *, num_heads, num_kv_heads=None, causal=False, attention_window=None, positions=None,
-    max_length=None, rope_theta=10000.0, qk_norm=False, head_dim=None, use_bias=True,
+    max_length=None, rope_theta=10000.0, rope_scaling=None, qk_norm=False, head_dim=None, use_bias=True, qkv_bias=None,
     mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None, relative_bias=None,
 ):  # fmt: skip
     """Attention by its definition: output (B, T, D) and probabilities (B, H, T, S), 0 for a query that sees nothing."""
+    assert rope_scaling is None
     B, T, own = *x.shape[:2], context is None
     K = num_kv_heads or num_heads
     position_ids = np.broadcast_to(np.arange(T) if position_ids is None else position_ids, (B, T))

@@ -14,7 +14,14 @@ from kerasllm.layers.dense import Dense
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import RMSNormalization
-from kerasllm.layers.positions import RelativePositionBias, check_positions, input_positions, rotary
+from kerasllm.layers.positions import (
+    RelativePositionBias,
+    check_positions,
+    check_rope_scaling,
+    input_positions,
+    rotary,
+    rotary_frequencies,
+)
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -33,8 +40,12 @@ class MultiHeadAttention(keras.layers.Layer):
         positions: "rotary", "learned", "sinusoidal", "relative" or None.
         max_length: int, the longest sequence; needed for learned positions only.
         rope_theta: float, base of the rotary wavelengths.
+        rope_scaling: dict or None. Stretches rotary positions for longer contexts than those of the training, as
+            Hugging Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "llama3" with its four numbers.
         qk_norm: bool. RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442).
+        norm_epsilon: float, added to the mean square in `qk_norm`.
         use_bias: bool, biases in the projections.
+        qkv_bias: bool or None, biases in those of query, key and value; None means `use_bias`.
         dropout: float, share of attention probabilities dropped in training.
         kernel_initializer: initializer of the query, key and value kernel.
         output_initializer: initializer of the output kernel; None means `kernel_initializer`.
@@ -84,8 +95,11 @@ class MultiHeadAttention(keras.layers.Layer):
         positions=None,
         max_length=None,
         rope_theta=10000.0,
+        rope_scaling=None,
         qk_norm=False,
+        norm_epsilon=1e-6,
         use_bias=True,
+        qkv_bias=None,
         dropout=0.0,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
@@ -99,13 +113,17 @@ class MultiHeadAttention(keras.layers.Layer):
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or d_model // num_heads
         check_positions(positions, max_length, self.head_dim, attention_window)
+        check_rope_scaling(rope_scaling)
         self.causal = causal
         self.attention_window = attention_window
         self.positions = positions
         self.max_length = max_length
         self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling
         self.qk_norm = qk_norm
+        self.norm_epsilon = norm_epsilon
         self.use_bias = use_bias
+        self.qkv_bias = qkv_bias
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
@@ -119,13 +137,11 @@ class MultiHeadAttention(keras.layers.Layer):
             self.key_value = self._projection(kv_width, "key_value", context_shape)
         else:
             self.query_key_value = self._projection(query_width + kv_width, "query_key_value", x_shape)
-        output_initializer = self.output_initializer or self.kernel_initializer
-        self.output_projection = self._projection(
-            self.d_model, "output", (*x_shape[:-1], query_width), output_initializer
-        )
+        self.output_projection = self._projection(self.d_model, "output", (*x_shape[:-1], query_width))
         if self.qk_norm:
-            self.query_norm = RMSNormalization(name="query_norm", dtype=self.dtype_policy)
-            self.key_norm = RMSNormalization(name="key_norm", dtype=self.dtype_policy)
+            options = {"epsilon": self.norm_epsilon, "dtype": self.dtype_policy}
+            self.query_norm = RMSNormalization(name="query_norm", **options)
+            self.key_norm = RMSNormalization(name="key_norm", **options)
             for norm in (self.query_norm, self.key_norm):
                 norm.build((None, None, None, self.head_dim))
         self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
@@ -138,11 +154,13 @@ class MultiHeadAttention(keras.layers.Layer):
             self.relative_bias.build()
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
-    def _projection(self, width, name, input_shape, initializer=None):
+    def _projection(self, width, name, input_shape):
+        is_output = name == "output"
+        own_initializer = self.output_initializer if is_output else None
         layer = Dense(
             width,
-            use_bias=self.use_bias,
-            kernel_initializer=clone_initializer(initializer or self.kernel_initializer),
+            use_bias=self.use_bias if is_output or self.qkv_bias is None else self.qkv_bias,
+            kernel_initializer=clone_initializer(own_initializer or self.kernel_initializer),
             name=name,
             dtype=self.dtype_policy,
         )
@@ -184,7 +202,7 @@ class MultiHeadAttention(keras.layers.Layer):
         else:
             query, key, value = self._heads(x, position_ids)
             if cache is not None:
-                cache = key, value = [_written(*pair, cache_index) for pair in zip(cache, (key, value), strict=True)]
+                cache = key, value = _written(cache[0], key, cache_index), _written(cache[1], value, cache_index)
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
@@ -225,8 +243,8 @@ class MultiHeadAttention(keras.layers.Layer):
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if self.positions == "rotary":
-            query = rotary(query, position_ids, self.rope_theta)
-            key = rotary(key, position_ids, self.rope_theta)
+            frequencies = rotary_frequencies(self.head_dim, self.rope_theta, self.rope_scaling)
+            query, key = rotary(query, position_ids, frequencies), rotary(key, position_ids, frequencies)
         return query, key, value
 
     def _cross_query(self, x):
@@ -274,8 +292,11 @@ class MultiHeadAttention(keras.layers.Layer):
             "positions": self.positions,
             "max_length": self.max_length,
             "rope_theta": self.rope_theta,
+            "rope_scaling": self.rope_scaling,
             "qk_norm": self.qk_norm,
+            "norm_epsilon": self.norm_epsilon,
             "use_bias": self.use_bias,
+            "qkv_bias": self.qkv_bias,
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),

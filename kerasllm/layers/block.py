@@ -29,7 +29,7 @@ class TransformerBlock(keras.layers.Layer):
         causal: bool. A token sees itself and earlier ones only.
         dropout: float, in training, on what each sublayer adds.
         attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
-        num_kv_heads, head_dim, positions, max_length, rope_theta, attention_window, qk_norm:
+        num_kv_heads, head_dim, positions, max_length, rope_theta, rope_scaling, attention_window, qk_norm, qkv_bias:
             see `MultiHeadAttention`. Cross-attention takes its heads and norms, but no positions.
         norm: "layer" or "rms" (https://arxiv.org/abs/1910.07467).
         norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "post" the sum
@@ -79,8 +79,10 @@ class TransformerBlock(keras.layers.Layer):
         positions="rotary",
         max_length=None,
         rope_theta=10000.0,
+        rope_scaling=None,
         attention_window=None,
         qk_norm=False,
+        qkv_bias=None,
         norm="layer",
         norm_placement="pre",
         norm_epsilon=1e-5,
@@ -112,11 +114,17 @@ class TransformerBlock(keras.layers.Layer):
         self.residual_initializer = keras.initializers.get(residual_initializer)
         self.supports_masking = True
 
-        self._head_options = {"num_kv_heads": num_kv_heads, "head_dim": head_dim, "qk_norm": qk_norm}
+        self._head_options = {
+            "num_kv_heads": num_kv_heads,
+            "head_dim": head_dim,
+            "qk_norm": qk_norm,
+            "qkv_bias": qkv_bias,
+        }
         self._position_options = {
             "positions": positions,
             "max_length": max_length,
             "rope_theta": rope_theta,
+            "rope_scaling": rope_scaling,
             "attention_window": attention_window,
         }
         self._feed_forward_options = {"activation": activation, "gated": gated}
@@ -126,6 +134,7 @@ class TransformerBlock(keras.layers.Layer):
             num_heads,
             causal=causal,
             dropout=dropout if attention_dropout is None else attention_dropout,
+            norm_epsilon=norm_epsilon,
             name="attention",
             **self._head_options,
             **self._position_options,
@@ -161,6 +170,7 @@ class TransformerBlock(keras.layers.Layer):
                 name="cross_attention",
                 **self._head_options,
                 dropout=self.attention.dropout,
+                norm_epsilon=self.norm_epsilon,
                 **self._common_options(),
             )
             self.cross_attention.build(x_shape, context_shape)

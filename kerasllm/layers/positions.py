@@ -6,6 +6,7 @@ Shapes: B batch, H heads, T query time, S key time, D d_model, h head_dim.
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
@@ -32,21 +33,61 @@ def input_positions(positions, max_length, name="position_embedding", dtype=None
     return None
 
 
-def rotary(x, position_ids, theta=10000.0):
+# The numbers that each way to stretch rotary positions takes.
+_SCALINGS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def check_rope_scaling(scaling):
+    """Refuses ways to stretch rotary positions that there are not."""
+    if scaling is None:
+        return
+    kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
+    if kind not in _SCALINGS:
+        raise ValueError(
+            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(_SCALINGS)}, got {scaling!r}."
+        )
+    for name in _SCALINGS[kind]:
+        if not isinstance(scaling.get(name), int | float) or scaling[name] <= 0:
+            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {scaling.get(name)!r}.")
+
+
+def rotary_frequencies(head_dim, theta, scaling=None):
+    """The angles, float32 (head_dim / 2,), by which one place turns each pair of channels.
+
+    Args:
+        head_dim: int.
+        theta: float, the base of the wavelengths.
+        scaling: dict or None, how to stretch them for contexts longer than those of the training: `rope_scaling` of
+            `MultiHeadAttention`.
+    """
+    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+    if scaling is None:
+        return frequencies.astype("float32")
+    stretched = frequencies / scaling["factor"]
+    if scaling["rope_type"] == "llama3":  # Only what turns less than a few times in the original context is stretched.
+        turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        stretched = kept * frequencies + (1 - kept) * stretched
+    return stretched.astype("float32")
+
+
+def rotary(x, position_ids, frequencies):
     """Rotates queries or keys by their positions, so that their products depend on distance alone.
 
     Args:
         x: float (B, H, T, h), h even. The first half of h is paired with the second, as Llama and GPT-NeoX do.
         position_ids: int (T,) or (B, T).
-        theta: the base of the wavelengths.
+        frequencies: from `rotary_frequencies`.
 
     Returns:
         float (B, H, T, h).
 
     Reference: Su et al. 2021, https://arxiv.org/abs/2104.09864
     """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-ops.arange(half, dtype="float32") / half)
     angles = ops.cast(position_ids, "float32")[..., None] * frequencies
     if len(position_ids.shape) == 2:
         angles = angles[:, None]

@@ -8,7 +8,7 @@ import dataclasses
 from kerasllm.layers.attention import check_heads, check_sizes
 from kerasllm.layers.block import check_norms, check_remat
 from kerasllm.layers.feed_forward import get_activation
-from kerasllm.layers.positions import check_positions
+from kerasllm.layers.positions import check_positions, check_rope_scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,8 @@ class TransformerConfig:
         num_heads: int, query heads.
         dff: int, inner width of the feed-forward layers.
         max_length: int, the longest context in tokens.
-        num_kv_heads, head_dim, attention_window, positions, rope_theta, qk_norm: see `layers.MultiHeadAttention`.
+        num_kv_heads, head_dim, attention_window, positions, rope_theta, rope_scaling, qk_norm, qkv_bias: see
+            `layers.MultiHeadAttention`.
         norm, norm_placement, norm_epsilon, parallel, remat: see `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
@@ -57,7 +58,9 @@ class TransformerConfig:
     attention_window: int | None = None
     positions: str | None = "rotary"
     rope_theta: float = 10000.0
+    rope_scaling: dict | None = None
     qk_norm: bool = False
+    qkv_bias: bool | None = None
     norm: str = "layer"
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-5
@@ -83,6 +86,7 @@ class TransformerConfig:
         check_sizes(**{name: getattr(self, name) for name in optional if getattr(self, name) is not None})
         check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
         check_positions(self.positions, self.max_length, self._head_dim, self.attention_window)
+        check_rope_scaling(self.rope_scaling)
         check_norms(self.norm, self.norm_placement, self.parallel)
         check_remat(self.remat)
         get_activation(self.activation)
@@ -134,9 +138,9 @@ class TransformerConfig:
     def block_options(self):
         """Keyword arguments for `layers.Transformer`, besides its four numbers."""
         names = (
-            "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "qk_norm", "norm",
-            "norm_placement", "norm_epsilon", "parallel", "remat", "activation", "gated", "use_bias", "dropout",
-            "attention_dropout",
+            "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "rope_scaling",
+            "qk_norm", "qkv_bias", "norm", "norm_placement", "norm_epsilon", "parallel", "remat", "activation", "gated",
+            "use_bias", "dropout", "attention_dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
@@ -154,8 +158,9 @@ class TransformerConfig:
         D, F, h, H = self.d_model, self.dff, self._head_dim, self.num_heads
         K = self.num_kv_heads or H
         bias = int(self.use_bias)
+        qkv_bias = bias if self.qkv_bias is None else int(self.qkv_bias)
         norm = D * (1 + (self.norm == "layer" and self.use_bias))
-        attention = (D + bias) * (H + 2 * K) * h + (H * h + bias) * D + 2 * h * self.qk_norm
+        attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + bias) * D + 2 * h * self.qk_norm
         feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
         block = attention + feed_forward + norm * (1 if self.parallel else 2)
         stacks = 1 + bool(self.num_encoder_layers)

@@ -1,0 +1,199 @@
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805) and what is built like it: RoBERTa, XLM-RoBERTa,
+DistilBERT and ERNIE, with their heads for hidden tokens."""
+
+from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
+from kerasllm.huggingface.settings import activation_name
+from kerasllm.models import MaskedLM
+
+# RoBERTa counts places from the one after its padding token's id, so its tables begin with rows that nothing reads.
+_PADDING = 1
+_FIRST_PLACE = _PADDING + 1
+
+
+def _common(settings, **own):
+    settings.only("position_embedding_type", "absolute")
+    settings.only("is_decoder", False)
+    settings.only("add_cross_attention", False)
+    settings.ignore("classifier_dropout", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers")
+    settings.ignore("pooler_size_per_head", "pooler_type", "directionality")
+    return {
+        "vocab_size": settings.need("vocab_size"),
+        "num_layers": settings.need("num_hidden_layers"),
+        "d_model": settings.need("hidden_size"),
+        "num_heads": settings.need("num_attention_heads"),
+        "dff": settings.need("intermediate_size"),
+        "max_length": settings.need("max_position_embeddings"),
+        "norm_epsilon": settings.take("layer_norm_eps", 1e-12),
+        "num_token_types": settings.take("type_vocab_size", 2),
+        "activation": settings.activation("hidden_act", "gelu"),
+        "tie_embeddings": settings.take("tie_word_embeddings", True),
+        "dropout": settings.take("hidden_dropout_prob", 0.1),
+        "attention_dropout": settings.take("attention_probs_dropout_prob", 0.1),
+        **_ALWAYS,
+        **own,
+    }
+
+
+_ALWAYS = {"positions": "learned", "norm_placement": "post", "embedding_norm": True}
+
+
+def _roberta_fields(settings):
+    if settings.values.get("pad_token_id", _PADDING) != _PADDING:
+        settings.refuse("pad_token_id", settings.values["pad_token_id"], _PADDING)
+    settings.only("hidden_act", "gelu")  # Their head takes that, whatever the blocks take.
+    fields = _common(settings)
+    return {**fields, "max_length": fields["max_length"] - _FIRST_PLACE}
+
+
+def _ernie_fields(settings):
+    settings.only("use_task_id", False)
+    settings.ignore("task_type_vocab_size")
+    return _common(settings)
+
+
+def _distilbert_fields(settings):
+    settings.ignore("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout")  # The table is stored either way.
+    return {
+        "vocab_size": settings.need("vocab_size"),
+        "num_layers": settings.need("n_layers"),
+        "d_model": settings.need("dim"),
+        "num_heads": settings.need("n_heads"),
+        "dff": settings.need("hidden_dim"),
+        "max_length": settings.need("max_position_embeddings"),
+        "norm_epsilon": 1e-12,
+        "activation": settings.activation("activation", "gelu"),
+        "tie_embeddings": settings.take("tie_word_embeddings", True),
+        "dropout": settings.take("dropout", 0.1),
+        "attention_dropout": settings.take("attention_dropout", 0.1),
+        **_ALWAYS,
+    }
+
+
+def _attention_dropout(config):
+    return config.dropout if config.attention_dropout is None else config.attention_dropout
+
+
+def _settings(config, first_place=0):
+    return {
+        "vocab_size": config.vocab_size,
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.d_model,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.dff,
+        "max_position_embeddings": config.max_length + first_place,
+        "layer_norm_eps": config.norm_epsilon,
+        "type_vocab_size": config.num_token_types,
+        "hidden_act": activation_name(config.activation),
+        "tie_word_embeddings": config.tie_embeddings,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": _attention_dropout(config),
+    }
+
+
+def _roberta_settings(config):
+    return {**_settings(config, _FIRST_PLACE), "pad_token_id": _PADDING}
+
+
+def _distilbert_settings(config):
+    return {
+        "vocab_size": config.vocab_size,
+        "n_layers": config.num_layers,
+        "dim": config.d_model,
+        "n_heads": config.num_heads,
+        "hidden_dim": config.dff,
+        "max_position_embeddings": config.max_length,
+        "activation": activation_name(config.activation),
+        "tie_word_embeddings": config.tie_embeddings,
+        "dropout": config.dropout,
+        "attention_dropout": _attention_dropout(config),
+    }
+
+
+_BLOCK = {
+    **dense("attention/query_key_value", "attention.self.{}", "query", "key", "value"),
+    **dense("attention/output", "attention.output.dense"),
+    **layer_norm("attention_norm", "attention.output.LayerNorm"),
+    **dense("feed_forward/inner", "intermediate.dense"),
+    **dense("feed_forward/outer", "output.dense"),
+    **layer_norm("feed_forward_norm", "output.LayerNorm"),
+}
+_DISTILBERT_BLOCK = {
+    **dense("attention/query_key_value", "attention.{}_lin", "q", "k", "v"),
+    **dense("attention/output", "attention.out_lin"),
+    **layer_norm("attention_norm", "sa_layer_norm"),
+    **dense("feed_forward/inner", "ffn.lin1"),
+    **dense("feed_forward/outer", "ffn.lin2"),
+    **layer_norm("feed_forward_norm", "output_layer_norm"),
+}
+
+
+def _embeddings(root, first_place=0):
+    return {
+        "token_embedding/embeddings": plain(f"{root}.word_embeddings.weight"),
+        "token_type_embedding/embeddings": plain(f"{root}.token_type_embeddings.weight"),
+        "transformer/position_embedding/embeddings": Source(
+            (f"{root}.position_embeddings.weight",), first_row=first_place
+        ),
+        **layer_norm("transformer/input_norm", f"{root}.LayerNorm"),
+    }
+
+
+def _bert_weights(root):
+    return {
+        **_embeddings(f"{root}.embeddings"),
+        **in_blocks(_BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
+        **dense("head_dense", "cls.predictions.transform.dense"),
+        **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
+        "output_bias": plain("cls.predictions.bias"),
+        "token_embedding/reverse_embeddings": linear("cls.predictions.decoder"),
+    }
+
+
+def _roberta_weights(config):
+    return {
+        **_embeddings("roberta.embeddings", _FIRST_PLACE),
+        **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
+        **dense("head_dense", "lm_head.dense"),
+        **layer_norm("head_norm", "lm_head.layer_norm"),
+        "output_bias": plain("lm_head.bias"),
+        "token_embedding/reverse_embeddings": linear("lm_head.decoder"),
+    }
+
+
+def _distilbert_weights(config):
+    return {
+        **_embeddings("distilbert.embeddings"),
+        **in_blocks(_DISTILBERT_BLOCK, "transformer/block_#", "distilbert.transformer.layer.#"),
+        **dense("head_dense", "vocab_transform"),
+        **layer_norm("head_norm", "vocab_layer_norm"),
+        "output_bias": plain("vocab_projector.bias"),
+        "token_embedding/reverse_embeddings": linear("vocab_projector"),
+    }
+
+
+def _family(architecture, root, fields, settings, weights):
+    return Family(
+        architecture,
+        MaskedLM,
+        fields,
+        settings,
+        weights,
+        renames=(
+            (r"^(?=embeddings\.|encoder\.layer\.|transformer\.layer\.)", f"{root}."),
+            (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+            (r"LayerNorm\.beta$", "LayerNorm.bias"),
+        ),
+        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship|(predictions|lm_head)\.decoder\.bias$",
+    )
+
+
+FAMILIES = {
+    "bert": _family("BertForMaskedLM", "bert", _common, _settings, lambda config: _bert_weights("bert")),
+    "roberta": _family("RobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
+    "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
+    "distilbert": _family(
+        "DistilBertForMaskedLM", "distilbert", _distilbert_fields, _distilbert_settings, _distilbert_weights
+    ),
+    "ernie": _family("ErnieForMaskedLM", "ernie", _ernie_fields, _settings, lambda config: _bert_weights("ernie")),
+}

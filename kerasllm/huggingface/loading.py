@@ -1,0 +1,160 @@
+"""A checkpoint of Hugging Face as a model of ours."""
+
+import json
+import re
+from pathlib import Path
+
+from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.names import source_of
+from kerasllm.huggingface.settings import Settings
+from kerasllm.huggingface.tensors import Checkpoint
+from kerasllm.models import TransformerConfig
+from kerasllm.runs import weight_names
+from kerasllm.tokenizers import Tokenizer
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json")
+
+
+def load(path_or_id, dtype=None, revision=None):
+    """Reads a checkpoint in Hugging Face's format, without torch and without transformers.
+
+    Args:
+        path_or_id: a folder with config.json, safetensors and tokenizer.json, or the name of a repository of the hub,
+            such as "openai-community/gpt2", which `huggingface_hub` downloads or finds in its cache.
+        dtype: str or `keras.DTypePolicy`, of the model, whatever the files hold; Keras' default when absent.
+        revision: str, a branch, tag or commit of the hub.
+
+    Returns:
+        The pair `(model, tokenizer)`: a `CausalLM` or `MaskedLM` that is not compiled, and a `Tokenizer`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or repository, or a file is missing.
+        ValueError: if a file is damaged, the weights do not fit the config, or the config asks for something that
+            kerasllm does not compute; the message names it.
+
+    Example:
+
+    >>> model, tokenizer = kerasllm.huggingface.load("openai-community/gpt2")
+    >>> print(kerasllm.generate(model, tokenizer, "The meaning of life is", max_new_tokens=20))
+    """
+    folder = _folder(path_or_id, revision)
+    path = folder / "config.json"
+    values = _read_json(path)
+    family = _family(values, path)
+    settings = Settings(values, path)
+    fields = family.fields(settings)
+    settings.finish()
+    config = _config(fields, path)
+    checkpoint = Checkpoint(folder)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"The tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model's table {config.vocab_size} rows."
+        )
+    plan = _Plan(family, config, checkpoint)
+    model = family.model(config, dtype=dtype)
+    plan.fill(model)
+    model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.
+    return model, tokenizer
+
+
+def _folder(path_or_id, revision):
+    if Path(path_or_id).is_dir():
+        return Path(path_or_id)
+    if not _HUB_ID.fullmatch(str(path_or_id)):
+        raise FileNotFoundError(f"There is no folder {path_or_id}, and a repository of the hub is named owner/name.")
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(path_or_id, revision=revision, allow_patterns=_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(
+            f"There is no folder {path_or_id}, and the hub did not give a repository of that name: {reason}"
+        ) from error
+
+
+def _read_json(path):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}: it is not a checkpoint of Hugging Face.")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
+    return value
+
+
+def _family(values, path):
+    if "auto_map" in values:
+        raise ValueError(
+            f"{path} asks to run code that comes with the checkpoint (auto_map), which kerasllm never does."
+        )
+    if "quantization_config" in values:
+        raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
+    kind = values.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(f"{path} describes a model of type {kind!r}; kerasllm reads {', '.join(FAMILIES)}.")
+    return FAMILIES[kind]
+
+
+def _config(fields, path):
+    try:
+        return TransformerConfig.from_dict(fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} describes no model that kerasllm can make: {error}") from error
+
+
+class _Plan:
+    """Where each weight of a model comes from, checked before the model is made.
+
+    Raises:
+        ValueError: if the checkpoint lacks a tensor or holds one that has no place.
+    """
+
+    def __init__(self, family, config, checkpoint):
+        self._table = family.weights(config)
+        self._checkpoint = checkpoint
+        self._names = {self._renamed(name, family.renames): name for name in checkpoint.names}
+        self._unused = re.compile(family.unused)
+        self._tied = config.tie_embeddings
+
+    @staticmethod
+    def _renamed(name, renames):
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def fill(self, model):
+        """Assigns the weights, one at a time; all are checked before the first."""
+        weights = weight_names(model)
+        sources = {name: source_of(self._table, name) for name in weights}
+        wanted = {tensor: name for name, source in sources.items() for tensor in source.names}
+        if missing := sorted(wanted.keys() - self._names.keys()):
+            raise ValueError(
+                f"{self._checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for."
+            )
+        for name in self._names.keys() - wanted.keys():
+            tied = self._tied and name in self._table["token_embedding/reverse_embeddings"].names
+            if not tied and not self._unused.search(name):
+                path = self._checkpoint.path(self._names[name])
+                raise ValueError(f"{path} holds the tensor {name!r}, which its config.json has no place for.")
+        for name, source in sources.items():
+            self._check_shape(name, source, tuple(weights[name].shape))
+        for name, source in sources.items():
+            weights[name].assign(source.read(self._read))
+
+    def _read(self, name):
+        return self._checkpoint.read(self._names[name])
+
+    def _check_shape(self, name, source, shape):
+        shapes = [self._checkpoint.shape(self._names[tensor]) for tensor in source.names]
+        if source.shape(shapes) != shape:
+            path = self._checkpoint.path(self._names[source.names[0]])
+            raise ValueError(
+                f"{path} holds {' and '.join(source.names)} with shape {' and '.join(map(str, shapes))}, which do not "
+                f"make {name!r} of shape {shape}."
+            )

@@ -1,0 +1,99 @@
+"""Which tensors of a checkpoint make a weight of ours, and back."""
+
+import functools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Source(NamedTuple):
+    """The tensors of which a weight is made, side by side along its last axis.
+
+    Attributes:
+        names: tuple of str.
+        transposed: bool. torch's linear layers keep (out, in), where Keras keeps (in, out).
+        offset: float, added: Gemma's norms keep a scale less 1.
+        first_row: int, rows of a table that come before those of ours.
+    """
+
+    names: tuple
+    transposed: bool = False
+    offset: float = 0.0
+    first_row: int = 0
+
+    def read(self, read):
+        """The weight, from a function (name) -> array."""
+        parts = [read(name)[self.first_row :] for name in self.names]
+        parts = [part.T if self.transposed else part for part in parts]
+        weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
+
+    def shape(self, shapes):
+        """The weight's shape, from those of its tensors; None where they do not fit together."""
+        shapes = [(shape[0] - self.first_row, *shape[1:]) if shape else shape for shape in shapes]
+        shapes = [shape[::-1] if self.transposed else shape for shape in shapes]
+        if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
+            return None
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+    def write(self, weight, widths):
+        """The tensors by name, of a weight whose parts have these widths."""
+        weight = weight - np.asarray(self.offset, weight.dtype) if self.offset else weight
+        if self.first_row:
+            weight = np.pad(weight, ((self.first_row, 0), (0, 0)))
+        parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
+        return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
+
+
+def plain(name):
+    """A tensor that is kept as here."""
+    return Source((name,))
+
+
+def linear(name, *parts, bias=False):
+    """The kernels of torch's linear layers, or their biases: `linear("attention.{}_proj", "q", "k", "v")`."""
+    names = tuple(name.format(part) for part in parts) if parts else (name,)
+    return Source(tuple(f"{name}.{'bias' if bias else 'weight'}" for name in names), transposed=not bias)
+
+
+def dense(ours, name, *parts):
+    """The rows of a table for the kernel and the bias of a `Dense`."""
+    return {f"{ours}/kernel": linear(name, *parts), f"{ours}/bias": linear(name, *parts, bias=True)}
+
+
+def layer_norm(ours, name):
+    return {f"{ours}/gamma": plain(f"{name}.weight"), f"{ours}/beta": plain(f"{name}.bias")}
+
+
+def in_blocks(table, ours, theirs):
+    """The rows of a block for any block: "#" stands for its number, in names of ours and of theirs."""
+    return {
+        f"{ours}/{name}": source._replace(names=tuple(f"{theirs}.{part}" for part in source.names))
+        for name, source in table.items()
+    }
+
+
+def source_of(table, name):
+    """The source of a weight, by its name in our model.
+
+    Args:
+        table: dict from names of ours, with "#" for numbers of blocks, to sources.
+        name: str, a name that `runs.weight_names` gives.
+    """
+    numbers = re.findall(r"(?<=_)\d+(?=/)", name)
+    source = table[re.sub(r"(?<=_)\d+(?=/)", "#", name)]
+    return source._replace(names=tuple(functools.reduce(_numbered, numbers, part) for part in source.names))
+
+
+def _numbered(name, number):
+    return name.replace("#", number, 1)
+
+
+def widths_of(name, shape, config):
+    """How wide the parts of a weight are that several tensors make."""
+    if "query_key_value" in name:
+        h = config.head_dim or config.d_model // config.num_heads
+        K = config.num_kv_heads or config.num_heads
+        return [config.num_heads * h, K * h, K * h]
+    return [shape[-1] // 2] * 2

@@ -1,0 +1,101 @@
+"""A model of ours as a checkpoint that transformers and what follows it read."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+
+from kerasllm.files import new_folder
+from kerasllm.huggingface import tensors
+from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.names import source_of, widths_of
+from kerasllm.huggingface.settings import Settings
+from kerasllm.models import TransformerConfig
+from kerasllm.runs import weight_names
+
+_TRAINING_ONLY = ("dropout", "attention_dropout", "remat")
+
+
+def save(model, tokenizer, path):
+    """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
+
+    Args:
+        model: a `CausalLM` or `MaskedLM`, loaded or trained here.
+        tokenizer: its `Tokenizer`.
+        path: folder to make; it must not exist, and appears whole or not at all.
+
+    Raises:
+        FileExistsError: if `path` exists; it is not touched.
+        TypeError: if the model is of another kind.
+        ValueError: if no architecture of transformers computes what the model does.
+
+    Example:
+
+    >>> kerasllm.huggingface.save(model, tokenizer, "my-gpt2")
+    >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
+    """
+    kind, family, settings = _family_of(model)
+    table, weights = family.weights(model.config), weight_names(model)
+    sizes, owners = {}, {}
+    for name, weight in weights.items():
+        for tensor, array in _parts(table, name, weight, model.config).items():
+            sizes[tensor], owners[tensor] = array.nbytes, name
+    with new_folder(path) as folder:
+        special = {f"{role}_token_id": getattr(tokenizer, f"{ours}_id") for role, ours in _ROLES.items()}
+        special = {role: number for role, number in special.items() if number is not None}
+        dtype = model.variable_dtype
+        config = {"architectures": [family.architecture], "model_type": kind, **special, **settings}
+        _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
+        if family.model.__name__ == "CausalLM":
+            _write_json(folder / "generation_config.json", special)
+        tensors.write(
+            folder, sizes, lambda name: _parts(table, owners[name], weights[owners[name]], model.config)[name]
+        )
+        tokenizer.save(folder)
+
+
+_ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
+
+
+def _parts(table, name, weight, config):
+    array = np.asarray(keras.ops.convert_to_numpy(weight))
+    return source_of(table, name).write(array, widths_of(name, array.shape, config))
+
+
+def _family_of(model):
+    """The first family that reads its own settings back as this very config; that of a loaded model comes first."""
+    if not any(isinstance(model, family.model) for family in FAMILIES.values()):
+        kinds = sorted({family.model.__name__ for family in FAMILIES.values()})
+        raise TypeError(f"Hugging Face's format is written of a {' or '.join(kinds)}, got a {type(model).__name__}.")
+    loaded_as = getattr(model, "huggingface_type", None)
+    for kind in sorted(FAMILIES, key=lambda kind: kind != loaded_as):
+        family = FAMILIES[kind]
+        if not isinstance(model, family.model):
+            continue
+        try:
+            settings = family.settings(model.config)
+            fields = family.fields(Settings(settings, kind))
+            found = TransformerConfig.from_dict(fields)
+        except (ValueError, TypeError, StopIteration):
+            continue
+        if _essence(found) == _essence(model.config):
+            return kind, family, settings
+    raise ValueError(
+        f"None of {', '.join(FAMILIES)} computes what {model.config} does. Save it as a run folder with kerasllm.save."
+    )
+
+
+def _essence(config):
+    """What changes logits, with nothing left to be inferred."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _TRAINING_ONLY}
+    fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
+    fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
+    fields["qkv_bias"] = config.use_bias if config.qkv_bias is None else config.qkv_bias
+    if config.positions != "rotary":
+        del fields["rope_theta"], fields["rope_scaling"]
+    return fields
+
+
+def _write_json(path, value):
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,110 @@
+"""Reading a config.json so that nothing it asks for is passed over."""
+
+# What concerns other programs, the training that made the weights, or text: none of it changes logits.
+_HARMLESS = {
+    "architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range",
+    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id",
+    "decoder_start_token_id", "id2label", "label2id", "problem_type", "return_dict", "output_attentions",
+    "output_hidden_states", "pretraining_tp", "task_specific_params", "tokenizer_class", "max_length", "name_or_path",
+    "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder", "finetuning_task", "num_labels",
+}  # fmt: skip
+# Names of activations in Hugging Face's configs.
+_ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+    "relu2": "relu_squared",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+class Settings:
+    """The settings of a config.json, each of which must be read, or known to change nothing.
+
+    Args:
+        values: dict.
+        path: where they are from, for messages.
+
+    Attributes:
+        values: dict, all of them.
+    """
+
+    def __init__(self, values, path):
+        self.values = values
+        self._left = {key: value for key, value in values.items() if not key.startswith("_") and key not in _HARMLESS}
+        self._path = path
+
+    def take(self, name, default=None):
+        """A setting; the default where it is absent or null."""
+        value = self._left.pop(name, None)
+        return default if value is None else value
+
+    def need(self, name):
+        """A setting without which there is no model."""
+        if self._left.get(name) is None:
+            raise ValueError(f"{self._path} lacks {name!r}; copy the folder again.")
+        return self._left.pop(name)
+
+    def only(self, name, *allowed):
+        """Refuses a setting that has another value than these; the first of them is the default."""
+        value = self.take(name, allowed[0])
+        if value not in allowed:
+            self.refuse(name, value, " or ".join(map(repr, allowed)))
+        return value
+
+    def refuse(self, name, value, possible):
+        raise ValueError(
+            f"{self._path} asks for {name}={value!r}, and kerasllm computes only {possible}, which gives other logits."
+        )
+
+    def ignore(self, *names):
+        """Settings that change nothing here."""
+        for name in names:
+            self._left.pop(name, None)
+
+    def activation(self, name, default):
+        value = self.take(name, default)
+        if value not in _ACTIVATIONS:
+            raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
+        return _ACTIVATIONS[value]
+
+    def rope(self):
+        """`rope_theta` and `rope_scaling`, from what transformers 5 writes or from what earlier ones did."""
+        given = {**(self.take("rope_scaling") or {}), **(self.take("rope_parameters") or {})}
+        theta = float(given.pop("rope_theta", None) or self.take("rope_theta", 10000.0))
+        self.ignore("rope_theta")
+        kind = given.pop("rope_type", None) or given.pop("type", "default")
+        given.pop("type", None)
+        if kind == "default":
+            return {"rope_theta": theta, "rope_scaling": None}
+        if kind not in ("linear", "llama3"):
+            self.refuse("rope_type", kind, "'default', 'linear' or 'llama3'")
+        return {"rope_theta": theta, "rope_scaling": {"rope_type": kind, **given}}
+
+    def finish(self):
+        """Refuses what nobody has read and is not switched off."""
+        left = {key: value for key, value in self._left.items() if value not in (None, False, [], {})}
+        if left:
+            key = min(left)
+            raise ValueError(
+                f"{self._path} has the setting {key}={left[key]!r}, which kerasllm does not know: it could change the "
+                "logits. Take it out of the file if you know that it does not."
+            )
+
+
+def activation_name(name):
+    """Hugging Face's name of an activation of ours."""
+    return next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == name)
+
+
+def rope_parameters(config):
+    """What transformers reads, of both its ages."""
+    scaling = config.rope_scaling or {"rope_type": "default"}
+    return {
+        "rope_theta": config.rope_theta,
+        "rope_scaling": config.rope_scaling,
+        "rope_parameters": {"rope_theta": config.rope_theta, **scaling},
+    }

@@ -1,0 +1,126 @@
+"""Weights on disk: safetensors files, one or several, read through a memory map and written in shards."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": ml_dtypes.bfloat16}
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies: the bytes from `start` on in a file."""
+
+    path: Path
+    dtype: str
+    shape: tuple
+    start: int
+
+
+class Checkpoint:
+    """The tensors of a folder by name. None is read before it is asked for.
+
+    Args:
+        folder: Path of a folder with model.safetensors, or with shards and their index.
+
+    Attributes:
+        folder: that folder.
+
+    Raises:
+        FileNotFoundError: if there are no safetensors files, or a shard is missing.
+        ValueError: if a file is damaged, or the index names a file outside the folder.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._places = {}
+        for path in _files(folder):
+            self._places.update(_places(path))
+
+    @property
+    def names(self):
+        return self._places.keys()
+
+    def shape(self, name):
+        return self._places[name].shape
+
+    def path(self, name):
+        return self._places[name].path
+
+    def read(self, name):
+        """The tensor as an array whose memory is the file's."""
+        path, dtype, shape, start = self._places[name]
+        if dtype not in _DTYPES:
+            raise ValueError(f"{path} holds {name!r} as {dtype}; weights of type {', '.join(_DTYPES)} can be read.")
+        return np.memmap(path, dtype=_DTYPES[dtype], mode="r", offset=start, shape=shape or (1,)).reshape(shape)
+
+
+def _files(folder):
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    index = folder / INDEX
+    if not index.is_file():
+        if pickled := sorted(path.name for path in folder.glob("*.bin")):
+            raise ValueError(
+                f"{folder} has its weights in {pickled[0]} only, a pickle, which can run code when it is read. Ask for "
+                "a safetensors file, or convert it with transformers: "
+                'model.save_pretrained("folder", safe_serialization=True).'
+            )
+        raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}.")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of safetensors files ({error!r}); copy the folder again.") from error
+    for name in names:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ValueError(f"{index} names the file {name!r}, which is not one of its own folder.")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}, which {INDEX} names; copy the folder again.")
+    return [folder / name for name in names]
+
+
+def _places(path):
+    try:
+        with safe_open(path, framework="numpy") as file:  # checks the header, its length and that of the file
+            file.keys()
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy it again.") from error
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: _Place(path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
+
+
+def write(folder, sizes, tensors):
+    """Writes tensors into one file, or into shards with an index where they are too large for one.
+
+    Args:
+        folder: Path of a folder.
+        sizes: dict from name to bytes.
+        tensors: function (name) -> array; only those of one shard are held at a time.
+    """
+    shards = [[]]
+    for name, size in sizes.items():
+        if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > SHARD_BYTES:
+            shards.append([])
+        shards[-1].append(name)
+    files = [SINGLE]
+    if len(shards) > 1:
+        files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    for file, names in zip(files, shards, strict=True):
+        # "pt" says that matrices are as torch has them; transformers refuses files that say nothing.
+        save_file({name: np.ascontiguousarray(tensors(name)) for name in names}, folder / file, {"format": "pt"})
+        (folder / file).chmod(0o644)

@@ -1,0 +1,184 @@
+"""Checkpoints that transformers wrote, read here and written back: the same logits, the same names, the same text."""
+
+import numpy as np
+import pytest
+
+import kerasllm
+from kerasllm.generation import generate_ids
+from kerasllm.huggingface.families import FAMILIES
+from kerasllm.models import CausalLM
+from kerasllm.tokenizers import Tokenizer
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
+from safetensors.numpy import load_file  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+V, T = 61, 40
+LENGTHS = np.array([T, 17, 29])
+GPT2 = {"vocab_size": V, "n_positions": 128}
+LLAMA = {"vocab_size": V, "max_position_embeddings": 128}
+BERT = {"vocab_size": V, "max_position_embeddings": 64}
+
+
+def sizes(layers, width, heads, inner, **more):
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        **more,
+    }
+
+
+LLAMA_SIZES = [
+    sizes(2, 24, 3, 40, num_key_value_heads=3),
+    sizes(3, 24, 6, 28, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-3),
+    sizes(1, 32, 4, 52, num_key_value_heads=1),
+]
+
+
+def rope(kind="default", **more):
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **more}}
+
+
+LLAMA_3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+CASES = {
+    "gpt2": [
+        {**GPT2, "n_layer": 2, "n_embd": 24, "n_head": 3, "n_inner": 52},
+        {**GPT2, "n_layer": 3, "n_embd": 20, "n_head": 5, "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False},
+        {**GPT2, "n_layer": 1, "n_embd": 28, "n_head": 1, "activation_function": "relu"},
+    ],
+    "llama": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope()},
+        {**LLAMA, **LLAMA_SIZES[1], **rope("llama3", **LLAMA_3), "tie_word_embeddings": True},
+        {**LLAMA, **LLAMA_SIZES[2], **rope("linear", factor=3.0), "hidden_act": "gelu"},
+    ],
+    "mistral": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "sliding_window": 7},
+        {**LLAMA, **LLAMA_SIZES[1], **rope(), "sliding_window": None},
+        {**LLAMA, **LLAMA_SIZES[2], **rope(), "sliding_window": 1, "tie_word_embeddings": True},
+    ],
+    "qwen2": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope()},
+        {**LLAMA, **sizes(3, 24, 6, 28, num_key_value_heads=2, rms_norm_eps=1e-3), "tie_word_embeddings": True},
+        {
+            **LLAMA,
+            **LLAMA_SIZES[2],
+            **rope(),
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "max_window_layers": 0,
+        },
+    ],
+    "qwen3": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},
+        {**LLAMA, **LLAMA_SIZES[1], **rope(), "tie_word_embeddings": True},
+        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 6, "rms_norm_eps": 1e-2},
+    ],
+    "gemma": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},
+        {**LLAMA, **LLAMA_SIZES[1], **rope()},
+        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 12, "rms_norm_eps": 1e-2},
+    ],
+    "bert": [
+        {**BERT, **sizes(2, 24, 3, 40)},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 3, "hidden_act": "gelu_new"},
+        {**BERT, **sizes(1, 28, 1, 52), "hidden_act": "relu"},
+    ],
+    "roberta": [
+        {**BERT, **sizes(2, 24, 3, 40), "type_vocab_size": 1, "pad_token_id": 1},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "pad_token_id": 1},
+        {**BERT, **sizes(1, 28, 1, 52), "type_vocab_size": 3, "pad_token_id": 1},
+    ],
+    "xlm-roberta": [
+        {**BERT, **sizes(2, 24, 3, 40), "type_vocab_size": 1, "pad_token_id": 1},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "pad_token_id": 1},
+        {**BERT, **sizes(1, 28, 1, 52), "type_vocab_size": 3, "pad_token_id": 1},
+    ],
+    "distilbert": [
+        {**BERT, "n_layers": 2, "dim": 24, "n_heads": 3, "hidden_dim": 40},
+        {**BERT, "n_layers": 3, "dim": 20, "n_heads": 5, "hidden_dim": 28, "sinusoidal_pos_embds": True},
+        {**BERT, "n_layers": 1, "dim": 28, "n_heads": 1, "hidden_dim": 52, "activation": "relu"},
+    ],
+    "ernie": [
+        {**BERT, **sizes(2, 24, 3, 40)},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 4},
+        {**BERT, **sizes(1, 28, 1, 52), "hidden_act": "relu"},
+    ],
+}
+IDS = np.random.default_rng(0).integers(5, V, (len(LENGTHS), T))  # none of them padding
+VISIBLE = np.arange(T) < LENGTHS[:, None]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    letters = "".join(chr(ord("a") + i) for i in range(26)) + " .,!"
+    return Tokenizer.train([letters], kind="char", progress=False)
+
+
+@pytest.fixture(
+    scope="module", params=[(kind, number) for kind in CASES for number in range(3)], ids=lambda p: f"{p[0]}-{p[1]}"
+)
+def checkpoint(request, tmp_path_factory, tokenizer):
+    """A model of transformers with weights far from their initial values, and the folder it was saved to."""
+    kind, number = request.param
+    torch.manual_seed(number)
+    config = transformers.CONFIG_MAPPING[kind](**CASES[kind][number], attn_implementation="eager")
+    model = getattr(transformers, FAMILIES[kind].architecture)(config).eval()
+    for name, parameter in model.named_parameters():
+        is_scale = parameter.ndim == 1 and name.endswith("weight") and kind != "gemma"
+        parameter.data.normal_(1.0 if is_scale else 0.0, 0.3)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    tokenizer.save(folder)
+    return model, folder
+
+
+@torch.no_grad()
+def logits_of(model):
+    return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE)).logits.numpy()
+
+
+def test_logits_are_the_same(checkpoint):
+    theirs, folder = checkpoint
+    ours, _ = kerasllm.huggingface.load(folder)
+    difference = np.abs(np.array(ours(IDS, padding_mask=VISIBLE)) - logits_of(theirs))[VISIBLE]
+    assert difference.max() < 1e-4
+
+
+def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):
+    theirs, folder = checkpoint
+    kerasllm.huggingface.save(*kerasllm.huggingface.load(folder), tmp_path / "saved")
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "saved"))
+    assert before.keys() == after.keys()
+    assert {name: array.shape for name, array in before.items()} == {name: a.shape for name, a in after.items()}
+    auto = (
+        transformers.AutoModelForCausalLM
+        if "CausalLM" in type(theirs).__name__ or "LMHead" in type(theirs).__name__
+        else transformers.AutoModelForMaskedLM
+    )
+    again, report = auto.from_pretrained(tmp_path / "saved", attn_implementation="eager", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert np.abs(logits_of(again.eval()) - logits_of(theirs))[VISIBLE].max() < 1e-5
+
+
+@torch.no_grad()
+def test_greedy_text_is_the_same(checkpoint):
+    theirs, folder = checkpoint
+    ours, _ = kerasllm.huggingface.load(folder)
+    if not isinstance(ours, CausalLM):
+        pytest.skip("a masked model writes nothing")
+    prompt = IDS[1, :9].tolist()
+    found = generate_ids(ours, [prompt], max_new_tokens=64)[0]
+    text = list(prompt)
+    for token in found:
+        logits = theirs(torch.tensor([text])).logits[0, -1]
+        best, second = torch.topk(logits, 2).values
+        if best - second < 1e-3:
+            break
+        assert token == int(logits.argmax())
+        text.append(token)
+    assert len(text) > len(prompt) + 3
