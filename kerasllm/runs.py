@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 import kerasllm
 from kerasllm.files import flush, new_folder, replacing, sha256, write_json
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
@@ -139,23 +140,6 @@ def seal(folder):
     write_json(folder / MANIFEST, {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}})
     for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
         flush(path)
-
-
-def weight_names(model):
-    """Maps a stable name to each weight of a model: its path inside the model.
-
-    Keras puts the model's own name first (`causal_lm_1/...` for the second model of a program); that is left out.
-
-    Args:
-        model: a built Keras model.
-
-    Returns:
-        A dict from name to Keras variable, in the model's order; tied weights appear once.
-    """
-    names = {weight.path.partition("/")[2]: weight for weight in model.weights}
-    if len(names) != len(model.weights):
-        raise ValueError(f"{type(model).__name__} has weights that share a path; give its layers names of their own.")
-    return names
 
 
 def _check_saveable(model, tokenizer):

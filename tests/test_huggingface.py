@@ -1,14 +1,19 @@
 """Hugging Face's format without torch: models trained here go out and come back, and damaged folders are refused."""
 
+import hashlib
+import http.server
 import json
 import shutil
 import struct
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kerasllm
 from kerasllm.huggingface import tensors
+from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -145,6 +150,72 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(folder, damage, messag
         kerasllm.huggingface.load(folder)
 
 
+class Hub(http.server.BaseHTTPRequestHandler):
+    """What a download asks of the hub: what a repository holds, and a file of it."""
+
+    folder, asked, commit = None, [], "c0ffee" + 34 * "0"
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.wfile.write(self.answer() or b"")
+
+    def answer(self):
+        path = self.path.partition("?")[0]
+        self.asked.append(path)
+        if path.startswith("/api/models/somebody/llama"):
+            files = list(self.folder.iterdir())
+            tree = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": self.commit} for f in files]
+            about = {"id": "somebody/llama", "sha": self.commit, "siblings": [{"rfilename": f.name} for f in files]}
+            content = json.dumps(tree if "/tree/" in path else about).encode()
+        elif path.startswith("/somebody/llama/resolve/"):
+            content = (self.folder / path.rpartition("/")[2]).read_bytes()
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Repo-Commit", self.commit)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.end_headers()
+        return content
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_repository_of_the_hub_is_downloaded_once(folder, run_python, tmp_path):
+    (folder / "pytorch_model.bin").write_bytes(b"not asked for")
+    Hub.folder = folder
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = f"""
+        import os
+        os.environ["HF_ENDPOINT"] = "http://127.0.0.1:{server.server_port}"
+        os.environ["HF_HOME"] = {str(tmp_path / "cache")!r}
+        import kerasllm, numpy as np
+        model, tokenizer = kerasllm.huggingface.load("somebody/llama")
+        logits = np.array(model(np.ones((1, 3), "int32")))
+        print("LOGITS", float(logits.sum()), tokenizer.decode(tokenizer.encode("a fox")))
+        try:
+            kerasllm.huggingface.load("somebody/else")
+        except FileNotFoundError as error:
+            print("REFUSED", error)
+    """
+    written = run_python(code)
+    model, _ = kerasllm.huggingface.load(folder)
+    assert f"LOGITS {float(np.array(model(np.ones((1, 3), 'int32'))).sum())} a fox" in written
+    assert "REFUSED There is no folder somebody/else, and the hub did not give a repository of that name" in written
+    assert not any(path.endswith(".bin") for path in Hub.asked)
+    server.shutdown()
+    offline = code.replace("import os\n", 'import os\n        os.environ["HF_HUB_OFFLINE"] = "1"\n', 1)
+    assert written.partition("REFUSED")[0] in run_python(offline)
+
+
 def test_what_the_format_cannot_say_is_not_written(tmp_path):
     _, tokenizer = made("gpt2")
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES, activation="relu_squared", parallel=True)
@@ -154,3 +225,9 @@ def test_what_the_format_cannot_say_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="written of a CausalLM or MaskedLM, got a Seq2SeqLM"):
         kerasllm.huggingface.save(translator, tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_readme_names_what_is_read():
+    rows = (Path(__file__).parents[1] / "README.md").read_text().partition("| `model_type` |")[2].partition("\n\n")[0]
+    named = [tuple(row.strip("| ").split(" | ")) for row in rows.splitlines()[2:]]
+    assert named == [(kind, family.architecture, family.model.__name__) for kind, family in FAMILIES.items()]

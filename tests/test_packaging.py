@@ -27,7 +27,8 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "callbacks": ["evaluation", "files", "models"],
     "export": ["files", "generation", "tokenizers"],
-    "runs": ["files", "models", "tokenizers"],
+    "huggingface": ["files", "models", "tokenizers"],
+    "runs": ["huggingface"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "cli": ["benchmark", "training"],
 }

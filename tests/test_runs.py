@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 import kerasllm
 from kerasllm import runs
 from kerasllm.files import new_folder
+from kerasllm.models.weights import weight_names
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -36,7 +37,7 @@ def run(model, tokenizer, tmp_path):
 
 
 def weights_of(model):
-    return {name: keras.ops.convert_to_numpy(weight) for name, weight in runs.weight_names(model).items()}
+    return {name: keras.ops.convert_to_numpy(weight) for name, weight in weight_names(model).items()}
 
 
 def contents(folder):

@@ -9,7 +9,7 @@ from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.models import TransformerConfig
-from kerasllm.runs import weight_names
+from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import Tokenizer
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -79,7 +79,7 @@ def source_of(table, name):
 
     Args:
         table: dict from names of ours, with "#" for numbers of blocks, to sources.
-        name: str, a name that `runs.weight_names` gives.
+        name: str, a name that `models.weights.weight_names` gives.
     """
     numbers = re.findall(r"(?<=_)\d+(?=/)", name)
     source = table[re.sub(r"(?<=_)\d+(?=/)", "#", name)]

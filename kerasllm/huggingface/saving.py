@@ -12,7 +12,7 @@ from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.models import TransformerConfig
-from kerasllm.runs import weight_names
+from kerasllm.models.weights import weight_names
 
 _TRAINING_ONLY = ("dropout", "attention_dropout", "remat")
 
