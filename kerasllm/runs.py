@@ -100,7 +100,8 @@ def load(folder):
         raise ValueError(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(KINDS)}."
         )
-    model = KINDS[kind](TransformerConfig.from_dict(description["config"]), dtype=description["dtype_policy"])
+    config = TransformerConfig.from_dict(description["config"])
+    model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
     _read_weights(model, folder / WEIGHTS)
     return model, load_tokenizer(folder)
 

@@ -14,6 +14,7 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.tensors import (
     add_at,
+    assign_rows,
     dense,
     dropout,
     matmul,
@@ -29,6 +30,7 @@ __all__ = [
     "accumulate_gradients",
     "add_at",
     "apply_gradients",
+    "assign_rows",
     "clip_by_global_norm",
     "compile_function",
     "dense",

@@ -1,9 +1,11 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
 import json
+import math
 import re
 from pathlib import Path
 
+from kerasllm import backend
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
@@ -12,6 +14,7 @@ from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import Tokenizer
 
+_VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json")
 
@@ -46,15 +49,14 @@ def load(path_or_id, dtype=None, revision=None):
     fields = family.fields(settings)
     settings.finish()
     config = _config(fields, path)
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(folder, family.renames)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"The tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model's table {config.vocab_size} rows."
         )
-    plan = _Plan(family, config, checkpoint)
-    model = family.model(config, dtype=dtype)
-    plan.fill(model)
+    model = family.model(config, random_weights=False, dtype=dtype)
+    _fill(model, family, checkpoint)
     model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.
     return model, tokenizer
 
@@ -108,53 +110,35 @@ def _config(fields, path):
         raise ValueError(f"{path} describes no model that kerasllm can make: {error}") from error
 
 
-class _Plan:
-    """Where each weight of a model comes from, checked before the model is made.
-
-    Raises:
-        ValueError: if the checkpoint lacks a tensor or holds one that has no place.
-    """
-
-    def __init__(self, family, config, checkpoint):
-        self._table = family.weights(config)
-        self._checkpoint = checkpoint
-        self._names = {self._renamed(name, family.renames): name for name in checkpoint.names}
-        self._unused = re.compile(family.unused)
-        self._tied = config.tie_embeddings
-
-    @staticmethod
-    def _renamed(name, renames):
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        return name
-
-    def fill(self, model):
-        """Assigns the weights, one at a time; all are checked before the first."""
-        weights = weight_names(model)
-        sources = {name: source_of(self._table, name) for name in weights}
-        wanted = {tensor: name for name, source in sources.items() for tensor in source.names}
-        if missing := sorted(wanted.keys() - self._names.keys()):
+def _fill(model, family, checkpoint):
+    """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
+    table, weights = family.weights(model.config), weight_names(model)
+    sources = {name: source_of(table, name) for name in weights}
+    _check_names(sources, table, family.unused, model.config, checkpoint)
+    for name, source in sources.items():
+        shapes = [checkpoint.shape(tensor) for tensor in source.names]
+        if source.shape(shapes) != tuple(weights[name].shape):
             raise ValueError(
-                f"{self._checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for."
+                f"{checkpoint.path(source.names[0])} holds {' and '.join(source.names)} with shape "
+                f"{' and '.join(map(str, shapes))}, which do not make {name!r} of shape {tuple(weights[name].shape)}."
             )
-        for name in self._names.keys() - wanted.keys():
-            tied = self._tied and name in self._table["token_embedding/reverse_embeddings"].names
-            if not tied and not self._unused.search(name):
-                path = self._checkpoint.path(self._names[name])
-                raise ValueError(f"{path} holds the tensor {name!r}, which its config.json has no place for.")
-        for name, source in sources.items():
-            self._check_shape(name, source, tuple(weights[name].shape))
-        for name, source in sources.items():
-            weights[name].assign(source.read(self._read))
+    for name, source in sources.items():
+        count, *row = weights[name].shape
+        step = max(1, _VALUES_AT_ONCE // math.prod(row))
+        for start in range(0, count, step):
+            rows = source.read(checkpoint.read, slice(start, start + step))
+            backend.assign_rows(weights[name], rows, start)
 
-    def _read(self, name):
-        return self._checkpoint.read(self._names[name])
 
-    def _check_shape(self, name, source, shape):
-        shapes = [self._checkpoint.shape(self._names[tensor]) for tensor in source.names]
-        if source.shape(shapes) != shape:
-            path = self._checkpoint.path(self._names[source.names[0]])
+def _check_names(sources, table, unused, config, checkpoint):
+    """Refuses a checkpoint that lacks a tensor, or holds one that would be left out of the logits."""
+    wanted = {tensor for source in sources.values() for tensor in source.names}
+    if missing := sorted(wanted - checkpoint.names):
+        raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
+    if config.tie_embeddings:  # Some files hold the table once more, as the output layer.
+        wanted.update(table["token_embedding/reverse_embeddings"].names)
+    for name in sorted(checkpoint.names - wanted):
+        if not re.search(unused, name):
             raise ValueError(
-                f"{path} holds {' and '.join(source.names)} with shape {' and '.join(map(str, shapes))}, which do not "
-                f"make {name!r} of shape {shape}."
+                f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."
             )

@@ -22,10 +22,10 @@ class Source(NamedTuple):
     offset: float = 0.0
     first_row: int = 0
 
-    def read(self, read):
-        """The weight, from a function (name) -> array."""
+    def read(self, read, rows=slice(None)):
+        """Rows of the weight, from a function (name) -> array."""
         parts = [read(name)[self.first_row :] for name in self.names]
-        parts = [part.T if self.transposed else part for part in parts]
+        parts = [(part.T if self.transposed else part)[rows] for part in parts]
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
 

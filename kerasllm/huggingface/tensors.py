@@ -1,6 +1,7 @@
 """Weights on disk: safetensors files, one or several, read through a memory map and written in shards."""
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class Checkpoint:
 
     Args:
         folder: Path of a folder with model.safetensors, or with shards and their index.
+        renames: pairs (regular expression, replacement), applied to the names.
 
     Attributes:
         folder: that folder.
@@ -37,11 +39,14 @@ class Checkpoint:
         ValueError: if a file is damaged, or the index names a file outside the folder.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, renames=()):
         self.folder = folder
         self._places = {}
         for path in _files(folder):
-            self._places.update(_places(path))
+            for name, place in _places(path).items():
+                for pattern, replacement in renames:
+                    name = re.sub(pattern, replacement, name)
+                self._places[name] = place
 
     @property
     def names(self):

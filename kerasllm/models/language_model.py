@@ -9,11 +9,6 @@ from kerasllm.models.config import TransformerConfig
 from kerasllm.models.token_model import TokenModel
 
 
-def embedding_initializer(config):
-    """Normal; what `scale_embeddings` multiplies then has the variance 1."""
-    return keras.initializers.RandomNormal(stddev=config.d_model**-0.5 if config.scale_embeddings else 0.02)
-
-
 def small_deviation(config):
     """The standard deviation of kernels by Nguyen and Salazar 2019, https://arxiv.org/abs/1910.05895: GPT-2's 0.02 near
     its width, and more for narrower models, which learn where to look sooner."""
@@ -25,12 +20,13 @@ class LanguageModel(TokenModel):
 
     Args:
         config: TransformerConfig.
+        random_weights: bool. False begins with zeros, in less time and memory: for weights that are to be loaded.
         **kwargs: `name` and `dtype`, as for any Keras layer.
     """
 
     has_encoder = False
 
-    def __init__(self, config, **kwargs):
+    def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):
             raise TypeError(f"{type(self).__name__} needs a TransformerConfig, got {type(config).__name__}.")
         if config.num_encoder_layers and not self.has_encoder:
@@ -40,7 +36,17 @@ class LanguageModel(TokenModel):
             )
         super().__init__(**kwargs)
         self.config = config
+        self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
+
+    def _normal(self, deviation):
+        if self._random_weights:
+            return keras.initializers.RandomNormal(stddev=deviation)
+        return keras.initializers.Zeros()
+
+    def _embedding_initializer(self):
+        """Normal; what `scale_embeddings` multiplies then has the variance 1."""
+        return self._normal(self.config.d_model**-0.5 if self.config.scale_embeddings else 0.02)
 
     def _embedding_layer(self):
         """The embedding of token ids, which is the output layer too. With `scale_embeddings` it starts small, as it is
@@ -50,7 +56,7 @@ class LanguageModel(TokenModel):
             config.vocab_size,
             config.d_model,
             tie_weights=config.tie_embeddings,
-            embeddings_initializer=embedding_initializer(config),
+            embeddings_initializer=self._embedding_initializer(),
             reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
             logit_soft_cap=config.logit_soft_cap,
             name="token_embedding",
@@ -68,9 +74,9 @@ class LanguageModel(TokenModel):
             config.num_heads,
             config.dff,
             causal=causal,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=deviation),
+            kernel_initializer=self._normal(deviation),
             # GPT-2's rule: the residual stream keeps its size, however many layers add to it.
-            residual_initializer=keras.initializers.RandomNormal(stddev=deviation * (2 * num_layers) ** -0.5),
+            residual_initializer=self._normal(deviation * (2 * num_layers) ** -0.5),
             name=name,
             dtype=self.dtype_policy,
             **config.block_options(),

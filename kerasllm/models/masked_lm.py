@@ -7,7 +7,7 @@ import keras
 
 from kerasllm.layers.block import make_norm
 from kerasllm.layers.feed_forward import get_activation
-from kerasllm.models.language_model import LanguageModel, embedding_initializer, small_deviation
+from kerasllm.models.language_model import LanguageModel, small_deviation
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -51,7 +51,7 @@ class MaskedLM(LanguageModel):
             self.token_type_embedding = keras.layers.Embedding(
                 config.num_token_types,
                 config.d_model,
-                embeddings_initializer=embedding_initializer(config),
+                embeddings_initializer=self._embedding_initializer(),
                 name="token_type_embedding",
                 dtype=self.dtype_policy,
             )
@@ -59,7 +59,7 @@ class MaskedLM(LanguageModel):
         self.head_dense = keras.layers.Dense(
             config.d_model,
             use_bias=config.use_bias,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
+            kernel_initializer=self._normal(0.02),
             name="head_dense",
             dtype=self.dtype_policy,
         )

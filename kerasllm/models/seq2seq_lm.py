@@ -7,7 +7,7 @@ import dataclasses
 
 import keras
 
-from kerasllm.models.language_model import LanguageModel, embedding_initializer, small_deviation
+from kerasllm.models.language_model import LanguageModel, small_deviation
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -50,7 +50,7 @@ class Seq2SeqLM(LanguageModel):
             self.source_embedding = keras.layers.Embedding(
                 config.source_vocab_size,
                 config.d_model,
-                embeddings_initializer=embedding_initializer(config),
+                embeddings_initializer=self._embedding_initializer(),
                 name="source_embedding",
                 dtype=self.dtype_policy,
             )
