@@ -8,6 +8,7 @@ import struct
 import threading
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -19,10 +20,13 @@ from kerasllm.tokenizers import Tokenizer
 
 IDS = np.random.default_rng(0).integers(0, 20, (2, 9))
 SIZES = {"num_layers": 2, "d_model": 24, "num_heads": 4, "dff": 36, "max_length": 32}
+ENCODER_DECODER = {**SIZES, "num_encoder_layers": 3}
 MODELS = {
     "gpt2": lambda vocab: CausalLM(TransformerConfig.preset("gpt2", vocab_size=vocab, **SIZES)),
     "llama": lambda vocab: CausalLM(TransformerConfig.preset("llama", vocab_size=vocab, **SIZES, num_kv_heads=2)),
     "bert": lambda vocab: MaskedLM(TransformerConfig.preset("bert", vocab_size=vocab, **SIZES)),
+    "bart": lambda vocab: Seq2SeqLM(TransformerConfig.preset("bart", vocab_size=vocab, **ENCODER_DECODER)),
+    "t5": lambda vocab: Seq2SeqLM(TransformerConfig.preset("t5", vocab_size=vocab, **ENCODER_DECODER)),
 }
 
 
@@ -55,7 +59,8 @@ def test_what_is_saved_is_loaded(kind, tmp_path, monkeypatch):
     assert len(list((tmp_path / kind).glob("model-*.safetensors"))) > 3
     for load in (kerasllm.huggingface.load, kerasllm.load):
         loaded, loaded_tokenizer = load(tmp_path / kind)
-        np.testing.assert_array_equal(loaded(IDS), model(IDS))
+        inputs = {"source_ids": IDS, "target_ids": IDS} if isinstance(model, Seq2SeqLM) else IDS
+        np.testing.assert_allclose(loaded(inputs), model(inputs), rtol=1e-5, atol=1e-5)
         assert loaded_tokenizer.encode("a fox") == tokenizer.encode("a fox")
 
 
@@ -221,9 +226,8 @@ def test_what_the_format_cannot_say_is_not_written(tmp_path):
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES, activation="relu_squared", parallel=True)
     with pytest.raises(ValueError, match=r"None of gpt2, llama, .* computes what TransformerConfig"):
         kerasllm.huggingface.save(CausalLM(config), tokenizer, tmp_path / "out")
-    translator = Seq2SeqLM(TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES))
-    with pytest.raises(TypeError, match="written of a CausalLM or MaskedLM, got a Seq2SeqLM"):
-        kerasllm.huggingface.save(translator, tokenizer, tmp_path / "out")
+    with pytest.raises(TypeError, match="written of a CausalLM or MaskedLM or Seq2SeqLM, got a Sequential"):
+        kerasllm.huggingface.save(keras.Sequential(), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -29,7 +29,7 @@ def load(path_or_id, dtype=None, revision=None):
         revision: str, a branch, tag or commit of the hub.
 
     Returns:
-        The pair `(model, tokenizer)`: a `CausalLM` or `MaskedLM` that is not compiled, and a `Tokenizer`.
+        The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`.
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or a file is missing.
@@ -56,7 +56,7 @@ def load(path_or_id, dtype=None, revision=None):
             f"The tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model's table {config.vocab_size} rows."
         )
     model = family.model(config, random_weights=False, dtype=dtype)
-    _fill(model, family, checkpoint)
+    _fill(model, family, values, checkpoint)
     model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.
     return model, tokenizer
 
@@ -110,11 +110,11 @@ def _config(fields, path):
         raise ValueError(f"{path} describes no model that kerasllm can make: {error}") from error
 
 
-def _fill(model, family, checkpoint):
+def _fill(model, family, values, checkpoint):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
-    table, weights = family.weights(model.config), weight_names(model)
+    table, weights = family.weights(model.config, values), weight_names(model)
     sources = {name: source_of(table, name) for name in weights}
-    _check_names(sources, table, family.unused, model.config, checkpoint)
+    _check_names(sources, table, family, model.config, checkpoint)
     for name, source in sources.items():
         shapes = [checkpoint.shape(tensor) for tensor in source.names]
         if source.shape(shapes) != tuple(weights[name].shape):
@@ -130,15 +130,21 @@ def _fill(model, family, checkpoint):
             backend.assign_rows(weights[name], rows, start)
 
 
-def _check_names(sources, table, unused, config, checkpoint):
+def _check_names(sources, table, family, config, checkpoint):
     """Refuses a checkpoint that lacks a tensor, or holds one that would be left out of the logits."""
     wanted = {tensor for source in sources.values() for tensor in source.names}
     if missing := sorted(wanted - checkpoint.names):
         raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
     if config.tie_embeddings:  # Some files hold the table once more, as the output layer.
         wanted.update(table["token_embedding/reverse_embeddings"].names)
+    zeros = family.zeros(config)
     for name in sorted(checkpoint.names - wanted):
-        if not re.search(unused, name):
-            raise ValueError(
-                f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."
+        if name in zeros and not checkpoint.read(name).any():
+            continue
+        if not re.search(family.unused, name):
+            what = (
+                "that is not zero, for which kerasllm has no place"
+                if name in zeros
+                else "which its config.json has no place for"
             )
+            raise ValueError(f"{checkpoint.path(name)} holds the tensor {name!r}, {what}.")

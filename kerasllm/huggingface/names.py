@@ -15,17 +15,21 @@ class Source(NamedTuple):
         transposed: bool. torch's linear layers keep (out, in), where Keras keeps (in, out).
         offset: float, added: Gemma's norms keep a scale less 1.
         first_row: int, rows of a table that come before those of ours.
+        factors: tuple of float, by which the tensors are multiplied, or ().
     """
 
     names: tuple
     transposed: bool = False
     offset: float = 0.0
     first_row: int = 0
+    factors: tuple = ()
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
         parts = [read(name)[self.first_row :] for name in self.names]
         parts = [(part.T if self.transposed else part)[rows] for part in parts]
+        if self.factors:
+            parts = [part * np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
 
@@ -43,6 +47,8 @@ class Source(NamedTuple):
         if self.first_row:
             weight = np.pad(weight, ((self.first_row, 0), (0, 0)))
         parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
+        if self.factors:
+            parts = [part / np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
         return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
 
 

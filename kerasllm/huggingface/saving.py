@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings
-from kerasllm.models import TransformerConfig
+from kerasllm.models import MaskedLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 
 _TRAINING_ONLY = ("dropout", "attention_dropout", "remat")
@@ -21,7 +22,7 @@ def save(model, tokenizer, path):
     """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
 
     Args:
-        model: a `CausalLM` or `MaskedLM`, loaded or trained here.
+        model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, loaded or trained here.
         tokenizer: its `Tokenizer`.
         path: folder to make; it must not exist, and appears whole or not at all.
 
@@ -36,22 +37,28 @@ def save(model, tokenizer, path):
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
     kind, family, settings = _family_of(model)
-    table, weights = family.weights(model.config), weight_names(model)
+    table, weights = family.weights(model.config, settings), weight_names(model)
     sizes, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
             sizes[tensor], owners[tensor] = array.nbytes, name
+    zeros = family.zeros(model.config)
+    sizes |= {name: 4 * math.prod(shape) for name, shape in zeros.items()}
+
+    def read(name):
+        if name in zeros:
+            return np.zeros(zeros[name], "float32")
+        return _parts(table, owners[name], weights[owners[name]], model.config)[name]
+
     with new_folder(path) as folder:
         special = {f"{role}_token_id": getattr(tokenizer, f"{ours}_id") for role, ours in _ROLES.items()}
         special = {role: number for role, number in special.items() if number is not None}
         dtype = model.variable_dtype
         config = {"architectures": [family.architecture], "model_type": kind, **special, **settings}
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
-        if family.model.__name__ == "CausalLM":
+        if family.model is not MaskedLM:
             _write_json(folder / "generation_config.json", special)
-        tensors.write(
-            folder, sizes, lambda name: _parts(table, owners[name], weights[owners[name]], model.config)[name]
-        )
+        tensors.write(folder, sizes, read)
         tokenizer.save(folder)
 
 
@@ -92,6 +99,8 @@ def _essence(config):
     fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
     fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
     fields["qkv_bias"] = config.use_bias if config.qkv_bias is None else config.qkv_bias
+    if config.positions == "relative":
+        del fields["max_length"]  # which sets no limit then
     if config.positions != "rotary":
         del fields["rope_theta"], fields["rope_scaling"]
     return fields

@@ -6,7 +6,7 @@ import pytest
 import kerasllm
 from kerasllm.generation import generate_ids
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.models import CausalLM
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -108,8 +108,50 @@ CASES = {
         {**BERT, **sizes(1, 28, 1, 52), "hidden_act": "relu"},
     ],
 }
+
+
+def encoder_decoder(layers, width, heads, inner, **more):
+    return {
+        "vocab_size": V,
+        "max_position_embeddings": 64,
+        "encoder_layers": layers,
+        "decoder_layers": layers + 1,
+        "d_model": width,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": inner,
+        "decoder_ffn_dim": inner,
+        **more,
+    }
+
+
+def t5(layers, width, heads, head_width, inner, **more):
+    return {
+        "vocab_size": V,
+        "num_layers": layers,
+        "num_decoder_layers": layers + 1,
+        "d_model": width,
+        "num_heads": heads,
+        "d_kv": head_width,
+        "d_ff": inner,
+        **more,
+    }
+
+
+CASES["bart"] = CASES["mbart"] = [
+    encoder_decoder(2, 24, 3, 40),
+    encoder_decoder(1, 20, 5, 28, scale_embedding=True),
+    encoder_decoder(1, 28, 1, 52, activation_function="relu"),
+]
+CASES["t5"] = CASES["mt5"] = [
+    t5(2, 24, 3, 8, 40),
+    t5(1, 20, 5, 6, 28, feed_forward_proj="gated-gelu", layer_norm_epsilon=1e-3),
+    t5(1, 28, 1, 10, 52, feed_forward_proj="gated-silu"),
+]
 assert CASES.keys() == FAMILIES.keys()  # README's table of them is made of what is tested here
 IDS = np.random.default_rng(0).integers(5, V, (len(LENGTHS), T))  # none of them padding
+TARGETS = np.random.default_rng(1).integers(5, V, (len(LENGTHS), 23))
+AUTO = {CausalLM: "AutoModelForCausalLM", MaskedLM: "AutoModelForMaskedLM", Seq2SeqLM: "AutoModelForSeq2SeqLM"}
 VISIBLE = np.arange(T) < LENGTHS[:, None]
 
 
@@ -139,14 +181,23 @@ def checkpoint(request, tmp_path_factory, tokenizer):
 
 @torch.no_grad()
 def logits_of(model):
-    return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE)).logits.numpy()
+    """Theirs at every place that is not padding."""
+    if model.config.is_encoder_decoder:
+        targets = {"decoder_input_ids": torch.tensor(TARGETS)}
+        return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE), **targets).logits.numpy()
+    return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE)).logits.numpy()[VISIBLE]
+
+
+def our_logits(model):
+    if isinstance(model, Seq2SeqLM):
+        return np.array(model({"source_ids": IDS, "source_mask": VISIBLE, "target_ids": TARGETS}))
+    return np.array(model(IDS, padding_mask=VISIBLE))[VISIBLE]
 
 
 def test_logits_are_the_same(checkpoint):
     theirs, folder = checkpoint
     ours, _ = kerasllm.huggingface.load(folder)
-    difference = np.abs(np.array(ours(IDS, padding_mask=VISIBLE)) - logits_of(theirs))[VISIBLE]
-    assert difference.max() < 1e-4
+    assert np.abs(our_logits(ours) - logits_of(theirs)).max() < 1e-4
 
 
 def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):
@@ -155,15 +206,12 @@ def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):
     before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "saved"))
     assert before.keys() == after.keys()
     assert {name: array.shape for name, array in before.items()} == {name: a.shape for name, a in after.items()}
-    auto = (
-        transformers.AutoModelForCausalLM
-        if "CausalLM" in type(theirs).__name__ or "LMHead" in type(theirs).__name__
-        else transformers.AutoModelForMaskedLM
-    )
+    auto = getattr(transformers, AUTO[FAMILIES[theirs.config.model_type].model])
     again, report = auto.from_pretrained(tmp_path / "saved", attn_implementation="eager", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert np.abs(logits_of(again.eval()) - logits_of(theirs))[VISIBLE].max() < 1e-5
+    expected = logits_of(theirs)
+    assert np.abs(logits_of(again.eval()) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 @torch.no_grad()

@@ -150,7 +150,7 @@ def _bert_weights(root):
     }
 
 
-def _roberta_weights(config):
+def _roberta_weights(config, _):
     return {
         **_embeddings("roberta.embeddings", _FIRST_PLACE),
         **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
@@ -161,7 +161,7 @@ def _roberta_weights(config):
     }
 
 
-def _distilbert_weights(config):
+def _distilbert_weights(config, _):
     return {
         **_embeddings("distilbert.embeddings"),
         **in_blocks(_DISTILBERT_BLOCK, "transformer/block_#", "distilbert.transformer.layer.#"),
@@ -189,11 +189,11 @@ def _family(architecture, root, fields, settings, weights):
 
 
 FAMILIES = {
-    "bert": _family("BertForMaskedLM", "bert", _common, _settings, lambda config: _bert_weights("bert")),
+    "bert": _family("BertForMaskedLM", "bert", _common, _settings, lambda config, _: _bert_weights("bert")),
     "roberta": _family("RobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
     "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
     "distilbert": _family(
         "DistilBertForMaskedLM", "distilbert", _distilbert_fields, _distilbert_settings, _distilbert_weights
     ),
-    "ernie": _family("ErnieForMaskedLM", "ernie", _ernie_fields, _settings, lambda config: _bert_weights("ernie")),
+    "ernie": _family("ErnieForMaskedLM", "ernie", _ernie_fields, _settings, lambda config, _: _bert_weights("ernie")),
 }

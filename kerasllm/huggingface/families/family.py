@@ -11,9 +11,12 @@ class Family(NamedTuple):
         model: the class of `kerasllm.models` that does.
         fields: function (Settings) -> dict of `TransformerConfig` fields.
         settings: function (TransformerConfig) -> dict, what config.json says of it.
-        weights: function (TransformerConfig) -> dict from names of ours, "#" for the number of a block, to `Source`s.
+        weights: function (TransformerConfig, dict of config.json) -> dict from names of ours, "#" for the number of a
+            block, to `Source`s.
         renames: pairs (regular expression, replacement): what names of old or bare checkpoints are now.
         unused: regular expression for tensors that say nothing of the logits.
+        zeros: function (TransformerConfig) -> dict from names to shapes, of tensors that are written as zeros and that
+            may be nothing else, for ours have no place for them.
     """
 
     architecture: str
@@ -23,3 +26,4 @@ class Family(NamedTuple):
     weights: object
     renames: tuple = ()
     unused: str = r"(?!)"
+    zeros: object = lambda config: {}

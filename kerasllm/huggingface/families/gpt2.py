@@ -62,7 +62,7 @@ _BLOCK = {
 }
 
 
-def _weights(config):
+def _weights(config, _):
     return {
         "token_embedding/embeddings": plain("transformer.wte.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),

@@ -105,7 +105,7 @@ def _gemma_settings(config):
     return _settings(config, hidden_act="gelu_pytorch_tanh")
 
 
-def _weights(config, scale_offset=0.0):
+def _weights(config, _, scale_offset=0.0):
     norm = functools.partial(_norm, offset=scale_offset)
     block = {
         **norm("attention_norm", "input_layernorm"),
