@@ -10,18 +10,12 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers import masks
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.checks import check_heads, check_positions, check_rope_scaling, check_sizes
+from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import RMSNormalization
-from kerasllm.layers.positions import (
-    RelativePositionBias,
-    check_positions,
-    check_rope_scaling,
-    input_positions,
-    rotary,
-    rotary_frequencies,
-)
+from kerasllm.layers.positions import RelativePositionBias, input_positions, rotary, rotary_frequencies
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -311,29 +305,3 @@ def _written(cache, new, index):
     # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
     cache, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (cache, new))
     return ops.reshape(backend.slice_update(cache, new, (0, index, 0)), (B, K, S, h))
-
-
-def check_sizes(**sizes):
-    """Refuses anything but positive integers, by name."""
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-
-
-def check_heads(d_model, num_heads, num_kv_heads=None, head_dim=None):
-    """Refuses numbers of heads that do not divide as they must."""
-    if head_dim is None and d_model % num_heads:
-        raise ValueError(
-            f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}): each head takes an equal share. "
-            f"Choose another number of heads, or give `head_dim`."
-        )
-    if num_kv_heads is not None and (num_kv_heads < 1 or num_heads % num_kv_heads):
-        raise ValueError(
-            f"`num_heads` ({num_heads}) must be divisible by `num_kv_heads` ({num_kv_heads}): each key/value head "
-            f"serves an equal group of query heads."
-        )
-
-
-def clone_initializer(initializer):
-    """A fresh copy: one shared instance would give equal values to all layers of one shape."""
-    return initializer.__class__.from_config(initializer.get_config())

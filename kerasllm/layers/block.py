@@ -8,14 +8,11 @@ import functools
 import keras
 
 from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.checks import check_norms, check_remat
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
-from kerasllm.layers.normalization import LayerNormalization, RMSNormalization
+from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.rematerialization import next_seed, rematerialized
-
-NORMS = ("layer", "rms")
-NORM_PLACEMENTS = ("pre", "post")
-REMAT = (None, "block", "attention", "feed_forward")
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -324,26 +321,3 @@ def _attention(
     results = attend(x, context, position_bias, cache=cache, return_attention_scores=return_attention_scores)
     output, *more = results if isinstance(results, tuple) else (results,)
     return output, more[0] if return_attention_scores else None, more[-1] if cache is not None else None
-
-
-def check_norms(norm, norm_placement, parallel):
-    """Refuses norms that do not exist, or do not fit a parallel block."""
-    if norm not in NORMS:
-        raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
-    if norm_placement not in NORM_PLACEMENTS:
-        raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {norm_placement!r}.")
-    if parallel and norm_placement != "pre":
-        raise ValueError(f"A parallel block needs norm_placement='pre', got {norm_placement!r}.")
-
-
-def check_remat(remat):
-    """Refuses parts of a block that there are not."""
-    if remat not in REMAT:
-        raise ValueError(f"`remat` must be one of {REMAT}, got {remat!r}.")
-
-
-def make_norm(kind, epsilon, use_bias, name, dtype):
-    """Layer normalisation, or RMS normalisation; `use_bias=False` leaves out the offset."""
-    if kind == "rms":
-        return RMSNormalization(epsilon=epsilon, name=name, dtype=dtype)
-    return LayerNormalization(epsilon=epsilon, center=use_bias, name=name, dtype=dtype)

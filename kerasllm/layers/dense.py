@@ -12,3 +12,8 @@ class Dense(keras.layers.Dense):
         if not (training and self.use_bias):
             return super().call(inputs, training=training)
         return backend.dense(inputs, self.kernel, self.bias)
+
+
+def clone_initializer(initializer):
+    """A fresh copy: one shared instance would give equal values to all layers of one shape."""
+    return initializer.__class__.from_config(initializer.get_config())

@@ -9,8 +9,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.attention import clone_initializer
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.dense import Dense, clone_initializer
 
 
 def get_activation(name):

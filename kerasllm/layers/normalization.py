@@ -31,6 +31,13 @@ class RMSNormalization(keras.layers.RMSNormalization):
         return backend.fused(_rms_norm(self.epsilon), inputs, self.scale)
 
 
+def make_norm(kind, epsilon, use_bias, name, dtype):
+    """Layer normalisation, or RMS normalisation; `use_bias=False` leaves out the offset."""
+    if kind == "rms":
+        return RMSNormalization(epsilon=epsilon, name=name, dtype=dtype)
+    return LayerNormalization(epsilon=epsilon, center=use_bias, name=name, dtype=dtype)
+
+
 @functools.cache
 def _layer_norm(epsilon):
     def norm(x, gamma, beta=None):

@@ -9,20 +9,6 @@ import keras
 import numpy as np
 from keras import ops
 
-POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
-
-
-def check_positions(positions, max_length=None, head_dim=None, attention_window=None):
-    """Refuses kinds of positions that do not exist, or do not fit the other numbers."""
-    if positions not in POSITIONS:
-        raise ValueError(f"`positions` must be one of {POSITIONS}, got {positions!r}.")
-    if positions == "learned" and max_length is None:
-        raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
-    if positions == "rotary" and head_dim is not None and head_dim % 2:
-        raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
-    if attention_window is not None and attention_window < 1:
-        raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
-
 
 def input_positions(positions, max_length, name="position_embedding", dtype=None):
     """The layer that adds positions to embeddings, or None for a kind that acts inside attention."""
@@ -31,27 +17,6 @@ def input_positions(positions, max_length, name="position_embedding", dtype=None
     if positions == "sinusoidal":
         return SinusoidalPositions(name=name, dtype=dtype)
     return None
-
-
-# The numbers that each way to stretch rotary positions takes.
-_SCALINGS = {
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-
-
-def check_rope_scaling(scaling):
-    """Refuses ways to stretch rotary positions that there are not."""
-    if scaling is None:
-        return
-    kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
-    if kind not in _SCALINGS:
-        raise ValueError(
-            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(_SCALINGS)}, got {scaling!r}."
-        )
-    for name in _SCALINGS[kind]:
-        if not isinstance(scaling.get(name), int | float) or scaling[name] <= 0:
-            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {scaling.get(name)!r}.")
 
 
 def rotary_frequencies(head_dim, theta, scaling=None):

@@ -6,12 +6,13 @@ Shapes: B batch, T query time, S key time, D d_model, H heads.
 import keras
 from keras import ops
 
-from kerasllm.layers.attention import check_heads, check_sizes, clone_initializer
-from kerasllm.layers.block import TransformerBlock, make_norm
+from kerasllm.layers.block import TransformerBlock
+from kerasllm.layers.checks import check_heads, check_positions, check_sizes
+from kerasllm.layers.dense import clone_initializer
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.positions import (
     RelativePositionBias,
-    check_positions,
     input_positions,
     positions_in_documents,
 )

@@ -5,10 +5,15 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 
 import dataclasses
 
-from kerasllm.layers.attention import check_heads, check_sizes
-from kerasllm.layers.block import check_norms, check_remat
+from kerasllm.layers.checks import (
+    check_heads,
+    check_norms,
+    check_positions,
+    check_remat,
+    check_rope_scaling,
+    check_sizes,
+)
 from kerasllm.layers.feed_forward import get_activation
-from kerasllm.layers.positions import check_positions, check_rope_scaling
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ Shapes: B batch, T time, S key time, D d_model, V vocab.
 
 import keras
 
-from kerasllm.layers.block import make_norm
 from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.normalization import make_norm
 from kerasllm.models.language_model import LanguageModel, small_deviation
 
 

@@ -1,0 +1,74 @@
+"""What layers and configs refuse, in one sentence each."""
+
+POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
+NORMS = ("layer", "rms")
+NORM_PLACEMENTS = ("pre", "post")
+REMAT = (None, "block", "attention", "feed_forward")
+# The numbers that each way to stretch rotary positions takes.
+_SCALINGS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+
+
+def check_sizes(**sizes):
+    """Refuses anything but positive integers, by name."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def check_heads(d_model, num_heads, num_kv_heads=None, head_dim=None):
+    """Refuses numbers of heads that do not divide as they must."""
+    if head_dim is None and d_model % num_heads:
+        raise ValueError(
+            f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}): each head takes an equal share. "
+            f"Choose another number of heads, or give `head_dim`."
+        )
+    if num_kv_heads is not None and (num_kv_heads < 1 or num_heads % num_kv_heads):
+        raise ValueError(
+            f"`num_heads` ({num_heads}) must be divisible by `num_kv_heads` ({num_kv_heads}): each key/value head "
+            f"serves an equal group of query heads."
+        )
+
+
+def check_positions(positions, max_length=None, head_dim=None, attention_window=None):
+    """Refuses kinds of positions that do not exist, or do not fit the other numbers."""
+    if positions not in POSITIONS:
+        raise ValueError(f"`positions` must be one of {POSITIONS}, got {positions!r}.")
+    if positions == "learned" and max_length is None:
+        raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
+    if positions == "rotary" and head_dim is not None and head_dim % 2:
+        raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
+    if attention_window is not None and attention_window < 1:
+        raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
+
+
+def check_rope_scaling(scaling):
+    """Refuses ways to stretch rotary positions that there are not."""
+    if scaling is None:
+        return
+    kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
+    if kind not in _SCALINGS:
+        raise ValueError(
+            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(_SCALINGS)}, got {scaling!r}."
+        )
+    for name in _SCALINGS[kind]:
+        if not isinstance(scaling.get(name), int | float) or scaling[name] <= 0:
+            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {scaling.get(name)!r}.")
+
+
+def check_norms(norm, norm_placement, parallel):
+    """Refuses norms that do not exist, or do not fit a parallel block."""
+    if norm not in NORMS:
+        raise ValueError(f"`norm` must be one of {NORMS}, got {norm!r}.")
+    if norm_placement not in NORM_PLACEMENTS:
+        raise ValueError(f"`norm_placement` must be one of {NORM_PLACEMENTS}, got {norm_placement!r}.")
+    if parallel and norm_placement != "pre":
+        raise ValueError(f"A parallel block needs norm_placement='pre', got {norm_placement!r}.")
+
+
+def check_remat(remat):
+    """Refuses parts of a block that there are not."""
+    if remat not in REMAT:
+        raise ValueError(f"`remat` must be one of {REMAT}, got {remat!r}.")
