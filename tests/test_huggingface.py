@@ -228,6 +228,10 @@ def test_what_the_format_cannot_say_is_not_written(tmp_path):
         kerasllm.huggingface.save(CausalLM(config), tokenizer, tmp_path / "out")
     with pytest.raises(TypeError, match="written of a CausalLM or MaskedLM or Seq2SeqLM, got a Sequential"):
         kerasllm.huggingface.save(keras.Sequential(), tokenizer, tmp_path / "out")
+    with pytest.raises(ValueError, match="room for one tokenizer, got one for sources and one for targets"):
+        kerasllm.huggingface.save(made("bart")[0], (tokenizer, made("bart")[1]), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"The tokenizer has .* ids, and the model's table 9 rows"):
+        kerasllm.huggingface.save(MODELS["gpt2"](9), tokenizer, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -3,13 +3,14 @@
 import pytest
 import tensorflow as tf
 
-from kerasllm import backend, training
+from kerasllm import training
+from kerasllm.backend import compiling
 from kerasllm.cli.settings import PRECISIONS
 
 
 @pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx512f"}, set()])
 def test_bfloat16_is_chosen_where_a_processor_has_it(flags, monkeypatch):
-    monkeypatch.setattr(backend, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(compiling, "_cpu_flags", lambda: flags)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     policy, why = training.precision()
     assert policy == ("mixed_bfloat16" if flags & {"avx512_bf16", "amx_bf16"} else "float32") and "bfloat16" in why

@@ -14,6 +14,7 @@ from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.models import MaskedLM, TransformerConfig
 from kerasllm.models.weights import weight_names
+from kerasllm.tokenizers.sides import as_pair
 
 _TRAINING_ONLY = ("dropout", "attention_dropout", "remat")
 
@@ -23,13 +24,13 @@ def save(model, tokenizer, path):
 
     Args:
         model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, loaded or trained here.
-        tokenizer: its `Tokenizer`.
+        tokenizer: its `Tokenizer`, one for both sides where there are two.
         path: folder to make; it must not exist, and appears whole or not at all.
 
     Raises:
         FileExistsError: if `path` exists; it is not touched.
-        TypeError: if the model is of another kind.
-        ValueError: if no architecture of transformers computes what the model does.
+        TypeError: if the model is of another kind, or the tokenizer is not a `Tokenizer`.
+        ValueError: if no architecture of transformers computes what the model does, or the tokenizer does not fit it.
 
     Example:
 
@@ -37,6 +38,7 @@ def save(model, tokenizer, path):
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
     kind, family, settings = _family_of(model)
+    tokenizer = _one_tokenizer(tokenizer, model.config.vocab_size)
     table, weights = family.weights(model.config, settings), weight_names(model)
     sizes, owners = {}, {}
     for name, weight in weights.items():
@@ -63,6 +65,15 @@ def save(model, tokenizer, path):
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
+
+
+def _one_tokenizer(tokenizer, vocab_size):
+    source, target = as_pair(tokenizer)
+    if source is not target:
+        raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
+    if target.vocab_size > vocab_size:
+        raise ValueError(f"The tokenizer has {target.vocab_size} ids, and the model's table {vocab_size} rows.")
+    return target
 
 
 def _parts(table, name, weight, config):

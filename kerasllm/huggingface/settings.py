@@ -6,7 +6,7 @@ _HARMLESS = {
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id",
     "decoder_start_token_id", "id2label", "label2id", "problem_type", "return_dict", "output_attentions",
     "output_hidden_states", "pretraining_tp", "task_specific_params", "tokenizer_class", "max_length", "name_or_path",
-    "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder", "finetuning_task", "num_labels",
+    "chunk_size_feed_forward", "is_encoder_decoder", "finetuning_task", "num_labels",
 }  # fmt: skip
 # Names of activations in Hugging Face's configs.
 _ACTIVATIONS = {
@@ -78,6 +78,9 @@ class Settings:
         self.ignore("rope_theta")
         kind = given.pop("rope_type", None) or given.pop("type", "default")
         given.pop("type", None)
+        share = given.pop("partial_rotary_factor", 1.0)
+        if share != 1.0:
+            self.refuse("partial_rotary_factor", share, 1.0)
         if kind == "default":
             return {"rope_theta": theta, "rope_scaling": None}
         if kind not in ("linear", "llama3"):

@@ -1,9 +1,11 @@
 """Checkpoints that transformers wrote, read here and written back: the same logits, the same names, the same text."""
 
+import keras
 import numpy as np
 import pytest
 
 import kerasllm
+from kerasllm.cli import main
 from kerasllm.generation import generate_ids
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
@@ -81,6 +83,11 @@ CASES = {
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},
         {**LLAMA, **LLAMA_SIZES[1], **rope()},
         {**LLAMA, **LLAMA_SIZES[2], "head_dim": 12, "rms_norm_eps": 1e-2},
+    ],
+    "phi3": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "pad_token_id": 0, "sliding_window": 7},
+        {**LLAMA, **sizes(3, 24, 6, 28, num_key_value_heads=2), "pad_token_id": 0, "tie_word_embeddings": True},
+        {**LLAMA, **LLAMA_SIZES[2], **rope(), "pad_token_id": 0, "rms_norm_eps": 1e-2},
     ],
     "bert": [
         {**BERT, **sizes(2, 24, 3, 40)},
@@ -228,3 +235,22 @@ def test_greedy_text_is_the_same(checkpoint):
     sure = close.index(True) if True in close else len(close)
     assert sure > 3
     assert logits.argmax(-1).tolist()[:sure] == text[len(prompt) :][:sure]
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "llama"])
+def test_a_model_trained_here_has_the_same_perplexity_there(preset, tmp_path):
+    words = np.random.default_rng(0).choice(["the", "cat", "dog", "saw", "a", "tree", "and", "slept."], 1500)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    small = ["--layers", "2", "--d-model", "32", "--heads", "2", "--dff", "64", "--context", "64", "--batch-size", "4"]
+    arguments = ["train", "--data", str(tmp_path / "text.txt"), "--preset", preset, *small, "--steps", "30"]
+    assert main([*arguments, "--vocab-size", "300", "--precision", "float32", "--out", str(tmp_path / "run")]) == 0
+    model, tokenizer = kerasllm.load(tmp_path / "run")
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "theirs")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    text = " ".join(words[:60])
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")(text, return_tensors="pt")["input_ids"]
+    ids = ids[:, :64]
+    assert ids[0].tolist() == tokenizer.encode(text)[:64]
+    logits = keras.ops.log_softmax(model(ids.numpy())[0, :-1])
+    ours = -np.take_along_axis(np.array(logits), ids.numpy()[0, 1:, None], axis=-1).mean()
+    assert np.exp(ours) == pytest.approx(torch.exp(theirs(ids, labels=ids).loss).item(), rel=1e-5)

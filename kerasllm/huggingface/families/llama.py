@@ -1,5 +1,5 @@
-"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what is built like it: Mistral, Qwen 2 and 3, and
-the first Gemma."""
+"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what is built like it: Mistral, Qwen 2 and 3, the
+first Gemma and Phi-3."""
 
 import functools
 
@@ -61,6 +61,13 @@ def _qwen2(settings):
 def _qwen3(settings):
     settings.only("attention_bias", False)
     return _common(settings, qk_norm=True, **_window(settings, used=False))
+
+
+def _phi3(settings):
+    settings.only("attention_bias", False)
+    settings.only("partial_rotary_factor", 1.0)
+    settings.ignore("embd_pdrop", "resid_pdrop", "original_max_position_embeddings")
+    return _common(settings, **_window(settings))
 
 
 def _gemma(settings):
@@ -125,17 +132,26 @@ def _weights(config, _, scale_offset=0.0):
     }
 
 
+def _phi3_weights(config, values):
+    """Phi-3 keeps query, key and value in one matrix, and the two halves of the feed-forward layer in another."""
+    together = {
+        "attention/query_key_value/kernel": linear("self_attn.qkv_proj"),
+        "feed_forward/inner/kernel": linear("mlp.gate_up_proj"),
+    }
+    return {**_weights(config, values), **in_blocks(together, "transformer/block_#", "model.layers.#")}
+
+
 def _norm(ours, theirs, offset):
     return {f"{ours}/scale": Source((f"{theirs}.weight",), offset=offset)}
 
 
-def _family(architecture, fields, settings, **options):
+def _family(architecture, fields, settings, weights=_weights):
     return Family(
         architecture,
         CausalLM,
         fields,
         settings,
-        functools.partial(_weights, **options),
+        weights,
         renames=((r"^(?=embed_tokens\.|layers\.|norm\.)", "model."),),
         unused=r"rotary_emb\.inv_freq$",
     )
@@ -146,5 +162,6 @@ FAMILIES = {
     "mistral": _family("MistralForCausalLM", _mistral, _windowed),
     "qwen2": _family("Qwen2ForCausalLM", _qwen2, _qwen),
     "qwen3": _family("Qwen3ForCausalLM", _qwen3, _qwen),
-    "gemma": _family("GemmaForCausalLM", _gemma, _gemma_settings, scale_offset=1.0),
+    "gemma": _family("GemmaForCausalLM", _gemma, _gemma_settings, functools.partial(_weights, scale_offset=1.0)),
+    "phi3": _family("Phi3ForCausalLM", _phi3, _windowed, _phi3_weights),
 }
