@@ -42,14 +42,15 @@ def trained(model_class, loss, micro_batches, steps=3, **optimizer):
 
 
 OPTIMIZERS = {
-    "SGD": {"kind": keras.optimizers.SGD, "learning_rate": 1.0},
     "SGD, clipped": {"kind": keras.optimizers.SGD, "learning_rate": 1.0, "global_clipnorm": 0.01},
     "AdamW, averaged": {"kind": AdamW, "learning_rate": 0.01, "epsilon": 1e-3, "use_ema": True, "ema_momentum": 0.5},
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("model_class", [CausalLM, Seq2SeqLM])
+@pytest.mark.parametrize(
+    ("model_class", "optimizer"),
+    [(CausalLM, "SGD, clipped"), (CausalLM, "AdamW, averaged"), (Seq2SeqLM, "AdamW, averaged")],
+)
 def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer):
     for loss in (TokenCrossentropy(), TokenCrossentropy(0.1, chunk_size=5)):
         whole = trained(model_class, loss, 1, **OPTIMIZERS[optimizer])
@@ -155,15 +156,16 @@ SIZES = {sizes}
 {split}
 loss = {{}}
 with scope:
-    for micro_batches in (1, 2):
-        for optimizer in (AdamW(0.01, epsilon=1e-3, use_ema=True, global_clipnorm=0.01), Muon(0.01, epsilon=1e-3)):
-            model = make()
-            model.compile(optimizer, TokenCrossentropy(0.1, chunk_size=5), micro_batches=micro_batches)
-            ids, labels, weight = batch(rows=8)
-            history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
-            name = f"{{optimizer.name}} {{micro_batches}}"
-            state = [*model.weights, *model.optimizer.variables]
-            loss[name] = [history.history["loss"], [keras.ops.convert_to_numpy(v).tolist() for v in state]]
+    for kind, micro_batches in (("adamw", 1), ("adamw", 2), ("muon", 2)):
+        adamw = {{"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}}
+        optimizer = AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3)
+        model = make()
+        model.compile(optimizer, TokenCrossentropy(0.1, chunk_size=5), micro_batches=micro_batches)
+        ids, labels, weight = batch(rows=8)
+        history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        state = [*model.weights, *model.optimizer.variables]
+        values = [keras.ops.convert_to_numpy(v).tolist() for v in state]
+        loss[f"{{kind}} {{micro_batches}}"] = [history.history["loss"], values]
 print("RESULT", json.dumps(loss))
 """
 NO_SPLIT = "import contextlib; scope = contextlib.nullcontext()"
@@ -194,11 +196,10 @@ def test_two_devices_make_the_update_of_one(backend, run_python, monkeypatch):
 
     alone = run(NO_SPLIT)
     together = run(TWO_REPLICAS if backend == "tensorflow" else DATA_PARALLEL)
-    assert alone.keys() == together.keys() and len(alone) == 4
+    assert alone.keys() == together.keys() and len(alone) == 3
     for name, (losses, state) in alone.items():
         assert together[name][0] == pytest.approx(losses, rel=1e-5), name
         tolerance = 2e-3 if "muon" in name else 1e-5  # Muon rounds to bfloat16
         for expected, found in zip(state, together[name][1], strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance, err_msg=name)
-    for kind in ("adamw", "muon"):
-        assert alone[f"{kind} 2"][0] == pytest.approx(alone[f"{kind} 1"][0], rel=1e-5)
+    assert alone["adamw 2"][0] == pytest.approx(alone["adamw 1"][0], rel=1e-5)

@@ -16,6 +16,8 @@ class Source(NamedTuple):
         offset: float, added: Gemma's norms keep a scale less 1.
         first_row: int, rows of a table that come before those of ours.
         factors: tuple of float, by which the tensors are multiplied, or ().
+        paired: tuple of int, or (): the width of the heads of those tensors whose rotary pairs are neighbours, where
+            ours are half a head apart; 0 for others.
     """
 
     names: tuple
@@ -23,6 +25,7 @@ class Source(NamedTuple):
     offset: float = 0.0
     first_row: int = 0
     factors: tuple = ()
+    paired: tuple = ()
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
@@ -30,6 +33,8 @@ class Source(NamedTuple):
         parts = [(part.T if self.transposed else part)[rows] for part in parts]
         if self.factors:
             parts = [part * np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
+        if self.paired:
+            parts = [_parted(part, h) if h else part for part, h in zip(parts, self.paired, strict=True)]
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
 
@@ -49,7 +54,20 @@ class Source(NamedTuple):
         parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
         if self.factors:
             parts = [part / np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
+        if self.paired:
+            parts = [_paired(part, h) if h else part for part, h in zip(parts, self.paired, strict=True)]
         return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
+
+
+def _parted(array, head_dim):
+    """The channels 0, 1, 2, 3, … of each head as 0, 2, … and 1, 3, …"""
+    pairs = array.reshape(*array.shape[:-1], -1, head_dim // 2, 2)
+    return pairs.swapaxes(-1, -2).reshape(array.shape)
+
+
+def _paired(array, head_dim):
+    halves = array.reshape(*array.shape[:-1], -1, 2, head_dim // 2)
+    return halves.swapaxes(-1, -2).reshape(array.shape)
 
 
 def plain(name):

@@ -71,10 +71,10 @@ class Settings:
             raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
         return _ACTIVATIONS[value]
 
-    def rope(self):
-        """`rope_theta` and `rope_scaling`, from what transformers 5 writes or from what earlier ones did."""
+    def rope(self, theta=10000.0):
+        """`rope_theta`, with its default, and `rope_scaling`, from what transformers 5 writes or earlier ones did."""
         given = {**(self.take("rope_scaling") or {}), **(self.take("rope_parameters") or {})}
-        theta = float(given.pop("rope_theta", None) or self.take("rope_theta", 10000.0))
+        theta = float(given.pop("rope_theta", None) or self.take("rope_theta", theta))
         self.ignore("rope_theta")
         kind = given.pop("rope_type", None) or given.pop("type", "default")
         given.pop("type", None)

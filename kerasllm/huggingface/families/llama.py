@@ -1,5 +1,5 @@
 """Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what is built like it: Mistral, Qwen 2 and 3, the
-first Gemma and Phi-3."""
+first Gemma, ERNIE 4.5 and Phi-3."""
 
 import functools
 
@@ -26,7 +26,7 @@ def _common(settings, **own):
         "use_bias": False,
         "tie_embeddings": settings.take("tie_word_embeddings", False),
         "attention_dropout": settings.take("attention_dropout", 0.0),
-        **settings.rope(),
+        **({} if "rope_theta" in own else settings.rope()),
         **own,
     }
 
@@ -45,9 +45,10 @@ def _window(settings, used=True):
 
 
 def _llama(settings):
-    settings.only("attention_bias", False)
-    settings.only("mlp_bias", False)
-    return _common(settings)
+    bias = settings.take("attention_bias", False)
+    if settings.take("mlp_bias", False) != bias:
+        settings.refuse("attention_bias", bias, "biases everywhere or nowhere")
+    return _common(settings, use_bias=bias)
 
 
 def _mistral(settings):
@@ -70,6 +71,11 @@ def _phi3(settings):
     return _common(settings, **_window(settings))
 
 
+def _ernie4_5(settings):
+    tied, bias = settings.take("tie_word_embeddings", True), settings.take("use_bias", False)
+    return _common(settings, tie_embeddings=tied, use_bias=bias, **settings.rope(500000.0))
+
+
 def _gemma(settings):
     settings.only("attention_bias", False)
     settings.only("use_bidirectional_attention", False)
@@ -77,6 +83,14 @@ def _gemma(settings):
     settings.ignore("hidden_activation")
     tied = settings.take("tie_word_embeddings", True)
     return _common(settings, activation="gelu_tanh", scale_embeddings=True, tie_embeddings=tied)
+
+
+def _llama_settings(config):
+    return _settings(config, attention_bias=config.use_bias, mlp_bias=config.use_bias)
+
+
+def _ernie4_5_settings(config):
+    return _settings(config, use_bias=config.use_bias)
 
 
 def _settings(config, **own):
@@ -119,10 +133,10 @@ def _weights(config, _, scale_offset=0.0):
         **dense("attention/query_key_value", "self_attn.{}_proj", "q", "k", "v"),
         **norm("attention/query_norm", "self_attn.q_norm"),
         **norm("attention/key_norm", "self_attn.k_norm"),
-        "attention/output/kernel": linear("self_attn.o_proj"),
+        **dense("attention/output", "self_attn.o_proj"),
         **norm("feed_forward_norm", "post_attention_layernorm"),
-        "feed_forward/inner/kernel": linear("mlp.{}_proj", "gate", "up"),
-        "feed_forward/outer/kernel": linear("mlp.down_proj"),
+        **dense("feed_forward/inner", "mlp.{}_proj", "gate", "up"),
+        **dense("feed_forward/outer", "mlp.down_proj"),
     }
     return {
         "token_embedding/embeddings": plain("model.embed_tokens.weight"),
@@ -139,6 +153,13 @@ def _phi3_weights(config, values):
         "feed_forward/inner/kernel": linear("mlp.gate_up_proj"),
     }
     return {**_weights(config, values), **in_blocks(together, "transformer/block_#", "model.layers.#")}
+
+
+def _ernie4_5_weights(config, values):
+    h = config.head_dim or config.d_model // config.num_heads
+    table = _weights(config, values)
+    names = [name for name in table if "query_key_value" in name]
+    return {**table, **{name: table[name]._replace(paired=(h, h, 0)) for name in names}}
 
 
 def _norm(ours, theirs, offset):
@@ -158,10 +179,11 @@ def _family(architecture, fields, settings, weights=_weights):
 
 
 FAMILIES = {
-    "llama": _family("LlamaForCausalLM", _llama, _settings),
+    "llama": _family("LlamaForCausalLM", _llama, _llama_settings),
     "mistral": _family("MistralForCausalLM", _mistral, _windowed),
     "qwen2": _family("Qwen2ForCausalLM", _qwen2, _qwen),
     "qwen3": _family("Qwen3ForCausalLM", _qwen3, _qwen),
     "gemma": _family("GemmaForCausalLM", _gemma, _gemma_settings, functools.partial(_weights, scale_offset=1.0)),
+    "ernie4_5": _family("Ernie4_5ForCausalLM", _ernie4_5, _ernie4_5_settings, _ernie4_5_weights),
     "phi3": _family("Phi3ForCausalLM", _phi3, _windowed, _phi3_weights),
 }
