@@ -37,7 +37,7 @@ def test_a_quantized_model_says_about_the_same(mode):
     model = CausalLM(TransformerConfig(**SIZES))
     trained(model, 60)
     logits = np.array(model(IDS[:, :-1]))
-    expected = kerasllm.generation.generate_ids(model, IDS[:, :6].tolist(), 6)
+    expected = kerasllm.generation.generate_ids(model, IDS[:, :6].tolist(), 6) if mode == "int8" else None
     model.quantize(mode)
     assert all(layer.quantization_mode == mode for layer in dense_layers(model))
     quantized = np.array(model(IDS[:, :-1]))
