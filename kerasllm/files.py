@@ -68,6 +68,21 @@ def write_json(path, value):
         draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json(path):
+    """Reads the JSON object in a file that exists.
+
+    Raises:
+        ValueError: if it is not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
+    return value
+
+
 def flush(path):
     """Waits until a file, or the names in a folder, are on the disk; where a system cannot open folders, skips them."""
     if os.path.isdir(path) and os.name != "posix":

@@ -10,7 +10,6 @@ Plain JSON and safetensors: nothing in the folder is ever executed, any Keras ba
 file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
 """
 
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
-from kerasllm.files import flush, new_folder, replacing, sha256, write_json
+from kerasllm.files import flush, new_folder, read_json, replacing, sha256, write_json
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
@@ -83,16 +82,12 @@ def load(folder):
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
-    if (
-        not (folder / MANIFEST).is_file()
-        and (folder / CONFIG).is_file()
-        and "model_type" in _read_json(folder / CONFIG)
-    ):
+    if not (folder / MANIFEST).is_file() and (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
         from kerasllm import huggingface
 
         return huggingface.load(folder)
     _check_files(folder)
-    description = _read_json(folder / CONFIG)
+    description = read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():
         raise ValueError(f"{folder / CONFIG} lacks {min(lacking)!r}; copy the folder again.")
     kind = description["kind"]
@@ -205,7 +200,7 @@ def _check_files(folder):
         raise FileNotFoundError(
             f"{folder} is not a finished run folder: it has no {MANIFEST}, which is written last when a run ends well."
         )
-    saved = _read_json(folder / MANIFEST).get("files")
+    saved = read_json(folder / MANIFEST).get("files")
     if not isinstance(saved, dict):
         raise ValueError(f"{folder / MANIFEST} lists no files; copy the folder again.")
     names = [CONFIG, WEIGHTS, *TOKENIZER_FILES]
@@ -218,16 +213,6 @@ def _check_files(folder):
                 raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
         elif saved.get(name) != sha256(path):
             raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")
-
-
-def _read_json(path):
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
-    return value
 
 
 def _and_more(names):

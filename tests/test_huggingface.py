@@ -15,6 +15,7 @@ import pytest
 import kerasllm
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.settings import Settings
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -135,6 +136,7 @@ DAMAGES = {
         lambda f: change_config(f, rope_parameters={"rope_type": "yarn", "factor": 2.0}),
         "asks for rope_type='yarn', and kerasllm computes only 'default', 'linear' or 'llama3'",
     ),
+    "no epsilon": (lambda f: change_config(f, rms_norm_eps=None), "lacks 'rms_norm_eps'; copy the folder again"),
     "biases": (lambda f: change_config(f, attention_bias=True), "asks for attention_bias=True, and kerasllm computes"),
     "an unknown setting": (
         lambda f: change_config(f, mystery=3),
@@ -239,3 +241,11 @@ def test_the_readme_names_what_is_read():
     rows = (Path(__file__).parents[1] / "README.md").read_text().partition("| `model_type` |")[2].partition("\n\n")[0]
     named = [tuple(row.strip("| ").split(" | ")) for row in rows.splitlines()[2:]]
     assert named == [(kind, family.architecture, family.model.__name__) for kind, family in FAMILIES.items()]
+
+
+def test_a_window_that_is_not_named_is_transformers_own():
+    sizes = {"vocab_size": 9, "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+    values = {**sizes, "intermediate_size": 8, "rms_norm_eps": 1e-5}
+    read = FAMILIES["mistral"].fields
+    assert read(Settings(values, "config.json"))["attention_window"] == 4096
+    assert read(Settings({**values, "sliding_window": None}, "config.json"))["attention_window"] is None

@@ -1,11 +1,11 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
-import json
 import math
 import re
 from pathlib import Path
 
 from kerasllm import backend
+from kerasllm.files import read_json
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
@@ -43,7 +43,9 @@ def load(path_or_id, dtype=None, revision=None):
     """
     folder = _folder(path_or_id, revision)
     path = folder / "config.json"
-    values = _read_json(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
+    values = read_json(path)
     family = _family(values, path)
     settings = Settings(values, path)
     fields = family.fields(settings)
@@ -76,18 +78,6 @@ def _folder(path_or_id, revision):
         raise FileNotFoundError(
             f"There is no folder {path_or_id}, and the hub did not give a repository of that name: {reason}"
         ) from error
-
-
-def _read_json(path):
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} has no {path.name}: it is not a checkpoint of Hugging Face.")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
-    return value
 
 
 def _family(values, path):

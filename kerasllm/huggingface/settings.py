@@ -20,6 +20,14 @@ _ACTIVATIONS = {
     "swish": "silu",
 }
 
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "dff": "intermediate_size",
+}
+
 
 class Settings:
     """The settings of a config.json, each of which must be read, or known to change nothing.
@@ -65,6 +73,10 @@ class Settings:
         for name in names:
             self._left.pop(name, None)
 
+    def sizes(self):
+        """What most architectures name alike."""
+        return {ours: self.need(theirs) for ours, theirs in _SIZES.items()}
+
     def activation(self, name, default):
         value = self.take(name, default)
         if value not in _ACTIVATIONS:
@@ -96,6 +108,11 @@ class Settings:
                 f"{self._path} has the setting {key}={left[key]!r}, which kerasllm does not know: it could change the "
                 "logits. Take it out of the file if you know that it does not."
             )
+
+
+def size_settings(config):
+    """What `Settings.sizes` reads."""
+    return {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
 
 
 def activation_name(name):

@@ -12,7 +12,7 @@ GPT2 = {
     "activation": "gelu_tanh",
 }
 
-# What learns most from few tokens: https://github.com/KellerJordan/modded-nanogpt
+# The choices of the records in https://github.com/KellerJordan/modded-nanogpt
 SPEEDRUN = {
     "vocab_size": 50257,
     "max_length": 1024,

@@ -3,7 +3,7 @@ DistilBERT and ERNIE, with their heads for hidden tokens."""
 
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name
+from kerasllm.huggingface.settings import activation_name, size_settings
 from kerasllm.models import MaskedLM
 
 # RoBERTa counts places from the one after its padding token's id, so its tables begin with rows that nothing reads.
@@ -18,13 +18,9 @@ def _common(settings, **own):
     settings.ignore("classifier_dropout", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers")
     settings.ignore("pooler_size_per_head", "pooler_type", "directionality")
     return {
-        "vocab_size": settings.need("vocab_size"),
-        "num_layers": settings.need("num_hidden_layers"),
-        "d_model": settings.need("hidden_size"),
-        "num_heads": settings.need("num_attention_heads"),
-        "dff": settings.need("intermediate_size"),
+        **settings.sizes(),
         "max_length": settings.need("max_position_embeddings"),
-        "norm_epsilon": settings.take("layer_norm_eps", 1e-12),
+        "norm_epsilon": settings.need("layer_norm_eps"),
         "num_token_types": settings.take("type_vocab_size", 2),
         "activation": settings.activation("hidden_act", "gelu"),
         "tie_embeddings": settings.take("tie_word_embeddings", True),
@@ -76,11 +72,7 @@ def _attention_dropout(config):
 
 def _settings(config, first_place=0):
     return {
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "num_attention_heads": config.num_heads,
-        "intermediate_size": config.dff,
+        **size_settings(config),
         "max_position_embeddings": config.max_length + first_place,
         "layer_norm_eps": config.norm_epsilon,
         "type_vocab_size": config.num_token_types,

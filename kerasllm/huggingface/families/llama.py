@@ -5,22 +5,18 @@ import functools
 
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, dense, in_blocks, linear, plain
-from kerasllm.huggingface.settings import activation_name, rope_parameters
+from kerasllm.huggingface.settings import activation_name, rope_parameters, size_settings
 from kerasllm.models import CausalLM
 
 
 def _common(settings, **own):
     return {
-        "vocab_size": settings.need("vocab_size"),
-        "num_layers": settings.need("num_hidden_layers"),
-        "d_model": settings.need("hidden_size"),
-        "num_heads": settings.need("num_attention_heads"),
-        "dff": settings.need("intermediate_size"),
+        **settings.sizes(),
         "max_length": settings.take("max_position_embeddings", 2048),
         "num_kv_heads": settings.take("num_key_value_heads"),
         "head_dim": settings.take("head_dim"),
         "norm": "rms",
-        "norm_epsilon": settings.take("rms_norm_eps", 1e-6),
+        "norm_epsilon": settings.need("rms_norm_eps"),
         "activation": settings.activation("hidden_act", "silu"),
         "gated": True,
         "use_bias": False,
@@ -31,10 +27,11 @@ def _common(settings, **own):
     }
 
 
-def _window(settings, used=True):
-    """How far a token sees, if all layers agree on it."""
+def _window(settings, used=True, default=None):
+    """How far a token sees, if all layers agree on it; `default` says what an absent setting means."""
     layers = settings.values["num_hidden_layers"]
-    window = settings.take("sliding_window")
+    window = settings.values.get("sliding_window", default)  # null says that there is none
+    settings.ignore("sliding_window")
     used = settings.take("use_sliding_window", used) and window is not None
     first = settings.take("max_window_layers", 0)
     kinds = ["sliding_attention" if used and i >= first else "full_attention" for i in range(layers)]
@@ -52,7 +49,7 @@ def _llama(settings):
 
 
 def _mistral(settings):
-    return _common(settings, **_window(settings))
+    return _common(settings, **_window(settings, default=4096))
 
 
 def _qwen2(settings):
@@ -95,11 +92,7 @@ def _ernie4_5_settings(config):
 
 def _settings(config, **own):
     return {
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "num_attention_heads": config.num_heads,
-        "intermediate_size": config.dff,
+        **size_settings(config),
         "max_position_embeddings": config.max_length,
         "num_key_value_heads": config.num_kv_heads or config.num_heads,
         "head_dim": config.head_dim or config.d_model // config.num_heads,
