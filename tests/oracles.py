@@ -96,6 +96,9 @@ def add_positions(w, x, positions, position_ids):
         half = x.shape[-1] // 2
         waves = np.exp(1j * position_ids[..., None] * 10000.0 ** (-np.arange(half) / half))
         return x + np.concatenate([waves.imag, waves.real], axis=-1)
+    if positions == "fairseq_sinusoidal":
+        angles = (position_ids[..., None] + 2) / np.geomspace(1, 10000, x.shape[-1] // 2)
+        return x + np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
     return x
 
 

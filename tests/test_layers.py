@@ -122,6 +122,7 @@ ATTENTION = {
     ),
     "learned": ({"positions": "learned", "max_length": 9}, {}),
     "sinusoidal": ({"positions": "sinusoidal", "causal": True}, {"position_ids": np.arange(T) + 40}),
+    "fairseq's sinusoids": ({"positions": "fairseq_sinusoidal"}, {"position_ids": np.arange(T) + 40}),
     "relative": ({"positions": "relative"}, {"position_bias": normal(1, H, T, T)}),
     "relative, causal": ({"positions": "relative", "causal": True}, {"document_ids": DOCUMENTS}),
     "window": ({"attention_window": 3}, {}),

@@ -48,7 +48,7 @@ def small(**options):
         ({"num_layers": 2.0}, "`num_layers` must be a positive integer, got 2.0"),
         ({"max_length": None}, "`max_length` must be a positive integer, got None"),
         ({"attention_window": 0}, "`attention_window` must be at least 1"),
-        ({"positions": "alibi"}, "`positions` must be one of ('rotary', 'learned', 'sinusoidal', 'relative', None)"),
+        ({"positions": "alibi"}, "`positions` must be one of ('rotary', 'learned', 'sinusoidal', 'fairseq_"),
         ({"norm": "batch"}, "`norm` must be one of ('layer', 'rms'), got 'batch'"),
         ({"norm_placement": "mid"}, "`norm_placement` must be one of ('pre', 'post'), got 'mid'"),
         ({"parallel": True, "norm_placement": "post"}, "A parallel block needs norm_placement='pre'"),

@@ -31,7 +31,7 @@ class MultiHeadAttention(keras.layers.Layer):
         head_dim: int or None, width of a head; None means `d_model // num_heads`.
         causal: bool. A token sees itself and earlier ones only. Has no effect on cross-attention.
         attention_window: int or None. A token sees only tokens less than this many places away.
-        positions: "rotary", "learned", "sinusoidal", "relative" or None.
+        positions: "rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative" or None.
         max_length: int, the longest sequence; needed for learned positions only.
         rope_theta: float, base of the rotary wavelengths.
         rope_scaling: dict or None. Stretches rotary positions for longer contexts than those of the training, as

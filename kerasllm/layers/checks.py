@@ -1,6 +1,6 @@
 """What layers and configs refuse, in one sentence each."""
 
-POSITIONS = ("rotary", "learned", "sinusoidal", "relative", None)
+POSITIONS = ("rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative", None)
 NORMS = ("layer", "rms")
 NORM_PLACEMENTS = ("pre", "post")
 REMAT = (None, "block", "attention", "feed_forward")

@@ -16,6 +16,8 @@ def input_positions(positions, max_length, name="position_embedding", dtype=None
         return LearnedPositions(max_length, name=name, dtype=dtype)
     if positions == "sinusoidal":
         return SinusoidalPositions(name=name, dtype=dtype)
+    if positions == "fairseq_sinusoidal":
+        return SinusoidalPositions(first=2, to_the_longest=True, name=name, dtype=dtype)
     return None
 
 
@@ -123,7 +125,11 @@ class LearnedPositions(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kerasllm")
 class SinusoidalPositions(keras.layers.Layer):
-    """Adds sines and cosines of the position at D/2 wavelengths.
+    """Adds sines and cosines of the position at D/2 wavelengths, from 2π up to almost 20,000π.
+
+    Args:
+        first: int, what position 0 counts as. fairseq counts from 2.
+        to_the_longest: bool. The longest wavelength is 20,000π itself, as in tensor2tensor and fairseq.
 
     Call arguments:
         x: float (B, T, D), D even.
@@ -136,8 +142,10 @@ class SinusoidalPositions(keras.layers.Layer):
     cosines the second, which is the paper's layout up to an order of the channels.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, first=0, to_the_longest=False, **kwargs):
         super().__init__(**kwargs)
+        self.first = first
+        self.to_the_longest = to_the_longest
         self.supports_masking = True
 
     def build(self, x_shape):
@@ -148,12 +156,15 @@ class SinusoidalPositions(keras.layers.Layer):
         if position_ids is None:
             position_ids = ops.arange(ops.shape(x)[1], dtype="int32")
         half = x.shape[-1] // 2
-        frequencies = 10000.0 ** (-ops.arange(half, dtype="float32") / half)
-        angles = ops.cast(position_ids, "float32")[..., None] * frequencies
+        frequencies = 10000.0 ** (-ops.arange(half, dtype="float32") / (half - self.to_the_longest))
+        angles = ops.cast(position_ids + self.first, "float32")[..., None] * frequencies
         return x + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), x.dtype)
 
     def compute_output_shape(self, x_shape):
         return x_shape
+
+    def get_config(self):
+        return {**super().get_config(), "first": self.first, "to_the_longest": self.to_the_longest}
 
 
 @keras.saving.register_keras_serializable("kerasllm")

@@ -29,8 +29,8 @@ class Transformer(keras.layers.Layer):
         dff: int, inner width of the feed-forward layers.
         causal: bool. A token sees itself and earlier ones only, so that the model can learn to predict the next one.
             False for an encoder.
-        positions: "rotary" in each block; "learned" or "sinusoidal", added to the input; "relative", one T5-style
-            bias shared by all blocks; or None.
+        positions: "rotary" in each block; "learned", "sinusoidal" or "fairseq_sinusoidal" (M2M-100's), added to the
+            input; "relative", one T5-style bias shared by all blocks; or None.
         max_length: int, the longest sequence; needed for learned positions only.
         dropout: float, in training, on the input and inside the blocks.
         input_norm: bool. Normalise the input, positions included, as BERT and BART do.
