@@ -66,6 +66,15 @@ def test_bfloat16_is_rounded_no_worse_than_by_keras(kind):
     assert np.all(np.array(ours) <= np.array(keras_own) * 1.2 + 1e-3)
 
 
+@pytest.mark.parametrize("width", [16, 15])
+def test_a_token_by_itself_gets_what_it_gets_among_others(width):
+    layer, x = Dense(12), np.random.default_rng(0).normal(size=(1, 4, width)).astype("float32")
+    layer(x)
+    layer.bias.assign(np.arange(12.0))
+    alone = tf.function(layer, jit_compile=True)(tf.constant(x[:, 2:3]))
+    assert max(distances([alone], [layer(x)[:, 2:3]])) < 1e-6
+
+
 def test_a_function_is_compiled_once_for_all_layers_of_a_shape():
     traces = []
 

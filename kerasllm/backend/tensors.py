@@ -82,9 +82,27 @@ def dense(x, kernel, bias):
     return call(x, kernel, bias)
 
 
+def row_times_matrix(row, matrix):
+    """A row (..., D), its other axes of one element, times a matrix (D, U): what decoding one text is made of.
+
+    XLA runs such a product on one core of a processor. As two of them, of the halves of D, it takes both (measured:
+    1.7 ms to 1.1 ms for the kernels of 6 layers of width 384).
+    """
+    row, matrix = as_tensor(row), as_tensor(matrix)
+    D, U = matrix.shape
+    if not _on_processor() or D % 2:
+        return ops.matmul(row, matrix)
+    halves = ops.matmul(ops.reshape(row, (2, 1, D // 2)), ops.reshape(matrix, (2, D // 2, U)))
+    return ops.reshape(halves[0] + halves[1], (*row.shape[:-1], U))
+
+
+def _on_processor():
+    return IS_TENSORFLOW and not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+
+
 def row_means(x):
     """The means (..., 1) of rows (..., D)."""
-    if not IS_TENSORFLOW or tf.config.list_physical_devices("GPU"):
+    if not _on_processor():
         return ops.mean(x, axis=-1, keepdims=True)
     # On processors a product takes half the time of a reduction; on GPUs it could be one of TF32, which is not exact.
     return tf.matmul(x, tf.fill((x.shape[-1], 1), tf.constant(1 / x.shape[-1], x.dtype)))
