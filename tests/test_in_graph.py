@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers, processors
 
-from kerasllm.tokenizers import Tokenizer, training
-from kerasllm.tokenizers.in_graph import InGraphTokenizer, splitting
+from kerasllm.tokenizers import Tokenizer, patterns, training
+from kerasllm.tokenizers.in_graph import InGraphTokenizer
 from kerasllm.tokenizers.in_graph.merging import Merges
 
 TEXT = (
@@ -23,7 +23,7 @@ TEXT = (
     "“Straße” naïve café 東京 नमस्ते 🙂  two  spaces\ttab\r\n    indented = call(x_1) aaaa ======== I'LL\n"
 ) * 20
 KINDS = ("bpe", "wordpiece", "unigram", "char", "byte")
-PATTERNS = {"gpt2": splitting.GPT2, "llama3": splitting.LLAMA3, "qwen2": splitting.QWEN2}
+PATTERNS = {"gpt2": patterns.GPT2, "llama3": patterns.LLAMA3, "qwen2": patterns.QWEN2}
 # What the patterns tell apart, and what regular expressions disagree about.
 PIECES = [*" \t\n\r\x0b\x85\xa0\u2028\u3000'’sdmtlrevSTREVſaéßﬆ1２Ⅷ.,!-東\u0301🙂_\0\x1f\u200b", "<|endoftext|>", "aaa"]
 

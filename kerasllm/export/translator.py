@@ -85,9 +85,13 @@ class ServedTranslator(tf.Module):
     def _translate(self, text, num_beams, length_penalty, max_new_tokens=None):
         """The best translations and their scores, string and float32 (B,)."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-        ids = self._source.encode(fitting(text, self._source.longest_token, self._context, self._too_long), bare=True)
-        ends = tf.fill([ids.nrows(), 1], self._sides.source.end_id)
-        ids = tf.concat([ids, tf.cast(ends, tf.int32)], axis=1)
+        has_end = self._sides.ends_sources
+        ids = self._source.encode(
+            fitting(text, self._source.longest_token, self._context, self._too_long), bare=not has_end
+        )
+        if not has_end:
+            ends = tf.fill([ids.nrows(), 1], self._sides.source.end_id)
+            ids = tf.concat([ids, tf.cast(ends, tf.int32)], axis=1)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths <= self._context, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)

@@ -35,7 +35,10 @@ def save_tokenizer(tokenizer, folder):
 
 
 def load_tokenizer(folder):
-    """Reads what `save_tokenizer` wrote."""
+    """Reads what `save_tokenizer` wrote, or the tokenizers of a folder in Hugging Face's formats, two where it is
+    Marian's."""
+    if (Path(folder) / "source.spm").is_file() and not (Path(folder) / "tokenizer.json").is_file():
+        return Tokenizer.load(Path(folder) / "source.spm"), Tokenizer.load(Path(folder) / "target.spm")
     target, source = Tokenizer.load(folder), Path(folder) / SOURCE
     return (Tokenizer.load(source), target) if source.is_dir() else target
 
@@ -43,8 +46,8 @@ def load_tokenizer(folder):
 class Sides(NamedTuple):
     """Tokenizers of the texts that a model reads and of those that it writes.
 
-    Sources end with the end token. Targets stand between the start and the end token; where a tokenizer has no start
-    token they begin with padding, as T5's do.
+    Sources end with the end token; a tokenizer that puts one behind every text itself may put more around it. Targets
+    stand between the start and the end token; where a tokenizer has no start token they begin with padding, as T5's do.
     """
 
     source: Tokenizer
@@ -80,19 +83,18 @@ class Sides(NamedTuple):
         """What fills up shorter sources and targets; 0 where the tokenizer names nothing."""
         return self.target.pad_id or 0
 
+    @property
+    def ends_sources(self):
+        """Whether the sources' tokenizer itself puts an end token behind every text, as published ones do."""
+        return self.source.end_id in self.source.encode("")
+
     def encode_sources(self, texts):
         """Yields the ids of each text, with the end token."""
-        for ids in self.source.encode_stream(texts):
-            yield [*_bare(ids.tolist(), self.source), self.source.end_id]
+        end = [] if self.ends_sources else [self.source.end_id]
+        for ids in self.source.encode_stream(texts, bare=bool(end)):
+            yield [*ids.tolist(), *end]
 
     def encode_targets(self, texts):
         """Yields the ids of each text, between the start and the end token."""
-        for ids in self.target.encode_stream(texts):
-            yield [self.start_id, *_bare(ids.tolist(), self.target), self.end_id]
-
-
-def _bare(ids, tokenizer):
-    """Ids without what the tokenizer's post-processor puts around a text; in a text itself special tokens are text."""
-    begin = 1 if ids and ids[0] == tokenizer.start_id else 0
-    end = len(ids) - 1 if len(ids) > begin and ids[-1] == tokenizer.end_id else len(ids)
-    return ids[begin:end]
+        for ids in self.target.encode_stream(texts, bare=True):
+            yield [self.start_id, *ids.tolist(), self.end_id]

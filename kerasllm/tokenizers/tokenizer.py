@@ -13,6 +13,8 @@ import tokenizers
 
 from kerasllm.files import replacing
 from kerasllm.tokenizers import masks, training
+from kerasllm.tokenizers.older_formats import read_tokenizer
+from kerasllm.tokenizers.tokenizer_config import read_settings, text_of
 
 # How published tokenizers call these tokens, in the order in which they are looked for.
 _USUAL_NAMES = {
@@ -41,6 +43,9 @@ class Tokenizer:
         vocab_size: int, one more than the largest id.
         pad_id, start_id, end_id, mask_id: int or None.
         special_tokens: dict from "pad", "start", "end" and "mask" to the token (str) or None.
+        end_ids: list of int, the ids at which generated text ends: the end token's, and others where a model has them,
+            for the end of a turn in a chat. May be set.
+        chat_template: str or None, the Jinja2 template that makes a text of a chat's messages. May be set.
 
     Raises:
         ValueError: where a named token is not in the vocabulary.
@@ -64,6 +69,8 @@ class Tokenizer:
         self.pad_id, self.start_id, self.end_id, self.mask_id = (
             None if token is None else engine.token_to_id(token) for token in self.special_tokens.values()
         )
+        self.end_ids = [] if self.end_id is None else [self.end_id]
+        self.chat_template = None
 
     @classmethod
     def train(
@@ -127,27 +134,37 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path):
-        """Reads a tokenizer.json, ours or any in Hugging Face's format.
+        """Reads a tokenizer, ours or any in Hugging Face's formats.
 
         Args:
-            path: a folder with a tokenizer.json, or such a file. Padding, start, end and mask are taken
-                from tokenizer_config.json or special_tokens_map.json beside it, or else from the usual names, such as
-                <|endoftext|>, </s> or [SEP]. What the tokenizer's post-processor adds, `encode` adds. Truncation and
-                padding set in the file are switched off.
+            path: a folder with a tokenizer.json, or such a file; or a folder with files of before its time, which
+                `older_formats` converts (vocab.json and merges.txt, vocab.txt, models of SentencePiece). Padding,
+                start, end and mask and the chat template are taken from tokenizer_config.json or
+                special_tokens_map.json beside it, or else from the usual names, such as <|endoftext|>, </s> or [SEP].
+                What the tokenizer's post-processor adds, `encode` adds. Truncation and padding set in the file are
+                switched off.
 
         Raises:
             FileNotFoundError: where there is no such file.
-            ValueError: where the file is not a tokenizer.
+            ValueError: where a file is damaged, or of a kind that cannot be converted.
         """
         path = Path(path)
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
+        folder = path if path.is_dir() else path.parent
+        settings = read_settings(folder)
+        if path.suffix == ".spm":
+            engine, settings = read_tokenizer(folder, settings, name=path.name)
+        elif path.is_file() or (path / "tokenizer.json").is_file():
+            engine = _read_engine(path if path.is_file() else path / "tokenizer.json")
+        elif converted := read_tokenizer(path, settings):
+            engine, settings = converted
+        else:
             raise FileNotFoundError(f"No tokenizer at {path}: a folder with a tokenizer.json, or that file, is needed.")
-        try:
-            engine = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"{file} is not a Hugging Face tokenizer.json: {error}.") from error
-        return cls(engine, **_named_tokens(file.parent, engine))
+        named = {role: text_of(settings.get(key)) for role, key in _CONFIG_KEYS.items()}
+        known = {role: token for role, token in named.items() if token and engine.token_to_id(token) is not None}
+        tokenizer = cls(engine, **known)
+        tokenizer.end_ids = settings.get("end_ids", tokenizer.end_ids)
+        tokenizer.chat_template = settings.get("chat_template")
+        return tokenizer
 
     @cached_property
     def unknown_id(self):
@@ -158,8 +175,8 @@ class Tokenizer:
         return model.get("unk_id")
 
     def save(self, folder):
-        """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start, end and mask) into a
-        folder.
+        """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start, end, mask and the
+        chat template) into a folder.
 
         Args:
             folder: is made if need be.
@@ -170,6 +187,10 @@ class Tokenizer:
         folder = Path(folder)
         named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items() if token is not None}
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        if self.end_ids not in ([], [self.end_id]):
+            config["end_ids"] = self.end_ids
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         contents = {
             "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False),
             "tokenizer.json": self.engine.to_str(pretty=True),
@@ -233,13 +254,16 @@ class Tokenizer:
         """
         return [ids.tolist() for ids in self.encode_stream(texts, parse_special)]
 
-    def encode_stream(self, texts, parse_special=False):
-        """As `encode_batch`, but yields an int32 array for each text: for corpora that do not fit into memory."""
+    def encode_stream(self, texts, parse_special=False, bare=False):
+        """As `encode_batch`, but yields an int32 array for each text: for corpora that do not fit into memory.
+
+        With `bare`, what the tokenizer's post-processor puts around a text is left out.
+        """
         engine = self._parsing_engine if parse_special else self.engine
         places = None if parse_special else self._cut_places
         parts = []
         for batch in _batches(texts, places):
-            encodings = engine.encode_batch_fast([piece for piece, _ in batch])
+            encodings = engine.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=not bare)
             for (_, is_last), encoding in zip(batch, encodings, strict=True):
                 parts.append(np.array(encoding.ids, np.int32))
                 if is_last:
@@ -305,23 +329,11 @@ def _find(engine, role, token):
     return next((name for name in candidates if engine.token_to_id(name) is not None), None)
 
 
-def _named_tokens(folder, engine):
-    """The tokens that the files beside a tokenizer.json name, by role."""
-    named = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-            found = {role: config.get(key) for role, key in _CONFIG_KEYS.items()}
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is not a JSON object: {error}.") from error
-        for role, token in found.items():
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str) and engine.token_to_id(token) is not None:
-                named[role] = token
-    return named
+def _read_engine(file):
+    try:
+        return tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{file} is not a Hugging Face tokenizer.json: {error}.") from error
 
 
 def _batches(texts, places):

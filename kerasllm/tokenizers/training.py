@@ -128,14 +128,25 @@ def make_byte(vocab_size, special_tokens):
 
 
 def without_special_pieces(engine):
-    """An engine whose unigram model never finds a special token in a text, where its vocabulary is high-scored."""
+    """An engine whose unigram model never finds a special token or that of a byte in a text, whatever their scores."""
     spec = json.loads(engine.to_str())
     if spec["model"]["type"] != "Unigram":
         return engine
     special = {token["content"] for token in spec["added_tokens"] if token["special"]}
+    if spec["model"]["byte_fallback"]:
+        special |= {f"<0x{byte:02X}>" for byte in range(256)}
     for piece in spec["model"]["vocab"]:
         if piece[0] in special:
             piece[1] = NEVER_CHOSEN
+    # Where characters of it are unknown, the whole would still be likelier than they are: T5 has no "<".
+    known = {piece for piece, _ in spec["model"]["vocab"]} - special
+    unreadable = sorted(token for token in special if len(token) > 1 and not known.issuperset(token))
+    if unreadable:
+        between = "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in unreadable)
+        split = {"type": "Split", "pattern": {"Regex": between}, "behavior": "Isolated", "invert": False}
+        steps = _steps(spec["pre_tokenizer"])
+        if split not in steps:
+            spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*steps, split]}
     return tokenizers.Tokenizer.from_str(json.dumps(spec))
 
 
@@ -265,6 +276,13 @@ def _unigram_words():
     """Normalizer and pre-tokenizer."""
     words = [pre_tokenizers.Metaspace(), pre_tokenizers.FixedLength(MAX_UNIGRAM_WORD_LENGTH)]
     return None, pre_tokenizers.Sequence(words)
+
+
+def _steps(pre_tokenizer):
+    """The steps of a pre-tokenizer in a tokenizer.json."""
+    if pre_tokenizer is None:
+        return []
+    return pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
 
 
 def _alphabet(vocabulary, special_tokens, **options):

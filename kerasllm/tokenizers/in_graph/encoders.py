@@ -12,7 +12,8 @@ from kerasllm.tokenizers import training
 from kerasllm.tokenizers.in_graph.decoders import bytes_of
 from kerasllm.tokenizers.in_graph.merging import Merges
 from kerasllm.tokenizers.in_graph.refusal import refuse
-from kerasllm.tokenizers.in_graph.splitting import GPT2, PATTERNS, WordSplitter, cut
+from kerasllm.tokenizers.in_graph.splitting import PATTERNS, WordSplitter, cut
+from kerasllm.tokenizers.patterns import GPT2
 
 
 def make_encoder(engine, spec):

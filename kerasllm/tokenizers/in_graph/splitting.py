@@ -18,14 +18,8 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
+from kerasllm.tokenizers.patterns import GPT2, LLAMA3, QWEN2
 from kerasllm.tokenizers.training import SPLIT_PATTERN
-
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-)
-QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 _CONTRACTIONS = "'(?:[sdmt]|ll|re|ve)|"
 _LETTER = "[Lsdmtlrev]"
