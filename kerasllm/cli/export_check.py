@@ -75,8 +75,7 @@ def _generated_tokens(model, tokenizer, signatures):
     made = signatures["generate_ids"](
         token_ids=[prompt], prompt_lengths=tf.constant([len(prompt)]), **_generation_settings(length)
     )
-    end_ids = [] if tokenizer.end_id is None else [tokenizer.end_id]
-    expected = generate_ids(model, [prompt], length, end_ids=end_ids, vocab_size=tokenizer.vocab_size)[0]
+    expected = generate_ids(model, [prompt], length, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size)[0]
     return made["token_ids"][0, : int(made["lengths"][0])].numpy().tolist(), expected
 
 

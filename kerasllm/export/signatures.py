@@ -48,7 +48,7 @@ class ServedModel(tf.Module):
         self._learned = self._context or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         self._known_ids = min(self._vocab_size, tokenizer.vocab_size)
-        self._end_id = tokenizer.end_id
+        self._end_ids = tokenizer.end_ids or [-1]
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
 
     @tf.function(input_signature=[_TEXT], autograph=False)
@@ -143,14 +143,15 @@ class ServedModel(tf.Module):
             "room": room,
             "min_new_tokens": tf.constant(0),
             "vocab_size": tf.constant(self._known_ids),
-            "end_ids": tf.constant([-1 if self._end_id is None else self._end_id]),
+            "end_ids": tf.constant(self._end_ids),
         }
         state = {"step_state": self._stepper.start(tokens, padding, T)}
         done = tf.zeros_like(padding, tf.bool)
         index, tokens, _, _ = decode(self._stepper, structure, T, tokens, done, state, padding, T + most, numbers)
         new = tokens[:, T:index]
         drawn = tf.sequence_mask(room, tf.shape(new)[1])
-        before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(new != numbers["end_ids"], tf.int32), axis=1), tf.bool)
+        goes_on = tf.reduce_all(new[:, :, None] != numbers["end_ids"], axis=-1)
+        before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(goes_on, tf.int32), axis=1), tf.bool)
         ended = tf.reduce_any(drawn & ~before_end, axis=1)
         return tf.ragged.boolean_mask(new, before_end), ended
 

@@ -108,8 +108,9 @@ def encode_prompt(tokenizer, prompt):
 
 
 def _decoding(model, tokenizer, prompt_ids, max_new_tokens, options):
-    end_ids = [] if tokenizer.end_id is None else [tokenizer.end_id]
-    return Decoding(model, prompt_ids, max_new_tokens, end_ids=end_ids, vocab_size=tokenizer.vocab_size, **options)
+    return Decoding(
+        model, prompt_ids, max_new_tokens, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size, **options
+    )
 
 
 def continuation(tokenizer, prompt_ids, new_ids):

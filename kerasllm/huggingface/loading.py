@@ -10,26 +10,28 @@ from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
+from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names
-from kerasllm.tokenizers import Tokenizer
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*.json", "special_tokens_map.json")
+_FILES = ("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 
 def load(path_or_id, dtype=None, revision=None):
     """Reads a checkpoint in Hugging Face's format, without torch and without transformers.
 
     Args:
-        path_or_id: a folder with config.json, safetensors and tokenizer.json, or the name of a repository of the hub,
-            such as "openai-community/gpt2", which `huggingface_hub` downloads or finds in its cache.
+        path_or_id: a folder with config.json, safetensors and a tokenizer (tokenizer.json or older files), or the name
+            of a repository of the hub, such as "openai-community/gpt2", which `huggingface_hub` downloads or finds in
+            its cache.
         dtype: str or `keras.DTypePolicy`, of the model, whatever the files hold; Keras' default when absent.
         revision: str, a branch, tag or commit of the hub.
 
     Returns:
-        The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`.
+        The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`,
+        or of Marian's models a pair of them (source, target).
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or a file is missing.
@@ -52,11 +54,7 @@ def load(path_or_id, dtype=None, revision=None):
     settings.finish()
     config = _config(fields, path)
     checkpoint = Checkpoint(folder, family.renames)
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise ValueError(
-            f"The tokenizer in {folder} has {tokenizer.vocab_size} ids, and the model's table {config.vocab_size} rows."
-        )
+    tokenizer = read_tokenizer(folder, values, config)
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint)
     model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.

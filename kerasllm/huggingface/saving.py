@@ -12,6 +12,7 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings
+from kerasllm.huggingface.tokenizer_files import GENERATION
 from kerasllm.models import MaskedLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import as_pair
@@ -59,7 +60,8 @@ def save(model, tokenizer, path):
         config = {"architectures": [family.architecture], "model_type": kind, **special, **settings}
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if family.model is not MaskedLM:
-            _write_json(folder / "generation_config.json", special)
+            ends = {"eos_token_id": tokenizer.end_ids} if len(tokenizer.end_ids) > 1 else {}
+            _write_json(folder / GENERATION, {**special, **ends})
         tensors.write(folder, sizes, read)
         tokenizer.save(folder)
 
