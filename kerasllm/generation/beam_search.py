@@ -21,7 +21,8 @@ def beam_search(next_logits, cache, targets, room, numbers):
             row share.
         targets: int32 (B, k, N + 1), from `blank_targets`: what is to be filled.
         room: int32 (B,), the most tokens of each row, at most N.
-        numbers: dict of scalars: "start_id", "end_id", "pad_id", "vocab_size", "length_penalty" float.
+        numbers: dict of scalars: "start_id", "first_id" (what every target goes on with, or -1), "end_id", "pad_id",
+            "vocab_size", "length_penalty" float.
 
     Returns:
         tokens int32 (B, k, N), best first, each up to its end token, where it has one, with "pad_id" behind it; and
@@ -42,7 +43,7 @@ def beam_search(next_logits, cache, targets, room, numbers):
     def step(index, tokens, scores, best, best_scores, done, cache):
         ids = ops.reshape(ops.take(tokens, [index], axis=2), (B * k, 1))
         logits, cache = next_logits(ids, cache, index)
-        total = scores[:, :, None] + ops.reshape(_log_probabilities(logits, numbers), (B, k, -1))
+        total = scores[:, :, None] + ops.reshape(_log_probabilities(logits, index, numbers), (B, k, -1))
         V = ops.shape(total)[2]
         # Twice as many as beams, for at most half of them end.
         total, place = ops.top_k(ops.reshape(total, (B, k * V)), 2 * k)
@@ -73,13 +74,17 @@ def beam_search(next_logits, cache, targets, room, numbers):
     return best[:, :, 1:], best_scores
 
 
-def _log_probabilities(logits, numbers):
-    """Log-probabilities (B x k, V), minus infinity for what no target holds."""
+def _log_probabilities(logits, index, numbers):
+    """Log-probabilities (B x k, V), minus infinity for what no target holds, and for all but a first token that is
+    prescribed."""
     logits = ops.cast(logits, "float32")
     ids = ops.arange(ops.shape(logits)[-1], dtype="int32")
     hidden = ops.logical_or(ids >= numbers["vocab_size"], ids == numbers["pad_id"])
     hidden = ops.logical_or(hidden, ops.logical_and(ids == numbers["start_id"], ids != numbers["end_id"]))
-    return ops.where(hidden[None], -float("inf"), ops.log_softmax(logits))
+    prescribed = ops.logical_and(index == 0, numbers["first_id"] >= 0)
+    hidden = ops.where(prescribed, ids != numbers["first_id"], hidden)
+    logits = ops.where(prescribed, 0.0, ops.log_softmax(logits))
+    return ops.where(hidden[None], -float("inf"), logits)
 
 
 def blank_targets(num_rows, num_beams, length, numbers):

@@ -34,6 +34,7 @@ def translate(
     length_penalty=1.0,
     max_new_tokens=None,
     batch_size=32,
+    target_language=None,
 ):
     """Translates texts, or makes of them whatever the model has learned to make.
 
@@ -47,6 +48,9 @@ def translate(
             this power: above 1 prefers longer ones, 0 compares the sums.
         max_new_tokens: int; None means 16 more than twice the source's tokens, within the model's context.
         batch_size: int, texts at a time.
+        target_language: str or None, the token of the language to write, for models that write several: "deu_Latn" for
+            NLLB, "de_DE" for mBART. None means that of the model's config. The language of the sources is that for
+            which the tokenizer was made.
 
     Returns:
         str, or list of str: the best translation of each text. With `num_best`, for each text a list of `Translation`
@@ -70,6 +74,7 @@ def translate(
             num_best=num_best,
             length_penalty=length_penalty,
             max_new_tokens=max_new_tokens,
+            target_language=target_language,
         )[0]
     texts = list(texts)
     for number, text in enumerate(texts):
@@ -82,15 +87,14 @@ def translate(
     if num_best is not None and num_best > num_beams:
         raise ValueError(f"`num_best` must be at most `num_beams` ({num_beams}), got {num_best}.")
     sides = Sides.of(tokenizer)
+    numbers = beam_numbers(sides, model, length_penalty, target_language)
     sources = check_sources(tokenizer, texts, model.config.max_length)
     found = [[Translation("", 0.0)] for _ in texts]
     # Longest first: texts of like length share a batch, and what memory it takes shows at once.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
-        tokens, scores = _search(
-            model, sides, [sources[i] for i in rows], num_beams, length_penalty, max_new_tokens, batch_size
-        )
+        tokens, scores = _search(model, numbers, [sources[i] for i in rows], num_beams, max_new_tokens, batch_size)
         for i, row_tokens, row_scores in zip(rows, tokens, scores, strict=True):
             found[i] = _translations(sides, row_tokens, row_scores)
     if num_best is None:
@@ -124,23 +128,39 @@ def default_room(source_length):
     return 2 * source_length + 16
 
 
-def beam_numbers(sides, model, length_penalty):
+def beam_numbers(sides, model, length_penalty, target_language=None):
     """The scalars that `beam_search` takes."""
-    return {
-        "start_id": ops.convert_to_tensor(sides.start_id, "int32"),
-        "end_id": ops.convert_to_tensor(sides.end_id, "int32"),
-        "pad_id": ops.convert_to_tensor(sides.pad_id, "int32"),
-        "vocab_size": ops.convert_to_tensor(min(sides.target.vocab_size, model.config.vocab_size), "int32"),
-        "length_penalty": ops.cast(length_penalty, "float32"),
+    start_id, first_id = _beginning(sides, model.config, target_language)
+    ids = {
+        "start_id": start_id,
+        "first_id": -1 if first_id is None else first_id,
+        "end_id": sides.end_id,
+        "pad_id": sides.pad_id,
+        "vocab_size": min(sides.target.vocab_size, model.config.vocab_size),
     }
+    ids = {name: ops.convert_to_tensor(number, "int32") for name, number in ids.items()}
+    return {**ids, "length_penalty": ops.cast(length_penalty, "float32")}
 
 
-def _search(model, sides, sources, num_beams, length_penalty, max_new_tokens, batch_size):
+def _beginning(sides, config, target_language):
+    """What targets begin with, and what they must go on with or None: a language is the one or the other."""
+    start_id = sides.start_id if config.decoder_start_id is None else config.decoder_start_id
+    if target_language is None:
+        return start_id, config.forced_bos_id
+    language = sides.target.engine.token_to_id(target_language)
+    if language is None:
+        raise ValueError(f"The tokenizer has no token {target_language!r} for a language to write.")
+    if start_id in (sides.end_id, sides.pad_id, sides.target.start_id):
+        return start_id, language
+    return language, None
+
+
+def _search(model, numbers, sources, num_beams, max_new_tokens, batch_size):
     """Tokens (B, k, N) and scores (B, k) of one batch. Rows, sources and targets are rounded up to buckets, so that
     another batch seldom compiles anew."""
     B = min(_bucket(len(sources), 1), max(batch_size, len(sources)))
     S = min(_bucket(max(map(len, sources))), model.config.max_length)
-    source_ids = np.full((B, S), sides.pad_id, "int32")
+    source_ids = np.full((B, S), int(numbers["pad_id"]), "int32")
     source_mask = np.zeros((B, S), bool)
     for row, ids in enumerate(sources):
         source_ids[row, : len(ids)] = ids
@@ -151,7 +171,6 @@ def _search(model, sides, sources, num_beams, length_penalty, max_new_tokens, ba
     room[: len(sources)] = [
         min(default_room(len(ids)) if max_new_tokens is None else max_new_tokens, context) for ids in sources
     ]
-    numbers = beam_numbers(sides, model, length_penalty)
     targets = blank_targets(B, num_beams, min(_bucket(int(room.max())), context), numbers)
     tokens, scores = _compiled_search(model)(source_ids, source_mask, targets, room, numbers)
     return np.array(tokens)[: len(sources)], np.array(scores)[: len(sources)]

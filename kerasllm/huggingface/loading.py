@@ -1,5 +1,6 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -11,7 +12,7 @@ from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
-from kerasllm.models import TransformerConfig
+from kerasllm.models import Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
@@ -52,8 +53,12 @@ def load(path_or_id, dtype=None, revision=None):
     settings = Settings(values, path)
     fields = family.fields(settings)
     settings.finish()
+    if family.model is Seq2SeqLM:
+        fields |= _beginning_of_targets(folder, values)
     config = _config(fields, path)
     checkpoint = Checkpoint(folder, family.renames)
+    if any(checkpoint.read(name).any() for name in family.zeros(config) if name in checkpoint.names):
+        config = dataclasses.replace(config, output_bias=True)
     tokenizer = read_tokenizer(folder, values, config)
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint)
@@ -98,6 +103,14 @@ def _config(fields, path):
         raise ValueError(f"{path} describes no model that kerasllm can make: {error}") from error
 
 
+def _beginning_of_targets(folder, values):
+    """The ids that generation_config.json names, or else config.json."""
+    path = folder / GENERATION
+    of_generation = read_json(path) if path.is_file() else {}
+    names = {"decoder_start_id": "decoder_start_token_id", "forced_bos_id": "forced_bos_token_id"}
+    return {ours: of_generation.get(theirs, values.get(theirs)) for ours, theirs in names.items()}
+
+
 def _fill(model, family, values, checkpoint):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
     table, weights = family.weights(model.config, values), weight_names(model)
@@ -125,14 +138,8 @@ def _check_names(sources, table, family, config, checkpoint):
         raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
     if config.tie_embeddings:  # Some files hold the table once more, as the output layer.
         wanted.update(table["token_embedding/reverse_embeddings"].names)
-    zeros = family.zeros(config)
-    for name in sorted(checkpoint.names - wanted):
-        if name in zeros and not checkpoint.read(name).any():
-            continue
+    for name in sorted(checkpoint.names - wanted - family.zeros(config).keys()):
         if not re.search(family.unused, name):
-            what = (
-                "that is not zero, for which kerasllm has no place"
-                if name in zeros
-                else "which its config.json has no place for"
+            raise ValueError(
+                f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."
             )
-            raise ValueError(f"{checkpoint.path(name)} holds the tensor {name!r}, {what}.")

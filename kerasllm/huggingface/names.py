@@ -15,7 +15,10 @@ class Source(NamedTuple):
         transposed: bool. torch's linear layers keep (out, in), where Keras keeps (in, out).
         offset: float, added: Gemma's norms keep a scale less 1.
         first_row: int, rows of a table that come before those of ours.
-        factors: tuple of float, by which the tensors are multiplied, or ().
+        as_row: bool. The tensor is a table of one row, (1, n), where ours is that row.
+        factor: float, by which the tensors are multiplied.
+        heads: int. The tensor has query, key and value of each of so many heads side by side, where ours has all
+            queries first; or 0.
         paired: tuple of int, or (): the width of the heads of those tensors whose rotary pairs are neighbours, where
             ours are half a head apart; 0 for others.
     """
@@ -24,12 +27,14 @@ class Source(NamedTuple):
     transposed: bool = False
     offset: float = 0.0
     first_row: int = 0
-    factors: tuple = ()
+    as_row: bool = False
+    factor: float = 1.0
+    heads: int = 0
     paired: tuple = ()
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
-        parts = [read(name)[self.first_row :] for name in self.names]
+        parts = [read(name)[0 if self.as_row else slice(self.first_row, None)] for name in self.names]
         parts = [(part.T if self.transposed else part)[rows] for part in parts]
         if self.factors:
             parts = [part * np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
@@ -43,6 +48,8 @@ class Source(NamedTuple):
         shapes = [(shape[0] - self.first_row, *shape[1:]) if shape else shape for shape in shapes]
         shapes = [shape[::-1] if self.transposed else shape for shape in shapes]
         if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
+        if self.as_row:
+            shapes = [shape[1:] if shape[:1] == (1,) else () for shape in shapes]
             return None
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
@@ -55,6 +62,7 @@ class Source(NamedTuple):
         if self.factors:
             parts = [part / np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
         if self.paired:
+        weight = weight[None] if self.as_row else weight
             parts = [_paired(part, h) if h else part for part, h in zip(parts, self.paired, strict=True)]
         return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
 

@@ -13,11 +13,11 @@ from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tokenizer_files import GENERATION
-from kerasllm.models import MaskedLM, TransformerConfig
+from kerasllm.models import MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
-from kerasllm.tokenizers.sides import as_pair
+from kerasllm.tokenizers.sides import Sides, as_pair
 
-_TRAINING_ONLY = ("dropout", "attention_dropout", "remat")
+_NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
 
 
 def save(model, tokenizer, path):
@@ -55,6 +55,10 @@ def save(model, tokenizer, path):
 
     with new_folder(path) as folder:
         special = {f"{role}_token_id": getattr(tokenizer, f"{ours}_id") for role, ours in _ROLES.items()}
+        if isinstance(model, Seq2SeqLM):
+            ours, theirs = model.config.decoder_start_id, Sides(tokenizer, tokenizer).start_id
+            special["decoder_start_token_id"] = theirs if ours is None else ours
+            special["forced_bos_token_id"] = model.config.forced_bos_id
         special = {role: number for role, number in special.items() if number is not None}
         dtype = model.variable_dtype
         config = {"architectures": [family.architecture], "model_type": kind, **special, **settings}
@@ -108,7 +112,7 @@ def _family_of(model):
 
 def _essence(config):
     """What changes logits, with nothing left to be inferred."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _TRAINING_ONLY}
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
     fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
     fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
     fields["qkv_bias"] = config.use_bias if config.qkv_bias is None else config.qkv_bias

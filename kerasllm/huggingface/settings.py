@@ -6,7 +6,9 @@ _HARMLESS = {
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id",
     "decoder_start_token_id", "id2label", "label2id", "problem_type", "return_dict", "output_attentions",
     "output_hidden_states", "pretraining_tp", "task_specific_params", "tokenizer_class", "max_length", "name_or_path",
-    "chunk_size_feed_forward", "is_encoder_decoder", "finetuning_task", "num_labels",
+    "chunk_size_feed_forward", "is_encoder_decoder", "finetuning_task", "num_labels", "forced_bos_token_id",
+    "forced_eos_token_id", "bad_words_ids", "num_beams", "early_stopping", "no_repeat_ngram_size", "length_penalty",
+    "min_length", "prefix", "output_past", "cache_implementation",
 }  # fmt: skip
 # Names of activations in Hugging Face's configs.
 _ACTIVATIONS = {

@@ -49,6 +49,8 @@ class CausalLM(LanguageModel):
     def build(self, _):
         self.token_embedding.build((None, None))
         self.transformer.build((None, None, self.config.d_model))
+        if self.config.output_bias:
+            self._build_output_bias()
 
     def call(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
         if not isinstance(inputs, dict):

@@ -33,15 +33,19 @@ class TransformerConfig:
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
         tie_embeddings: bool. The output layer is the embedding, transposed.
+        output_bias: bool. Add a bias to the logits, as Marian does; a `MaskedLM` has one wherever its layers have.
         logit_soft_cap: float or None, the size that logits approach but never reach, by a tanh, as in Gemma 2
             (https://arxiv.org/abs/2408.00118).
         scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
         embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
         num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; or 0.
+        num_task_types: int, tasks that it tells apart, as ERNIE 2 does (https://arxiv.org/abs/1907.12412); or 0.
         num_encoder_layers: int or None, blocks of a `Seq2SeqLM`'s encoder; `num_layers` are then the decoder's. None
             means no encoder, and in a `Seq2SeqLM` as many as the decoder has.
         source_vocab_size: int or None, ids of a `Seq2SeqLM`'s source texts; None means they share `vocab_size` and the
             embedding with its target texts.
+        decoder_start_id, forced_bos_id: ints or None, ids that a `Seq2SeqLM`'s targets begin with where the tokenizer's
+            start token is not it, and the first that it then writes, such as the language of its text.
 
     Raises:
         ValueError: if the numbers do not fit together.
@@ -77,12 +81,16 @@ class TransformerConfig:
     dropout: float = 0.0
     attention_dropout: float | None = None
     tie_embeddings: bool = True
+    output_bias: bool = False
     logit_soft_cap: float | None = None
     scale_embeddings: bool = False
     embedding_norm: bool = False
     num_token_types: int = 0
+    num_task_types: int = 0
     num_encoder_layers: int | None = None
     source_vocab_size: int | None = None
+    decoder_start_id: int | None = None
+    forced_bos_id: int | None = None
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "dff", "max_length")
@@ -100,6 +108,9 @@ class TransformerConfig:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
         if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
             raise ValueError(f"`logit_soft_cap` must be positive or None, got {self.logit_soft_cap!r}.")
+        for name in ("decoder_start_id", "forced_bos_id"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < self.vocab_size:
+                raise ValueError(f"`{name}` must be an id below {self.vocab_size}, got {getattr(self, name)!r}.")
         if self.parallel and self.num_encoder_layers:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
 
@@ -171,7 +182,7 @@ class TransformerConfig:
         stacks = 1 + bool(self.num_encoder_layers)
         total = (self.num_layers + (self.num_encoder_layers or 0)) * block
         total += stacks * norm * ((self.norm_placement == "pre") + self.embedding_norm)
-        total += (not self.tie_embeddings) * self.vocab_size * D
+        total += ((not self.tie_embeddings) * D + self.output_bias) * self.vocab_size
         if self.num_encoder_layers:
             total += self.num_layers * (attention + norm)
         if embeddings:

@@ -38,6 +38,7 @@ class LanguageModel(TokenModel):
         self.config = config
         self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
+        self.output_bias = None
 
     def _normal(self, deviation):
         if self._random_weights:
@@ -90,8 +91,12 @@ class LanguageModel(TokenModel):
         """Logits of hidden states (B, T, D), or those themselves for a loss that makes the logits chunk by chunk."""
         return x if self._is_chunking else self._logits(x)
 
+    def _build_output_bias(self):
+        self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")
+
     def _logits(self, x):
-        return self.token_embedding(x, reverse=True)
+        logits = self.token_embedding(x, reverse=True)
+        return logits if self.output_bias is None else logits + ops.cast(self.output_bias, logits.dtype)
 
     @property
     def _has_plain_output_layer(self):
@@ -102,7 +107,8 @@ class LanguageModel(TokenModel):
         """The same for a loss that makes the logits itself."""
         embedding = self.token_embedding
         weights = embedding.embeddings if embedding.tie_weights else ops.transpose(embedding.reverse_embeddings)
-        return OutputLayer(ops.convert_to_tensor(weights), soft_cap=self.config.logit_soft_cap)
+        bias = None if self.output_bias is None else ops.convert_to_tensor(self.output_bias)
+        return OutputLayer(ops.convert_to_tensor(weights), bias, self.config.logit_soft_cap)
 
     def get_config(self):
         dtype = keras.dtype_policies.serialize(self.dtype_policy)

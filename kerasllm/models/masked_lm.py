@@ -17,12 +17,12 @@ class MaskedLM(LanguageModel):
     BERT and RoBERTa are settings of the config: see `models/presets.py`.
 
     Args:
-        config: TransformerConfig. `num_token_types` other than 0 adds an embedding of them.
+        config: TransformerConfig. `num_token_types` and `num_task_types` other than 0 add an embedding of them.
 
     Call arguments:
         inputs: int (B, T) token ids, or a dict with "token_ids" and, where needed, "token_type_ids" (B, T), such as 0
-            for BERT's sentence A and 1 for B (all 0 when absent), and "document_ids" (B, T): tokens see their own
-            document only; 0 is padding.
+            for BERT's sentence A and 1 for B (all 0 when absent), "task_type_ids" (B, T) likewise, and "document_ids"
+            (B, T): tokens see their own document only; 0 is padding.
         padding_mask: bool (B, S) or None. False hides a token from all others.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
 
@@ -46,15 +46,8 @@ class MaskedLM(LanguageModel):
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
-        self.token_type_embedding = None
-        if config.num_token_types:
-            self.token_type_embedding = keras.layers.Embedding(
-                config.num_token_types,
-                config.d_model,
-                embeddings_initializer=self._embedding_initializer(),
-                name="token_type_embedding",
-                dtype=self.dtype_policy,
-            )
+        self.token_type_embedding = self._type_embedding("token_type", config.num_token_types)
+        self.task_type_embedding = self._type_embedding("task_type", config.num_task_types)
         self.transformer = self._transformer("transformer", config.num_layers, False, small_deviation(config))
         self.head_dense = keras.layers.Dense(
             config.d_model,
@@ -70,20 +63,23 @@ class MaskedLM(LanguageModel):
     def build(self, _):
         shape = (None, None, self.config.d_model)
         self.token_embedding.build((None, None))
-        if self.token_type_embedding is not None:
-            self.token_type_embedding.build((None, None))
+        for embedding in (self.token_type_embedding, self.task_type_embedding):
+            if embedding is not None:
+                embedding.build((None, None))
         self.transformer.build(shape)
         self.head_dense.build(shape)
         self.head_norm.build(shape)
-        self.output_bias = None
-        if self.config.use_bias:
-            self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")
+        if self.config.use_bias or self.config.output_bias:
+            self._build_output_bias()
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         if not isinstance(inputs, dict):
             inputs = {"token_ids": inputs}
+        x = self._embed(inputs["token_ids"])
+        x = self._add_types(x, "token_type", self.token_type_embedding, inputs)
+        x = self._add_types(x, "task_type", self.task_type_embedding, inputs)
         x = self.transformer(
-            self._embed_types(self._embed(inputs["token_ids"]), inputs.get("token_type_ids")),
+            x,
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,
@@ -91,21 +87,24 @@ class MaskedLM(LanguageModel):
         )
         return self._head(self.head_norm(self.head_activation(self.head_dense(x))))
 
-    def _logits(self, x):
-        logits = super()._logits(x)
-        return logits if self.output_bias is None else logits + keras.ops.cast(self.output_bias, logits.dtype)
+    def _type_embedding(self, kind, count):
+        if not count:
+            return None
+        return keras.layers.Embedding(
+            count,
+            self.config.d_model,
+            embeddings_initializer=self._embedding_initializer(),
+            name=f"{kind}_embedding",
+            dtype=self.dtype_policy,
+        )
 
-    def _output_layer(self):
-        layer = super()._output_layer()
-        return layer if self.output_bias is None else layer._replace(bias=keras.ops.convert_to_tensor(self.output_bias))
-
-    def _embed_types(self, x, token_type_ids):
-        if self.token_type_embedding is not None:
-            if token_type_ids is None:
-                token_type_ids = keras.ops.zeros(keras.ops.shape(x)[:2], "int32")
-            return x + self.token_type_embedding(token_type_ids)
-        if token_type_ids is not None:
+    def _add_types(self, x, kind, embedding, inputs):
+        ids = inputs.get(f"{kind}_ids")
+        if embedding is not None:
+            return x + embedding(keras.ops.zeros(keras.ops.shape(x)[:2], "int32") if ids is None else ids)
+        if ids is not None:
             raise ValueError(
-                "This model has no token types: leave token_type_ids out, or make its config with num_token_types=2."
+                f"This model has no {kind.replace('_', ' ')}s: leave {kind}_ids out, or make its config with "
+                f"num_{kind}s=2."
             )
         return x

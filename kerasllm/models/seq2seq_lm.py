@@ -66,6 +66,8 @@ class Seq2SeqLM(LanguageModel):
             self.source_embedding.build((None, None))
         self.encoder.build(shape)
         self.decoder.build(shape, shape)
+        if self.config.output_bias:
+            self._build_output_bias()
         self.built = True
 
     def call(self, inputs, return_attention_scores=False, training=None):

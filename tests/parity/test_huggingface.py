@@ -7,6 +7,7 @@ import pytest
 import kerasllm
 from kerasllm.cli import main
 from kerasllm.generation import generate_ids
+from kerasllm.generation.beam_search import blank_targets, search_targets
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
@@ -116,7 +117,7 @@ CASES = {
     ],
     "ernie": [
         {**BERT, **sizes(2, 24, 3, 40)},
-        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 4},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 4, "use_task_id": True},
         {**BERT, **sizes(1, 28, 1, 52), "hidden_act": "relu"},
     ],
 }
@@ -183,8 +184,12 @@ def checkpoint(request, tmp_path_factory, tokenizer):
     config = transformers.CONFIG_MAPPING[kind](**CASES[kind][number], attn_implementation="eager")
     model = getattr(transformers, FAMILIES[kind].architecture)(config).eval()
     for name, parameter in model.named_parameters():
-        is_scale = parameter.ndim == 1 and name.endswith("weight") and kind != "gemma"
-        parameter.data.normal_(1.0 if is_scale else 0.0, 0.3)
+        is_scale = parameter.ndim == 1 and name.endswith("weight") and "gemma" not in kind
+        if parameter.requires_grad:  # Marian's sinusoids stay
+            parameter.data.normal_(1.0 if is_scale else 0.0, 0.3)
+    for name, buffer in model.named_buffers():
+        if name == "final_logits_bias" and number > 0:
+            buffer.normal_()
     folder = tmp_path_factory.mktemp("checkpoint")
     model.save_pretrained(folder)
     tokenizer.save(folder)
@@ -230,16 +235,91 @@ def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):
 def test_greedy_text_is_the_same(checkpoint):
     theirs, folder = checkpoint
     ours, _ = kerasllm.huggingface.load(folder)
-    if not isinstance(ours, CausalLM):
+    if isinstance(ours, MaskedLM):
         pytest.skip("a masked model writes nothing")
     prompt = IDS[1, :9].tolist()
-    text = prompt + generate_ids(ours, [prompt], max_new_tokens=64)[0]
-    logits = theirs(torch.tensor([text])).logits[0, len(prompt) - 1 : -1]
+    if isinstance(ours, CausalLM):
+        written = generate_ids(ours, [prompt], max_new_tokens=64)[0]
+        logits = theirs(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1]
+    else:
+        written = greedy_target(ours, prompt, 64)
+        targets = torch.tensor([[START, *written[:-1]]])
+        logits = theirs(torch.tensor([prompt]), decoder_input_ids=targets).logits[0]
+        logits[:, START] = -torch.inf  # which stands nowhere else
     best, second = torch.topk(logits, 2).values.T
     close = (best - second < 1e-3).tolist()
     sure = close.index(True) if True in close else len(close)
+MARIAN = {"pad_token_id": V - 1, "decoder_start_token_id": V - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
+CASES["marian"] = [
+    encoder_decoder(2, 24, 3, 40, **MARIAN, scale_embedding=True, activation_function="swish"),
+    encoder_decoder(1, 20, 5, 28, **MARIAN, share_encoder_decoder_embeddings=False, decoder_vocab_size=V + 2),
+    encoder_decoder(
+        1,
+        28,
+        1,
+        52,
+        **MARIAN,
+        share_encoder_decoder_embeddings=False,
+        tie_word_embeddings=False,
+        decoder_vocab_size=V + 1,
+    ),
+]
+CASES["m2m_100"] = [
+    encoder_decoder(2, 24, 3, 40),
+    encoder_decoder(1, 20, 5, 28, scale_embedding=False, activation_function="gelu"),
+    encoder_decoder(1, 28, 1, 52, activation_function="silu"),
+]
     assert sure > 1  # random weights soon come to a close call
-    assert logits.argmax(-1).tolist()[:sure] == text[len(prompt) :][:sure]
+    assert logits.argmax(-1).tolist()[:sure] == written[:sure]
+
+
+def greedy_target(model, source, length):
+    """What one beam finds for a source where no token ends a target."""
+    numbers = {"start_id": START, "first_id": -1, "end_id": -1, "pad_id": -1, "vocab_size": model.config.vocab_size}
+    numbers = {name: keras.ops.convert_to_tensor(number, "int32") for name, number in numbers.items()}
+    numbers["length_penalty"] = keras.ops.convert_to_tensor(1.0)
+    source = np.array([source])
+    targets = blank_targets(1, 1, length, numbers)
+    tokens, _ = search_targets(model, source, np.ones_like(source, bool), targets, np.array([length], "int32"), numbers)
+    return np.array(tokens)[0, 0].tolist()
+
+
+BEGINNINGS = {  # what a kind of model makes its targets begin with, in tokens of the test's tokenizer
+    "t5": {"decoder_start_token_id": "<|startoftext|>"},
+    "marian": {"decoder_start_token_id": "<|startoftext|>"},
+    "m2m_100": {"decoder_start_token_id": "<|endoftext|>", "forced_bos_token_id": "x"},
+    "mbart": {"decoder_start_token_id": "x"},
+}
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_translations_begin_as_the_checkpoint_says(kind, tokenizer, tmp_path):
+    tokenizer = Tokenizer(tokenizer.engine, pad="<|startoftext|>", start="<|pad|>")  # M2M-100's padding is always 1
+    beginning = keras.tree.map_structure(tokenizer.engine.token_to_id, BEGINNINGS[kind])
+    special = {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.end_id, "bos_token_id": tokenizer.start_id}
+    sizes = {**CASES[kind][0], **special, "vocab_size": tokenizer.vocab_size}
+    torch.manual_seed(5)
+    config = transformers.CONFIG_MAPPING[kind](**sizes)
+    theirs = getattr(transformers, FAMILIES[kind].architecture)(config).eval()
+    for parameter in theirs.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0.0, 0.4)
+    theirs.generation_config = transformers.GenerationConfig(**special, **beginning)
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer.save(tmp_path / "theirs")
+    text = "a dog, a cat"
+    source = torch.tensor([[*tokenizer.encode(text), tokenizer.end_id]])
+    never = {tokenizer.pad_id, beginning["decoder_start_token_id"]} - {tokenizer.end_id}
+    greedy = {"num_beams": 1, "max_new_tokens": 12, "use_cache": False}
+    ids = theirs.generate(source, **greedy, suppress_tokens=list(never))
+    expected = tokenizer.decode(ids[0, 1:].numpy())
+    assert len(expected) > 5
+    model, _ = kerasllm.huggingface.load(tmp_path / "theirs")
+    assert kerasllm.translate(model, tokenizer, text, num_beams=1, max_new_tokens=12) == expected
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
+    kerasllm.save(model, tokenizer, tmp_path / "run")
+    for folder in ("ours", "run"):
+        assert kerasllm.load(tmp_path / folder)[0].config == model.config
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "llama"])
@@ -248,6 +328,7 @@ def test_a_model_trained_here_has_the_same_perplexity_there(preset, tmp_path):
     (tmp_path / "text.txt").write_text(" ".join(words))
     small = ["--layers", "2", "--d-model", "32", "--heads", "2", "--dff", "64", "--context", "64", "--batch-size", "4"]
     arguments = ["train", "--data", str(tmp_path / "text.txt"), "--preset", preset, *small, "--steps", "30"]
+START = 3  # what a target begins with
     assert main([*arguments, "--vocab-size", "300", "--precision", "float32", "--out", str(tmp_path / "run")]) == 0
     model, tokenizer = kerasllm.load(tmp_path / "run")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "theirs")

@@ -1,4 +1,6 @@
-"""BART (Lewis et al. 2019, https://arxiv.org/abs/1910.13461) and mBART (https://arxiv.org/abs/2001.08210)."""
+"""BART (Lewis et al. 2019, https://arxiv.org/abs/1910.13461) and what is built like it: mBART
+(https://arxiv.org/abs/2001.08210), Marian (https://arxiv.org/abs/1804.00344), with which OPUS-MT is made, and M2M-100
+(https://arxiv.org/abs/2010.11125), which NLLB is built as."""
 
 import functools
 
@@ -8,18 +10,24 @@ from kerasllm.huggingface.settings import activation_name
 from kerasllm.models import Seq2SeqLM
 
 _FIRST_PLACE = 2  # Their tables of positions begin with two rows that nothing reads.
+_PADDING = 1  # M2M-100 counts places from the one after its padding token's id.
+
+_BART = {"positions": "learned", "norm_placement": "post", "embedding_norm": True}
+_MBART = {**_BART, "norm_placement": "pre"}
+_MARIAN = {"positions": "sinusoidal", "norm_placement": "post", "embedding_norm": False}
+_M2M_100 = {"positions": "fairseq_sinusoidal", "norm_placement": "pre", "embedding_norm": False, "output_bias": False}
 
 
-def _fields(settings, norm_placement):
+def _fields(settings, always, activation="gelu", scaled=False, shared=True):
+    # Where the output layer is another, files have three tables more, one of which nothing reads.
+    tied = settings.only("tie_word_embeddings", True) if shared else settings.take("tie_word_embeddings", True)
     settings.only("is_decoder", False)
-    settings.only("normalize_before", norm_placement == "pre")
-    settings.only("add_final_layer_norm", norm_placement == "pre")
-    settings.only("normalize_embedding", True)
-    settings.only("static_position_embeddings", False)
+    settings.only("normalize_before", always["norm_placement"] == "pre")
+    settings.only("add_final_layer_norm", always["norm_placement"] == "pre")
+    settings.only("normalize_embedding", always["embedding_norm"])
+    settings.only("static_position_embeddings", always["positions"] != "learned")
     settings.ignore("encoder_layerdrop", "decoder_layerdrop", "activation_dropout", "init_std", "classifier_dropout")
-    settings.ignore("num_hidden_layers", "forced_eos_token_id", "forced_bos_token_id", "classif_dropout", "num_beams")
-    settings.ignore("add_bias_logits", "early_stopping", "no_repeat_ngram_size", "length_penalty", "min_length")
-    settings.ignore("gradient_checkpointing")
+    settings.ignore("num_hidden_layers", "classif_dropout", "gradient_checkpointing", "extra_pos_embeddings")
     heads, dff = settings.need("encoder_attention_heads"), settings.need("encoder_ffn_dim")
     settings.only("decoder_attention_heads", heads)
     settings.only("decoder_ffn_dim", dff)
@@ -31,15 +39,28 @@ def _fields(settings, norm_placement):
         "num_heads": heads,
         "dff": dff,
         "max_length": settings.take("max_position_embeddings", 1024),
-        "positions": "learned",
-        "norm_placement": norm_placement,
-        "embedding_norm": True,
-        "activation": settings.activation("activation_function", "gelu"),
-        "scale_embeddings": settings.take("scale_embedding", False),
-        "tie_embeddings": settings.take("tie_word_embeddings", True),
+        "activation": settings.activation("activation_function", activation),
+        "scale_embeddings": settings.take("scale_embedding", scaled),
+        "tie_embeddings": tied,
+        # Files say False where there is one, too: loading looks at its values.
+        "output_bias": settings.take("add_bias_logits", False),
         "dropout": settings.take("dropout", 0.1),
         "attention_dropout": settings.take("attention_dropout", 0.0),
+        **always,
     }
+
+
+def _marian_fields(settings):
+    shared = settings.take("share_encoder_decoder_embeddings", True)
+    fields = _fields(settings, _MARIAN, shared=shared)
+    of_targets = settings.take("decoder_vocab_size", fields["vocab_size"])
+    return fields if shared else {**fields, "vocab_size": of_targets, "source_vocab_size": fields["vocab_size"]}
+
+
+def _m2m_100_fields(settings):
+    if settings.values.get("pad_token_id", _PADDING) != _PADDING:
+        settings.refuse("pad_token_id", settings.values["pad_token_id"], _PADDING)
+    return _fields(settings, _M2M_100, activation="relu", scaled=True)
 
 
 def _settings(config):
@@ -57,9 +78,23 @@ def _settings(config):
         "activation_function": activation_name(config.activation),
         "scale_embedding": config.scale_embeddings,
         "tie_word_embeddings": config.tie_embeddings,
+        "add_bias_logits": config.output_bias,
         "dropout": config.dropout,
         "attention_dropout": config.dropout if config.attention_dropout is None else config.attention_dropout,
     }
+
+
+def _marian_settings(config):
+    return {
+        **_settings(config),
+        "vocab_size": config.source_vocab_size or config.vocab_size,
+        "decoder_vocab_size": config.vocab_size,
+        "share_encoder_decoder_embeddings": config.source_vocab_size is None,
+    }
+
+
+def _m2m_100_settings(config):
+    return {**_settings(config), "pad_token_id": _PADDING}
 
 
 _ENCODER_BLOCK = {
@@ -91,32 +126,38 @@ def _stack(ours, block):
 
 
 def _weights(config, _):
+    table = "shared" if config.source_vocab_size is None else "decoder.embed_tokens"
     return {
-        "token_embedding/embeddings": plain("model.shared.weight"),
+        "token_embedding/embeddings": plain(f"model.{table}.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),
+        "source_embedding/embeddings": plain("model.encoder.embed_tokens.weight"),
+        "output_bias": Source(("final_logits_bias",), as_row=True),
         **_stack("encoder", _ENCODER_BLOCK),
         **_stack("decoder", _DECODER_BLOCK),
     }
 
 
 def _zeros(config):
-    return {"final_logits_bias": (1, config.vocab_size)}
+    return {} if config.output_bias else {"final_logits_bias": (1, config.vocab_size)}
 
 
-def _family(architecture, norm_placement):
+def _family(architecture, fields, settings=_settings, zeros=_zeros):
+    # Marian's sinusoids, where a file has them, are computed anew, as transformers does.
     return Family(
         architecture,
         Seq2SeqLM,
-        functools.partial(_fields, norm_placement=norm_placement),
-        _settings,
+        fields,
+        settings,
         _weights,
         renames=((r"^(?=shared\.|encoder\.|decoder\.)", "model."),),
-        unused=r"^model\.(encoder|decoder)\.(embed_tokens\.weight|version)$",
-        zeros=_zeros,
+        unused=r"^model\.(encoder|decoder)\.(embed_tokens\.weight|embed_positions\.weights?|version)$",
+        zeros=zeros,
     )
 
 
 FAMILIES = {
-    "bart": _family("BartForConditionalGeneration", "post"),
-    "mbart": _family("MBartForConditionalGeneration", "pre"),
+    "bart": _family("BartForConditionalGeneration", functools.partial(_fields, always=_BART)),
+    "mbart": _family("MBartForConditionalGeneration", functools.partial(_fields, always=_MBART)),
+    "marian": _family("MarianMTModel", _marian_fields, _marian_settings),
+    "m2m_100": _family("M2M100ForConditionalGeneration", _m2m_100_fields, _m2m_100_settings, zeros=lambda config: {}),
 }

@@ -43,9 +43,8 @@ def _roberta_fields(settings):
 
 
 def _ernie_fields(settings):
-    settings.only("use_task_id", False)
-    settings.ignore("task_type_vocab_size")
-    return _common(settings)
+    count = settings.take("task_type_vocab_size", 3)
+    return _common(settings, num_task_types=count if settings.take("use_task_id", False) else 0)
 
 
 def _distilbert_fields(settings):
@@ -81,6 +80,11 @@ def _settings(config, first_place=0):
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": _attention_dropout(config),
     }
+
+
+def _ernie_settings(config):
+    tasks = {"task_type_vocab_size": config.num_task_types} if config.num_task_types else {}
+    return {**_settings(config), "use_task_id": bool(tasks), **tasks}
 
 
 def _roberta_settings(config):
@@ -124,6 +128,7 @@ def _embeddings(root, first_place=0):
     return {
         "token_embedding/embeddings": plain(f"{root}.word_embeddings.weight"),
         "token_type_embedding/embeddings": plain(f"{root}.token_type_embeddings.weight"),
+        "task_type_embedding/embeddings": plain(f"{root}.task_type_embeddings.weight"),
         "transformer/position_embedding/embeddings": Source(
             (f"{root}.position_embeddings.weight",), first_row=first_place
         ),
@@ -187,5 +192,7 @@ FAMILIES = {
     "distilbert": _family(
         "DistilBertForMaskedLM", "distilbert", _distilbert_fields, _distilbert_settings, _distilbert_weights
     ),
-    "ernie": _family("ErnieForMaskedLM", "ernie", _ernie_fields, _settings, lambda config, _: _bert_weights("ernie")),
+    "ernie": _family(
+        "ErnieForMaskedLM", "ernie", _ernie_fields, _ernie_settings, lambda config, _: _bert_weights("ernie")
+    ),
 }

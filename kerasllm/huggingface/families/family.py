@@ -15,8 +15,8 @@ class Family(NamedTuple):
             block, to `Source`s.
         renames: pairs (regular expression, replacement): what names of old or bare checkpoints are now.
         unused: regular expression for tensors that say nothing of the logits.
-        zeros: function (TransformerConfig) -> dict from names to shapes, of tensors that are written as zeros and that
-            may be nothing else, for ours have no place for them.
+        zeros: function (TransformerConfig) -> dict from names to shapes: biases of the logits that ours leave out, and
+            that are written as zeros. A checkpoint in which they are something else has `output_bias`.
     """
 
     architecture: str

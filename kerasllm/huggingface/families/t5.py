@@ -22,7 +22,6 @@ def _fields(settings):
     settings.only("relative_attention_num_buckets", 32)
     settings.only("relative_attention_max_distance", 128)
     settings.ignore("initializer_factor", "n_positions", "dense_act_fn", "is_gated_act", "classifier_dropout")
-    settings.ignore("output_past")
     kind = settings.only("feed_forward_proj", *_FEED_FORWARDS)
     activation, gated = _FEED_FORWARDS[kind]
     settings.ignore("scale_decoder_outputs")
