@@ -65,11 +65,13 @@ def feed_forward(w, x, activation="gelu", gated=False):
     return dense(below(w, "outer"), ACTIVATIONS[activation](inner))
 
 
-def rotate(head, position, theta):
-    """Channels j and j + h/2 are one complex number, which turns by the position times a frequency of its own."""
-    half = len(head) // 2
-    turned = (head[:half] + 1j * head[half:]) * np.exp(1j * position * theta ** (-np.arange(half) / half))
-    return np.concatenate([turned.real, turned.imag])
+def rotate(head, position, theta, share=1.0):
+    """Channels j and j + n/2 of the first n are one complex number, which turns by the position times a frequency of
+    its own; n is that share of the head."""
+    half = int(len(head) * share) // 2
+    numbers = head[:half] + 1j * head[half : 2 * half]
+    turned = numbers * np.exp(1j * position * theta ** (-np.arange(half) / max(half, 1)))
+    return np.concatenate([turned.real, turned.imag, head[2 * half :]])
 
 
 def bucket(distance, causal, buckets=32, max_distance=128):
@@ -104,7 +106,8 @@ def add_positions(w, x, positions, position_ids):
 
 def attention(
     w, x, context=None, *, num_heads, num_kv_heads=None, causal=False, attention_window=None, positions=None,
-    max_length=None, rope_theta=10000.0, rope_scaling=None, qk_norm=False, head_dim=None, use_bias=True, qkv_bias=None,
+    max_length=None, rope_theta=10000.0, partial_rotary_factor=1.0, rope_scaling=None, qk_norm=False, head_dim=None,
+    use_bias=True, qkv_bias=None, attention_bias=None, attention_scale=None, attention_soft_cap=None,
     mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None, relative_bias=None,
 ):  # fmt: skip
     """Attention by its definition: output (B, T, D) and probabilities (B, H, T, S), 0 for a query that sees nothing."""
@@ -121,8 +124,11 @@ def attention(
         key, value = np.split(dense(below(w, "key_value"), context), 2, -1)
         h = key.shape[-1] // K
     S = key.shape[1]
+    if qk_norm == "full":
+        query = normalise(below(w, "query_norm"), query, 1e-6)
+        key = normalise(below(w, "key_norm"), key, 1e-6)
     query, key, value = query.reshape(B, T, num_heads, h), key.reshape(B, S, K, h), value.reshape(B, S, K, h)
-    if qk_norm:
+    if qk_norm is True:
         query = normalise(below(w, "query_norm"), query, 1e-6)
         key = normalise(below(w, "key_norm"), key, 1e-6)
     if positions == "relative":
@@ -144,11 +150,15 @@ def attention(
     def score(b, head, t, s):
         q, k = query[b, t, head], key[b, s, head * K // num_heads]
         if positions == "rotary" and own:
-            q, k = (rotate(q, position_ids[b, t], rope_theta), rotate(k, position_ids[b, s], rope_theta))
+            q = rotate(q, position_ids[b, t], rope_theta, partial_rotary_factor)
+            k = rotate(k, position_ids[b, s], rope_theta, partial_rotary_factor)
         bias = 0.0 if position_bias is None else position_bias[0, head, t, s]
         if relative_bias is not None and own:
             bias += relative_bias[bucket(t - s, causal), head]
-        return q @ k / math.sqrt(h) + bias
+        product = q @ k * (1 / math.sqrt(h) if attention_scale is None else attention_scale)
+        if attention_soft_cap is not None:
+            product = attention_soft_cap * math.tanh(product / attention_soft_cap)
+        return product + bias
 
     mixed, probabilities = np.zeros((B, T, num_heads, h)), np.zeros((B, num_heads, T, S))
     for b, t, head in np.ndindex(B, T, num_heads):
@@ -160,11 +170,12 @@ def attention(
 
 
 def block(
-    w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, parallel=False, activation="gelu",
-    gated=False, causal=True, positions="rotary", context_mask=None, **options,
+    w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, parallel=False,
+    shared_norm=True, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
-    cross = {name: options[name] for name in ("num_heads", "num_kv_heads", "qk_norm") if name in options}
+    shared = ("num_heads", "num_kv_heads", "qk_norm", "attention_scale", "attention_soft_cap")
+    cross = {name: options[name] for name in shared if name in options}
 
     def normed(name, x):
         return normalise(below(w, name), x, norm_epsilon)
@@ -180,12 +191,20 @@ def block(
 
     if parallel:
         entering = normed("attention_norm", x)
-        return x + self_attention(entering) + widen_and_narrow(entering)
-    sublayers = [("attention_norm", self_attention), ("feed_forward_norm", widen_and_narrow)]
+        fed = widen_and_narrow(entering if shared_norm else normed("feed_forward_norm", x))
+        return x + self_attention(entering) + fed
+    sublayers = [("attention", self_attention), ("feed_forward", widen_and_narrow)]
     if context is not None:
-        sublayers.insert(1, ("cross_attention_norm", cross_attention))
+        sublayers.insert(1, ("cross_attention", cross_attention))
     for name, sublayer in sublayers:
-        x = x + sublayer(normed(name, x)) if norm_placement == "pre" else normed(name, x + sublayer(x))
+        if norm_placement == "pre":
+            x = x + sublayer(normed(f"{name}_norm", x))
+        elif norm_placement == "post":
+            x = normed(f"{name}_norm", x + sublayer(x))
+        elif norm_placement == "output":
+            x = x + normed(f"{name}_output_norm", sublayer(x))
+        else:
+            x = x + normed(f"{name}_output_norm", sublayer(normed(f"{name}_norm", x)))
     return x
 
 
@@ -212,6 +231,7 @@ def transformer(
     if input_norm:
         x = normalise(below(w, "input_norm"), x, norm_epsilon)
     for i in range(num_layers):
+        own = {name: value[i] if isinstance(value, tuple) else value for name, value in options.items()}
         x = block(
             below(w, f"block_{i}"),
             x,
@@ -221,7 +241,7 @@ def transformer(
             document_ids=document_ids,
             position_ids=position_ids,
             norm_epsilon=norm_epsilon,
-            **options,
+            **own,
         )
     return normalise(below(w, "final_norm"), x, norm_epsilon) if below(w, "final_norm") else x
 
@@ -238,7 +258,8 @@ def causal_lm(w, config, token_ids, document_ids=None):
         document_ids=document_ids,
         **fields,
     )
-    return x @ w.get("token_embedding/reverse_embeddings", embeddings.T)
+    logits, cap = x @ w.get("token_embedding/reverse_embeddings", embeddings.T), config.logit_soft_cap
+    return logits if cap is None else cap * np.tanh(logits / cap)
 
 
 def seq2seq_lm(w, config, source_ids, target_ids, source_mask=None):

@@ -51,8 +51,16 @@ print(keras.backend.backend())
 """
 
 
+GEMMA = {
+    "attention_window": [3, None],
+    "partial_rotary_factor": 0.5,
+    "attention_soft_cap": 2.0,
+    "norm_placement": "sandwich",
+}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms", "remat": "block"}]
+    "options", [GEMMA, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms", "remat": "block"}]
 )
 def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path, monkeypatch):
     config = {"vocab_size": 30, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 32, **options}

@@ -72,6 +72,7 @@ REACH = {  # Through two blocks, a window of 3 reaches 4 places.
     "key mask": ({"causal": False}, {"mask": VISIBLE[None]}, VISIBLE | (DISTANCE == 0)),
     "parallel": ({"parallel": True, "gated": True}, {}, DISTANCE >= 0),
     "post-norm": ({"norm_placement": "post"}, {}, DISTANCE >= 0),
+    "two windows": ({"attention_window": (2, 3)}, {}, (DISTANCE >= 0) & (DISTANCE <= 3)),
 }
 
 
@@ -86,7 +87,9 @@ def test_tokens_reach_each_other_just_as_promised(options, call, expected):
 CACHED = {
     **{positions: {"positions": positions, "max_length": 12} for positions in POSITIONS},
     "grouped, window": {"num_kv_heads": 2, "attention_window": 3, "qk_norm": True},
-    "parallel, multi-query": {"num_kv_heads": 1, "parallel": True},
+    "parallel, multi-query": {"num_kv_heads": 1, "parallel": True, "shared_norm": False},
+    "layers that differ": {"attention_window": (3, None), "rope_theta": (20.0, 500.0), "attention_soft_cap": 1.0},
+    "partly rotated, normed as one": {"partial_rotary_factor": (0.0, 1.0), "qk_norm": "full", "attention_scale": 1.0},
 }
 
 

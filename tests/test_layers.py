@@ -69,7 +69,8 @@ CONTRACTS = [
     ),
     (
         "Transformer",
-        {"num_layers": 2, "d_model": D, "num_heads": H, "dff": F, "positions": "relative"},
+        {"num_layers": 2, "d_model": D, "num_heads": H, "dff": F, "positions": "relative",
+         "attention_window": (2, None), "norm_placement": "sandwich", "attention_soft_cap": 5.0},
         {"x": X, "context": CONTEXT, "document_ids": DOCUMENTS},
         (B, T, D),
     ),
@@ -132,7 +133,16 @@ ATTENTION = {
     "documents": ({"positions": "rotary"}, {"document_ids": DOCUMENTS}),
     "query/key norm, wide heads": ({"qk_norm": True, "head_dim": 4, "num_kv_heads": 2, "positions": "rotary"}, {}),
     "no bias": ({"use_bias": False}, {}),
+    "partly rotated": ({"head_dim": 7, "positions": "rotary", "partial_rotary_factor": 0.6, "rope_theta": 20.0}, {}),
+    "not rotated": ({"positions": "rotary", "partial_rotary_factor": 0.0}, {}),
+    "normed as one": ({"qk_norm": "full", "num_kv_heads": 2, "positions": "rotary"}, {}),
+    "scaled": ({"attention_scale": 1.7, "num_kv_heads": 2}, {}),
+    "capped": ({"attention_soft_cap": 0.8, "attention_scale": 2.0, "positions": "relative"}, {"mask": VISIBLE}),
     "cross": ({"num_kv_heads": 2, "qk_norm": True}, {"context": CONTEXT}),
+    "cross, capped": (
+        {"qk_norm": "full", "num_kv_heads": 3, "attention_soft_cap": 0.5, "attention_scale": 1.0},
+        {"context": CONTEXT},
+    ),
     "cross, masked": ({"causal": True, "positions": "rotary"}, {"context": CONTEXT, "context_mask": VISIBLE[:, 2:]}),
 }
 
@@ -168,6 +178,9 @@ BLOCKS = {
     "pre": {"num_kv_heads": 2},
     "post": {"norm_placement": "post", "norm_epsilon": 0.1, "activation": "gelu_tanh"},
     "parallel": {"parallel": True, "use_bias": False, "activation": "silu", "gated": True},
+    "parallel, two norms": {"parallel": True, "shared_norm": False, "attention_bias": False},
+    "sandwich": {"norm_placement": "sandwich", "norm": "rms", "use_bias": False, "attention_bias": True},
+    "output": {"norm_placement": "output", "norm": "rms", "qk_norm": "full", "attention_scale": 0.7},
     "rms, gated": {"norm": "rms", "gated": True, "norm_epsilon": 0.1, "causal": False, "attention_window": 3},
     "rms, post, squared ReLU": {"norm": "rms", "norm_placement": "post", "activation": "relu_squared"},
 }
@@ -195,6 +208,28 @@ def test_transformer_equals_numpy(positions):
     assert_close(transformer(x, document_ids=DOCUMENTS), expected)
 
 
+def test_layers_that_differ_equal_numpy():
+    options = {
+        "attention_window": (None, 2, 3),
+        "rope_theta": (20.0, 500.0, 20.0),
+        "partial_rotary_factor": (1.0, 1.0, 0.0),
+        "norm_placement": "sandwich",
+    }
+    transformer = Transformer(3, D, H, F, **options)
+    transformer(X)
+    expected = oracles.transformer(weights_of(scramble(transformer)), X, num_layers=3, num_heads=H, **options)
+    assert_close(transformer(X), expected)
+
+
+def test_scaled_scores_begin_no_larger():
+    plain, scaled = MultiHeadAttention(64, 2), MultiHeadAttention(64, 2, attention_scale=1.0)
+    for layer in (plain, scaled):
+        layer(np.zeros((1, 1, 64)))
+    parts = np.std(numpy(scaled.query_key_value.kernel), axis=0).reshape(3, 64).mean(-1)
+    usual = np.std(numpy(plain.query_key_value.kernel))
+    np.testing.assert_allclose(parts, [usual * 32**-0.5, usual, usual], rtol=0.1)
+
+
 # Errors.
 
 
@@ -216,7 +251,18 @@ ERRORS = [
     (lambda: Transformer(1, D, H, F, positions="learned"), "Learned positions need `max_length`"),
     (lambda: layers.SinusoidalPositions()(CONTEXT), "Sinusoidal positions need an even width, half for sines, got 9"),
     (lambda: Transformer(1, D, H, F, norm="batch"), "`norm` must be one of ('layer', 'rms'), got 'batch'"),
-    (lambda: Transformer(1, D, H, F, norm_placement="mid"), "`norm_placement` must be one of ('pre', 'post')"),
+    (lambda: Transformer(1, D, H, F, norm_placement="mid"), "`norm_placement` must be one of ('pre', 'post', 'sandw"),
+    (lambda: Transformer(1, D, H, F, qk_norm="all"), "`qk_norm` must be one of (False, True, 'full'), got 'all'"),
+    (lambda: Transformer(1, D, H, F, attention_scale=0.0), "`attention_scale` must be positive or None, got 0.0"),
+    (lambda: Transformer(1, D, H, F, attention_soft_cap=-1), "`attention_soft_cap` must be positive or None, got -1"),
+    (lambda: Transformer(1, D, H, F, rope_theta=None), "`rope_theta` must be a positive number, got None"),
+    (lambda: Transformer(1, D, H, F, partial_rotary_factor=2), "`partial_rotary_factor` must be a number from 0 to 1"),
+    (
+        lambda: Transformer(1, 24, 2, F, partial_rotary_factor=0.3),
+        "pairs of channels, got partial_rotary_factor=0.3 of head_dim=12: 3 channels",
+    ),
+    (lambda: Transformer(2, D, H, F, attention_window=(3,)), "`attention_window` has 1 values for 2 layers: give one"),
+    (lambda: TransformerBlock(D, H, F, attention_window=(3, 4)), "`attention_window` must be at least 1"),
     (lambda: Transformer(1, D, H, F, activation="swoosh"), "Unknown activation 'swoosh'. Use 'gelu_tanh', "),
     (lambda: TransformerBlock(D, H, F, parallel=True, norm_placement="post"), "needs norm_placement='pre'"),
     (lambda: TransformerBlock(D, H, F, parallel=True)(X, CONTEXT), "A parallel block has no cross-attention"),

@@ -25,6 +25,7 @@ ATTENTION = {
     "a window": {"causal": True, "attention_window": 5},
     "a window both ways": {"attention_window": 3},
     "grouped keys": {"causal": True, "num_kv_heads": 2, "positions": "rotary"},
+    "capped": {"causal": True, "attention_soft_cap": 0.7, "attention_scale": 1.3},
     "one key head, normed": {"causal": True, "num_kv_heads": 1, "qk_norm": True},
 }
 
@@ -107,13 +108,13 @@ def test_the_gradient_of_attention_with_dropout_is_that_of_its_output(way, monke
 def test_causal_blocks_leave_out_what_the_mask_hides(monkeypatch):
     choose("blocks", monkeypatch)
     seen = []
-    probabilities = dot_product._probabilities
+    scores = dot_product._scores
 
     def spy(query, key, *rest):
         seen.append((query.shape[2], key.shape[2]))
-        return probabilities(query, key, *rest)
+        return scores(query, key, *rest)
 
-    monkeypatch.setattr(dot_product, "_probabilities", spy)
+    monkeypatch.setattr(dot_product, "_scores", spy)
     MultiHeadAttention(16, 4, causal=True)(np.ones((1, 12, 16)), training=True)
     MultiHeadAttention(16, 4, causal=True, attention_window=3)(np.ones((1, 12, 16)), training=True)
     assert seen == [(4, 4), (4, 8), (4, 12), (4, 4), (4, 6), (4, 6)]

@@ -8,14 +8,20 @@ over (B, T, H, h). Kernels are 2-D `Dense`, with query, key and value in one mat
 import keras
 from keras import ops
 
-from kerasllm import backend
 from kerasllm.layers import masks
-from kerasllm.layers.checks import check_heads, check_positions, check_rope_scaling, check_sizes
+from kerasllm.layers.checks import check_attention, check_heads, check_positions, check_sizes
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, written
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.positions import RelativePositionBias, input_positions, rotary, rotary_frequencies
+
+_OPTIONS = (
+    "d_model", "num_heads", "num_kv_heads", "head_dim", "causal", "attention_window", "positions", "max_length",
+    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "use_bias", "qkv_bias",
+    "attention_scale", "attention_soft_cap", "dropout",
+)  # fmt: skip
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -34,12 +40,19 @@ class MultiHeadAttention(keras.layers.Layer):
         positions: "rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative" or None.
         max_length: int, the longest sequence; needed for learned positions only.
         rope_theta: float, base of the rotary wavelengths.
+        partial_rotary_factor: float from 0 to 1, the share of each head's channels, from the first on, that rotary
+            positions rotate, as in GPT-NeoX (https://arxiv.org/abs/2204.06745).
         rope_scaling: dict or None. Stretches rotary positions for longer contexts than those of the training, as
             Hugging Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "llama3" with its four numbers.
-        qk_norm: bool. RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442).
+        qk_norm: bool, RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442); or "full", that
+            of all heads as one, as in OLMo 2 (https://arxiv.org/abs/2501.00656).
         norm_epsilon: float, added to the mean square in `qk_norm`.
         use_bias: bool, biases in the projections.
         qkv_bias: bool or None, biases in those of query, key and value; None means `use_bias`.
+        attention_scale: float or None, by which products of queries and keys are multiplied; None means
+            `head_dim ** -0.5`. The larger it is, the smaller query kernels are at first.
+        attention_soft_cap: float or None, the size that those products then approach but never reach, by a tanh, as in
+            Gemma 2 (https://arxiv.org/abs/2408.00118).
         dropout: float, share of attention probabilities dropped in training.
         kernel_initializer: initializer of the query, key and value kernel.
         output_initializer: initializer of the output kernel; None means `kernel_initializer`.
@@ -89,11 +102,14 @@ class MultiHeadAttention(keras.layers.Layer):
         positions=None,
         max_length=None,
         rope_theta=10000.0,
+        partial_rotary_factor=1.0,
         rope_scaling=None,
         qk_norm=False,
         norm_epsilon=1e-6,
         use_bias=True,
         qkv_bias=None,
+        attention_scale=None,
+        attention_soft_cap=None,
         dropout=0.0,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
@@ -106,18 +122,22 @@ class MultiHeadAttention(keras.layers.Layer):
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or d_model // num_heads
-        check_positions(positions, max_length, self.head_dim, attention_window)
-        check_rope_scaling(rope_scaling)
+        rotation = (rope_theta, partial_rotary_factor, rope_scaling)
+        check_positions(positions, max_length, self.head_dim, attention_window, *rotation)
+        check_attention(qk_norm, attention_scale, attention_soft_cap)
         self.causal = causal
         self.attention_window = attention_window
         self.positions = positions
         self.max_length = max_length
         self.rope_theta = rope_theta
+        self.partial_rotary_factor = partial_rotary_factor
         self.rope_scaling = rope_scaling
         self.qk_norm = qk_norm
         self.norm_epsilon = norm_epsilon
         self.use_bias = use_bias
         self.qkv_bias = qkv_bias
+        self.attention_scale = attention_scale
+        self.attention_soft_cap = attention_soft_cap
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
@@ -132,12 +152,10 @@ class MultiHeadAttention(keras.layers.Layer):
         else:
             self.query_key_value = self._projection(query_width + kv_width, "query_key_value", x_shape)
         self.output_projection = self._projection(self.d_model, "output", (*x_shape[:-1], query_width))
+        self.query_norm = self.key_norm = None
         if self.qk_norm:
-            options = {"epsilon": self.norm_epsilon, "dtype": self.dtype_policy}
-            self.query_norm = RMSNormalization(name="query_norm", **options)
-            self.key_norm = RMSNormalization(name="key_norm", **options)
-            for norm in (self.query_norm, self.key_norm):
-                norm.build((None, None, None, self.head_dim))
+            self.query_norm = self._head_norm("query_norm", self.num_heads)
+            self.key_norm = self._head_norm("key_norm", self.num_kv_heads)
         self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
         if self.position_embedding is not None:
             self.position_embedding.build(x_shape)
@@ -148,13 +166,22 @@ class MultiHeadAttention(keras.layers.Layer):
             self.relative_bias.build()
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
+    def _head_norm(self, name, heads):
+        norm = RMSNormalization(epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
+        norm.build((None, None, heads * self.head_dim if self.qk_norm == "full" else self.head_dim))
+        return norm
+
     def _projection(self, width, name, input_shape):
         is_output = name == "output"
         own_initializer = self.output_initializer if is_output else None
+        initializer = clone_initializer(own_initializer or self.kernel_initializer)
+        if self.attention_scale is not None and name.startswith("query"):
+            factor = self.head_dim**-0.5 / self.attention_scale  # Scores begin as large as they do otherwise.
+            initializer = scaled_queries(initializer, self.num_heads * self.head_dim, factor)
         layer = Dense(
             width,
             use_bias=self.use_bias if is_output or self.qkv_bias is None else self.qkv_bias,
-            kernel_initializer=clone_initializer(own_initializer or self.kernel_initializer),
+            kernel_initializer=initializer,
             name=name,
             dtype=self.dtype_policy,
         )
@@ -196,7 +223,7 @@ class MultiHeadAttention(keras.layers.Layer):
         else:
             query, key, value = self._heads(x, position_ids)
             if cache is not None:
-                cache = key, value = _written(cache[0], key, cache_index), _written(cache[1], value, cache_index)
+                cache = key, value = written(cache[0], key, cache_index), written(cache[1], value, cache_index)
 
         key_index = ops.arange(ops.shape(key)[2], dtype="int32")
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
@@ -211,16 +238,18 @@ class MultiHeadAttention(keras.layers.Layer):
                 None if is_cross or document_ids is None else (document_ids[:, queries], document_ids[:, keys]),
             )
 
+        query = query * (self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale)
         if self.positions == "relative" and not is_cross:
             own_bias = self.relative_bias(query_index, key_index)
             position_bias = own_bias if position_bias is None else position_bias + own_bias
         is_plain = attention_mask is None and position_bias is None and cache is None and not return_attention_scores
+        last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
         if is_plain and (training or is_long(query, key)):
-            output = attend_in_blocks(query, key, value, visible, causal, window, self.attention_dropout, training)
+            output = attend_in_blocks(query, key, value, visible, causal, window, **last)
         else:
             mask = masks.combine(visible(), attention_mask)
-            output, probabilities = attend(query, key, value, mask, position_bias, self.attention_dropout, training)
-        output = self._merge_heads(output)
+            output, probabilities = attend(query, key, value, mask, position_bias, **last)
+        output = self.output_projection(join_heads(output))
         results = [output]
         if return_attention_scores:
             results.append(probabilities)
@@ -231,33 +260,27 @@ class MultiHeadAttention(keras.layers.Layer):
     def _heads(self, x, position_ids):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
         H, K = self.num_heads, self.num_kv_heads
-        heads = self._split_heads(self.query_key_value(x), H + 2 * K)
+        heads = split_heads(self.query_key_value(x), H + 2 * K)
         # Split, not sliced: the gradient of a split is one concatenation.
         query, key, value = ops.split(heads, [H, H + K], axis=1)
-        if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if self.positions == "rotary":
-            frequencies = rotary_frequencies(self.head_dim, self.rope_theta, self.rope_scaling)
+        query, key = self._normed(query, self.query_norm), self._normed(key, self.key_norm)
+        rotated = int(self.head_dim * self.partial_rotary_factor)
+        if self.positions == "rotary" and rotated:
+            frequencies = rotary_frequencies(rotated, self.rope_theta, self.rope_scaling)
             query, key = rotary(query, position_ids, frequencies), rotary(key, position_ids, frequencies)
         return query, key, value
 
     def _cross_query(self, x):
-        query = self._split_heads(self.query(x), self.num_heads)
-        return self.query_norm(query) if self.qk_norm else query
+        return self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)
 
     def project_context(self, context):
         """Keys and values of a context, a pair of (B, K, S, h): the `cache` of cross-attention, to be made once and
         read in many calls."""
-        key, value = ops.split(self._split_heads(self.key_value(context), 2 * self.num_kv_heads), 2, axis=1)
-        return self.key_norm(key) if self.qk_norm else key, value
+        key, value = ops.split(split_heads(self.key_value(context), 2 * self.num_kv_heads), 2, axis=1)
+        return self._normed(key, self.key_norm), value
 
-    def _split_heads(self, x, heads):
-        B, T = ops.shape(x)[:2]
-        return ops.transpose(ops.reshape(x, (B, T, heads, self.head_dim)), (0, 2, 1, 3))
-
-    def _merge_heads(self, x):
-        B, H, T, h = ops.shape(x)
-        return self.output_projection(ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (B, T, H * h)))
+    def _normed(self, heads, norm):
+        return normed_heads(heads, norm, as_one=self.qk_norm == "full")
 
     def init_cache(self, batch_size, length):
         """Zeros for the keys and values of `length` tokens: a pair of (batch_size, K, length, h)."""
@@ -277,31 +300,7 @@ class MultiHeadAttention(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "d_model": self.d_model,
-            "num_heads": self.num_heads,
-            "num_kv_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
-            "causal": self.causal,
-            "attention_window": self.attention_window,
-            "positions": self.positions,
-            "max_length": self.max_length,
-            "rope_theta": self.rope_theta,
-            "rope_scaling": self.rope_scaling,
-            "qk_norm": self.qk_norm,
-            "norm_epsilon": self.norm_epsilon,
-            "use_bias": self.use_bias,
-            "qkv_bias": self.qkv_bias,
-            "dropout": self.dropout,
+            **{name: getattr(self, name) for name in _OPTIONS},
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
-
-
-def _written(cache, new, index):
-    """A cache (B, K, S, h) with new tokens (B, K, T, h) from place `index` on."""
-    B, K, S, h = cache.shape
-    if B is None or 1 not in (B, K):
-        return backend.slice_update(cache, new, (0, 0, index, 0))
-    # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
-    cache, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (cache, new))
-    return ops.reshape(backend.slice_update(cache, new, (0, index, 0)), (B, K, S, h))

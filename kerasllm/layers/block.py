@@ -14,6 +14,11 @@ from kerasllm.layers.feed_forward import FeedForward
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.rematerialization import next_seed, rematerialized
 
+_OPTIONS = (
+    "d_model", "num_heads", "dff", "causal", "dropout", "attention_dropout", "norm", "norm_placement", "norm_epsilon",
+    "parallel", "shared_norm", "use_bias", "attention_bias", "remat",
+)  # fmt: skip
+
 
 @keras.saving.register_keras_serializable("kerasllm")
 class TransformerBlock(keras.layers.Layer):
@@ -26,16 +31,21 @@ class TransformerBlock(keras.layers.Layer):
         causal: bool. A token sees itself and earlier ones only.
         dropout: float, in training, on what each sublayer adds.
         attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
-        num_kv_heads, head_dim, positions, max_length, rope_theta, rope_scaling, attention_window, qk_norm, qkv_bias:
-            see `MultiHeadAttention`. Cross-attention takes its heads and norms, but no positions.
+        num_kv_heads, head_dim, positions, max_length, rope_theta, partial_rotary_factor, rope_scaling,
+            attention_window, qk_norm, qkv_bias, attention_scale, attention_soft_cap: see `MultiHeadAttention`.
+            Cross-attention takes what is said of heads and scores, but no positions.
         norm: "layer" or "rms" (https://arxiv.org/abs/1910.07467).
-        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "post" the sum
-            that leaves it, as the original Transformer did.
+        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "output" what it
+            adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
+            does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
         norm_epsilon: float.
-        parallel: bool. Attention and feed-forward read the same normalised input and are added together, as in PaLM
+        parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
             (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
+        shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
+            (https://arxiv.org/abs/2204.06745).
         activation, gated: see `FeedForward`.
         use_bias: bool, biases in projections and layer norms.
+        attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
         remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
             "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
             dropout included (https://arxiv.org/abs/1604.06174).
@@ -76,17 +86,22 @@ class TransformerBlock(keras.layers.Layer):
         positions="rotary",
         max_length=None,
         rope_theta=10000.0,
+        partial_rotary_factor=1.0,
         rope_scaling=None,
         attention_window=None,
         qk_norm=False,
         qkv_bias=None,
+        attention_scale=None,
+        attention_soft_cap=None,
         norm="layer",
         norm_placement="pre",
         norm_epsilon=1e-5,
         parallel=False,
+        shared_norm=True,
         activation="gelu",
         gated=False,
         use_bias=True,
+        attention_bias=None,
         remat=None,
         kernel_initializer="glorot_uniform",
         residual_initializer=None,
@@ -105,7 +120,9 @@ class TransformerBlock(keras.layers.Layer):
         self.norm_placement = norm_placement
         self.norm_epsilon = norm_epsilon
         self.parallel = parallel
+        self.shared_norm = shared_norm
         self.use_bias = use_bias
+        self.attention_bias = attention_bias
         self.remat = remat
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.residual_initializer = keras.initializers.get(residual_initializer)
@@ -116,33 +133,44 @@ class TransformerBlock(keras.layers.Layer):
             "head_dim": head_dim,
             "qk_norm": qk_norm,
             "qkv_bias": qkv_bias,
+            "attention_scale": attention_scale,
+            "attention_soft_cap": attention_soft_cap,
         }
         self._position_options = {
             "positions": positions,
             "max_length": max_length,
             "rope_theta": rope_theta,
+            "partial_rotary_factor": partial_rotary_factor,
             "rope_scaling": rope_scaling,
             "attention_window": attention_window,
         }
         self._feed_forward_options = {"activation": activation, "gated": gated}
-        common = self._common_options()
-        self.attention = MultiHeadAttention(
+        self.attention = self._attention_layer("attention", causal=causal, **self._position_options)
+        self.feed_forward = FeedForward(
             d_model,
-            num_heads,
-            causal=causal,
-            dropout=dropout if attention_dropout is None else attention_dropout,
-            norm_epsilon=norm_epsilon,
-            name="attention",
-            **self._head_options,
-            **self._position_options,
-            **common,
+            dff,
+            use_bias=use_bias,
+            name="feed_forward",
+            **self._feed_forward_options,
+            **self._kernel_options(),
         )
-        self.feed_forward = FeedForward(d_model, dff, name="feed_forward", **self._feed_forward_options, **common)
         self.residual_dropout = Dropout(dropout, name="residual_dropout", dtype=self.dtype_policy)
 
-    def _common_options(self):
+    def _attention_layer(self, name, **options):
+        return MultiHeadAttention(
+            self.d_model,
+            self.num_heads,
+            norm_epsilon=self.norm_epsilon,
+            use_bias=self.use_bias if self.attention_bias is None else self.attention_bias,
+            dropout=self.dropout if self.attention_dropout is None else self.attention_dropout,
+            name=name,
+            **self._head_options,
+            **self._kernel_options(),
+            **options,
+        )
+
+    def _kernel_options(self):
         return {
-            "use_bias": self.use_bias,
             "kernel_initializer": self.kernel_initializer,
             "output_initializer": self.residual_initializer,
             "dtype": self.dtype_policy,
@@ -156,24 +184,24 @@ class TransformerBlock(keras.layers.Layer):
             )
         if context_shape is not None and self.parallel:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with a context.")
-        self.attention_norm = self._norm("attention_norm", x_shape)
+        self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
         self.attention.build(x_shape)
         self.cross_attention = None
         if context_shape is not None:
-            self.cross_attention_norm = self._norm("cross_attention_norm", x_shape)
-            self.cross_attention = MultiHeadAttention(
-                self.d_model,
-                self.num_heads,
-                name="cross_attention",
-                **self._head_options,
-                dropout=self.attention.dropout,
-                norm_epsilon=self.norm_epsilon,
-                **self._common_options(),
-            )
+            self.cross_attention_norm, self.cross_attention_output_norm = self._norms("cross_attention", x_shape)
+            self.cross_attention = self._attention_layer("cross_attention")
             self.cross_attention.build(x_shape, context_shape)
-        if not self.parallel:
-            self.feed_forward_norm = self._norm("feed_forward_norm", x_shape)
+        if not (self.parallel and self.shared_norm):
+            self.feed_forward_norm, self.feed_forward_output_norm = self._norms("feed_forward", x_shape)
         self.feed_forward.build(x_shape)
+
+    def _norms(self, sublayer, shape):
+        """The norm of what enters a sublayer, or of the sum that leaves it, and that of its own output, or None."""
+        own = self._norm(f"{sublayer}_norm", shape) if self.norm_placement != "output" else None
+        of_output = None
+        if self.norm_placement in ("sandwich", "output"):
+            of_output = self._norm(f"{sublayer}_output_norm", shape)
+        return own, of_output
 
     def _norm(self, name, shape):
         layer = make_norm(self.norm, self.norm_epsilon, self.use_bias, name, self.dtype_policy)
@@ -235,18 +263,20 @@ class TransformerBlock(keras.layers.Layer):
         )
         scores = [probabilities]
         if self.parallel:
+            if not self.shared_norm:
+                normed = self.feed_forward_norm(x)
             x = x + self.residual_dropout(attended + self._feed(normed, remat, training), training=training)
         else:
-            x = self._leave(x, attended, self.attention_norm, training)
+            x = self._leave(x, attended, self.attention_norm, self.attention_output_norm, training)
             if context is not None or context_cache is not None:
                 normed = self._enter(x, self.cross_attention_norm)
                 attended, probabilities, _ = _attention(
                     self.cross_attention, normed, context, context_mask=context_mask, cache=context_cache, **options
                 )
                 scores.append(probabilities)
-                x = self._leave(x, attended, self.cross_attention_norm, training)
-            normed = self._enter(x, self.feed_forward_norm)
-            x = self._leave(x, self._feed(normed, remat, training), self.feed_forward_norm, training)
+                x = self._leave(x, attended, self.cross_attention_norm, self.cross_attention_output_norm, training)
+            fed = self._feed(self._enter(x, self.feed_forward_norm), remat, training)
+            x = self._leave(x, fed, self.feed_forward_norm, self.feed_forward_output_norm, training)
         results = [x]
         if return_attention_scores:
             results.append(scores)
@@ -256,16 +286,18 @@ class TransformerBlock(keras.layers.Layer):
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
-        return norm(x) if self.norm_placement == "pre" else x
+        return norm(x) if self.norm_placement in ("pre", "sandwich") else x
 
     def _feed(self, x, remat, training):
         feed = functools.partial(self.feed_forward, training=training)
         return rematerialized(feed, x) if remat == "feed_forward" else feed(x)
 
-    def _leave(self, x, added, norm, training):
+    def _leave(self, x, added, norm, output_norm, training):
         """The residual stream after a sublayer."""
+        if output_norm is not None:
+            added = output_norm(added)
         x = x + self.residual_dropout(added, training=training)
-        return x if self.norm_placement == "pre" else norm(x)
+        return norm(x) if self.norm_placement == "post" else x
 
     def init_cache(self, batch_size, length, context=None):
         """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h); and with a context (B, S, any
@@ -287,21 +319,10 @@ class TransformerBlock(keras.layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "d_model": self.d_model,
-            "num_heads": self.num_heads,
-            "dff": self.dff,
-            "causal": self.causal,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
+            **{name: getattr(self, name) for name in _OPTIONS},
             **self._head_options,
             **self._position_options,
-            "norm": self.norm,
-            "norm_placement": self.norm_placement,
-            "norm_epsilon": self.norm_epsilon,
-            "parallel": self.parallel,
             **self._feed_forward_options,
-            "use_bias": self.use_bias,
-            "remat": self.remat,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }

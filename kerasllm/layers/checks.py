@@ -2,7 +2,8 @@
 
 POSITIONS = ("rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative", None)
 NORMS = ("layer", "rms")
-NORM_PLACEMENTS = ("pre", "post")
+NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
+QK_NORMS = (False, True, "full")
 REMAT = (None, "block", "attention", "feed_forward")
 # The numbers that each way to stretch rotary positions takes.
 _SCALINGS = {
@@ -32,20 +33,42 @@ def check_heads(d_model, num_heads, num_kv_heads=None, head_dim=None):
         )
 
 
-def check_positions(positions, max_length=None, head_dim=None, attention_window=None):
+def check_positions(
+    positions,
+    max_length=None,
+    head_dim=None,
+    attention_window=None,
+    rope_theta=10000.0,
+    partial_rotary_factor=1.0,
+    rope_scaling=None,
+):
     """Refuses kinds of positions that do not exist, or do not fit the other numbers."""
     if positions not in POSITIONS:
         raise ValueError(f"`positions` must be one of {POSITIONS}, got {positions!r}.")
     if positions == "learned" and max_length is None:
         raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
-    if positions == "rotary" and head_dim is not None and head_dim % 2:
+    if attention_window is not None and (not isinstance(attention_window, int) or attention_window < 1):
+        raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window!r}.")
+    if positions == "rotary" and head_dim is not None:
+        _check_rotated_channels(head_dim, partial_rotary_factor)
+    if not isinstance(rope_theta, int | float) or not rope_theta > 0:
+        raise ValueError(f"`rope_theta` must be a positive number, got {rope_theta!r}.")
+    _check_rope_scaling(rope_scaling)
+
+
+def _check_rotated_channels(head_dim, share):
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"`partial_rotary_factor` must be a number from 0 to 1, got {share!r}.")
+    if share == 1 and head_dim % 2:
         raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
-    if attention_window is not None and attention_window < 1:
-        raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window}.")
+    if int(head_dim * share) % 2:
+        raise ValueError(
+            f"Rotary positions turn pairs of channels, got partial_rotary_factor={share} of head_dim={head_dim}: "
+            f"{int(head_dim * share)} channels."
+        )
 
 
-def check_rope_scaling(scaling):
-    """Refuses ways to stretch rotary positions that there are not."""
+def _check_rope_scaling(scaling):
     if scaling is None:
         return
     kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
@@ -56,6 +79,20 @@ def check_rope_scaling(scaling):
     for name in _SCALINGS[kind]:
         if not isinstance(scaling.get(name), int | float) or scaling[name] <= 0:
             raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {scaling.get(name)!r}.")
+
+
+def check_attention(qk_norm, attention_scale, attention_soft_cap):
+    """Refuses ways to score keys that there are not."""
+    if qk_norm not in QK_NORMS:
+        raise ValueError(f"`qk_norm` must be one of {QK_NORMS}, got {qk_norm!r}.")
+    check_positive(attention_scale=attention_scale, attention_soft_cap=attention_soft_cap)
+
+
+def check_positive(**numbers):
+    """Refuses numbers that are not positive, by name; None is not looked at."""
+    for name, value in numbers.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"`{name}` must be positive or None, got {value!r}.")
 
 
 def check_norms(norm, norm_placement, parallel):

@@ -17,21 +17,22 @@ LONG = 1024
 SMALLEST, LARGEST = 128, 512
 
 
-def attend(query, key, value, visible, position_bias, dropout, training):
+def attend(query, key, value, visible, position_bias, soft_cap, dropout, training):
     """What queries read.
 
     Args:
-        query: float (B, H, T, h).
+        query: float (B, H, T, h), scaled: its products with keys are the scores.
         key, value: float (B, K, S, h).
         visible: bool, broadcastable to (B, H, T, S), or None.
         position_bias: float, broadcastable to (B, H, T, S), or None.
+        soft_cap: float or None, the size that scores approach but never reach.
         dropout: the layer for probabilities.
         training: bool.
 
     Returns:
         float (B, H, T, h), and the probabilities (B, H, T, S).
     """
-    probabilities = _probabilities(_scaled(query), key, visible, position_bias)
+    probabilities = _probabilities(_scores(query, key, soft_cap), visible, position_bias)
     return _product(dropout(probabilities, training=training), value), probabilities
 
 
@@ -41,14 +42,14 @@ def is_long(query, key):
     return T is not None and S is not None and T >= LONG
 
 
-def attend_in_blocks(query, key, value, visible, causal, window, dropout, training):
+def attend_in_blocks(query, key, value, visible, causal, window, soft_cap, dropout, training):
     """The output of `attend`. Where `causal` or `window` hides keys from a whole block of queries, nothing is computed
     of them: of causal attention nearly half. Memory for long sequences grows with the length and not with its square.
 
     The gradient is written out, as it needs fewer passes over scores than one derived step by step.
 
     Args:
-        query, key, value, dropout, training: see `attend`.
+        query, key, value, soft_cap, dropout, training: see `attend`.
         visible: a function (slice of queries, slice of keys) -> mask as in `attend`.
         causal: bool, hides the keys that come after a query.
         window: int or None, hides keys that far away or farther.
@@ -58,7 +59,7 @@ def attend_in_blocks(query, key, value, visible, causal, window, dropout, traini
     """
     recompute = is_long(query, key)
     all_blocks = [
-        _Block(queries, keys, visible(queries, keys), dropout.rate, next_seed(dropout) if training else None)
+        _Block(queries, keys, visible(queries, keys), soft_cap, dropout.rate, next_seed(dropout) if training else None)
         for queries, keys in _ranges(query.shape[2], key.shape[2], causal, window, recompute)
     ]
 
@@ -70,7 +71,7 @@ def attend_in_blocks(query, key, value, visible, causal, window, dropout, traini
         given = iter(known)
         blocks = [block.of(given) for block in all_blocks]
         parts = [block.probabilities(query, key) for block in blocks]
-        read = [_product(dropped, block.of_keys(value)) for block, (_, dropped) in zip(blocks, parts, strict=True)]
+        read = [_product(part.dropped, block.of_keys(value)) for block, part in zip(blocks, parts, strict=True)]
         output = _joined(read)
         kept = [None] * len(blocks) if recompute else parts
 
@@ -80,19 +81,21 @@ def attend_in_blocks(query, key, value, visible, causal, window, dropout, traini
             inner = ops.sum(upstream * output, axis=-1, keepdims=True)
             by_query, by_key, by_value = [], [], []
             for block, part in zip(blocks, kept, strict=True):
-                probabilities, dropped = block.probabilities(later, key) if recompute else part
+                part = block.probabilities(later, key) if recompute else part
                 above = block.of_queries(upstream)
                 slope = _product(above, block.of_keys(value), transpose=True)
-                slope = dropped * slope - probabilities * block.of_queries(inner)
+                slope = part.dropped * slope - part.whole * block.of_queries(inner)
+                if part.steepness is not None:
+                    slope = slope * part.steepness
                 by_query.append(_product(slope, block.of_keys(key)))
                 by_key.append(_sum_over_queries(slope, block.of_queries(query), key))
-                by_value.append(_sum_over_queries(dropped, above, key))
+                by_value.append(_sum_over_queries(part.dropped, above, key))
             by_all = _joined(by_query), _added(by_key, blocks, key), _added(by_value, blocks, value)
             return *by_all, *[None] * len(known)
 
         return output, gradient
 
-    return attended(_scaled(query), key, value, *known)
+    return attended(query, key, value, *known)
 
 
 class _Block(NamedTuple):
@@ -101,6 +104,7 @@ class _Block(NamedTuple):
     Attributes:
         queries, keys: slices of time.
         visible: bool, broadcastable to (B, H, queries, keys), or None.
+        soft_cap: float or None.
         rate: float, of dropout.
         seed: int32 (2,) or None, of dropout.
     """
@@ -108,6 +112,7 @@ class _Block(NamedTuple):
     queries: slice
     keys: slice
     visible: object
+    soft_cap: float | None
     rate: float
     seed: object
 
@@ -123,11 +128,20 @@ class _Block(NamedTuple):
         return tensor[:, :, self.keys]
 
     def probabilities(self, query, key):
-        """They, before dropout and after it."""
-        probabilities = _probabilities(self.of_queries(query), self.of_keys(key), self.visible)
+        scores = _scores(self.of_queries(query), self.of_keys(key), self.soft_cap)
+        steepness = None if self.soft_cap is None else 1 - ops.square(scores / self.soft_cap)
+        probabilities = _probabilities(scores, self.visible)
         if self.seed is None:
-            return probabilities, probabilities
-        return probabilities, backend.dropout(probabilities, self.rate, self.seed)
+            return _Probabilities(probabilities, probabilities, steepness)
+        return _Probabilities(probabilities, backend.dropout(probabilities, self.rate, self.seed), steepness)
+
+
+class _Probabilities(NamedTuple):
+    """Of a block: before dropout, after it, and how steep a soft cap is at the scores, or None."""
+
+    whole: object
+    dropped: object
+    steepness: object
 
 
 def _ranges(T, S, causal, window, long):
@@ -144,13 +158,13 @@ def _ranges(T, S, causal, window, long):
     return ranges
 
 
-def _scaled(query):
-    return query * query.shape[-1] ** -0.5
-
-
-def _probabilities(query, key, visible, position_bias=None):
-    """Softmax (B, H, T, S) of the scores that scaled queries (B, H, T, h) give keys (B, K, S, h)."""
+def _scores(query, key, soft_cap=None):
+    """What queries (B, H, T, h) give keys (B, K, S, h): (B, H, T, S)."""
     scores = _product(query, key, transpose=True)
+    return scores if soft_cap is None else soft_cap * ops.tanh(scores / soft_cap)
+
+
+def _probabilities(scores, visible, position_bias=None):
     if position_bias is not None:
         scores = scores + ops.cast(position_bias, scores.dtype)
     if visible is not None:

@@ -21,16 +21,16 @@ def input_positions(positions, max_length, name="position_embedding", dtype=None
     return None
 
 
-def rotary_frequencies(head_dim, theta, scaling=None):
-    """The angles, float32 (head_dim / 2,), by which one place turns each pair of channels.
+def rotary_frequencies(width, theta, scaling=None):
+    """The angles, float32 (width / 2,), by which one place turns each pair of channels.
 
     Args:
-        head_dim: int.
+        width: int, channels of a head that are rotated.
         theta: float, the base of the wavelengths.
         scaling: dict or None, how to stretch them for contexts longer than those of the training: `rope_scaling` of
             `MultiHeadAttention`.
     """
-    frequencies = theta ** (-np.arange(0, head_dim, 2) / head_dim)
+    frequencies = theta ** (-np.arange(0, width, 2) / width)
     if scaling is None:
         return frequencies.astype("float32")
     stretched = frequencies / scaling["factor"]
@@ -46,9 +46,10 @@ def rotary(x, position_ids, frequencies):
     """Rotates queries or keys by their positions, so that their products depend on distance alone.
 
     Args:
-        x: float (B, H, T, h), h even. The first half of h is paired with the second, as Llama and GPT-NeoX do.
+        x: float (B, H, T, h).
         position_ids: int (T,) or (B, T).
-        frequencies: from `rotary_frequencies`.
+        frequencies: from `rotary_frequencies`, n of them, for the first 2 n channels: the first n are paired with the
+            second n, as Llama and GPT-NeoX do. Other channels stay as they are.
 
     Returns:
         float (B, H, T, h).
@@ -59,8 +60,11 @@ def rotary(x, position_ids, frequencies):
     if len(position_ids.shape) == 2:
         angles = angles[:, None]
     cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
+    n, rest = len(frequencies), []
+    if 2 * n < x.shape[-1]:
+        x, *rest = ops.split(x, [2 * n], axis=-1)
     first, second = ops.split(x, 2, axis=-1)
-    return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return ops.concatenate([first * cos - second * sin, second * cos + first * sin, *rest], axis=-1)
 
 
 def positions_in_documents(document_ids):

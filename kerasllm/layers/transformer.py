@@ -11,6 +11,7 @@ from kerasllm.layers.checks import check_heads, check_positions, check_sizes
 from kerasllm.layers.dense import clone_initializer
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
+from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, split_by_layer
 from kerasllm.layers.positions import (
     RelativePositionBias,
     input_positions,
@@ -35,7 +36,9 @@ class Transformer(keras.layers.Layer):
         dropout: float, in training, on the input and inside the blocks.
         input_norm: bool. Normalise the input, positions included, as BERT and BART do.
         **block: further options of `TransformerBlock`, such as `num_kv_heads`, `norm`, `gated` or
-            `attention_window`; and of `keras.layers.Layer`: `name`, `dtype`.
+            `attention_window`; and of `keras.layers.Layer`: `name`, `dtype`. `attention_window`, `rope_theta`,
+            `partial_rotary_factor` and `rope_scaling` may be sequences with a value for each layer, such as
+            `attention_window=(512, None)` for two layers of which the second sees everything.
 
     Call arguments:
         x: float (B, T, any width), for example the output of an `Embedding`, whose `mask_zero` is honoured.
@@ -101,6 +104,7 @@ class Transformer(keras.layers.Layer):
         self.dropout = dropout
         self.input_norm = input_norm
         self.supports_masking = True
+        self._by_layer = {name: tuple(block[name]) for name in PER_LAYER if is_per_layer(block.get(name))}
         self.blocks = [
             TransformerBlock(
                 d_model,
@@ -111,9 +115,9 @@ class Transformer(keras.layers.Layer):
                 dropout=dropout,
                 name=f"block_{i}",
                 dtype=self.dtype_policy,
-                **block,
+                **options,
             )
-            for i in range(num_layers)
+            for i, options in enumerate(split_by_layer(block, num_layers))
         ]
 
     def build(self, x_shape, context_shape=None):
@@ -144,7 +148,7 @@ class Transformer(keras.layers.Layer):
         for block in self.blocks:
             block.build(inner_shape, context_shape)
         self.final_norm = None
-        if block.norm_placement == "pre":
+        if block.norm_placement != "post":
             self.final_norm = self._norm("final_norm", inner_shape)
 
     def _norm(self, name, shape):
@@ -232,6 +236,7 @@ class Transformer(keras.layers.Layer):
         block = self.blocks[0].get_config()
         return {
             **block,
+            **self._by_layer,
             **super().get_config(),
             "num_layers": self.num_layers,
             "positions": self.positions,

@@ -6,14 +6,16 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 import dataclasses
 
 from kerasllm.layers.checks import (
+    check_attention,
     check_heads,
     check_norms,
     check_positions,
+    check_positive,
     check_remat,
-    check_rope_scaling,
     check_sizes,
 )
 from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, join_layers, split_by_layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,12 @@ class TransformerConfig:
         num_heads: int, query heads.
         dff: int, inner width of the feed-forward layers.
         max_length: int, the longest context in tokens.
-        num_kv_heads, head_dim, attention_window, positions, rope_theta, rope_scaling, qk_norm, qkv_bias: see
+        num_kv_heads, head_dim, positions, qk_norm, qkv_bias, attention_scale, attention_soft_cap: see
             `layers.MultiHeadAttention`.
-        norm, norm_placement, norm_epsilon, parallel, remat: see `layers.TransformerBlock`.
+        attention_window, rope_theta, partial_rotary_factor, rope_scaling: see there too; each for all layers, or a
+            sequence with a value for each layer, but not beside an encoder.
+        norm, norm_placement, norm_epsilon, parallel, shared_norm, attention_bias, remat: see
+            `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
         tie_embeddings: bool. The output layer is the embedding, transposed.
@@ -64,20 +69,25 @@ class TransformerConfig:
     max_length: int = 1024
     num_kv_heads: int | None = None
     head_dim: int | None = None
-    attention_window: int | None = None
+    attention_window: int | tuple | None = None
     positions: str | None = "rotary"
-    rope_theta: float = 10000.0
-    rope_scaling: dict | None = None
-    qk_norm: bool = False
+    rope_theta: float | tuple = 10000.0
+    partial_rotary_factor: float | tuple = 1.0
+    rope_scaling: dict | tuple | None = None
+    qk_norm: bool | str = False
     qkv_bias: bool | None = None
+    attention_scale: float | None = None
+    attention_soft_cap: float | None = None
     norm: str = "layer"
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-5
     parallel: bool = False
+    shared_norm: bool = True
     remat: str | None = None
     activation: str = "gelu_tanh"
     gated: bool = False
     use_bias: bool = True
+    attention_bias: bool | None = None
     dropout: float = 0.0
     attention_dropout: float | None = None
     tie_embeddings: bool = True
@@ -98,21 +108,30 @@ class TransformerConfig:
         check_sizes(**{name: getattr(self, name) for name in sizes})
         check_sizes(**{name: getattr(self, name) for name in optional if getattr(self, name) is not None})
         check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
-        check_positions(self.positions, self.max_length, self._head_dim, self.attention_window)
-        check_rope_scaling(self.rope_scaling)
+        self._check_layers()
+        check_attention(self.qk_norm, self.attention_scale, self.attention_soft_cap)
         check_norms(self.norm, self.norm_placement, self.parallel)
         check_remat(self.remat)
         get_activation(self.activation)
         for name in ("dropout", "attention_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
-        if self.logit_soft_cap is not None and not self.logit_soft_cap > 0:
-            raise ValueError(f"`logit_soft_cap` must be positive or None, got {self.logit_soft_cap!r}.")
+        check_positive(logit_soft_cap=self.logit_soft_cap)
         for name in ("decoder_start_id", "forced_bos_id"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(f"`{name}` must be an id below {self.vocab_size}, got {getattr(self, name)!r}.")
         if self.parallel and self.num_encoder_layers:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
+
+    def _check_layers(self):
+        """Checks what may differ from layer to layer, and keeps it in one form: a tuple, or a value for all."""
+        by_layer = split_by_layer({name: getattr(self, name) for name in PER_LAYER}, self.num_layers)
+        for options in by_layer:
+            check_positions(self.positions, self.max_length, self._head_dim, **options)
+        for name in PER_LAYER:
+            object.__setattr__(self, name, join_layers([options[name] for options in by_layer]))
+            if is_per_layer(getattr(self, name)) and self.num_encoder_layers:
+                raise ValueError(f"`{name}` must be the same in all layers of a model with an encoder.")
 
     @classmethod
     def preset(cls, name, **overrides):
@@ -149,14 +168,20 @@ class TransformerConfig:
 
     def to_dict(self):
         """All fields, as plain JSON types."""
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return {name: list(value) if is_per_layer(value) else value for name, value in fields.items()}
+
+    def by_layer(self, name):
+        """The values of a field that may differ by layer, one for each of `num_layers`."""
+        value = getattr(self, name)
+        return value if is_per_layer(value) else (value,) * self.num_layers
 
     def block_options(self):
         """Keyword arguments for `layers.Transformer`, besides its four numbers."""
         names = (
-            "max_length", "num_kv_heads", "head_dim", "attention_window", "positions", "rope_theta", "rope_scaling",
-            "qk_norm", "qkv_bias", "norm", "norm_placement", "norm_epsilon", "parallel", "remat", "activation", "gated",
-            "use_bias", "dropout", "attention_dropout",
+            "max_length", "num_kv_heads", "head_dim", "positions", *PER_LAYER, "qk_norm", "qkv_bias", "attention_scale",
+            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "parallel", "shared_norm", "remat",
+            "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
@@ -174,17 +199,20 @@ class TransformerConfig:
         D, F, h, H = self.d_model, self.dff, self._head_dim, self.num_heads
         K = self.num_kv_heads or H
         bias = int(self.use_bias)
-        qkv_bias = bias if self.qkv_bias is None else int(self.qkv_bias)
+        attention_bias = bias if self.attention_bias is None else int(self.attention_bias)
+        qkv_bias = attention_bias if self.qkv_bias is None else int(self.qkv_bias)
         norm = D * (1 + (self.norm == "layer" and self.use_bias))
-        attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + bias) * D + 2 * h * self.qk_norm
+        sublayer_norms = norm * (2 if self.norm_placement == "sandwich" else 1)
+        qk_norm = h * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
+        attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + attention_bias) * D + qk_norm
         feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
-        block = attention + feed_forward + norm * (1 if self.parallel else 2)
+        block = attention + feed_forward + sublayer_norms * (1 if self.parallel and self.shared_norm else 2)
         stacks = 1 + bool(self.num_encoder_layers)
         total = (self.num_layers + (self.num_encoder_layers or 0)) * block
-        total += stacks * norm * ((self.norm_placement == "pre") + self.embedding_norm)
+        total += stacks * norm * ((self.norm_placement != "post") + self.embedding_norm)
         total += ((not self.tie_embeddings) * D + self.output_bias) * self.vocab_size
         if self.num_encoder_layers:
-            total += self.num_layers * (attention + norm)
+            total += self.num_layers * (attention + sublayer_norms)
         if embeddings:
             total += (self.vocab_size + (self.source_vocab_size or 0)) * D
             total += stacks * D * self.max_length * (self.positions == "learned")

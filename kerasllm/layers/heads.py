@@ -1,0 +1,47 @@
+"""Between tokens (B, T, width) and heads (B, H, T, h): what attention does around its scores.
+
+Shapes: B batch, T query time, S key time, H heads, K key/value heads, h head_dim.
+"""
+
+from keras import ops
+
+from kerasllm import backend
+
+
+def split_heads(x, heads):
+    """Parts of equal width (B, T, H h) as heads (B, H, T, h)."""
+    B, T, width = ops.shape(x)
+    return ops.transpose(ops.reshape(x, (B, T, heads, width // heads)), (0, 2, 1, 3))
+
+
+def join_heads(x):
+    """Heads (B, H, T, h) side by side, (B, T, H h)."""
+    B, H, T, h = ops.shape(x)
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (B, T, H * h))
+
+
+def normed_heads(heads, norm, as_one):
+    """Heads (B, H, T, h), normalised each alone, or all those of a token as one."""
+    if norm is None:
+        return heads
+    return split_heads(norm(join_heads(heads)), heads.shape[1]) if as_one else norm(heads)
+
+
+def written(cache, new, index):
+    """A cache (B, K, S, h) with new tokens (B, K, T, h) from place `index` on."""
+    B, K, S, h = cache.shape
+    if B is None or 1 not in (B, K):
+        return backend.slice_update(cache, new, (0, 0, index, 0))
+    # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
+    cache, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (cache, new))
+    return ops.reshape(backend.slice_update(cache, new, (0, index, 0)), (B, K, S, h))
+
+
+def scaled_queries(initializer, width, factor):
+    """An initializer of kernels whose first `width` columns, those of queries, are multiplied by a factor."""
+
+    def initialize(shape, dtype=None):
+        kernel = initializer(shape, dtype)
+        return ops.concatenate([factor * kernel[:, :width], kernel[:, width:]], axis=-1)
+
+    return initialize
