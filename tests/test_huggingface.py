@@ -22,9 +22,23 @@ from kerasllm.tokenizers import Tokenizer
 IDS = np.random.default_rng(0).integers(0, 20, (2, 9))
 SIZES = {"num_layers": 2, "d_model": 24, "num_heads": 4, "dff": 36, "max_length": 32}
 ENCODER_DECODER = {**SIZES, "num_encoder_layers": 3}
+GEMMA_3 = {
+    "attention_window": (3, None),
+    "rope_theta": (100.0, 10000.0),
+    "norm": "rms",
+    "norm_placement": "sandwich",
+    "qk_norm": True,
+    "gated": True,
+    "use_bias": False,
+    "scale_embeddings": True,
+}
 MODELS = {
     "gpt2": lambda vocab: CausalLM(TransformerConfig.preset("gpt2", vocab_size=vocab, **SIZES)),
     "llama": lambda vocab: CausalLM(TransformerConfig.preset("llama", vocab_size=vocab, **SIZES, num_kv_heads=2)),
+    "gpt_neox": lambda vocab: CausalLM(
+        TransformerConfig(vocab_size=vocab, **SIZES, parallel=True, shared_norm=False, partial_rotary_factor=0.4)
+    ),
+    "gemma3_text": lambda vocab: CausalLM(TransformerConfig(vocab_size=vocab, **SIZES, **GEMMA_3)),
     "bert": lambda vocab: MaskedLM(TransformerConfig.preset("bert", vocab_size=vocab, **SIZES)),
     "bart": lambda vocab: Seq2SeqLM(TransformerConfig.preset("bart", vocab_size=vocab, **ENCODER_DECODER)),
     "t5": lambda vocab: Seq2SeqLM(TransformerConfig.preset("t5", vocab_size=vocab, **ENCODER_DECODER)),
@@ -128,7 +142,7 @@ DAMAGES = {
         lambda f: without(f, "model.norm.weight", **{"model.norm.weight": np.ones(24, "float32"), "x": np.ones(2)}),
         "holds the tensor 'x', which its config.json has no place for",
     ),
-    "an unknown type": (lambda f: change_config(f, model_type="gpt5"), "type 'gpt5'; kerasllm reads gpt2, llama"),
+    "an unknown type": (lambda f: change_config(f, model_type="gpt5"), "type 'gpt5'; kerasllm reads gpt2, gpt_neox"),
     "foreign code": (lambda f: change_config(f, auto_map={}), "asks to run code that comes with the checkpoint"),
     "quantized weights": (lambda f: change_config(f, quantization_config={"bits": 4}), "describes quantized weights"),
     "another activation": (lambda f: change_config(f, hidden_act="tanhshrink"), "hidden_act='tanhshrink'; kerasllm kn"),
@@ -137,7 +151,14 @@ DAMAGES = {
         "asks for rope_type='yarn', and kerasllm computes only 'default', 'linear' or 'llama3'",
     ),
     "no epsilon": (lambda f: change_config(f, rms_norm_eps=None), "lacks 'rms_norm_eps'; copy the folder again"),
-    "biases": (lambda f: change_config(f, attention_bias=True), "asks for attention_bias=True, and kerasllm computes"),
+    "heads rotated in part": (
+        lambda f: change_config(f, rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.5}),
+        "asks for partial_rotary_factor=0.5, and kerasllm computes only 1.0",
+    ),
+    "biases without values": (
+        lambda f: change_config(f, attention_bias=True),
+        "lacks the tensor 'model.layers.0.self_attn.k_proj.bias'",
+    ),
     "an unknown setting": (
         lambda f: change_config(f, mystery=3),
         "the setting mystery=3, which kerasllm does not know",
@@ -226,7 +247,7 @@ def test_a_repository_of_the_hub_is_downloaded_once(folder, run_python, tmp_path
 def test_what_the_format_cannot_say_is_not_written(tmp_path):
     _, tokenizer = made("gpt2")
     config = TransformerConfig(vocab_size=tokenizer.vocab_size, **SIZES, activation="relu_squared", parallel=True)
-    with pytest.raises(ValueError, match=r"None of gpt2, llama, .* computes what TransformerConfig"):
+    with pytest.raises(ValueError, match=r"None of gpt2, gpt_neox, .* computes what TransformerConfig"):
         kerasllm.huggingface.save(CausalLM(config), tokenizer, tmp_path / "out")
     with pytest.raises(TypeError, match="written of a CausalLM or MaskedLM or Seq2SeqLM, got a Sequential"):
         kerasllm.huggingface.save(keras.Sequential(), tokenizer, tmp_path / "out")
@@ -243,9 +264,31 @@ def test_the_readme_names_what_is_read():
     assert named == [(kind, family.architecture, family.model.__name__) for kind, family in FAMILIES.items()]
 
 
-def test_a_window_that_is_not_named_is_transformers_own():
-    sizes = {"vocab_size": 9, "num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
-    values = {**sizes, "intermediate_size": 8, "rms_norm_eps": 1e-5}
-    read = FAMILIES["mistral"].fields
-    assert read(Settings(values, "config.json"))["attention_window"] == 4096
-    assert read(Settings({**values, "sliding_window": None}, "config.json"))["attention_window"] is None
+def fields(kind, **values):
+    """What a config.json of a small model says, with these settings too."""
+    sizes = {"vocab_size": 9, "num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2}
+    values = {**sizes, "intermediate_size": 8, "rms_norm_eps": 1e-5, **values}
+    return TransformerConfig.from_dict(FAMILIES[kind].fields(Settings(values, "config.json")))
+
+
+def test_what_is_not_named_is_transformers_own():
+    assert fields("mistral").attention_window == 4096
+    assert fields("mistral", sliding_window=None).attention_window is None
+    assert fields("qwen2", use_sliding_window=True, sliding_window=5, num_hidden_layers=30).attention_window == (
+        *[None] * 28,
+        5,
+        5,
+    )
+    gemma = fields("gemma2")
+    assert (gemma.attention_window, gemma.attention_soft_cap, gemma.attention_scale) == ((4096, None, 4096), 50, 1 / 16)
+    assert fields("gemma2", attn_logit_softcapping=None).attention_soft_cap is None
+    assert fields("gemma3_text", num_hidden_layers=6).rope_theta == (*[10000.0] * 5, 1000000.0)
+    assert fields("smollm3", num_hidden_layers=4).partial_rotary_factor == (1.0, 1.0, 1.0, 0.0)
+    assert fields("gpt_neox", hidden_size=16).partial_rotary_factor == 0.25
+
+
+def test_layers_of_other_kinds_are_refused():
+    with pytest.raises(ValueError, match="layer_types='chunked_attention', and kerasllm computes only 'sliding_att"):
+        fields("qwen3", layer_types=["full_attention", "chunked_attention", "full_attention"])
+    with pytest.raises(ValueError, match="`attention_window` has 1 values for 3 layers"):
+        fields("gemma2", layer_types=["sliding_attention"])

@@ -26,6 +26,9 @@ VARIANTS = {
     "no positions, no bias": {"positions": None, "use_bias": False},
     "grouped, normed heads": {"num_kv_heads": 2, "qk_norm": True, "head_dim": 4},
     "post-norm": {"norm_placement": "post"},
+    "sandwich": {"norm_placement": "sandwich", "norm": "rms", "use_bias": False, "attention_bias": True},
+    "normed outputs and heads": {"norm_placement": "output", "qk_norm": "full", "num_kv_heads": 2},
+    "parallel, two norms": {"parallel": True, "shared_norm": False, "attention_bias": False, "qkv_bias": True},
     "rms, gated": {"norm": "rms", "gated": True, "use_bias": False},
     "parallel, multi-query": {"parallel": True, "num_kv_heads": 1, "gated": True},
 }
@@ -50,7 +53,20 @@ def small(**options):
         ({"attention_window": 0}, "`attention_window` must be at least 1"),
         ({"positions": "alibi"}, "`positions` must be one of ('rotary', 'learned', 'sinusoidal', 'fairseq_"),
         ({"norm": "batch"}, "`norm` must be one of ('layer', 'rms'), got 'batch'"),
-        ({"norm_placement": "mid"}, "`norm_placement` must be one of ('pre', 'post'), got 'mid'"),
+        ({"norm_placement": "mid"}, "`norm_placement` must be one of ('pre', 'post', 'sandwich', 'output'), got"),
+        ({"partial_rotary_factor": 0.5, "head_dim": 6}, "partial_rotary_factor=0.5 of head_dim=6: 3 channels"),
+        (
+            {"rope_theta": [1e4, 1e5, 1e6]},
+            "`rope_theta` has 3 values for 2 layers: give one for each layer, or one for",
+        ),
+        ({"attention_window": [4, 0]}, "`attention_window` must be at least 1"),
+        (
+            {"attention_window": [4, None], "num_encoder_layers": 2},
+            "`attention_window` must be the same in all layers of a model with an encoder",
+        ),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "`rope_scaling` must be None or a dict whose 'rope_type' is one of"),
+        ({"qk_norm": "each"}, "`qk_norm` must be one of (False, True, 'full'), got 'each'"),
+        ({"attention_soft_cap": 0}, "`attention_soft_cap` must be positive or None, got 0"),
         ({"parallel": True, "norm_placement": "post"}, "A parallel block needs norm_placement='pre'"),
         ({"activation": "swoosh"}, "Unknown activation 'swoosh'"),
         ({"dropout": 1.0}, "`dropout` must be at least 0 and less than 1, got 1.0"),
@@ -67,6 +83,16 @@ def test_every_preset_survives_json(name):
     config = TransformerConfig.preset(name, dropout=0.25)
     assert config.dropout == 0.25
     assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_what_differs_by_layer_has_one_form():
+    config = small(attention_window=[3, None], rope_theta=[500.0, 500.0])
+    assert (config.attention_window, config.rope_theta) == ((3, None), 500.0)
+    assert config.to_dict()["attention_window"] == [3, None]
+    assert TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    model = CausalLM(config)
+    assert CausalLM.from_config(model.get_config()).config == config
+    assert [block.attention.attention_window for block in model.transformer.blocks] == [3, None]
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
@@ -100,6 +126,19 @@ PUBLISHED = {
     "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248,
     "llama-3-70b": 70_553_706_496,
+    # https://huggingface.co/EleutherAI/pythia-70m has a table of all sizes.
+    "pythia-70m": 70_426_624,
+    "pythia-160m": 162_322_944,
+    "pythia-410m": 405_334_016,
+    "pythia-1b": 1_011_781_632,
+    "pythia-1.4b": 1_414_647_808,
+    "pythia-2.8b": 2_775_208_960,
+    "pythia-6.9b": 6_857_302_016,
+    "pythia-12b": 11_846_072_320,
+    # https://huggingface.co/google
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-2-27b": 27_227_128_320,
     # https://huggingface.co/google-t5
     "t5-small": 60_506_624,
     "t5-base": 222_903_552,
@@ -161,10 +200,12 @@ DOCUMENTS = np.sort(RNG.integers(1, 4, (5, 8)), axis=1).astype("int32")
 DOCUMENTS[:2, -2:] = 0
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "palm", "lamda"])
+@pytest.mark.parametrize("family", ["gpt2", "pythia", "llama", "palm", "lamda", "gemma-2"])
 def test_each_family_computes_what_its_paper_says(family):
-    head_dim = {"palm": 4, "lamda": 4}.get(family)
-    config = TransformerConfig.preset(f"{family}-laptop", **SMALL, head_dim=head_dim)
+    own = {"palm": {"head_dim": 4}, "lamda": {"head_dim": 4}, "pythia": {"head_dim": 8}}.get(family, {})
+    if family == "gemma-2":
+        own = {"num_kv_heads": 2, "attention_window": (3, None), "attention_soft_cap": 2.0}
+    config = TransformerConfig.preset(f"{family}-laptop", **{**SMALL, "head_dim": None, **own})
     model = scramble(CausalLM(config))
     weights = weights_of(model)
     np.testing.assert_allclose(model(IDS), oracles.causal_lm(weights, config, IDS), atol=1e-4, rtol=1e-5)

@@ -36,46 +36,47 @@ class Source(NamedTuple):
         """Rows of the weight, from a function (name) -> array."""
         parts = [read(name)[0 if self.as_row else slice(self.first_row, None)] for name in self.names]
         parts = [(part.T if self.transposed else part)[rows] for part in parts]
-        if self.factors:
-            parts = [part * np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
+        if self.heads:
+            parts = [_swapped(part, self.heads, 3, -1) for part in parts]
         if self.paired:
-            parts = [_parted(part, h) if h else part for part, h in zip(parts, self.paired, strict=True)]
+            parts = [
+                _swapped(part, -1, h // 2, 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
+            ]
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        weight = weight * np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
 
     def shape(self, shapes):
         """The weight's shape, from those of its tensors; None where they do not fit together."""
+        if self.as_row:
+            shapes = [shape[1:] if shape[:1] == (1,) else () for shape in shapes]
         shapes = [(shape[0] - self.first_row, *shape[1:]) if shape else shape for shape in shapes]
         shapes = [shape[::-1] if self.transposed else shape for shape in shapes]
         if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
-        if self.as_row:
-            shapes = [shape[1:] if shape[:1] == (1,) else () for shape in shapes]
             return None
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
     def write(self, weight, widths):
         """The tensors by name, of a weight whose parts have these widths."""
         weight = weight - np.asarray(self.offset, weight.dtype) if self.offset else weight
+        weight = weight / np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         if self.first_row:
             weight = np.pad(weight, ((self.first_row, 0), (0, 0)))
-        parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
-        if self.factors:
-            parts = [part / np.asarray(by, part.dtype) for part, by in zip(parts, self.factors, strict=True)]
-        if self.paired:
         weight = weight[None] if self.as_row else weight
-            parts = [_paired(part, h) if h else part for part, h in zip(parts, self.paired, strict=True)]
+        parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
+        if self.heads:
+            parts = [_swapped(part, 3, self.heads, -1) for part in parts]
+        if self.paired:
+            parts = [
+                _swapped(part, -1, 2, h // 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
+            ]
         return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
 
 
-def _parted(array, head_dim):
-    """The channels 0, 1, 2, 3, … of each head as 0, 2, … and 1, 3, …"""
-    pairs = array.reshape(*array.shape[:-1], -1, head_dim // 2, 2)
-    return pairs.swapaxes(-1, -2).reshape(array.shape)
-
-
-def _paired(array, head_dim):
-    halves = array.reshape(*array.shape[:-1], -1, 2, head_dim // 2)
-    return halves.swapaxes(-1, -2).reshape(array.shape)
+def _swapped(array, *shape):
+    """An array whose last axis, seen in a shape, has the axes before the last of that shape exchanged: (2, 3, 1) makes
+    of the channels 0, 1, 2, 3, 4, 5 the channels 0, 3, 1, 4, 2, 5."""
+    return array.reshape(*array.shape[:-1], *shape).swapaxes(-3, -2).reshape(array.shape)
 
 
 def plain(name):

@@ -11,7 +11,7 @@ from kerasllm.files import new_folder
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
-from kerasllm.huggingface.settings import Settings
+from kerasllm.huggingface.settings import Settings, attention_bias
 from kerasllm.huggingface.tokenizer_files import GENERATION
 from kerasllm.models import MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
@@ -115,11 +115,13 @@ def _essence(config):
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
     fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
     fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
-    fields["qkv_bias"] = config.use_bias if config.qkv_bias is None else config.qkv_bias
+    fields["attention_bias"] = attention_bias(config)
+    fields["qkv_bias"] = fields["attention_bias"] if config.qkv_bias is None else config.qkv_bias
+    fields["attention_scale"] = config.attention_scale or fields["head_dim"] ** -0.5
     if config.positions == "relative":
         del fields["max_length"]  # which sets no limit then
     if config.positions != "rotary":
-        del fields["rope_theta"], fields["rope_scaling"]
+        del fields["rope_theta"], fields["rope_scaling"], fields["partial_rotary_factor"]
     return fields
 
 

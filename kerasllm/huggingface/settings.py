@@ -22,6 +22,9 @@ _ACTIVATIONS = {
     "swish": "silu",
 }
 
+# What a layer may see, in `layer_types`.
+WINDOW, EVERYTHING = "sliding_attention", "full_attention"
+
 _SIZES = {
     "vocab_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -51,6 +54,10 @@ class Settings:
         """A setting; the default where it is absent or null."""
         value = self._left.pop(name, None)
         return default if value is None else value
+
+    def optional(self, name, default=None):
+        """A setting that null switches off; the default where it is absent."""
+        return self._left.pop(name, default)
 
     def need(self, name):
         """A setting without which there is no model."""
@@ -85,21 +92,41 @@ class Settings:
             raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
         return _ACTIVATIONS[value]
 
-    def rope(self, theta=10000.0):
-        """`rope_theta`, with its default, and `rope_scaling`, from what transformers 5 writes or earlier ones did."""
+    def rope(self, theta=10000.0, share=None):
+        """The fields of rotary positions, from what transformers 5 writes or earlier ones did.
+
+        Args:
+            theta: float, what an absent base means.
+            share: float, what an absent `partial_rotary_factor` means; None where there are only whole heads.
+        """
         given = {**(self.take("rope_scaling") or {}), **(self.take("rope_parameters") or {})}
-        theta = float(given.pop("rope_theta", None) or self.take("rope_theta", theta))
+        given["rope_theta"] = given.get("rope_theta") or self.take("rope_theta", theta)
         self.ignore("rope_theta")
-        kind = given.pop("rope_type", None) or given.pop("type", "default")
+        if share is None:
+            return self.rotation(given)
+        share = given.pop("partial_rotary_factor", None) or share
+        return {**self.rotation(given), "partial_rotary_factor": share}
+
+    def rotation(self, given):
+        """The fields of a rotation of whole heads, from a dict of parameters."""
+        given = dict(given)
+        kind = given.pop("rope_type", None) or given.get("type", "default")
         given.pop("type", None)
         share = given.pop("partial_rotary_factor", 1.0)
         if share != 1.0:
             self.refuse("partial_rotary_factor", share, 1.0)
-        if kind == "default":
-            return {"rope_theta": theta, "rope_scaling": None}
-        if kind not in ("linear", "llama3"):
+        if kind not in ("default", "linear", "llama3"):
             self.refuse("rope_type", kind, "'default', 'linear' or 'llama3'")
-        return {"rope_theta": theta, "rope_scaling": {"rope_type": kind, **given}}
+        theta = float(given.pop("rope_theta"))
+        return {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **given}}
+
+    def layer_types(self, default):
+        """What each layer sees: a window, or everything."""
+        kinds = self.take("layer_types", default)
+        for kind in kinds:
+            if kind not in (WINDOW, EVERYTHING):
+                self.refuse("layer_types", kind, f"{WINDOW!r} or {EVERYTHING!r}")
+        return kinds
 
     def finish(self):
         """Refuses what nobody has read and is not switched off."""
@@ -124,9 +151,22 @@ def activation_name(name):
 
 def rope_parameters(config):
     """What transformers reads, of both its ages."""
-    scaling = config.rope_scaling or {"rope_type": "default"}
-    return {
-        "rope_theta": config.rope_theta,
-        "rope_scaling": config.rope_scaling,
-        "rope_parameters": {"rope_theta": config.rope_theta, **scaling},
-    }
+    parameters = rotation_parameters(config.rope_theta, config.rope_scaling)
+    if config.partial_rotary_factor != 1.0:
+        parameters["partial_rotary_factor"] = config.partial_rotary_factor
+    return {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling, "rope_parameters": parameters}
+
+
+def rotation_parameters(theta, scaling):
+    return {"rope_theta": theta, **(scaling or {"rope_type": "default"})}
+
+
+def attention_bias(config):
+    return config.use_bias if config.attention_bias is None else config.attention_bias
+
+
+def windows(config):
+    """The window of a model, and which of its layers have it."""
+    by_layer = config.by_layer("attention_window")
+    kinds = [EVERYTHING if window is None else WINDOW for window in by_layer]
+    return {"sliding_window": next(filter(None, by_layer), None), "layer_types": kinds}

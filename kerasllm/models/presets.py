@@ -12,6 +12,18 @@ GPT2 = {
     "activation": "gelu_tanh",
 }
 
+# Biderman et al. 2023, https://arxiv.org/abs/2304.01373, table 1: the architecture of GPT-NeoX,
+# https://arxiv.org/abs/2204.06745.
+PYTHIA = {
+    "vocab_size": 50304,
+    "max_length": 2048,
+    "partial_rotary_factor": 0.25,
+    "parallel": True,
+    "shared_norm": False,
+    "activation": "gelu",
+    "tie_embeddings": False,
+}
+
 # The choices of the records in https://github.com/KellerJordan/modded-nanogpt
 SPEEDRUN = {
     "vocab_size": 50257,
@@ -39,6 +51,21 @@ LLAMA_2 = {**LLAMA, "max_length": 4096, "norm_epsilon": 1e-5}
 
 # Llama Team 2024, https://arxiv.org/abs/2407.21783, table 3.
 LLAMA_3 = {**LLAMA_2, "vocab_size": 128256, "max_length": 8192, "rope_theta": 500000.0, "num_kv_heads": 8}
+
+# Gemma Team 2024, https://arxiv.org/abs/2408.00118, section 2 and table 1: every other layer sees a window only.
+GEMMA_2 = {
+    "vocab_size": 256000,
+    "max_length": 8192,
+    "attention_soft_cap": 50.0,
+    "norm": "rms",
+    "norm_placement": "sandwich",
+    "norm_epsilon": 1e-6,
+    "activation": "gelu_tanh",
+    "gated": True,
+    "use_bias": False,
+    "logit_soft_cap": 30.0,
+    "scale_embeddings": True,
+}
 
 # Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, section 2 and table 1: multi-query attention, parallel
 # layers, SwiGLU, no biases, shared embeddings.
@@ -106,12 +133,12 @@ BART = {
 }
 
 # Raffel et al. 2020, https://arxiv.org/abs/1910.10683, sections 2.1 and 3.7, and config.json of
-# https://huggingface.co/google-t5. T5 leaves out the division of attention scores by the root of the head's width, and
-# starts from query kernels that are smaller by it.
+# https://huggingface.co/google-t5.
 T5 = {
     "vocab_size": 32128,
     "max_length": 512,
     "positions": "relative",
+    "attention_scale": 1.0,
     "norm": "rms",
     "norm_epsilon": 1e-6,
     "activation": "relu",
@@ -129,12 +156,26 @@ def _sizes(num_layers, d_model, num_heads, dff, **more):
     return {**_size(num_layers, d_model, num_heads, dff), "num_encoder_layers": num_layers, **more}
 
 
+def _gemma_2(num_layers, d_model, num_heads, dff, window=4096, **more):
+    windows = tuple(None if i % 2 else window for i in range(num_layers))
+    return {**GEMMA_2, **_size(num_layers, d_model, num_heads, dff), "attention_window": windows, **more}
+
+
 PRESETS = {
     "gpt2": {**GPT2, **_size(12, 768, 12, 3072)},
     "gpt2-medium": {**GPT2, **_size(24, 1024, 16, 4096)},
     "gpt2-large": {**GPT2, **_size(36, 1280, 20, 5120)},
     "gpt2-xl": {**GPT2, **_size(48, 1600, 25, 6400)},
     "gpt2-laptop": {**GPT2, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
+    "pythia-70m": {**PYTHIA, **_size(6, 512, 8, 2048)},
+    "pythia-160m": {**PYTHIA, **_size(12, 768, 12, 3072)},
+    "pythia-410m": {**PYTHIA, **_size(24, 1024, 16, 4096)},
+    "pythia-1b": {**PYTHIA, **_size(16, 2048, 8, 8192)},
+    "pythia-1.4b": {**PYTHIA, **_size(24, 2048, 16, 8192)},
+    "pythia-2.8b": {**PYTHIA, **_size(32, 2560, 32, 10240)},
+    "pythia-6.9b": {**PYTHIA, **_size(32, 4096, 32, 16384, vocab_size=50432)},
+    "pythia-12b": {**PYTHIA, **_size(36, 5120, 40, 20480, vocab_size=50688)},
+    "pythia-laptop": {**PYTHIA, **_size(4, 256, 4, 1024, vocab_size=4096, max_length=256)},
     "speedrun": {**SPEEDRUN, **_size(12, 768, 6, 3072)},
     "speedrun-laptop": {**SPEEDRUN, **_size(6, 256, 4, 1024, vocab_size=4096, max_length=256)},
     "llama-7b": {**LLAMA, **_size(32, 4096, 32, 11008)},
@@ -147,6 +188,10 @@ PRESETS = {
     "llama-3-8b": {**LLAMA_3, **_size(32, 4096, 32, 14336)},
     "llama-3-70b": {**LLAMA_3, **_size(80, 8192, 64, 28672)},
     "llama-laptop": {**LLAMA, **_size(4, 256, 4, 688, vocab_size=4096, max_length=256, num_kv_heads=2)},
+    "gemma-2-2b": _gemma_2(26, 2304, 8, 9216, num_kv_heads=4, head_dim=256),
+    "gemma-2-9b": _gemma_2(42, 3584, 16, 14336, num_kv_heads=8, head_dim=256),
+    "gemma-2-27b": _gemma_2(46, 4608, 32, 36864, num_kv_heads=16, head_dim=128, attention_scale=144**-0.5),
+    "gemma-2-laptop": _gemma_2(4, 256, 4, 688, window=64, vocab_size=4096, max_length=256, num_kv_heads=2),
     "palm-8b": {**PALM, **_size(32, 4096, 16, 16384)},
     "palm-62b": {**PALM, **_size(64, 8192, 32, 32768)},
     "palm-540b": {**PALM, **_size(118, 18432, 48, 73728)},
@@ -174,6 +219,7 @@ PRESETS = {
 }
 # A family's bare name is its smallest published size.
 PRESETS |= {"llama": PRESETS["llama-7b"], "palm": PRESETS["palm-8b"], "lamda": PRESETS["lamda-2b"]}
+PRESETS |= {"pythia": PRESETS["pythia-70m"], "gemma-2": PRESETS["gemma-2-2b"]}
 PRESETS |= {"bert": PRESETS["bert-base"], "roberta": PRESETS["roberta-base"]}
 PRESETS |= {name: PRESETS[f"{name}-base"] for name in ("transformer", "bart")} | {"t5": PRESETS["t5-small"]}
 

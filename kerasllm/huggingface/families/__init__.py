@@ -2,10 +2,20 @@
 
 from kerasllm.huggingface.families.bart import FAMILIES as BART_FAMILIES
 from kerasllm.huggingface.families.bert import FAMILIES as BERT_FAMILIES
+from kerasllm.huggingface.families.gemma import FAMILIES as GEMMA_FAMILIES
 from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
+from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
 from kerasllm.huggingface.families.llama import FAMILIES as LLAMA_FAMILIES
 from kerasllm.huggingface.families.t5 import FAMILIES as T5_FAMILIES
 
-FAMILIES = {**GPT2_FAMILIES, **LLAMA_FAMILIES, **BERT_FAMILIES, **BART_FAMILIES, **T5_FAMILIES}
+FAMILIES = {
+    **GPT2_FAMILIES,
+    **GPT_NEOX_FAMILIES,
+    **LLAMA_FAMILIES,
+    **GEMMA_FAMILIES,
+    **BERT_FAMILIES,
+    **BART_FAMILIES,
+    **T5_FAMILIES,
+}
 
 __all__ = ["FAMILIES"]

@@ -1,15 +1,24 @@
-"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what is built like it: Mistral, Qwen 2 and 3, the
-first Gemma, ERNIE 4.5 and Phi-3."""
+"""Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971) and what is built like it: Mistral, Ministral, Qwen 2
+and 3, ERNIE 4.5, Phi-3, OLMo 2 and SmolLM3."""
 
-import functools
+import dataclasses
 
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, dense, in_blocks, linear, plain
-from kerasllm.huggingface.settings import activation_name, rope_parameters, size_settings
+from kerasllm.huggingface.settings import (
+    EVERYTHING,
+    WINDOW,
+    activation_name,
+    attention_bias,
+    rope_parameters,
+    size_settings,
+    windows,
+)
 from kerasllm.models import CausalLM
 
 
-def _common(settings, **own):
+def common(settings, rope=None, **own):
+    """The fields of all of them. `own` are those of one family, `rope` its rotary ones where Llama's are not."""
     return {
         **settings.sizes(),
         "max_length": settings.take("max_position_embeddings", 2048),
@@ -22,75 +31,85 @@ def _common(settings, **own):
         "use_bias": False,
         "tie_embeddings": settings.take("tie_word_embeddings", False),
         "attention_dropout": settings.take("attention_dropout", 0.0),
-        **({} if "rope_theta" in own else settings.rope()),
+        **(rope or settings.rope()),
         **own,
     }
 
 
-def _window(settings, used=True, default=None):
-    """How far a token sees, if all layers agree on it; `default` says what an absent setting means."""
-    layers = settings.values["num_hidden_layers"]
-    window = settings.values.get("sliding_window", default)  # null says that there is none
-    settings.ignore("sliding_window")
-    used = settings.take("use_sliding_window", used) and window is not None
-    first = settings.take("max_window_layers", 0)
-    kinds = ["sliding_attention" if used and i >= first else "full_attention" for i in range(layers)]
-    kinds = settings.take("layer_types", kinds)
-    if len(set(kinds)) > 1:
-        settings.refuse("layer_types", kinds, "layers that all see alike")
-    return {"attention_window": window if kinds[0] == "sliding_attention" else None}
+def by_layer(kinds, window):
+    """How far each layer sees."""
+    return [window if kind == WINDOW else None for kind in kinds]
+
+
+def _windowed(settings, fields, window=None, used=True, first=0):
+    """Fields with windows too. What absent settings mean: `window`, its size; `used`, whether there are any; `first`,
+    the first layer that has one."""
+    used, first = settings.take("use_sliding_window", used), settings.take("max_window_layers", first)
+    kinds = [WINDOW if used and i >= first else EVERYTHING for i in range(fields["num_layers"])]
+    window = settings.optional("sliding_window", window)
+    return {**fields, "attention_window": by_layer(settings.layer_types(kinds), window)}
 
 
 def _llama(settings):
-    bias = settings.take("attention_bias", False)
-    if settings.take("mlp_bias", False) != bias:
-        settings.refuse("attention_bias", bias, "biases everywhere or nowhere")
-    return _common(settings, use_bias=bias)
+    return common(
+        settings,
+        attention_bias=settings.take("attention_bias", False),
+        use_bias=settings.take("mlp_bias", False),
+    )
 
 
 def _mistral(settings):
-    return _common(settings, **_window(settings, default=4096))
+    return _windowed(settings, common(settings), window=4096)
 
 
 def _qwen2(settings):
-    return _common(settings, qkv_bias=True, **_window(settings, used=False))
+    return _windowed(settings, common(settings, qkv_bias=True), window=4096, used=False, first=28)
 
 
 def _qwen3(settings):
-    settings.only("attention_bias", False)
-    return _common(settings, qk_norm=True, **_window(settings, used=False))
+    fields = common(settings, qk_norm=True, attention_bias=settings.take("attention_bias", False))
+    return _windowed(settings, fields, window=4096, used=False, first=28)
 
 
 def _phi3(settings):
     settings.only("attention_bias", False)
-    settings.only("partial_rotary_factor", 1.0)
     settings.ignore("embd_pdrop", "resid_pdrop", "original_max_position_embeddings")
-    return _common(settings, **_window(settings))
+    rope = settings.rope(share=settings.take("partial_rotary_factor", 1.0))
+    return _windowed(settings, common(settings, rope))
 
 
 def _ernie4_5(settings):
     tied, bias = settings.take("tie_word_embeddings", True), settings.take("use_bias", False)
-    return _common(settings, tie_embeddings=tied, use_bias=bias, **settings.rope(500000.0))
+    return common(settings, settings.rope(500000.0), tie_embeddings=tied, use_bias=bias)
 
 
-def _gemma(settings):
-    settings.only("attention_bias", False)
-    settings.only("use_bidirectional_attention", False)
-    settings.only("hidden_act", "gelu_pytorch_tanh", "gelu")  # transformers reads both as the first.
-    settings.ignore("hidden_activation")
-    tied = settings.take("tie_word_embeddings", True)
-    return _common(settings, activation="gelu_tanh", scale_embeddings=True, tie_embeddings=tied)
+def _olmo2(settings):
+    bias = settings.take("attention_bias", False)
+    return common(settings, norm_placement="output", qk_norm="full", attention_bias=bias)
 
 
-def _llama_settings(config):
-    return _settings(config, attention_bias=config.use_bias, mlp_bias=config.use_bias)
+def _smollm3(settings):
+    settings.ignore("max_window_layers")
+    fields = common(
+        settings,
+        settings.rope(2000000.0),
+        attention_bias=settings.take("attention_bias", False),
+        use_bias=settings.take("mlp_bias", False),
+        tie_embeddings=settings.take("tie_word_embeddings", True),
+    )
+    every = settings.take("no_rope_layer_interval", 4)
+    rotated = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(fields["num_layers"])])
+    used, window = settings.take("use_sliding_window", False), settings.optional("sliding_window")
+    kinds = settings.layer_types([WINDOW if used and window and not turns else EVERYTHING for turns in rotated])
+    return {
+        **fields,
+        "partial_rotary_factor": [float(bool(turns)) for turns in rotated],
+        "attention_window": by_layer(kinds, window),
+    }
 
 
-def _ernie4_5_settings(config):
-    return _settings(config, use_bias=config.use_bias)
-
-
-def _settings(config, **own):
+def settings_of(config, **own):
+    """What config.json says of all of them, and `own`, what it says of one."""
     return {
         **size_settings(config),
         "max_position_embeddings": config.max_length,
@@ -100,34 +119,62 @@ def _settings(config, **own):
         "hidden_act": activation_name(config.activation),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_dropout": config.attention_dropout or 0.0,
-        **rope_parameters(config),
+        **({} if "rope_parameters" in own else rope_parameters(config)),
         **own,
     }
 
 
-def _windowed(config):
-    return _settings(config, sliding_window=config.attention_window)
+def _llama_settings(config):
+    return settings_of(config, attention_bias=attention_bias(config), mlp_bias=config.use_bias)
 
 
-def _qwen(config):
-    window = config.attention_window
-    sliding = {"sliding_window": window, "use_sliding_window": window is not None, "max_window_layers": 0}
-    return _settings(config, **(sliding if window else {"use_sliding_window": False}))
+def _mistral_settings(config):
+    return settings_of(config, sliding_window=config.attention_window)
 
 
-def _gemma_settings(config):
-    return _settings(config, hidden_act="gelu_pytorch_tanh")
+def _ministral_settings(config):
+    seen = windows(config)
+    return settings_of(
+        config, layer_types=seen["layer_types"], sliding_window=seen["sliding_window"] or config.max_length
+    )
 
 
-def _weights(config, _, scale_offset=0.0):
-    norm = functools.partial(_norm, offset=scale_offset)
+def _qwen2_settings(config, **own):
+    seen = windows(config)
+    return settings_of(config, use_sliding_window=seen["sliding_window"] is not None, **seen, **own)
+
+
+def _qwen3_settings(config):
+    return _qwen2_settings(config, attention_bias=attention_bias(config))
+
+
+def _phi3_settings(config):
+    return {**_mistral_settings(config), "partial_rotary_factor": config.partial_rotary_factor}
+
+
+def _ernie4_5_settings(config):
+    return settings_of(config, use_bias=config.use_bias)
+
+
+def _olmo2_settings(config):
+    return settings_of(config, attention_bias=attention_bias(config))
+
+
+def _smollm3_settings(config):
+    rotated = [int(share) for share in config.by_layer("partial_rotary_factor")]
+    rope = rope_parameters(dataclasses.replace(config, partial_rotary_factor=1.0))
+    biases = {"attention_bias": attention_bias(config), "mlp_bias": config.use_bias}
+    return _qwen2_settings(config, no_rope_layers=rotated, **biases, **rope)
+
+
+def weights(config, _, scale_offset=0.0):
     block = {
-        **norm("attention_norm", "input_layernorm"),
+        **norm("attention_norm", "input_layernorm", scale_offset),
         **dense("attention/query_key_value", "self_attn.{}_proj", "q", "k", "v"),
-        **norm("attention/query_norm", "self_attn.q_norm"),
-        **norm("attention/key_norm", "self_attn.k_norm"),
+        **norm("attention/query_norm", "self_attn.q_norm", scale_offset),
+        **norm("attention/key_norm", "self_attn.k_norm", scale_offset),
         **dense("attention/output", "self_attn.o_proj"),
-        **norm("feed_forward_norm", "post_attention_layernorm"),
+        **norm("feed_forward_norm", "post_attention_layernorm", scale_offset),
         **dense("feed_forward/inner", "mlp.{}_proj", "gate", "up"),
         **dense("feed_forward/outer", "mlp.down_proj"),
     }
@@ -135,7 +182,7 @@ def _weights(config, _, scale_offset=0.0):
         "token_embedding/embeddings": plain("model.embed_tokens.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),
         **in_blocks(block, "transformer/block_#", "model.layers.#"),
-        **norm("transformer/final_norm", "model.norm"),
+        **norm("transformer/final_norm", "model.norm", scale_offset),
     }
 
 
@@ -145,21 +192,29 @@ def _phi3_weights(config, values):
         "attention/query_key_value/kernel": linear("self_attn.qkv_proj"),
         "feed_forward/inner/kernel": linear("mlp.gate_up_proj"),
     }
-    return {**_weights(config, values), **in_blocks(together, "transformer/block_#", "model.layers.#")}
+    return {**weights(config, values), **in_blocks(together, "transformer/block_#", "model.layers.#")}
 
 
 def _ernie4_5_weights(config, values):
     h = config.head_dim or config.d_model // config.num_heads
-    table = _weights(config, values)
+    table = weights(config, values)
     names = [name for name in table if "query_key_value" in name]
     return {**table, **{name: table[name]._replace(paired=(h, h, 0)) for name in names}}
 
 
-def _norm(ours, theirs, offset):
+def _olmo2_weights(config, values):
+    norms = {
+        **norm("attention_output_norm", "post_attention_layernorm"),
+        **norm("feed_forward_output_norm", "post_feedforward_layernorm"),
+    }
+    return {**weights(config, values), **in_blocks(norms, "transformer/block_#", "model.layers.#")}
+
+
+def norm(ours, theirs, offset=0.0):
     return {f"{ours}/scale": Source((f"{theirs}.weight",), offset=offset)}
 
 
-def _family(architecture, fields, settings, weights=_weights):
+def family(architecture, fields, settings, weights=weights):
     return Family(
         architecture,
         CausalLM,
@@ -172,11 +227,13 @@ def _family(architecture, fields, settings, weights=_weights):
 
 
 FAMILIES = {
-    "llama": _family("LlamaForCausalLM", _llama, _llama_settings),
-    "mistral": _family("MistralForCausalLM", _mistral, _windowed),
-    "qwen2": _family("Qwen2ForCausalLM", _qwen2, _qwen),
-    "qwen3": _family("Qwen3ForCausalLM", _qwen3, _qwen),
-    "gemma": _family("GemmaForCausalLM", _gemma, _gemma_settings, functools.partial(_weights, scale_offset=1.0)),
-    "ernie4_5": _family("Ernie4_5ForCausalLM", _ernie4_5, _ernie4_5_settings, _ernie4_5_weights),
-    "phi3": _family("Phi3ForCausalLM", _phi3, _windowed, _phi3_weights),
+    "llama": family("LlamaForCausalLM", _llama, _llama_settings),
+    "mistral": family("MistralForCausalLM", _mistral, _mistral_settings),
+    "ministral": family("MinistralForCausalLM", _mistral, _ministral_settings),
+    "qwen2": family("Qwen2ForCausalLM", _qwen2, _qwen2_settings),
+    "qwen3": family("Qwen3ForCausalLM", _qwen3, _qwen3_settings),
+    "ernie4_5": family("Ernie4_5ForCausalLM", _ernie4_5, _ernie4_5_settings, _ernie4_5_weights),
+    "phi3": family("Phi3ForCausalLM", _phi3, _phi3_settings, _phi3_weights),
+    "olmo2": family("Olmo2ForCausalLM", _olmo2, _olmo2_settings, _olmo2_weights),
+    "smollm3": family("SmolLM3ForCausalLM", _smollm3, _smollm3_settings),
 }

@@ -1,7 +1,6 @@
 """T5 (Raffel et al. 2019, https://arxiv.org/abs/1910.10683), its version 1.1, Flan-T5 and mT5.
 
-T5 does not scale attention scores, where our layers do: query kernels take the factor up. Its first version scales what
-the output layer reads: the decoder's last norm takes that factor up.
+T5's first version scales what the output layer reads: the decoder's last norm takes that factor up.
 """
 
 from kerasllm.huggingface.families.family import Family
@@ -35,6 +34,7 @@ def _fields(settings):
         "head_dim": settings.need("d_kv"),
         "dff": settings.need("d_ff"),
         "positions": "relative",
+        "attention_scale": 1.0,
         "norm": "rms",
         "norm_epsilon": settings.take("layer_norm_epsilon", 1e-6),
         "activation": activation,
@@ -65,16 +65,14 @@ def _settings(config):
 
 
 def _stack(ours, config):
-    scaled = (config.head_dim or config.d_model // config.num_heads) ** 0.5
-    attention = linear("layer.0.SelfAttention.{}", "q", "k", "v")._replace(factors=(scaled, 1.0, 1.0))
     last = 2 if ours == "decoder" else 1
     inner = linear(f"layer.{last}.DenseReluDense.{{}}", *(("wi_0", "wi_1") if config.gated else ("wi",)))
     block = {
         "attention_norm/scale": plain("layer.0.layer_norm.weight"),
-        "attention/query_key_value/kernel": attention,
+        "attention/query_key_value/kernel": linear("layer.0.SelfAttention.{}", "q", "k", "v"),
         "attention/output/kernel": linear("layer.0.SelfAttention.o"),
         "cross_attention_norm/scale": plain("layer.1.layer_norm.weight"),
-        "cross_attention/query/kernel": linear("layer.1.EncDecAttention.q")._replace(factors=(scaled,)),
+        "cross_attention/query/kernel": linear("layer.1.EncDecAttention.q"),
         "cross_attention/key_value/kernel": linear("layer.1.EncDecAttention.{}", "k", "v"),
         "cross_attention/output/kernel": linear("layer.1.EncDecAttention.o"),
         "feed_forward_norm/scale": plain(f"layer.{last}.layer_norm.weight"),
@@ -100,7 +98,7 @@ def _mt5_weights(config, _):
 
 
 def _table(config, scales):
-    last_norm = Source(("decoder.final_layer_norm.weight",), factors=(config.d_model**-0.5 if scales else 1.0,))
+    last_norm = Source(("decoder.final_layer_norm.weight",), factor=config.d_model**-0.5 if scales else 1.0)
     return {
         "token_embedding/embeddings": plain("shared.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),

@@ -1,0 +1,136 @@
+"""Gemma 1, 2 and the text part of 3 (https://arxiv.org/abs/2403.08295, https://arxiv.org/abs/2408.00118,
+https://arxiv.org/abs/2503.19786): as Llama, with norms that keep a scale less 1."""
+
+import functools
+
+from kerasllm.huggingface.families import llama
+from kerasllm.huggingface.names import in_blocks
+from kerasllm.huggingface.settings import (
+    EVERYTHING,
+    WINDOW,
+    activation_name,
+    attention_bias,
+    rotation_parameters,
+    windows,
+)
+
+
+def _gemma(settings):
+    settings.only("hidden_act", "gelu_pytorch_tanh", "gelu")  # transformers reads both as the first.
+    settings.ignore("hidden_activation")
+    return {**_common(settings), "activation": "gelu_tanh"}
+
+
+def _gemma2(settings):
+    fields = _sandwiched(settings, attention_soft_cap=settings.optional("attn_logit_softcapping", 50.0))
+    kinds = settings.layer_types([(WINDOW, EVERYTHING)[i % 2] for i in range(fields["num_layers"])])
+    return {
+        **fields,
+        "attention_window": llama.by_layer(kinds, settings.optional("sliding_window", 4096)),
+        "logit_soft_cap": settings.optional("final_logit_softcapping", 30.0),
+    }
+
+
+def _gemma3(settings):
+    rope = settings.take("rope_parameters", {})
+    local = {"rope_theta": settings.take("rope_local_base_freq", 10000.0), **(rope.get(WINDOW) or {})}
+    far = {
+        "rope_theta": settings.take("rope_theta", 1000000.0),
+        **settings.take("rope_scaling", {}),
+        **(rope.get(EVERYTHING) or {}),
+    }
+    settings.only("attn_logit_softcapping", None)
+    fields = _sandwiched(settings, qk_norm=True)
+    every = settings.take("sliding_window_pattern", 6)
+    kinds = [WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])]
+    kinds = settings.layer_types(kinds)
+    rotations = [settings.rotation(local if kind == WINDOW else far) for kind in kinds]
+    return {
+        **fields,
+        "attention_window": llama.by_layer(kinds, settings.optional("sliding_window", 4096)),
+        "logit_soft_cap": settings.optional("final_logit_softcapping"),
+        "rope_theta": [rotation["rope_theta"] for rotation in rotations],
+        "rope_scaling": [rotation["rope_scaling"] for rotation in rotations],
+    }
+
+
+def _common(settings, **own):
+    settings.only("use_bidirectional_attention", False)
+    return llama.common(
+        settings,
+        attention_bias=settings.take("attention_bias", False),
+        scale_embeddings=True,
+        tie_embeddings=settings.take("tie_word_embeddings", True),
+        **own,
+    )
+
+
+def _sandwiched(settings, **own):
+    settings.ignore("hidden_act")
+    return _common(
+        settings,
+        norm_placement="sandwich",
+        activation=settings.activation("hidden_activation", "gelu_pytorch_tanh"),
+        attention_scale=settings.take("query_pre_attn_scalar", 256) ** -0.5,
+        **own,
+    )
+
+
+def _gemma_settings(config):
+    return llama.settings_of(config, attention_bias=attention_bias(config), hidden_act="gelu_pytorch_tanh")
+
+
+def _gemma2_settings(config, **own):
+    scale = config.attention_scale or (config.head_dim or config.d_model // config.num_heads) ** -0.5
+    seen = windows(config)
+    return llama.settings_of(
+        config,
+        hidden_activation=activation_name(config.activation),
+        attention_bias=attention_bias(config),
+        query_pre_attn_scalar=round(scale**-2),
+        attn_logit_softcapping=config.attention_soft_cap,
+        final_logit_softcapping=config.logit_soft_cap,
+        layer_types=seen["layer_types"],
+        sliding_window=seen["sliding_window"] or config.max_length,  # transformers needs one that no layer has, too.
+        **own,
+    )
+
+
+def _gemma3_settings(config):
+    """Rotations of layers with a window, and of those without one."""
+    rotations = list(zip(config.by_layer("rope_theta"), config.by_layer("rope_scaling"), strict=True))
+    by_kind = dict(zip(windows(config)["layer_types"], rotations, strict=True))
+    (far, scaling), (local, local_scaling) = (
+        by_kind.get(EVERYTHING, (1000000.0, None)),
+        by_kind.get(WINDOW, (10000.0, None)),
+    )
+    return _gemma2_settings(
+        config,
+        rope_theta=far,
+        rope_scaling=scaling,
+        rope_local_base_freq=local,
+        rope_parameters={
+            EVERYTHING: rotation_parameters(far, scaling),
+            WINDOW: rotation_parameters(local, local_scaling),
+        },
+    )
+
+
+_weights = functools.partial(llama.weights, scale_offset=1.0)
+
+
+def _sandwiched_weights(config, values):
+    norm = functools.partial(llama.norm, offset=1.0)
+    norms = {
+        **norm("attention_output_norm", "post_attention_layernorm"),
+        **norm("feed_forward_norm", "pre_feedforward_layernorm"),
+        **norm("feed_forward_output_norm", "post_feedforward_layernorm"),
+    }
+    return {**_weights(config, values), **in_blocks(norms, "transformer/block_#", "model.layers.#")}
+
+
+FAMILIES = {
+    "gemma": llama.family("GemmaForCausalLM", _gemma, _gemma_settings, _weights),
+    "gemma2": llama.family("Gemma2ForCausalLM", _gemma2, _gemma2_settings, _sandwiched_weights),
+    "gemma3_text": llama.family("Gemma3ForCausalLM", _gemma3, _gemma3_settings, _sandwiched_weights),
+}
