@@ -19,6 +19,8 @@ _FUNCTIONS = {
     "load": "runs",
     "generate": "generation",
     "stream": "generation",
+    "chat": "generation",
+    "stream_chat": "generation",
     "translate": "generation",
     "fill_mask": "generation",
 }

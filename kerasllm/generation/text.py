@@ -42,9 +42,8 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     prompts = list(prompts)
     if not prompts:
         return []
-    stop = _stop_strings(stop)
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    decoding = _decoding(model, tokenizer, prompt_ids, max_new_tokens, options)
+    stop, decoding = stop_strings(stop), begin(model, tokenizer, prompt_ids, max_new_tokens, options)
     goes_on = True
     while goes_on:
         goes_on = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
@@ -72,13 +71,15 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
     """
     if not isinstance(prompt, str):
         raise TypeError(f"`stream` takes one prompt, a str, got {type(prompt).__name__}.")
-    stop = _stop_strings(stop)
     prompt_ids = encode_prompt(tokenizer, prompt)
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
-    return _pieces(_decoding(model, tokenizer, [prompt_ids], max_new_tokens, options), tokenizer, prompt_ids, stop)
+    return pieces(
+        begin(model, tokenizer, [prompt_ids], max_new_tokens, options), tokenizer, prompt_ids, stop_strings(stop)
+    )
 
 
-def _pieces(decoding, tokenizer, prompt_ids, stop):
+def pieces(decoding, tokenizer, prompt_ids, stop):
+    """Yields the text that a `Decoding` of one prompt makes, as soon as nothing can change it any more."""
     shown, steps, goes_on = "", 1, True
     while goes_on:
         began = time.perf_counter()
@@ -107,10 +108,10 @@ def encode_prompt(tokenizer, prompt):
     return [begin]
 
 
-def _decoding(model, tokenizer, prompt_ids, max_new_tokens, options):
-    return Decoding(
-        model, prompt_ids, max_new_tokens, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size, **options
-    )
+def begin(model, tokenizer, prompt_ids, max_new_tokens, options):
+    """A `Decoding` of prompts (list of lists of int) that ends where the tokenizer's texts end."""
+    options = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    return Decoding(model, prompt_ids, max_new_tokens, **options)
 
 
 def continuation(tokenizer, prompt_ids, new_ids):
@@ -120,7 +121,8 @@ def continuation(tokenizer, prompt_ids, new_ids):
     return text[len(before) :] if text.startswith(before) else tokenizer.decode(new_ids)
 
 
-def _stop_strings(stop):
+def stop_strings(stop):
+    """A list of what ends a text, from what a user gives."""
     stop = [stop] if isinstance(stop, str) else list(stop or [])
     if not all(isinstance(string, str) and string for string in stop):
         raise ValueError(f"`stop` must be a non-empty str or a list of them, got {stop!r}.")

@@ -13,6 +13,7 @@ import tokenizers
 
 from kerasllm.files import replacing
 from kerasllm.tokenizers import masks, training
+from kerasllm.tokenizers.chat_template import encode_chat
 from kerasllm.tokenizers.older_formats import read_tokenizer
 from kerasllm.tokenizers.tokenizer_config import read_settings, text_of
 
@@ -241,6 +242,34 @@ class Tokenizer:
         """
         masks.require_mask(self)
         return self._read_masked(training.checked(text))
+
+    def encode_chat(self, messages, *, chat_template=None, add_generation_prompt=True, **variables):
+        """The token ids of a chat, as its template writes it. Special tokens in messages are text.
+
+        Args:
+            messages: list of dicts with a "role" and a "content" (str), and what else the template reads.
+            chat_template: str or None, a template in place of the tokenizer's own, in Jinja2's language as transformers
+                reads it. It runs in a sandbox.
+            add_generation_prompt: bool, whether the chat ends with what stands before an answer.
+            **variables: what else the template takes, such as `tools`.
+
+        Returns:
+            A list of int.
+
+        Raises:
+            TypeError: where `messages` is something else.
+            ValueError: where there is no template, or it refuses the messages; the message says why.
+
+        Example:
+
+        >>> tokenizer = Tokenizer.train(["to be or not"], kind="char", progress=False)
+        >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+        >>> ids = tokenizer.encode_chat([{"role": "user", "content": "to be"}])
+        >>> tokenizer.decode(ids, skip_special=False)
+        'to be<|endoftext|>'
+        """
+        options = {"add_generation_prompt": add_generation_prompt, **variables}
+        return encode_chat(self, messages, chat_template, **options)
 
     def encode_batch(self, texts, parse_special=False):
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.

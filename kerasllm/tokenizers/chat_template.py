@@ -1,0 +1,237 @@
+"""Chats as token ids: a Jinja2 template makes one text of messages, and only special tokens of its own count in it.
+
+The text is rendered with private-use characters in the place of special tokens that stand in a message. Those that are
+found in it then are the template's own: they in turn become private-use characters, which an engine that knows no
+special tokens reads as tokens, and the messages' are put back as text. So ids are those of the whole text at once,
+and nothing that a user writes can end a turn or begin another.
+"""
+
+import datetime
+import functools
+import json
+import re
+from typing import NamedTuple
+
+import jinja2
+import tokenizers
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+from kerasllm.tokenizers import training
+
+MOST_CHARACTERS = 2**24  # of a chat
+_PRIVATE_USE = range(0xF0000, 0x10FFFE)
+_ESCAPED_PRIVATE_USE = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}")
+
+
+def render_chat(template, messages, *, add_generation_prompt=True, **variables):
+    """The text that a template makes of messages.
+
+    Args:
+        template: str, in Jinja2's language, as transformers reads it. It runs in a sandbox.
+        messages: list of dicts with a "role" (str) and what the template asks for, "content" for the most part.
+        add_generation_prompt: bool, whether the text ends with what stands before an answer.
+        **variables: what else the template takes.
+
+    Returns:
+        str.
+
+    Raises:
+        TypeError: where `messages` is something else.
+        ValueError: where the template is wrong, refuses the messages, or makes a text of more than 2^24 characters.
+
+    Example:
+
+    >>> template = "{% for message in messages %}{{ message.role }}: {{ message.content }};{% endfor %}"
+    >>> render_chat(template, [{"role": "user", "content": "Hello"}])
+    'user: Hello;'
+    """
+    _check(messages)
+    given = {"tools": None, "documents": None, **variables}
+    parts, size = [], 0
+    try:
+        for part in _compiled(template).generate(
+            messages=messages, add_generation_prompt=add_generation_prompt, **given
+        ):
+            parts.append(part)
+            size += len(part)
+            if size > MOST_CHARACTERS:
+                raise SecurityError(f"it makes more than {MOST_CHARACTERS} characters")
+    except Exception as error:  # a template can raise whatever Python's operators do
+        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        raise ValueError(f"The chat template cannot write these messages: {reason}.") from error
+    return "".join(parts)
+
+
+def encode_chat(tokenizer, messages, chat_template=None, **variables):
+    """The ids of a chat; `Tokenizer.encode_chat` says more."""
+    template, reader = _prepare(tokenizer, chat_template, [messages, variables])
+    _check(messages)
+    messages = [{**reader.hide(message), "role": message["role"]} for message in messages]
+    return reader.read(render_chat(template, messages, **_tokens(tokenizer), **reader.hide(variables)))
+
+
+def turn_end_id(tokenizer, chat_template=None, **variables):
+    """The id of the special token that a template puts behind an answer, an int; None where it puts none there."""
+    template, reader = _prepare(tokenizer, chat_template, variables)
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
+    try:
+        text = render_chat(template, messages, add_generation_prompt=False, **_tokens(tokenizer), **variables)
+    except ValueError:  # A template that wants other messages than these.
+        return None
+    found = reader.special.match(text.rpartition(reader.guard)[2].lstrip())
+    return tokenizer.engine.token_to_id(found[0]) if found else None
+
+
+def _prepare(tokenizer, chat_template, texts):
+    """The template, and a reader for these texts and it."""
+    template = tokenizer.chat_template if chat_template is None else chat_template
+    if template is None:
+        raise ValueError(
+            "This tokenizer has no chat template, which says how its model writes chats: give chat_template=…, or "
+            "continue a text with `generate`."
+        )
+    return template, _reader(tokenizer, {*template, *"".join(_strings(texts))})
+
+
+def _tokens(tokenizer):
+    """What templates call the special tokens that they write."""
+    names = {"start": "bos_token", "end": "eos_token", "pad": "pad_token", "mask": "mask_token"}
+    return {names[role]: token for role, token in tokenizer.special_tokens.items() if token}
+
+
+def _check(messages):
+    if not isinstance(messages, list | tuple) or not messages:
+        raise TypeError(f'Messages are a list of {{"role": …, "content": …}}, got {messages!r:.80}.')
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise TypeError(f'Message {number} must be a dict with a "role" and a "content", got {message!r:.80}.')
+
+
+class _Reader(NamedTuple):
+    """Hides special tokens in messages, and reads texts in which they are hidden.
+
+    Attributes:
+        special: pattern of special tokens.
+        hidden: dict from special tokens to what stands for them in messages.
+        marks: dict from special tokens to what stands for them in the template's own text.
+        guard: str, which keeps the ends of messages from making special tokens with what stands beside them.
+        engine: a `tokenizers.Tokenizer` that reads the marks as tokens.
+        ids: dict from ids of marks to those of their special tokens.
+    """
+
+    special: re.Pattern
+    hidden: dict
+    marks: dict
+    guard: str
+    engine: tokenizers.Tokenizer
+    ids: dict
+
+    def hide(self, value):
+        """A message, or a part of one, with nothing in it that is a special token or could become one."""
+        if isinstance(value, str):
+            return self._guarded(self.special.sub(lambda found: self.hidden[found[0]], value))
+        if isinstance(value, dict):
+            return {key: self.hide(part) for key, part in value.items()}
+        return [self.hide(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def _guarded(self, text):
+        bare = text.strip()
+        begin = text.index(bare)
+        before = any(bare.startswith(token[i:]) for token in self.hidden for i in range(1, len(token)))
+        behind = any(bare.endswith(token[:i]) for token in self.hidden for i in range(1, len(token)))
+        return text[:begin] + before * self.guard + bare + behind * self.guard + text[begin + len(bare) :]
+
+    def read(self, text):
+        """The ids of a text that a template has made of hidden messages."""
+        text = self.special.sub(lambda found: self.marks[found[0]], text)
+        text = text.translate({ord(self.guard): None, **{ord(place): token for token, place in self.hidden.items()}})
+        ids = self.engine.encode(training.checked(text), add_special_tokens=False).ids
+        return [self.ids.get(index, index) for index in ids]
+
+
+def _reader(tokenizer, used):
+    """The reader whose characters are none of those used."""
+    readers = vars(tokenizer).setdefault("_chat_readers", {})
+    special = {t.content: t for t in tokenizer.engine.get_added_tokens_decoder().values() if t.special}
+    width = 2 * len(special) + 1
+    for begin in range(_PRIVATE_USE.start, _PRIVATE_USE.stop - width, width):
+        if used.isdisjoint(map(chr, range(begin, begin + width))):
+            if begin not in readers:
+                readers[begin] = _make_reader(tokenizer.engine, special, [chr(begin + i) for i in range(width)])
+            return readers[begin]
+    raise ValueError("The messages leave no private-use character over, which reading a chat needs: remove some.")
+
+
+def _make_reader(engine, special, characters):
+    guard, marks, hidden = characters[0], characters[1 : len(special) + 1], characters[len(special) + 1 :]
+    reading = tokenizers.Tokenizer.from_str(engine.to_str())
+    reading.encode_special_tokens = True
+    added = []
+    for mark, token in zip(marks, special.values(), strict=True):
+        is_kept = reading.normalizer is None or mark in reading.normalizer.normalize_str(mark)
+        flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized and is_kept}
+        added.append(tokenizers.AddedToken(mark, single_word=token.single_word, **flags))
+    reading.add_tokens(added)
+    longest_first = sorted(special, key=len, reverse=True)
+    return _Reader(
+        special=re.compile("|".join(map(re.escape, longest_first)) or "(?!)"),
+        hidden=dict(zip(special, hidden, strict=True)),
+        marks=dict(zip(special, marks, strict=True)),
+        guard=guard,
+        engine=reading,
+        ids={reading.token_to_id(mark): engine.token_to_id(t) for mark, t in zip(marks, special, strict=True)},
+    )
+
+
+def _strings(value):
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
+
+
+class _Generation(Extension):
+    """`{% generation %}`, which marks what a model is trained on, and writes what it encloses."""
+
+    tags = {"generation"}
+
+    def parse(self, parser):
+        next(parser.stream)
+        return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, in which no operator makes a huge text."""
+
+    intercepted_binops = frozenset(["+", "*", "**"])
+
+    def call_binop(self, context, operator, left, right):
+        sizes = [len(side) if isinstance(side, str | list | tuple) else 0 for side in (left, right)]
+        if operator == "*" and any(sizes):
+            sizes = [max(sizes) * (right if isinstance(right, int) else left)]
+        if operator == "**" or sum(sizes) > MOST_CHARACTERS:
+            raise SecurityError(f"it asks for too much with {operator!r}")
+        return super().call_binop(context, operator, left, right)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(template):
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    return environment.from_string(template)
+
+
+def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _ESCAPED_PRIVATE_USE.sub(lambda found: json.loads(f'"{found[0]}"'), text)
+
+
+def _raise(message):
+    raise jinja2.TemplateError(message)
+
+
+def _now(pattern):
+    return datetime.datetime.now().strftime(pattern)
