@@ -98,11 +98,14 @@ def apply_gradients(optimizer, gradients, variables):
 
 def clip_by_global_norm(gradients, limit):
     """Gradients scaled down to a norm, which is taken over all of them together; None stays None."""
+    given = [gradient for gradient in gradients if gradient is not None]
     if IS_TENSORFLOW:  # has an op for the norm of a tensor
-        return tf.clip_by_global_norm(gradients, limit)[0]
-    norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients if gradient is not None))
-    scale = limit / ops.maximum(norm, limit)
-    return [gradient if gradient is None else gradient * scale for gradient in gradients]
+        norm = tf.linalg.global_norm(given)
+    else:
+        norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in given))
+    # Most of the time there is nothing to scale, which saves a pass over all gradients.
+    clipped = iter(ops.cond(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given))
+    return [gradient if gradient is None else next(clipped) for gradient in gradients]
 
 
 def has_fused_adam(variable, gradient):

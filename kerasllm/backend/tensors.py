@@ -108,6 +108,14 @@ def row_means(x):
     return tf.matmul(x, tf.fill((x.shape[-1], 1), tf.constant(1 / x.shape[-1], x.dtype)))
 
 
+def row_for_each(row, x):
+    """A row (D,), to meet each row of x (..., D). Its gradient, a sum over those, is a product as in `row_means`."""
+    if not _on_processor():
+        return row
+    D = x.shape[-1]
+    return tf.reshape(tf.matmul(tf.ones((tf.size(x) // D, 1), row.dtype), row[None]), tf.shape(x))
+
+
 def pad_rows(tensor, multiple):
     """Rows of zeros added, so that their number is a multiple of another."""
     shape = ops.shape(tensor)

@@ -84,7 +84,7 @@ def attend_in_blocks(query, key, value, visible, causal, window, soft_cap, dropo
                 part = block.probabilities(later, key) if recompute else part
                 above = block.of_queries(upstream)
                 slope = _product(above, block.of_keys(value), transpose=True)
-                slope = part.dropped * slope - part.whole * block.of_queries(inner)
+                slope = backend.fused(_slope, part.whole, part.dropped, slope, block.of_queries(inner))
                 if part.steepness is not None:
                     slope = slope * part.steepness
                 by_query.append(_product(slope, block.of_keys(key)))
@@ -170,6 +170,11 @@ def _probabilities(scores, visible, position_bias=None):
     if visible is not None:
         scores = scores - masks.penalty(visible, scores.dtype)
     return ops.softmax(scores)
+
+
+def _slope(whole, dropped, by_dropped, inner):
+    """The gradient by scores, from that by probabilities after dropout."""
+    return dropped * by_dropped - whole * inner
 
 
 def _product(x, y, transpose=False):

@@ -42,7 +42,7 @@ def make_norm(kind, epsilon, use_bias, name, dtype):
 def _layer_norm(epsilon):
     def norm(x, gamma, beta=None):
         x = _rms_norm(epsilon)(x - backend.row_means(x), gamma)
-        return x if beta is None else x + beta
+        return x if beta is None else x + backend.row_for_each(beta, x)
 
     return norm
 
@@ -50,6 +50,7 @@ def _layer_norm(epsilon):
 @functools.cache
 def _rms_norm(epsilon):
     def norm(x, scale):
-        return x * ops.rsqrt(backend.row_means(ops.square(x)) + epsilon) * scale
+        x = x * ops.rsqrt(backend.row_means(ops.square(x)) + epsilon)
+        return x * backend.row_for_each(scale, x)
 
     return norm
