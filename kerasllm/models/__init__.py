@@ -2,7 +2,8 @@
 
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.config import TransformerConfig
+from kerasllm.models.keras_hub import from_keras_hub
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
-__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig"]
+__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig", "from_keras_hub"]
