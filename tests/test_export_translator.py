@@ -1,5 +1,6 @@
 """The SavedModel of a translation model: TensorFlow alone runs it, and it translates as the model does in Python."""
 
+import dataclasses
 import itertools
 import json
 
@@ -19,7 +20,10 @@ TEXTS = ["a dog", "", " \u3000\x1c", "the old man sees two cats", "not\0to be <|
 def make_model(tokenizer):
     source, target = tokenizer if isinstance(tokenizer, tuple) else (None, tokenizer)
     sizes = {"num_layers": 1, "d_model": 16, "num_heads": 4, "dff": 32, "max_length": 40}
-    config = TransformerConfig(target.vocab_size, **sizes, source_vocab_size=source and source.vocab_size)
+    config = TransformerConfig(target.vocab_size, **sizes)
+    if source:
+        others = {"decoder_start_id": target.end_id, "forced_bos_id": target.encode("two")[0]}
+        config = dataclasses.replace(config, source_vocab_size=source.vocab_size, **others)
     return scramble(Seq2SeqLM(config), seed=2)
 
 

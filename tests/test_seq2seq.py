@@ -1,5 +1,6 @@
 """Sequence to sequence: the model against NumPy, batches of like length, and beam search against an exhaustive one."""
 
+import dataclasses
 import itertools
 import json
 
@@ -257,15 +258,46 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
 def test_one_beam_is_greedy_and_scores_are_those_of_plain_calls(translator):
     model, tokenizer = translator
     for text in ["a", "gfe dcb", "abcabc"]:
-        source, target, total = [*tokenizer.encode(text), tokenizer.end_id], [tokenizer.start_id], 0.0
-        while target[-1] != tokenizer.end_id and len(target) < 10:
-            following = log_probabilities(model, source, target)[-1]
-            following[[tokenizer.pad_id, tokenizer.start_id]] = -np.inf
-            target.append(int(following.argmax()))
-            total += following.max()
+        target, total = greedy_target(model, tokenizer, text, [tokenizer.start_id])
         ((found, score),) = kerasllm.translate(model, tokenizer, text, 1, num_best=1, max_new_tokens=9)
         assert found == tokenizer.decode(target[1:])
         assert score == pytest.approx(total / (len(target) - 1), rel=1e-4)
+
+
+def greedy_target(model, tokenizer, text, target):
+    """A target of up to 9 tokens that goes on from its beginning, and its log-probability."""
+    source, total = [*tokenizer.encode(text), tokenizer.end_id], 0.0
+    while len(target) < 10 and (len(target) == 1 or target[-1] != tokenizer.end_id):
+        following = log_probabilities(model, source, target)[-1]
+        following[list({tokenizer.pad_id, target[0]} - {tokenizer.end_id})] = -np.inf
+        target = [*target, int(following.argmax())]
+        total += following.max()
+    return target, total
+
+
+def test_targets_begin_as_the_config_says_or_with_a_language(translator):
+    model, tokenizer = translator
+    f, d = map(tokenizer.engine.token_to_id, "fd")
+    end, start = tokenizer.end_id, tokenizer.start_id
+
+    def translated(begin=(None, None), **options):
+        config = dataclasses.replace(model.config, decoder_start_id=begin[0], forced_bos_id=begin[1])
+        other = Seq2SeqLM(config)
+        other.set_weights(model.get_weights())
+        return kerasllm.translate(other, tokenizer, "abc", 1, max_new_tokens=9, **options)
+
+    def greedy(*begin):
+        return tokenizer.decode(greedy_target(model, tokenizer, "abc", list(begin))[0][1:])
+
+    assert translated((end, None)) == greedy(end)
+    assert translated((end, d)) == greedy(end, d)
+    assert translated((f, None)) == greedy(f)
+    assert translated(target_language="d") == greedy(start, d)
+    assert translated((end, f), target_language="d") == greedy(end, d)
+    assert translated((f, None), target_language="d") == greedy(d)
+    assert greedy(end, d)[0] == "d" != greedy(end)[:1]
+    with pytest.raises(ValueError, match="has no token 'deu_Latn' for a language to write"):
+        translated(target_language="deu_Latn")
 
 
 def test_the_best_come_first_and_none_twice_whatever_stands_beside(translator):
