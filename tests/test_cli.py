@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import random
 
@@ -144,6 +145,46 @@ def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     assert "served exists" in capsys.readouterr().err
 
 
+def test_a_model_is_converted_and_back(tmp_path, capsys):
+    ours, theirs, back, served = (str(tmp_path / name) for name in ("ours", "theirs", "back", "served"))
+    tokenizer = kerasllm.tokenizers.Tokenizer.train(["the cat saw a dog"], kind="char", progress=False)
+    sizes = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 20, "max_length": 32}
+    config = kerasllm.models.TransformerConfig.preset("llama", vocab_size=tokenizer.vocab_size, **sizes)
+    kerasllm.save(kerasllm.models.CausalLM(config), tokenizer, ours)
+    assert main(["convert", ours, theirs]) == 0
+    assert "theirs is a folder in Hugging Face's format with a CausalLM of" in " ".join(capsys.readouterr().out.split())
+    assert main(["convert", theirs, back]) == 0
+    assert "back is a run folder with a CausalLM of" in " ".join(capsys.readouterr().out.split())
+    assert main(["convert", theirs, served, "--to", "saved-model"]) == 0
+    assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
+    written = []
+    for folder in (ours, theirs, back):
+        assert main(["generate", "--model", folder, "--prompt", "the c", "--max-new-tokens", "9"]) == 0
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1] == written[2]
+    for to in ("run", "huggingface", "saved-model"):
+        assert main(["convert", theirs, back, "--to", to]) == 2
+        assert "back exists, and is left as it is" in capsys.readouterr().err
+
+
+def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
+    model, tokenizer = kerasllm.load(run)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    kerasllm.save(model, tokenizer, tmp_path / "chat")
+    asked = [{"role": "system", "content": "a"}, {"role": "user", "content": "cat"}]
+    first = kerasllm.chat(model, tokenizer, asked, max_new_tokens=2)
+    second = kerasllm.chat(
+        model,
+        tokenizer,
+        [*asked, {"role": "assistant", "content": first}, {"role": "user", "content": "dog"}],
+        max_new_tokens=2,
+    )
+    arguments = ["chat", "--model", str(tmp_path / "chat"), "--system", "a", "--max-new-tokens", "2"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat\n\ndog"))
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{first}\n{second}\n"
+
+
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, **SMALL, "steps": 2})
@@ -205,6 +246,8 @@ def test_bad_input_is_one_sentence_and_leaves_everything_as_it_was(flags, messag
         (["generate", "--run", "RUN", "--prompt", "the", "--sampler", "greedy", "--top-k", "3"], "greedy sampler"),
         (["generate", "--run", "RUN", "--prompt", "the" * 20], "16"),
         (["evaluate", "--run", "RUN", "--data", "python_docs", "--stride", "99"], "stride=99"),
+        (["chat", "--model", "RUN"], "has no chat template: its model was not trained to chat"),
+        (["convert", "nowhere", "new"], "There is no run folder nowhere"),
     ],
 )
 def test_the_other_commands_say_what_is_wrong(run, arguments, message, capsys):
@@ -222,7 +265,7 @@ def test_a_wrong_flag_ends_with_2(arguments, capsys):
     assert ended.value.code == 2 and "usage: kerasllm" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["quickstart", "train", "evaluate", "generate", "export"])
+@pytest.mark.parametrize("command", ["quickstart", "train", "evaluate", "generate", "chat", "export", "convert"])
 def test_every_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

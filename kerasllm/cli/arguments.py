@@ -6,6 +6,7 @@ import dataclasses
 import kerasllm
 from kerasllm.cli.settings import TrainSettings
 
+CONVERTED = ("run", "huggingface", "saved-model")
 BENCH_STUDIES = ("requests", "corpus", "cleaning", "example")
 _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
@@ -15,14 +16,20 @@ kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win""",
-    "evaluate": """kerasllm evaluate --run my-run --data held-out.txt --stride 64
-kerasllm evaluate --run en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
-kerasllm evaluate --run my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
-    "generate": """kerasllm generate --run my-run --prompt "Once upon a time" --max-new-tokens 100
-kerasllm generate --run my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1""",
-    "translate": """kerasllm translate --run en-de --text "A dog runs through the snow."
-kerasllm translate --run en-de --file sentences.en > sentences.de""",
+    "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
+kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
+kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
+    "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
+kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
+kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
+    "chat": """kerasllm chat --model Qwen3-0.6B
+kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
+    "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
+kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "export": "kerasllm export my-run my-run-saved-model",
+    "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
+kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
+kerasllm convert Qwen3-0.6B served/1 --to saved-model""",
     "bench": """kerasllm bench train
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }
@@ -45,7 +52,10 @@ def parse(argv=None):
     )
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_translate, _add_export, _add_bench):
+    for add in (
+        *(_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_chat, _add_translate),
+        *(_add_export, _add_convert, _add_bench),
+    ):
         add(commands)
     return parser.parse_args(argv)
 
@@ -101,7 +111,7 @@ def _add_train(commands):
 
 def _add_evaluate(commands):
     command = _add_command(commands, "evaluate", "measure a trained model on text")
-    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    _add_model(command)
     command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs, as in train")
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
@@ -112,8 +122,34 @@ def _add_evaluate(commands):
 
 def _add_generate(commands):
     command = _add_command(commands, "generate", "continue a prompt, printing the text as it is made")
-    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    _add_model(command)
     command.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
+    _add_drawing(command)
+
+
+def _add_chat(commands):
+    command = _add_command(
+        commands,
+        "chat",
+        "talk to a model, a line for each message, until Ctrl-D",
+        "\nThe model needs a chat template, as those in Hugging Face's format have that were trained to chat.",
+    )
+    _add_model(command)
+    command.add_argument("--system", metavar="TEXT", help="what the model is told before the first message")
+    _add_drawing(command)
+
+
+def _add_model(command):
+    command.add_argument(
+        "--model",
+        "--run",
+        required=True,
+        metavar="FOLDER",
+        help="run folder of the model, or a folder in Hugging Face's format",
+    )
+
+
+def _add_drawing(command):
     command.add_argument(
         "--max-new-tokens", type=int, metavar="N", help="most tokens to make (default: 256, or what the context leaves)"
     )
@@ -135,7 +171,7 @@ def _add_generate(commands):
 
 def _add_translate(commands):
     command = _add_command(commands, "translate", "translate sentences, a line for each")
-    command.add_argument("--run", required=True, metavar="RUN", help="run folder of the model")
+    _add_model(command)
     source = command.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
@@ -163,5 +199,16 @@ def _add_bench(commands):
 
 def _add_export(commands):
     command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
-    command.add_argument("run", metavar="RUN", help="run folder of the model")
+    command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
     command.add_argument("folder", metavar="FOLDER", help="folder to make")
+
+
+def _add_convert(commands):
+    command = _add_command(commands, "convert", "write a model in another format")
+    command.add_argument("model", metavar="SOURCE", help="run folder, or folder in Hugging Face's format")
+    command.add_argument("folder", metavar="DESTINATION", help="folder to make")
+    command.add_argument(
+        "--to",
+        choices=CONVERTED,
+        help="format to write (default: a run folder from Hugging Face's format, and that from a run folder)",
+    )

@@ -16,9 +16,9 @@ def run(arguments):
     from kerasllm.cli import report
     from kerasllm.cli.corpus import Corpus
 
-    model, tokenizer = kerasllm.load(arguments.run)
+    model, tokenizer = kerasllm.load(arguments.model)
     if arguments.stride is not None and not isinstance(model, kerasllm.models.CausalLM):
-        raise ValueError(f"--stride is for causal models, and {arguments.run} holds a {type(model).__name__}.")
+        raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {type(model).__name__}.")
     if isinstance(model, kerasllm.models.Seq2SeqLM):
         from kerasllm.cli.translation_task import pairs_of, score_translations
 
@@ -30,7 +30,7 @@ def run(arguments):
     if arguments.json:
         print(json.dumps(figures))
     else:
-        report.table(f"{arguments.run} on {' '.join(arguments.data)}", report.score_rows(figures))
+        report.table(f"{arguments.model} on {' '.join(arguments.data)}", report.score_rows(figures))
     if arguments.out:
         write_json(Path(arguments.out), figures)
 

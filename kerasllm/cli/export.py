@@ -13,7 +13,7 @@ def run(arguments):
     from kerasllm.cli import report
     from kerasllm.cli.export_check import check
 
-    model, tokenizer = kerasllm.load(arguments.run)
+    model, tokenizer = kerasllm.load(arguments.model)
     kerasllm.export.saved_model(model, tokenizer, arguments.folder)
     difference = check(model, tokenizer, arguments.folder)
     report.stage(

@@ -10,12 +10,25 @@ def run(arguments):
     start_keras()
     import kerasllm
 
-    model, tokenizer = kerasllm.load(arguments.run)
+    model, tokenizer = kerasllm.load(arguments.model)
+    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **drawing_options(arguments))
+    print(arguments.prompt, end="", flush=True)
+    print_pieces(pieces)
+
+
+def drawing_options(arguments):
+    """What the flags say of how to draw, as `kerasllm.generate` takes it."""
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     if options.keys() & set(DRAW):
         options.setdefault("sampler", "random")
-    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **options)
-    print(arguments.prompt, end="", flush=True)
+    return options
+
+
+def print_pieces(pieces):
+    """Prints a text while it is made, and ends its line; returns the text."""
+    text = ""
     for piece in pieces:
         print(piece, end="", flush=True)
+        text += piece
     print()
+    return text

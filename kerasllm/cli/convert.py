@@ -1,0 +1,37 @@
+"""`kerasllm convert`: a model from one format to another."""
+
+import shlex
+from pathlib import Path
+
+from kerasllm.cli.startup import start_keras
+
+_USES = {
+    "CausalLM": 'generate --model {} --prompt "The"',
+    "MaskedLM": "evaluate --model {} --data YOUR_TEXT.txt",
+    "Seq2SeqLM": 'translate --model {} --text "A sentence."',
+}
+
+
+def run(arguments):
+    folder = arguments.folder
+    if Path(folder).exists():
+        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not.")
+    if arguments.to == "saved-model":
+        from kerasllm.cli import export
+
+        return export.run(arguments)
+    start_keras()
+    import kerasllm
+    from kerasllm.cli import report
+
+    model, tokenizer = kerasllm.load(arguments.model)
+    is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
+    if (arguments.to or ("huggingface" if is_run else "run")) == "run":
+        kerasllm.save(model, tokenizer, folder)
+        what = "a run folder"
+    else:
+        kerasllm.huggingface.save(model, tokenizer, folder)
+        what = "a folder in Hugging Face's format"
+    kind = type(model).__name__
+    report.stage(f"{folder} is {what} with a {kind} of {model.count_params():,} parameters and its tokenizer")
+    report.next_commands(f"kerasllm {_USES[kind].format(shlex.quote(folder))}")
