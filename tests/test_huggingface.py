@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import kerasllm
 from kerasllm.huggingface import tensors
@@ -79,6 +80,23 @@ def test_what_is_saved_is_loaded(kind, tmp_path, monkeypatch):
         assert loaded_tokenizer.encode("a fox") == tokenizer.encode("a fox")
 
 
+RECORDED = Path(__file__).parent / "fixtures" / "huggingface"  # by tests/parity/record_fixtures.py
+
+
+@pytest.mark.parametrize("kind", sorted(path.name for path in RECORDED.iterdir()))
+def test_logits_are_those_that_transformers_gave(kind, tmp_path):
+    folder = shutil.copytree(RECORDED / kind, tmp_path / kind)
+    Tokenizer.train(["abc"], kind="char", progress=False).save(folder)
+    recorded = load_file(folder / "expected.safetensors")
+    ids, visible, expected = recorded["ids"], recorded["visible"], recorded["logits"]
+    model, _ = kerasllm.huggingface.load(folder)
+    if isinstance(model, Seq2SeqLM):
+        found = model({"source_ids": ids, "source_mask": visible, "target_ids": recorded["targets"]})
+    else:
+        found, expected = np.array(model(ids, padding_mask=visible))[visible], expected[visible]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_any_precision_goes_into_any_other(tmp_path):
     model, tokenizer = made("llama")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "float32")
@@ -116,14 +134,12 @@ def index(folder, name):
 
 
 def other_shape(folder):
-    from safetensors.numpy import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
     save_file({**weights, "model.norm.weight": np.ones(5, "float32")}, folder / "model.safetensors")
 
 
 def without(folder, name="model.norm.weight", **more):
-    from safetensors.numpy import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
     del weights[name]
