@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers.older_formats import write_marian
 from kerasllm.tokenizers.sides import Sides, load_tokenizer
 
 WORDS = ["the cat", "sat on", "a naïve café", "Straße 12", "don't", "tokens & tokenization", "low lower lowest", "東京"]
@@ -181,6 +182,12 @@ def test_marian_has_two_models_and_one_vocabulary(spm, tmp_path):
         assert next(sides.encode_targets([text])) == [ids["<pad>"], *theirs[1], ids["</s>"]]
     german, plain = sides.encode_sources([">>de<< the cat", "the cat"])
     assert german == [ids[">>de<<"], *plain]
+    (tmp_path / "again").mkdir()
+    write_marian(sides.source.engine, sides.target.engine, tmp_path / "again")
+    again = Sides.of(load_tokenizer(tmp_path / "again"))
+    for text in [*HOSTILE, ">>de<< the cat"]:
+        assert [*again.encode_sources([text])] == [*sides.encode_sources([text])]
+        assert [*again.encode_targets([text])] == [*sides.encode_targets([text])]
 
 
 def test_languages_stand_where_their_models_expect_them(spm, tmp_path):

@@ -12,10 +12,10 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings, attention_bias
-from kerasllm.huggingface.tokenizer_files import GENERATION
+from kerasllm.huggingface.tokenizer_files import GENERATION, check_sizes, write_tokenizer
 from kerasllm.models import MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
-from kerasllm.tokenizers.sides import Sides, as_pair
+from kerasllm.tokenizers.sides import Sides
 
 _NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
 
@@ -25,7 +25,8 @@ def save(model, tokenizer, path):
 
     Args:
         model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, loaded or trained here.
-        tokenizer: its `Tokenizer`, one for both sides where there are two.
+        tokenizer: its `Tokenizer`, one for both sides where there are two; a model of Marian's architecture may have
+            the pair (source, target) that it was loaded with.
         path: folder to make; it must not exist, and appears whole or not at all.
 
     Raises:
@@ -39,7 +40,9 @@ def save(model, tokenizer, path):
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
     kind, family, settings = _family_of(model)
-    tokenizer = _one_tokenizer(tokenizer, model.config.vocab_size)
+    source, target = check_sizes(tokenizer, model.config)
+    if source is not target and kind != "marian":
+        raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
     table, weights = family.weights(model.config, settings), weight_names(model)
     sizes, owners = {}, {}
     for name, weight in weights.items():
@@ -54,9 +57,9 @@ def save(model, tokenizer, path):
         return _parts(table, owners[name], weights[owners[name]], model.config)[name]
 
     with new_folder(path) as folder:
-        special = {f"{role}_token_id": getattr(tokenizer, f"{ours}_id") for role, ours in _ROLES.items()}
+        special = {f"{role}_token_id": getattr(target, f"{ours}_id") for role, ours in _ROLES.items()}
         if isinstance(model, Seq2SeqLM):
-            ours, theirs = model.config.decoder_start_id, Sides(tokenizer, tokenizer).start_id
+            ours, theirs = model.config.decoder_start_id, Sides(source, target).start_id
             special["decoder_start_token_id"] = theirs if ours is None else ours
             special["forced_bos_token_id"] = model.config.forced_bos_id
         special = {role: number for role, number in special.items() if number is not None}
@@ -64,22 +67,13 @@ def save(model, tokenizer, path):
         config = {"architectures": [family.architecture], "model_type": kind, **special, **settings}
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if family.model is not MaskedLM:
-            ends = {"eos_token_id": tokenizer.end_ids} if len(tokenizer.end_ids) > 1 else {}
+            ends = {"eos_token_id": target.end_ids} if len(target.end_ids) > 1 else {}
             _write_json(folder / GENERATION, {**special, **ends})
         tensors.write(folder, sizes, read)
-        tokenizer.save(folder)
+        write_tokenizer(tokenizer, folder)
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
-
-
-def _one_tokenizer(tokenizer, vocab_size):
-    source, target = as_pair(tokenizer)
-    if source is not target:
-        raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
-    if target.vocab_size > vocab_size:
-        raise ValueError(f"The tokenizer has {target.vocab_size} ids, and the model's table {vocab_size} rows.")
-    return target
 
 
 def _parts(table, name, weight, config):

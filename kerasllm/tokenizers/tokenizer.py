@@ -187,6 +187,10 @@ class Tokenizer:
         """
         folder = Path(folder)
         named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items() if token is not None}
+        if self.mask_id is not None:  # BERT and its kind call start and end otherwise
+            named |= {"cls_token": named.get("bos_token"), "sep_token": named.get("eos_token")}
+        if self.unknown_id is not None:
+            named["unk_token"] = self.engine.id_to_token(self.unknown_id)
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
         if self.end_ids not in ([], [self.end_id]):
             config["end_ids"] = self.end_ids

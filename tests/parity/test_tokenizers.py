@@ -10,7 +10,7 @@ from chat_templates import MESSAGES, TOKENS, chat_tokenizer
 from test_older_formats import CORPUS, FILES, folder_of, trained_bpe
 
 import kerasllm
-from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import load_tokenizer
 
@@ -83,11 +83,20 @@ def test_ids_of_marian(tmp_path):
     ids = {piece: i for i, piece in enumerate([*pieces, ">>de<<", "<pad>"])}
     (folder / "vocab.json").write_text(json.dumps(ids))
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    source, target = load_tokenizer(folder)
+    pair = load_tokenizer(folder)
+    sizes = {"num_layers": 1, "d_model": 8, "num_heads": 2, "dff": 8, "max_length": 16, "num_encoder_layers": 1}
+    fields = {**sizes, "positions": "sinusoidal", "embedding_norm": False, "output_bias": True}
+    config = TransformerConfig.preset("bart", vocab_size=len(ids), **fields)
+    model = Seq2SeqLM(config)
+    model.huggingface_type = "marian"
+    kerasllm.huggingface.save(model, pair, tmp_path / "saved")
+    saved = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    _, again = kerasllm.load(tmp_path / "saved")
     for text in [*CORPUS[:9], *HOSTILE, ">>de<< the cat"]:
-        assert source.encode(text) == theirs(text)["input_ids"]
-        if not text.startswith(">>"):
-            assert target.encode(text) == theirs(text_target=text)["input_ids"]
+        for source, _ in (pair, again):
+            assert source.encode(text) == theirs(text)["input_ids"] == saved(text)["input_ids"]
+        for _, target in (pair, again) if not text.startswith(">>") else ():
+            assert target.encode(text) == theirs(text_target=text)["input_ids"] == saved(text_target=text)["input_ids"]
 
 
 BYTE_LEVEL = {

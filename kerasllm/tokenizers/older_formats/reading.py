@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tokenizers import processors
 
 from kerasllm.files import read_json
-from kerasllm.tokenizers.older_formats import byte_level, sentencepiece_models, word_pieces
+from kerasllm.tokenizers.older_formats import byte_level, marian, sentencepiece_models, word_pieces
 from kerasllm.tokenizers.older_formats.special_tokens import add_special_tokens
 from kerasllm.tokenizers.tokenizer_config import text_of
 
@@ -72,7 +72,7 @@ CLASSES = {
     "DistilBertTokenizer": _BERT,
     "ErnieTokenizer": _BERT,
     "MarianTokenizer": TokenizerClass(
-        ("source.spm", "target.spm", "vocab.json"), _models.read_marian, "$A eos", _tokens(_T5_TOKENS), "$A $B eos"
+        ("source.spm", "target.spm", "vocab.json"), marian.read_marian, "$A eos", _tokens(_T5_TOKENS), "$A $B eos"
     ),
     "M2M100Tokenizer": _fairseq(
         _models.read_m2m_100, "src_lang $A eos", "src_lang $A $B eos", ("vocab.json",), src_lang="en"

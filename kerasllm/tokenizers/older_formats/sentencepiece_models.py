@@ -13,7 +13,7 @@ from kerasllm.tokenizers import training
 from kerasllm.tokenizers.older_formats.byte_level import read_vocabulary
 
 _SPACE = "▁"
-_UNIGRAM, _BPE = 1, 2  # kinds of models
+UNIGRAM, _BPE = 1, 2  # kinds of models
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # kinds of pieces
 # Fairseq's first ids, which stand for the first three pieces of a file.
 _FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
@@ -25,23 +25,23 @@ _MBART_LANGUAGES = (
 
 def read_plain(folder, settings, name="tokenizer.model"):
     """Ids as in the file: Llama, Mistral, Gemma."""
-    model = _read(folder / name)
-    return _engine(model, [piece.piece for piece in model.pieces], settings)
+    model = read_model(folder / name)
+    return make_engine(model, [piece.piece for piece in model.pieces], settings)
 
 
 def read_t5(folder, settings):
     """The file's ids, then T5's sentinels, the first of which has the last id."""
-    model = _read(folder / "spiece.model")
+    model = read_model(folder / "spiece.model")
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(settings.get("extra_ids", 100)))]
-    return _engine(model, [*(piece.piece for piece in model.pieces), *sentinels], settings, special=sentinels)
+    return make_engine(model, [*(piece.piece for piece in model.pieces), *sentinels], settings, special=sentinels)
 
 
 def read_fairseq(folder, settings, languages=()):
     """Fairseq's ids: its special tokens, the file's pieces but the first three, languages, and the mask."""
-    model = _read(folder / "sentencepiece.bpe.model")
+    model = read_model(folder / "sentencepiece.bpe.model")
     last = [*languages, "<mask>"]
     tokens = [*_FAIRSEQ, *(piece.piece for piece in model.pieces[3:]), *last]
-    return _engine(model, tokens, settings, special=(*_FAIRSEQ, *last))
+    return make_engine(model, tokens, settings, special=(*_FAIRSEQ, *last))
 
 
 def read_mbart(folder, settings):
@@ -55,24 +55,14 @@ def read_languages(folder, settings):
 
 def read_m2m_100(folder, settings):
     """The ids of vocab.json, then the languages that the settings name."""
-    tokens = [*_in_order(folder / "vocab.json"), *(languages := _languages(folder, settings))]
-    return _engine(_read(folder / "sentencepiece.bpe.model"), tokens, settings, special=(*_FAIRSEQ, *languages))
+    tokens = [*tokens_in_order(folder / "vocab.json"), *(languages := _languages(folder, settings))]
+    return make_engine(
+        read_model(folder / "sentencepiece.bpe.model"), tokens, settings, special=(*_FAIRSEQ, *languages)
+    )
 
 
-def read_marian(folder, settings, name="source.spm"):
-    """The ids of vocab.json, or of target_vocab.json where a model has one for its targets.
-
-    A target language, such as ">>fra<<", is a token in the text. Pieces that have no id are not used.
-    """
-    own = folder / "target_vocab.json"
-    tokens = _in_order(own if name == "target.spm" and own.is_file() else folder / "vocab.json")
-    engine = _engine(_read(folder / name), tokens, settings, special=("</s>", "<unk>", "<pad>"))
-    codes = [token for token in tokens if token.startswith(">>") and token.endswith("<<")]
-    engine.add_tokens([tokenizers.AddedToken(code, normalized=False) for code in codes])
-    return engine
-
-
-def _read(path):
+def read_model(path):
+    """The ModelProto in a file."""
     model = sentencepiece_model_pb2.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
@@ -80,7 +70,7 @@ def _read(path):
         raise ValueError(f"{path} is not a whole model of SentencePiece ({error}); copy the folder again.") from error
     if not model.pieces or not model.HasField("trainer_spec") or not model.HasField("normalizer_spec"):
         raise ValueError(f"{path} is not a whole model of SentencePiece; copy the folder again.")
-    if model.trainer_spec.model_type not in (_UNIGRAM, _BPE) or model.trainer_spec.treat_whitespace_as_suffix:
+    if model.trainer_spec.model_type not in (UNIGRAM, _BPE) or model.trainer_spec.treat_whitespace_as_suffix:
         raise ValueError(
             f"{path} is a model of SentencePiece that kerasllm does not compute; it computes unigram and BPE models "
             "whose words begin with their space."
@@ -88,7 +78,8 @@ def _read(path):
     return model
 
 
-def _in_order(path):
+def tokens_in_order(path):
+    """The tokens of a vocab.json, in the order of their ids."""
     vocabulary = sorted(read_vocabulary(path).items(), key=lambda item: item[1])
     for place, (token, index) in enumerate(vocabulary):
         if place != index:
@@ -106,7 +97,7 @@ def _languages(folder, settings):
     return [language for language in languages if language != "<mask>"]
 
 
-def _engine(model, tokens, settings, special=()):
+def make_engine(model, tokens, settings, special=()):
     """A `tokenizers.Tokenizer` that gives each of `tokens` its place in the list as id.
 
     Args:
@@ -121,7 +112,7 @@ def _engine(model, tokens, settings, special=()):
         raise ValueError(f"A model of SentencePiece is to be used without its unknown token {unknown!r}.")
     found = {token: pieces[token].score for token in tokens if token in pieces and pieces[token].type == _NORMAL}
     user_defined = [token for token in tokens if token in pieces and pieces[token].type == _USER_DEFINED]
-    if model.trainer_spec.model_type == _UNIGRAM:
+    if model.trainer_spec.model_type == UNIGRAM:
         scores = [(token, found.get(token, training.NEVER_CHOSEN)) for token in tokens]
         unigram = models.Unigram(scores, tokens.index(unknown), byte_fallback=model.trainer_spec.byte_fallback)
         engine = tokenizers.Tokenizer(unigram)
