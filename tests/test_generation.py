@@ -65,7 +65,7 @@ def greedy_by_hand(model, prompt, steps):
 @pytest.mark.parametrize(
     "options",
     [
-        {"positions": "rotary", "num_kv_heads": 2, "attention_window": 5},
+        {"positions": "rotary", "num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_factor": (1.0, 0.5)},
         {"positions": "learned"},
         {"positions": "relative", "parallel": True},
     ],

@@ -303,6 +303,16 @@ def test_what_is_not_named_is_transformers_own():
     assert fields("gpt_neox", hidden_size=16).partial_rotary_factor == 0.25
 
 
+def test_rotations_have_older_names_too():
+    older = fields("gpt_neox", hidden_size=16, rotary_pct=0.5, rotary_emb_base=500, rope_scaling=None)
+    assert (older.partial_rotary_factor, older.rope_theta) == (0.5, 500.0)
+    rope = {"rope_theta": 700.0, "rope_local_base_freq": 70.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    older = fields("gemma3_text", **rope, sliding_window_pattern=3)
+    assert older.rope_theta == (70.0, 70.0, 700.0)
+    assert older.rope_scaling == (None, None, {"rope_type": "linear", "factor": 8.0})
+    assert fields("phi3", hidden_size=16, partial_rotary_factor=0.5).partial_rotary_factor == 0.5
+
+
 def test_layers_of_other_kinds_are_refused():
     with pytest.raises(ValueError, match="layer_types='chunked_attention', and kerasllm computes only 'sliding_att"):
         fields("qwen3", layer_types=["full_attention", "chunked_attention", "full_attention"])

@@ -222,12 +222,12 @@ def test_layers_that_differ_equal_numpy():
 
 
 def test_scaled_scores_begin_no_larger():
-    plain, scaled = MultiHeadAttention(64, 2), MultiHeadAttention(64, 2, attention_scale=1.0)
+    plain, scaled = MultiHeadAttention(64, 2), MultiHeadAttention(64, 2, attention_scale=2.0)
     for layer in (plain, scaled):
         layer(np.zeros((1, 1, 64)))
     parts = np.std(numpy(scaled.query_key_value.kernel), axis=0).reshape(3, 64).mean(-1)
     usual = np.std(numpy(plain.query_key_value.kernel))
-    np.testing.assert_allclose(parts, [usual * 32**-0.5, usual, usual], rtol=0.1)
+    np.testing.assert_allclose(parts, [usual * 32**-0.5 / 2, usual, usual], rtol=0.1)
 
 
 # Errors.

@@ -163,7 +163,7 @@ CASES = {
     "olmo2": [
         {**LLAMA, **LLAMA_SIZES[0], **rope()},
         {**LLAMA, **sizes(3, 24, 6, 28, num_key_value_heads=2, rms_norm_eps=1e-3), "attention_bias": True},
-        {**LLAMA, **LLAMA_SIZES[2], **rope("llama3", **LLAMA_3), "tie_word_embeddings": True},
+        {**LLAMA, **sizes(2, 32, 4, 52), **rope("llama3", **LLAMA_3), "tie_word_embeddings": True},
     ],
     "smollm3": [
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "pad_token_id": 0, "no_rope_layer_interval": 2},

@@ -26,7 +26,7 @@ def _gemma2(settings):
     kinds = settings.layer_types([(WINDOW, EVERYTHING)[i % 2] for i in range(fields["num_layers"])])
     return {
         **fields,
-        "attention_window": llama.by_layer(kinds, settings.optional("sliding_window", 4096)),
+        "attention_window": llama.windows_of(kinds, settings.optional("sliding_window", 4096)),
         "logit_soft_cap": settings.optional("final_logit_softcapping", 30.0),
     }
 
@@ -42,12 +42,11 @@ def _gemma3(settings):
     settings.only("attn_logit_softcapping", None)
     fields = _sandwiched(settings, qk_norm=True)
     every = settings.take("sliding_window_pattern", 6)
-    kinds = [WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])]
-    kinds = settings.layer_types(kinds)
+    kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
     rotations = [settings.rotation(local if kind == WINDOW else far) for kind in kinds]
     return {
         **fields,
-        "attention_window": llama.by_layer(kinds, settings.optional("sliding_window", 4096)),
+        "attention_window": llama.windows_of(kinds, settings.optional("sliding_window", 4096)),
         "logit_soft_cap": settings.optional("final_logit_softcapping"),
         "rope_theta": [rotation["rope_theta"] for rotation in rotations],
         "rope_scaling": [rotation["rope_scaling"] for rotation in rotations],
@@ -66,7 +65,7 @@ def _common(settings, **own):
 
 
 def _sandwiched(settings, **own):
-    settings.ignore("hidden_act")
+    settings.ignore("hidden_act", "sliding_window_size")  # transformers reads other names.
     return _common(
         settings,
         norm_placement="sandwich",
@@ -83,9 +82,11 @@ def _gemma_settings(config):
 def _gemma2_settings(config, **own):
     scale = config.attention_scale or (config.head_dim or config.d_model // config.num_heads) ** -0.5
     seen = windows(config)
+    activation = "gelu_pytorch_tanh" if config.activation == "gelu_tanh" else activation_name(config.activation)
     return llama.settings_of(
         config,
-        hidden_activation=activation_name(config.activation),
+        hidden_act=activation,
+        hidden_activation=activation,
         attention_bias=attention_bias(config),
         query_pre_attn_scalar=round(scale**-2),
         attn_logit_softcapping=config.attention_soft_cap,
@@ -97,20 +98,17 @@ def _gemma2_settings(config, **own):
 
 
 def _gemma3_settings(config):
-    """Rotations of layers with a window, and of those without one."""
     rotations = list(zip(config.by_layer("rope_theta"), config.by_layer("rope_scaling"), strict=True))
     by_kind = dict(zip(windows(config)["layer_types"], rotations, strict=True))
-    (far, scaling), (local, local_scaling) = (
-        by_kind.get(EVERYTHING, (1000000.0, None)),
-        by_kind.get(WINDOW, (10000.0, None)),
-    )
+    far, far_scaling = by_kind.get(EVERYTHING, (1000000.0, None))
+    local, local_scaling = by_kind.get(WINDOW, (10000.0, None))
     return _gemma2_settings(
         config,
         rope_theta=far,
-        rope_scaling=scaling,
+        rope_scaling=far_scaling,
         rope_local_base_freq=local,
         rope_parameters={
-            EVERYTHING: rotation_parameters(far, scaling),
+            EVERYTHING: rotation_parameters(far, far_scaling),
             WINDOW: rotation_parameters(local, local_scaling),
         },
     )

@@ -36,7 +36,7 @@ def common(settings, rope=None, **own):
     }
 
 
-def by_layer(kinds, window):
+def windows_of(kinds, window):
     """How far each layer sees."""
     return [window if kind == WINDOW else None for kind in kinds]
 
@@ -47,7 +47,7 @@ def _windowed(settings, fields, window=None, used=True, first=0):
     used, first = settings.take("use_sliding_window", used), settings.take("max_window_layers", first)
     kinds = [WINDOW if used and i >= first else EVERYTHING for i in range(fields["num_layers"])]
     window = settings.optional("sliding_window", window)
-    return {**fields, "attention_window": by_layer(settings.layer_types(kinds), window)}
+    return {**fields, "attention_window": windows_of(settings.layer_types(kinds), window)}
 
 
 def _llama(settings):
@@ -104,7 +104,7 @@ def _smollm3(settings):
     return {
         **fields,
         "partial_rotary_factor": [float(bool(turns)) for turns in rotated],
-        "attention_window": by_layer(kinds, window),
+        "attention_window": windows_of(kinds, window),
     }
 
 
