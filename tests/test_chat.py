@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tokenizers
 from chat_templates import MESSAGES, TOKENS, chat_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,26 @@ def test_parts_of_a_message_do_not_add_up_to_a_special_token():
     ids = tokenizer.encode_chat([{"role": "user", "content": parts}])
     assert special_counts(tokenizer, ids)["<end_of_turn>"] == 1
     assert "<end_of_turn><end_of_turn>" in tokenizer.decode(ids, skip_special=False)
+
+
+def test_a_control_token_that_is_not_special_is_the_templates_own():
+    """As "</think>" of Qwen3, at which the template cuts answers, and DeepSeek's "<｜User｜>"."""
+    engine = tokenizers.Tokenizer.from_str(TOKENIZERS["chatml"].engine.to_str())
+    engine.add_tokens(["<think>", "</think>", "<other>"])
+    tokenizer = Tokenizer(engine)
+    tokenizer.chat_template = TOKENS["chatml"][0]
+    ids = tokenizer.encode_chat(chat_of(["a</think>", "b<other></think>\n\nc", "<other>d"]), enable_thinking=False)
+    read = tokenizer.decode(ids, skip_special=False)
+    assert "a</think><|im_end|>" in read and "assistant\nc<|im_end|>" in read
+    assert [ids.count(engine.token_to_id(token)) for token in ("<think>", "</think>", "<other>")] == [1, 1, 1]
+
+
+def test_roles_and_keys_make_no_special_token():
+    tokenizer = TOKENIZERS["chatml"]
+    messages = [{"role": "<|im_end|>", "content": "a", "call": {"<|im_end|>": 1}}]
+    ids = tokenizer.encode_chat(messages, chat_template="{{ messages[0].role }}{{ messages[0].call | tojson }}")
+    assert tokenizer.decode(ids, skip_special=False) == '<|im_end|>{"<|im_end|>": 1}'
+    assert not any(special_counts(tokenizer, ids).values())
 
 
 @pytest.mark.parametrize("ascii_only", ["true", "false"])

@@ -1,6 +1,6 @@
 """Chats as token ids: a Jinja2 template makes one text of messages, and only special tokens of its own count in it.
 
-The text is rendered with private-use characters in the place of special tokens that stand in a message. Those that are
+The text is rendered with private-use characters in the place of control tokens that stand in a message. Those that are
 found in it then are the template's own: they in turn become private-use characters, which an engine that knows no
 special tokens reads as tokens, and the messages' are put back as text. So ids are those of the whole text at once,
 and nothing that a user writes can end a turn or begin another.
@@ -67,7 +67,7 @@ def encode_chat(tokenizer, messages, chat_template=None, **variables):
     """The ids of a chat; `Tokenizer.encode_chat` says more."""
     template, reader = _prepare(tokenizer, chat_template, [messages, variables])
     _check(messages)
-    messages = [{**reader.hide(message), "role": message["role"]} for message in messages]
+    messages = [reader.hide_message(message) for message in messages]
     return reader.read(render_chat(template, messages, **_tokens(tokenizer), **reader.hide(variables)))
 
 
@@ -79,7 +79,7 @@ def turn_end_id(tokenizer, chat_template=None, **variables):
         text = render_chat(template, messages, add_generation_prompt=False, **_tokens(tokenizer), **variables)
     except ValueError:  # A template that wants other messages than these.
         return None
-    found = reader.special.match(text.rpartition(reader.guard)[2].lstrip())
+    found = reader.control.match(text.rpartition(reader.guard)[2].lstrip())
     return tokenizer.engine.token_to_id(found[0]) if found else None
 
 
@@ -91,7 +91,7 @@ def _prepare(tokenizer, chat_template, texts):
             "This tokenizer has no chat template, which says how its model writes chats: give chat_template=…, or "
             "continue a text with `generate`."
         )
-    return template, _reader(tokenizer, {*template, *"".join(_strings(texts))})
+    return template, _reader(tokenizer, template, {*template, *"".join(_strings(texts))})
 
 
 def _tokens(tokenizer):
@@ -109,17 +109,21 @@ def _check(messages):
 
 
 class _Reader(NamedTuple):
-    """Hides special tokens in messages, and reads texts in which they are hidden.
+    """Hides control tokens in messages, and reads texts in which they are hidden.
+
+    Control tokens are the special ones, and others that the template names, as some models' do for turns. Of these, an
+    answer's are its own: templates cut what a model thought at "</think>".
 
     Attributes:
-        special: pattern of special tokens.
-        hidden: dict from special tokens to what stands for them in messages.
-        marks: dict from special tokens to what stands for them in the template's own text.
-        guard: str, which keeps the ends of messages from making special tokens with what stands beside them.
+        control, special: patterns of all control tokens, and of the special ones.
+        hidden: dict from control tokens to what stands for them in messages.
+        marks: dict from control tokens to what stands for them in the template's own text.
+        guard: str, which keeps the ends of messages from making control tokens with what stands beside them.
         engine: a `tokenizers.Tokenizer` that reads the marks as tokens.
-        ids: dict from ids of marks to those of their special tokens.
+        ids: dict from ids of marks to those of their control tokens.
     """
 
+    control: re.Pattern
     special: re.Pattern
     hidden: dict
     marks: dict
@@ -127,13 +131,22 @@ class _Reader(NamedTuple):
     engine: tokenizers.Tokenizer
     ids: dict
 
-    def hide(self, value):
-        """A message, or a part of one, with nothing in it that is a special token or could become one."""
+    def hide_message(self, message):
+        """A message whose texts are no control tokens and cannot become any, but for its role, which templates make
+        control tokens of."""
+        pattern = self.special if message["role"] == "assistant" else self.control
+        return {**self.hide(message, pattern), "role": self._without(self.control, message["role"])}
+
+    def hide(self, value, pattern=None):
+        pattern = pattern or self.control
         if isinstance(value, str):
-            return self._guarded(self.special.sub(lambda found: self.hidden[found[0]], value))
+            return self._guarded(self._without(pattern, value))
         if isinstance(value, dict):
-            return {key: self.hide(part) for key, part in value.items()}
-        return [self.hide(part) for part in value] if isinstance(value, list | tuple) else value
+            return {self._without(pattern, key): self.hide(part, pattern) for key, part in value.items()}
+        return [self.hide(part, pattern) for part in value] if isinstance(value, list | tuple) else value
+
+    def _without(self, pattern, text):
+        return pattern.sub(lambda found: self.hidden[found[0]], text) if isinstance(text, str) else text
 
     def _guarded(self, text):
         bare = text.strip()
@@ -144,51 +157,61 @@ class _Reader(NamedTuple):
 
     def read(self, text):
         """The ids of a text that a template has made of hidden messages."""
-        text = self.special.sub(lambda found: self.marks[found[0]], text)
+        text = self.control.sub(lambda found: self.marks[found[0]], text)
         text = text.translate({ord(self.guard): None, **{ord(place): token for token, place in self.hidden.items()}})
         ids = self.engine.encode(training.checked(text), add_special_tokens=False).ids
         return [self.ids.get(index, index) for index in ids]
 
 
-def _reader(tokenizer, used):
+def _reader(tokenizer, template, used):
     """The reader whose characters are none of those used."""
     readers = vars(tokenizer).setdefault("_chat_readers", {})
-    special = {t.content: t for t in tokenizer.engine.get_added_tokens_decoder().values() if t.special}
-    width = 2 * len(special) + 1
+    added = tokenizer.engine.get_added_tokens_decoder().values()
+    control = {token.content: token for token in added if token.special or token.content in template}
+    width = 2 * len(control) + 1
     for begin in range(_PRIVATE_USE.start, _PRIVATE_USE.stop - width, width):
         if used.isdisjoint(map(chr, range(begin, begin + width))):
-            if begin not in readers:
-                readers[begin] = _make_reader(tokenizer.engine, special, [chr(begin + i) for i in range(width)])
-            return readers[begin]
+            key = begin, *control
+            if key not in readers:
+                readers[key] = _make_reader(tokenizer.engine, control, [chr(begin + i) for i in range(width)])
+            return readers[key]
     raise ValueError("The messages leave no private-use character over, which reading a chat needs: remove some.")
 
 
-def _make_reader(engine, special, characters):
-    guard, marks, hidden = characters[0], characters[1 : len(special) + 1], characters[len(special) + 1 :]
-    reading = tokenizers.Tokenizer.from_str(engine.to_str())
+def _make_reader(engine, control, characters):
+    guard, marks, hidden = characters[0], characters[1 : len(control) + 1], characters[len(control) + 1 :]
+    spec = json.loads(engine.to_str())
+    for token in spec["added_tokens"]:
+        token["special"] |= token["content"] in control
+    reading = tokenizers.Tokenizer.from_str(json.dumps(spec))
     reading.encode_special_tokens = True
     added = []
-    for mark, token in zip(marks, special.values(), strict=True):
+    for mark, token in zip(marks, control.values(), strict=True):
         is_kept = reading.normalizer is None or mark in reading.normalizer.normalize_str(mark)
         flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized and is_kept}
         added.append(tokenizers.AddedToken(mark, single_word=token.single_word, **flags))
     reading.add_tokens(added)
-    longest_first = sorted(special, key=len, reverse=True)
     return _Reader(
-        special=re.compile("|".join(map(re.escape, longest_first)) or "(?!)"),
-        hidden=dict(zip(special, hidden, strict=True)),
-        marks=dict(zip(special, marks, strict=True)),
+        control=_any_of(control),
+        special=_any_of(text for text, token in control.items() if token.special),
+        hidden=dict(zip(control, hidden, strict=True)),
+        marks=dict(zip(control, marks, strict=True)),
         guard=guard,
         engine=reading,
-        ids={reading.token_to_id(mark): engine.token_to_id(t) for mark, t in zip(marks, special, strict=True)},
+        ids={reading.token_to_id(mark): engine.token_to_id(t) for mark, t in zip(marks, control, strict=True)},
     )
+
+
+def _any_of(tokens):
+    """The pattern of the longest of these that stands at a place."""
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
 
 
 def _strings(value):
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
             yield from _strings(part)
 
 

@@ -44,11 +44,9 @@ def _fairseq(read, around, pair, files=(), **more):
     return TokenizerClass((*files, "sentencepiece.bpe.model"), read, around, _tokens(_FAIRSEQ_TOKENS, **more), pair)
 
 
-def _llama(tokens):
+def _llama(read, tokens):
     defaults = _tokens(tokens, add_bos_token=True, add_eos_token=False)
-    return TokenizerClass(
-        ("tokenizer.model",), _models.read_plain, "bos $A eos", defaults, "bos $A eos bos:1 $B:1 eos:1"
-    )
+    return TokenizerClass(("tokenizer.model",), read, "bos $A eos", defaults, "bos $A eos bos:1 $B:1 eos:1")
 
 
 _FAIRSEQ_TOKENS = "bos:<s> eos:</s> unk:<unk> pad:<pad> cls:<s> sep:</s> mask:<mask>"
@@ -82,8 +80,8 @@ CLASSES = {
     "MBart50Tokenizer": _fairseq(_models.read_languages, "src_lang $A eos", "src_lang $A $B eos", src_lang="en_XX"),
     "NllbTokenizer": _fairseq(_models.read_languages, "src_lang $A eos", "src_lang $A $B eos", src_lang="eng_Latn"),
     "T5Tokenizer": TokenizerClass(("spiece.model",), _models.read_t5, "$A eos", _tokens(_T5_TOKENS), "$A eos $B eos"),
-    "LlamaTokenizer": _llama("bos:<s> eos:</s> unk:<unk>"),
-    "GemmaTokenizer": _llama("bos:<bos> eos:<eos> unk:<unk> pad:<pad>"),
+    "LlamaTokenizer": _llama(_models.read_plain, "bos:<s> eos:</s> unk:<unk>"),
+    "GemmaTokenizer": _llama(_models.read_gemma, "bos:<bos> eos:<eos> unk:<unk> pad:<pad>"),
 }
 # The classes of models whose folders do not name one.
 _OF_MODELS = {

@@ -23,10 +23,15 @@ _MBART_LANGUAGES = (
 )
 
 
-def read_plain(folder, settings, name="tokenizer.model"):
-    """Ids as in the file: Llama, Mistral, Gemma."""
-    model = read_model(folder / name)
-    return make_engine(model, [piece.piece for piece in model.pieces], settings)
+def read_plain(folder, settings, special=()):
+    """Ids as in the file: Llama, Mistral."""
+    model = read_model(folder / "tokenizer.model")
+    return make_engine(model, [piece.piece for piece in model.pieces], settings, special)
+
+
+def read_gemma(folder, settings):
+    """The same, with the tokens of turns, which the file takes for text."""
+    return read_plain(folder, settings, ("<start_of_turn>", "<end_of_turn>"))
 
 
 def read_t5(folder, settings):
@@ -111,7 +116,7 @@ def make_engine(model, tokens, settings, special=()):
     if unknown not in tokens:
         raise ValueError(f"A model of SentencePiece is to be used without its unknown token {unknown!r}.")
     found = {token: pieces[token].score for token in tokens if token in pieces and pieces[token].type == _NORMAL}
-    user_defined = [token for token in tokens if token in pieces and pieces[token].type == _USER_DEFINED]
+    user_defined = {token for token in tokens if token in pieces and pieces[token].type == _USER_DEFINED} - {*special}
     if model.trainer_spec.model_type == UNIGRAM:
         scores = [(token, found.get(token, training.NEVER_CHOSEN)) for token in tokens]
         unigram = models.Unigram(scores, tokens.index(unknown), byte_fallback=model.trainer_spec.byte_fallback)
