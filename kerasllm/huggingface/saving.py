@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import keras
 import numpy as np
@@ -44,12 +43,12 @@ def save(model, tokenizer, path):
     if source is not target and kind != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
     table, weights = family.weights(model.config, settings), weight_names(model)
-    sizes, owners = {}, {}
+    kinds, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
-            sizes[tensor], owners[tensor] = array.nbytes, name
+            kinds[tensor], owners[tensor] = (array.dtype, array.shape), name
     zeros = family.zeros(model.config)
-    sizes |= {name: 4 * math.prod(shape) for name, shape in zeros.items()}
+    kinds |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
 
     def read(name):
         if name in zeros:
@@ -69,7 +68,7 @@ def save(model, tokenizer, path):
         if family.model is not MaskedLM:
             ends = {"eos_token_id": target.end_ids} if len(target.end_ids) > 1 else {}
             _write_json(folder / GENERATION, {**special, **ends})
-        tensors.write(folder, sizes, read)
+        tensors.write(folder, kinds, read)
         write_tokenizer(tokenizer, folder)
 
 

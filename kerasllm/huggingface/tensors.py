@@ -1,6 +1,7 @@
 """Weights on disk: safetensors files, one or several, read through a memory map and written in shards."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +9,11 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": ml_dtypes.bfloat16}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
 class _Place(NamedTuple):
@@ -106,15 +107,15 @@ def _places(path):
     }
 
 
-def write(folder, sizes, tensors):
+def write(folder, kinds, tensors):
     """Writes tensors into one file, or into shards with an index where they are too large for one.
 
     Args:
         folder: Path of a folder.
-        sizes: dict from name to bytes.
-        tensors: function (name) -> array; only those of one shard are held at a time.
+        kinds: dict from name to the pair (NumPy dtype, shape).
+        tensors: function (name) -> array; one is held at a time.
     """
-    shards = [[]]
+    shards, sizes = [[]], {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in kinds.items()}
     for name, size in sizes.items():
         if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > SHARD_BYTES:
             shards.append([])
@@ -126,6 +127,19 @@ def write(folder, sizes, tensors):
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     for file, names in zip(files, shards, strict=True):
-        # "pt" says that matrices are as torch has them; transformers refuses files that say nothing.
-        save_file({name: np.ascontiguousarray(tensors(name)) for name in names}, folder / file, {"format": "pt"})
-        (folder / file).chmod(0o644)
+        _write_file(folder / file, {name: kinds[name] for name in names}, tensors)
+
+
+def _write_file(path, kinds, tensors):
+    """Writes one file tensor by tensor, which `safetensors` itself, given all of them at once, cannot."""
+    # "pt" says that matrices are as torch has them; transformers refuses files that say nothing.
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, (dtype, shape) in kinds.items():
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that numbers begin where processors like them to
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in kinds:
+            file.write(np.ascontiguousarray(tensors(name)).reshape(-1).view("uint8"))
