@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from kerasllm.benchmark import compare, peers, programs, results, runner
+from kerasllm.benchmark import compare, load_memory, peers, programs, results, runner
 from kerasllm.benchmark.corpus import synthetic_documents
 from kerasllm.benchmark.runner import Worker
 from kerasllm.benchmark.suites import SUITES, Case, Program, Suite
@@ -161,3 +161,10 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
     (tmp_path / "r.json").touch()
     assert main(["bench", "train", "--out", str(tmp_path / "r")]) == 2
     assert "exists, and is left as it is" in capsys.readouterr().err
+
+
+def test_loading_a_checkpoint_takes_memory_that_is_seen_from_outside():
+    figures = load_memory(2 * 10**6)
+    assert figures["checkpoint_mb"] == pytest.approx(3.6, rel=0.1)  # widths are multiples of 32
+    assert figures["peak_mb"] > figures["checkpoint_mb"] / 2
+    assert figures["ratio"] == figures["peak_mb"] / figures["checkpoint_mb"]

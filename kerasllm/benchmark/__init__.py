@@ -2,12 +2,14 @@
 
 `suites.py` says which programs are measured side by side, `programs.py` and `peers.py` are the programs, `measuring.py`
 is what each of their processes runs, `runner.py` lets them take turns, and `results.py` shows what came out.
-`requests.py` measures the memory of a SavedModel under many requests, `corpus.py` that of a large corpus, `cleaning.py`
-the speed of cleaning text, `documented_example.py` what the five-line model learns.
+`requests.py` measures the memory of a SavedModel under many requests, `corpus.py` that of a large corpus, `loading.py`
+that of loading a checkpoint, `cleaning.py` the speed of cleaning text, `documented_example.py` what the five-line model
+learns.
 """
 
 from kerasllm.benchmark.corpus import corpus_memory
+from kerasllm.benchmark.loading import load_memory
 from kerasllm.benchmark.requests import request_memory
 from kerasllm.benchmark.runner import compare
 
-__all__ = ["compare", "corpus_memory", "request_memory"]
+__all__ = ["compare", "corpus_memory", "load_memory", "request_memory"]

@@ -123,6 +123,12 @@ def _is_installed(module):
     return importlib.util.find_spec(module) is not None
 
 
+def package_environment():
+    """Environment variables of a process that imports the package by name, also where it is not installed."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+
+
 class Worker:
     """A process that has prepared a program and measures it whenever it is asked.
 
@@ -135,13 +141,10 @@ class Worker:
 
     def __init__(self, program):
         self._name = f"{program.function}({program.settings})"
-        # Importing the package by name needs its folder on the path, also where it is not installed.
-        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
         command = [sys.executable, "-m", "kerasllm.benchmark.measuring", program.function, json.dumps(program.settings)]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment, text=True
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=package_environment(), text=True
         )
         self._answer()  # ready
 

@@ -40,6 +40,10 @@ def _study(arguments):
         from kerasllm.benchmark.cleaning import cleaning_speed
 
         return cleaning_speed(int((arguments.megabytes or 200) * 1e6))
+    if arguments.suite == "load":
+        from kerasllm.benchmark.loading import load_memory
+
+        return load_memory(int((arguments.megabytes or 1000) * 1e6))
     if arguments.suite == "requests":
         from kerasllm.benchmark.requests import request_memory
 
