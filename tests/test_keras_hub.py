@@ -78,6 +78,10 @@ def test_a_preset_is_read_from_its_folder(tmp_path):
 def test_what_cannot_be_converted_is_refused():
     with pytest.raises(ValueError, match=r"converts KerasHub's GPT2Backbone, LlamaBackbone, .*, got a OPTBackbone"):
         from_keras_hub(keras_nlp.models.OPTBackbone(V, 1, 2, 8, 8))
+    adapted = made("llama")
+    adapted.enable_lora(2)
+    with pytest.raises(ValueError, match=r"This LlamaBackbone has the weight '.*/query/lora_kernel_a', for which"):
+        from_keras_hub(adapted)
     gemma = {**GROUPED, "head_dim": 4}
     for option, only in ({"query_head_dim_normalize": False}, True), ({"use_post_ffw_norm": True}, False):
         with pytest.raises(ValueError, match=f"GemmaBackbone with {next(iter(option))}=.*, only one with {only}"):

@@ -47,12 +47,20 @@ def from_keras_hub(backbone, max_length=4096, dtype=None):
     config = TransformerConfig(**{"max_length": max_length, "tie_embeddings": tied, **fields})
     model = model_class(config, random_weights=model_class is MaskedLM, dtype=dtype)
     theirs = {weight.path: weight for weight in backbone.weights}
-    for name, weight in weight_names(model).items():
-        if not name.startswith(("head_", "output_bias")):
-            weight.assign(_value(name, weight.shape, table, theirs, gemma=kind == "GemmaBackbone"))
+    weights = {name: weight for name, weight in weight_names(model).items() if not name.startswith(_HEAD)}
+    sources = {name: _sources(name, table) for name in weights}
+    if unread := {path for path in theirs if not path.startswith("pooled_dense")}.difference(*sources.values()):
+        raise ValueError(
+            f"This {kind} has the weight {min(unread)!r}, for which kerasllm has no place: convert it before adapters "
+            "are added or weights quantized."
+        )
+    for name, weight in weights.items():
+        parts = [keras.ops.convert_to_numpy(theirs[source]) for source in sources[name]]
+        weight.assign(_joined(name, weight.shape, parts, gemma=kind == "GemmaBackbone"))
     return model
 
 
+_HEAD = ("head_", "output_bias")  # of a MaskedLM
 _HARMLESS = ("name", "trainable", "dtype", "tie_word_embeddings")
 
 
@@ -170,12 +178,14 @@ def _gemma(options):
     return fields
 
 
-def _value(name, shape, table, weights, gemma):
-    """The value of a weight of ours: theirs side by side, heads flattened."""
+def _sources(name, table):
+    """The names of their weights of which a weight of ours is made."""
     number = re.search(r"(?<=block_)\d+|$", name).group()
-    sources = table[re.sub(r"(?<=block_)\d+", "#", name)]
-    sources = sources if isinstance(sources, tuple) else (sources,)
-    parts = [keras.ops.convert_to_numpy(weights[source.replace("#", number)]) for source in sources]
+    return [source.replace("#", number) for source in table[re.sub(r"(?<=block_)\d+", "#", name)]]
+
+
+def _joined(name, shape, parts, gemma):
+    """The value of a weight of ours: theirs side by side, heads flattened."""
     if gemma and "query_key_value" in name:  # Its kernels are (heads, D, h), where others are (D, heads, h).
         parts = [part.swapaxes(0, 1) for part in parts]
     rows = shape[:1] if len(shape) > 1 else ()
@@ -183,8 +193,19 @@ def _value(name, shape, table, weights, gemma):
     return value + 1 if gemma and name.endswith("/scale") else value
 
 
+# Names of ours to names of theirs, "#" for the number of a block; several stand side by side.
+
+
+def _same(ours, theirs, *parts):
+    return {f"{ours}/{part}": (f"{theirs}/{part}",) for part in parts}
+
+
 def _dense(ours, theirs):
-    return {f"{ours}/{part}": f"{theirs}/{part}" for part in ("kernel", "bias")}
+    return _same(ours, theirs, "kernel", "bias")
+
+
+def _layer_norm(ours, theirs):
+    return _same(ours, theirs, "gamma", "beta")
 
 
 def _query_key_value(theirs):
@@ -194,28 +215,19 @@ def _query_key_value(theirs):
     }
 
 
-def _layer_norm(ours, theirs):
-    return {f"{ours}/{part}": f"{theirs}/{part}" for part in ("gamma", "beta")}
-
-
-def _table(block, theirs, **others):
-    """Names of ours to names of theirs: "#" is the number of a block."""
+def _table(block, prefix, final_norm):
     in_blocks = {
-        f"transformer/block_#/{name}": tuple(f"{theirs}/{one}" for one in source)
-        if isinstance(source, tuple)
-        else f"{theirs}/{source}"
-        for name, source in block.items()
+        f"transformer/block_#/{name}": tuple(f"{prefix}_#/{source}" for source in sources)
+        for name, sources in block.items()
     }
-    return {**_EMBEDDINGS, **in_blocks, **others}
+    return {**_EMBEDDINGS, **in_blocks, **final_norm}
 
 
 _EMBEDDINGS = {
-    "token_embedding/embeddings": "token_embedding/embeddings",
-    "token_embedding/reverse_embeddings": "token_embedding/reverse_embeddings",
-    "token_type_embedding/embeddings": "segment_embedding/embeddings",
-    "transformer/position_embedding/embeddings": "position_embedding/embeddings",
+    **_same("token_embedding", "token_embedding", "embeddings", "reverse_embeddings"),
+    **_same("token_type_embedding", "segment_embedding", "embeddings"),
+    **_same("transformer/position_embedding", "position_embedding", "embeddings"),
     **_layer_norm("transformer/input_norm", "embeddings_layer_norm"),
-    **_layer_norm("transformer/final_norm", "layer_norm"),
 }
 
 
@@ -233,28 +245,27 @@ def _block(attention):
 
 _LLAMA_BLOCK = {
     **_query_key_value("self_attention"),
-    "attention/output/kernel": "self_attention/attention_output/kernel",
-    "attention_norm/scale": "self_attention_layernorm/scale",
+    **_same("attention/output", "self_attention/attention_output", "kernel"),
+    **_same("attention_norm", "self_attention_layernorm", "scale"),
     "feed_forward/inner/kernel": ("feedforward_gate_dense/kernel", "feedforward_intermediate_dense/kernel"),
-    "feed_forward/outer/kernel": "feedforward_output_dense/kernel",
-    "feed_forward_norm/scale": "feedforward_layernorm/scale",
+    **_same("feed_forward/outer", "feedforward_output_dense", "kernel"),
+    **_same("feed_forward_norm", "feedforward_layernorm", "scale"),
 }
 _GEMMA_BLOCK = {
     **_query_key_value("attention"),
-    "attention/output/kernel": "attention/attention_output/kernel",
-    "attention_norm/scale": "pre_attention_norm/scale",
-    "attention_output_norm/scale": "post_attention_norm/scale",
+    **_same("attention/output", "attention/attention_output", "kernel"),
+    **_same("attention_norm", "pre_attention_norm", "scale"),
+    **_same("attention_output_norm", "post_attention_norm", "scale"),
     "feed_forward/inner/kernel": ("ffw_gating/kernel", "ffw_gating_2/kernel"),
-    "feed_forward/outer/kernel": "ffw_linear/kernel",
-    "feed_forward_norm/scale": "pre_ffw_norm/scale",
-    "feed_forward_output_norm/scale": "post_ffw_norm/scale",
+    **_same("feed_forward/outer", "ffw_linear", "kernel"),
+    **_same("feed_forward_norm", "pre_ffw_norm", "scale"),
+    **_same("feed_forward_output_norm", "post_ffw_norm", "scale"),
 }
-_GPT2 = _table(_block("self_attention"), "transformer_layer_#")
-_BERT = _table(_block("self_attention_layer"), "transformer_layer_#")
-_LLAMA = _table(
-    _LLAMA_BLOCK, "transformer_layer_#", **{"transformer/final_norm/scale": "sequence_output_layernorm/scale"}
-)
-_GEMMA = _table(_GEMMA_BLOCK, "decoder_block_#", **{"transformer/final_norm/scale": "final_normalization/scale"})
+_LAYER = "transformer_layer"
+_GPT2 = _table(_block("self_attention"), _LAYER, _layer_norm("transformer/final_norm", "layer_norm"))
+_BERT = _table(_block("self_attention_layer"), _LAYER, {})
+_LLAMA = _table(_LLAMA_BLOCK, _LAYER, _same("transformer/final_norm", "sequence_output_layernorm", "scale"))
+_GEMMA = _table(_GEMMA_BLOCK, "decoder_block", _same("transformer/final_norm", "final_normalization", "scale"))
 _ARCHITECTURES = {
     "GPT2Backbone": (_gpt2, _GPT2, CausalLM),
     "LlamaBackbone": (_llama, _LLAMA, CausalLM),
