@@ -1,6 +1,7 @@
 """The notebooks: what is stored in them is whole, and they run, with small settings in place of their own."""
 
 import ast
+import importlib.util
 import random
 import re
 from pathlib import Path
@@ -31,7 +32,12 @@ SMALL = {
         "target": None, "held_out_count": 10, "vocab_size": 300, "batch_tokens": 512, "passes": 2, "num_layers": 1,
         "d_model": 16, "num_heads": 2, "dff": 32, "precision": "float32", "warmup_steps": 2,
     },
+    "06_hugging_face.ipynb": {
+        "vocab_size": 300, "seq_len": 32, "batch_size": 4, "steps": 3, "new_steps": 4, "num_layers": 1, "d_model": 16,
+        "num_heads": 2, "num_kv_heads": 1, "dff": 32, "new_tokens": 12,
+    },
 }  # fmt: skip
+BESIDE_TRANSFORMERS = ("06_hugging_face.ipynb",)
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
 
@@ -42,7 +48,9 @@ def corpus():
     return "\n\n".join(f"{text}\t{text.upper()}" for text in texts)
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.parity if name in BESIDE_TRANSFORMERS else ()) for name in SMALL]
+)
 def name(request):
     return request.param
 
@@ -66,6 +74,8 @@ def outputs(notebook):
 
 
 def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, tmp_path, monkeypatch):
+    if name in BESIDE_TRANSFORMERS and not importlib.util.find_spec("transformers"):
+        pytest.skip("transformers is not installed: pip install kerasllm[parity]")
     work, temporary = tmp_path / "work", tmp_path / "temporary"
     for folder in (work, temporary):
         folder.mkdir()

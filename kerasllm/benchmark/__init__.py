@@ -4,7 +4,7 @@
 is what each of their processes runs, `runner.py` lets them take turns, and `results.py` shows what came out.
 `requests.py` measures the memory of a SavedModel under many requests, `corpus.py` that of a large corpus, `loading.py`
 that of loading a checkpoint, `cleaning.py` the speed of cleaning text, `documented_example.py` what the five-line model
-learns.
+learns, and how fast.
 """
 
 from kerasllm.benchmark.corpus import corpus_memory

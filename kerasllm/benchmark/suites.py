@@ -62,9 +62,10 @@ class Suite(NamedTuple):
     cases: list
 
 
-def _training(model, batch_size, context, dtype, *ours):
-    """All that can train a model of GPT-2's architecture; `ours` are (label, settings) of kerasllm."""
-    shape = {"model": model, "batch_size": batch_size, "context": context, "dtype": dtype}
+def _training(model, batch_size, context, dtype, *ours, steps=10):
+    """All that can train a model of GPT-2's architecture, so many steps a turn; `ours` are (label, settings) of
+    kerasllm."""
+    shape = {"model": model, "batch_size": batch_size, "context": context, "dtype": dtype, "steps": steps}
     return [
         *(Program(label, "train_kerasllm", {**shape, **settings}) for label, settings in ours),
         Program("KerasHub, graph", "train_keras_hub", {**shape, "jit_compile": False}, ("keras_nlp",)),
@@ -106,7 +107,10 @@ def _generate():
 
 def _memory():
     ours = [("kerasllm", {"chunk_size": 256}), ("kerasllm, all logits at once", {})]
-    cases = [Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours)) for dtype in ("float32", "mixed_bfloat16")]
+    cases = [
+        Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours, steps=3))
+        for dtype in ("float32", "mixed_bfloat16")
+    ]
     return Suite("Training with a vocabulary of 50,257, 4 layers, d_model 256, 8 x 256 tokens", "tokens", cases)
 
 
@@ -114,7 +118,7 @@ def _context():
     cases = [
         Case(
             f"context {context:,}",
-            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {})),
+            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}), steps=3),
             together=context < 4096,
         )
         for context in (1024, 2048, 4096, 8192)

@@ -7,7 +7,7 @@ import kerasllm
 from kerasllm.cli.settings import TrainSettings
 
 CONVERTED = ("run", "huggingface", "saved-model")
-BENCH_STUDIES = ("requests", "corpus", "load", "cleaning", "example")
+BENCH_STUDIES = ("requests", "corpus", "load", "cleaning", "example", "speedrun")
 _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
     "train": """kerasllm train --data corpus/*.txt --out my-run
@@ -189,14 +189,15 @@ def _add_bench(commands):
         "suite",
         choices=("train", "generate", "memory", "context", "data", "startup", *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), data or startup; of kerasllm "
-        "alone, requests, corpus, load or cleaning (memory and speed) or example (what the documented model learns)",
+        "alone, requests, corpus, load or cleaning (memory and speed), example (what the documented model learns) or "
+        "speedrun (how long it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
     command.add_argument(
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
-    command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example)")
+    command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
 
 
 def _add_export(commands):

@@ -48,9 +48,9 @@ def _study(arguments):
         from kerasllm.benchmark.requests import request_memory
 
         return request_memory()
-    from kerasllm.benchmark.documented_example import documented_example
+    from kerasllm.benchmark.documented_example import documented_example, speedrun
 
-    figures = documented_example(arguments.data)
+    figures = (speedrun if arguments.suite == "speedrun" else documented_example)(arguments.data)
     for name, figure in figures.items():
         print(f"{name}: {figure}")
     return figures
