@@ -165,6 +165,7 @@ def _scores(query, key, soft_cap=None):
 
 
 def _probabilities(scores, visible, position_bias=None):
+    """The softmax of scores (B, H, T, S), with a bias, of the keys that are visible."""
     if position_bias is not None:
         scores = scores + ops.cast(position_bias, scores.dtype)
     if visible is not None:
