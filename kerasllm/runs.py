@@ -62,11 +62,11 @@ def save(model, tokenizer, folder):
 
 
 def load(folder):
-    """Reads a model and its tokenizer from a run folder, or from one in Hugging Face's format.
+    """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
 
     Args:
-        folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or of one that
-            `kerasllm.huggingface.load` reads.
+        folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
+            name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
 
     Returns:
         The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
@@ -82,7 +82,7 @@ def load(folder):
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
-    if not (folder / MANIFEST).is_file() and (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG):
+    if _is_huggingface(folder):
         from kerasllm import huggingface
 
         return huggingface.load(folder)
@@ -99,6 +99,14 @@ def load(folder):
     model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
     _read_weights(model, folder / WEIGHTS)
     return model, load_tokenizer(folder)
+
+
+def _is_huggingface(folder):
+    if not folder.exists():  # what looks like a name of the hub may be one
+        return not folder.is_absolute() and len(folder.parts) == 2
+    if (folder / MANIFEST).is_file() or not (folder / CONFIG).is_file():
+        return False
+    return "model_type" in read_json(folder / CONFIG)
 
 
 def add_model(model, tokenizer, folder):

@@ -145,7 +145,7 @@ def _add_model(command):
         "--run",
         required=True,
         metavar="FOLDER",
-        help="run folder of the model, or a folder in Hugging Face's format",
+        help="run folder of the model, or a folder or repository (owner/name) in Hugging Face's format",
     )
 
 

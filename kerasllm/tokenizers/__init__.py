@@ -1,7 +1,8 @@
 """Text to token ids and back.
 
 `Tokenizer.train` makes a vocabulary from documents, `Tokenizer.load` takes one from disk, ours or any Hugging Face
-`tokenizer.json`. Next: `kerasllm.data` turns documents and a tokenizer into batches.
+`tokenizer.json`, or what came before that (older_formats/); chat_template.py makes ids of chats. Next: `kerasllm.data`
+turns documents and a tokenizer into batches.
 """
 
 from kerasllm.tokenizers.tokenizer import Tokenizer
