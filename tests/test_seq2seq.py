@@ -296,6 +296,11 @@ def test_targets_begin_as_the_config_says_or_with_a_language(translator):
     assert translated((end, f), target_language="d") == greedy(end, d)
     assert translated((f, None), target_language="d") == greedy(d)
     assert greedy(end, d)[0] == "d" != greedy(end)[:1]
+    dataset = seq2seq_dataset([("abc", "ab")], tokenizer, decoder_start_id=end, forced_bos_id=f)
+    inputs, labels, _ = next(iter(dataset))
+    ids = tokenizer.encode("ab")
+    assert inputs["target_ids"][0].numpy().tolist()[:4] == [end, f, *ids]
+    assert labels[0].numpy().tolist()[:4] == [f, *ids, end]
     with pytest.raises(ValueError, match="has no token 'deu_Latn' for a language to write"):
         translated(target_language="deu_Latn")
 

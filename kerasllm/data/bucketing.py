@@ -20,7 +20,17 @@ _PAIRS_AT_ONCE = 2**14
 
 
 def seq2seq_dataset(
-    pairs, tokenizer, batch_tokens=4096, seed=0, epochs=1, start_step=0, *, max_length=256, shuffle=True
+    pairs,
+    tokenizer,
+    batch_tokens=4096,
+    seed=0,
+    epochs=1,
+    start_step=0,
+    *,
+    max_length=256,
+    shuffle=True,
+    decoder_start_id=None,
+    forced_bos_id=None,
 ):
     """Batches of pairs (source, target), for translation and everything else that makes a text of a text.
 
@@ -42,6 +52,9 @@ def seq2seq_dataset(
         max_length: int, the longest side in tokens, with its end token. Longer pairs are left out, with a warning that
             says how many: cut in two, they would be no translations.
         shuffle: bool. False is for validation: pairs by length.
+        decoder_start_id, forced_bos_id: ints or None, ids that targets begin with: those of the config of a model that
+            is to learn more, which a checkpoint of Hugging Face may name. None means the tokenizer's start token, and
+            nothing after it.
 
     Returns:
         A `tf.data.Dataset` of known length: ({"source_ids" int32 (B, S), "source_mask" bool (B, S), "target_ids" int32
@@ -67,7 +80,8 @@ def seq2seq_dataset(
     if seed < 0 or start_step < 0:
         raise ValueError(f"seed and start_step must be at least 0, got {seed} and {start_step}.")
     sides = Sides.of(tokenizer)
-    sources, targets = _tokenized(pairs, sides, max_length)
+    beginning = {"decoder_start_id": decoder_start_id, "forced_bos_id": forced_bos_id}
+    sources, targets = _tokenized(pairs, sides, max_length, beginning)
     plan = _BatchPlan(np.maximum(sources.lengths, targets.lengths - 1), batch_tokens, seed, shuffle)
     steps = epochs * plan.steps_per_epoch
     if start_step >= steps:
@@ -163,7 +177,7 @@ class _Texts(NamedTuple):
         return rows
 
 
-def _tokenized(pairs, sides, max_length):
+def _tokenized(pairs, sides, max_length, beginning):
     """Sources and targets as `_Texts`, without pairs that have a side longer than max_length."""
     kept = [], []
     lengths = [], []
@@ -172,7 +186,8 @@ def _tokenized(pairs, sides, max_length):
     while chunk := list(itertools.islice(pairs, _PAIRS_AT_ONCE)):
         seen += len(chunk)
         sources, targets = zip(*chunk, strict=True)
-        for source, target in zip(sides.encode_sources(sources), sides.encode_targets(targets), strict=True):
+        texts = sides.encode_sources(sources), sides.encode_targets(targets, **beginning)
+        for source, target in zip(*texts, strict=True):
             if max(len(source), len(target) - 1) <= max_length:
                 for side, ids in enumerate((source, target)):
                     kept[side].append(np.array(ids, "int32"))

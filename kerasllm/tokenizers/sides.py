@@ -94,7 +94,10 @@ class Sides(NamedTuple):
         for ids in self.source.encode_stream(texts, bare=bool(end)):
             yield [*ids.tolist(), *end]
 
-    def encode_targets(self, texts):
-        """Yields the ids of each text, between the start and the end token."""
+    def encode_targets(self, texts, decoder_start_id=None, forced_bos_id=None):
+        """Yields the ids of each text, between the start and the end token; a model may begin otherwise, and go on with
+        a token of its own (see `models.TransformerConfig`)."""
+        begin = [self.start_id if decoder_start_id is None else decoder_start_id]
+        begin += [] if forced_bos_id is None else [forced_bos_id]
         for ids in self.target.encode_stream(texts, bare=True):
-            yield [self.start_id, *ids.tolist(), self.end_id]
+            yield [*begin, *ids.tolist(), self.end_id]
