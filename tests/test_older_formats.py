@@ -131,6 +131,12 @@ def test_byte_level_bpe(tmp_path):
         assert ours.end_id == (2 if kind == "roberta" else 0)
 
 
+def test_usual_tokens_that_a_vocabulary_lacks_are_not_added(tmp_path):
+    trained_bpe(folder_of(tmp_path, {}, {"model_type": "gpt2"}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.vocab_size, tokenizer.end_id) == (300, None)
+
+
 def test_gpt2_and_its_folder_without_a_tokenizer_json(shared_data):
     ours = Tokenizer.load(shared_data / "gpt2_bpe")
     assert ours.encode("Hello world, don't  panic") == [15496, 995, 11, 836, 470, 220, 13619]
@@ -280,6 +286,21 @@ BAD = {
         "bpe",
         lambda f: (f / "added_tokens.json").write_text('{"<a>": "x"}'),
         "added_tokens.json does not list added tokens with their ids",
+    ),
+    "a setting of another type": (
+        None,
+        lambda f: (f / "tokenizer_config.json").write_text('{"add_prefix_space": "no"}'),
+        "a setting of tokenizer_config.json is of the wrong type",
+    ),
+    "ends that are no ids": (
+        None,
+        lambda f: (f / "tokenizer_config.json").write_text('{"end_ids": [999999]}'),
+        "names end_ids that are no ids",
+    ),
+    "a template that is no text": (
+        None,
+        lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"),
+        "chat_template.jinja is not UTF-8: byte 0",
     ),
     "settings that are no object": ("bpe", lambda f: (f / "tokenizer_config.json").write_text("[]"), "holds a list"),
     "a merge of one token": (

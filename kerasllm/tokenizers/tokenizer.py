@@ -163,7 +163,10 @@ class Tokenizer:
         named = {role: text_of(settings.get(key)) for role, key in _CONFIG_KEYS.items()}
         known = {role: token for role, token in named.items() if token and engine.token_to_id(token) is not None}
         tokenizer = cls(engine, **known)
-        tokenizer.end_ids = settings.get("end_ids", tokenizer.end_ids)
+        ends = settings.get("end_ids", tokenizer.end_ids)
+        if not isinstance(ends, list) or not all(type(end) is int and 0 <= end < tokenizer.vocab_size for end in ends):
+            raise ValueError(f"tokenizer_config.json in {folder} names end_ids that are no ids: {ends!r:.80}.")
+        tokenizer.end_ids = list(ends)
         tokenizer.chat_template = settings.get("chat_template")
         return tokenizer
 

@@ -15,15 +15,18 @@ def read_settings(folder):
         A dict. "chat_template" is the text of the template for chats, and absent where there is none.
 
     Raises:
-        ValueError: where one of the files is not a JSON object.
+        ValueError: where one of the files is not a JSON object, or the template is not UTF-8.
     """
     settings = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             settings |= {key: value for key, value in read_json(folder / name).items() if value is not None}
     template = settings.pop("chat_template", None)
-    if (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    if (path := folder / "chat_template.jinja").is_file():
+        try:
+            template = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: byte {error.start}.") from error
     elif isinstance(template, list):  # of named ones, such as one for the use of tools
         template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
     return {**settings, "chat_template": template} if isinstance(template, str) else settings

@@ -129,9 +129,12 @@ def read_tokenizer(folder, settings, **side):
     row = _class_of(folder, settings)
     if row is None:
         return None
-    settings = {**row.defaults, **settings}
-    engine = row.read(folder, settings, **side)
-    add_special_tokens(engine, folder, settings, row.defaults)
+    named, settings = settings, {**row.defaults, **settings}
+    try:
+        engine = row.read(folder, settings, **side)
+    except TypeError as error:
+        raise ValueError(f"{folder}: a setting of tokenizer_config.json is of the wrong type: {error}.") from error
+    add_special_tokens(engine, folder, named, row.defaults)
     around, pair = row.around, row.pair
     if settings.get("legacy_behaviour"):  # NLLB's, with the language behind the text
         around, pair = "$A eos src_lang", "$A $B eos src_lang"
