@@ -85,7 +85,7 @@ def load(folder):
     if _is_huggingface(folder):
         from kerasllm import huggingface
 
-        return huggingface.load(folder)
+        return huggingface.load(folder.as_posix())
     _check_files(folder)
     description = read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():

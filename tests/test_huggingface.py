@@ -242,11 +242,11 @@ def test_a_repository_of_the_hub_is_downloaded_once(folder, run_python, tmp_path
         os.environ["HF_ENDPOINT"] = "http://127.0.0.1:{server.server_port}"
         os.environ["HF_HOME"] = {str(tmp_path / "cache")!r}
         import kerasllm, numpy as np
-        model, tokenizer = kerasllm.huggingface.load("somebody/llama")
+        model, tokenizer = kerasllm.load("somebody/llama")
         logits = np.array(model(np.ones((1, 3), "int32")))
         print("LOGITS", float(logits.sum()), tokenizer.decode(tokenizer.encode("a fox")))
         try:
-            kerasllm.huggingface.load("somebody/else")
+            kerasllm.load("somebody/else")
         except FileNotFoundError as error:
             print("REFUSED", error)
     """

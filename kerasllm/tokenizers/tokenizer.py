@@ -245,7 +245,7 @@ class Tokenizer:
 
         >>> tokenizer = Tokenizer.train(["the cat"], vocab_size=300, special_tokens=["<|mask|>"], progress=False)
         >>> tokenizer.decode(tokenizer.encode_masked("the <|mask|>!"), skip_special=False)
-        'the<|mask|>!'
+        'the <|mask|>!'
         """
         masks.require_mask(self)
         return self._read_masked(training.checked(text))
