@@ -27,7 +27,7 @@ def scramble(layer, seed=0):
             v.assign(rng.normal(0, 1.2 * v.shape[0] ** -0.5, v.shape))
         elif v.name in ("scale", "gamma"):
             v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("bias", "beta", "embeddings"):
+        elif v.name in ("bias", "beta", "embeddings", "output_bias"):
             v.assign(rng.normal(0, 0.7, v.shape))
     return layer
 
@@ -280,4 +280,4 @@ def seq2seq_lm(w, config, source_ids, target_ids, source_mask=None):
         context_mask=source_mask,
         **fields,
     )
-    return x @ w.get("token_embedding/reverse_embeddings", embeddings.T)
+    return x @ w.get("token_embedding/reverse_embeddings", embeddings.T) + w.get("output_bias", 0)

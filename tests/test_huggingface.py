@@ -313,6 +313,16 @@ def test_rotations_have_older_names_too():
     assert fields("phi3", hidden_size=16, partial_rotary_factor=0.5).partial_rotary_factor == 0.5
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "possible"),
+    [("bart", {"tie_word_embeddings": False}, True), ("m2m_100", {"pad_token_id": 0}, 1)],
+)
+def test_encoder_decoders_of_other_kinds_are_refused(kind, change, possible):
+    values = json.loads((RECORDED / kind / "config.json").read_text())
+    with pytest.raises(ValueError, match=f"{next(iter(change))}=.*, and kerasllm computes only {possible}"):
+        FAMILIES[kind].fields(Settings({**values, **change}, "config.json"))
+
+
 def test_layers_of_other_kinds_are_refused():
     with pytest.raises(ValueError, match="layer_types='chunked_attention', and kerasllm computes only 'sliding_att"):
         fields("qwen3", layer_types=["full_attention", "chunked_attention", "full_attention"])

@@ -27,6 +27,7 @@ VARIANTS = {
     "BART": {**BART, **SIZES, "dropout": 0.0},
     "T5": {**T5, **SIZES, "dropout": 0.0},
     "two vocabularies, two depths": {"source_vocab_size": 13, "num_encoder_layers": 1, "tie_embeddings": False},
+    "a bias of the logits": {"output_bias": True, "positions": "fairseq_sinusoidal"},
     "grouped, normed heads": {"num_kv_heads": 2, "qk_norm": True},
 }
 PAIRS = [
