@@ -84,8 +84,10 @@ def test_translate_writes_a_line_for_each_line(run, tmp_path, capsys):
     expected = kerasllm.translate(*kerasllm.load(run), lines, 2)
     assert expected[1] == ""
     assert capsys.readouterr().out.split("\n")[:-1] == expected
-    assert main(["translate", "--run", str(run), "--text", lines[0], "--beams", "2"]) == 0
+    assert main(["translate", "--model", str(run), "--text", lines[0], "--beams", "2"]) == 0
     assert capsys.readouterr().out == expected[0] + "\n"
+    assert main(["translate", "--model", str(run), "--text", lines[0], "--target-language", "de_DE"]) == 2
+    assert "The tokenizer has no token 'de_DE' for a language to write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out 
 kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
-kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win""",
+kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
+kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
     "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
 kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
@@ -93,6 +94,7 @@ def _add_train(commands):
         "\nThe folder holds the model, the tokenizer, the log and plot of the run, its settings and its results.",
     )
     command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
+    command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
     for setting in dataclasses.fields(TrainSettings):
         about = setting.metadata
         default = "" if setting.default in (None, ()) else f" (default: {setting.default})"
@@ -176,6 +178,9 @@ def _add_translate(commands):
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
     command.add_argument("--beams", type=int, default=4, metavar="K", help="1 is greedy (default: 4)")
+    command.add_argument(
+        "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"
+    )
 
 
 def _add_bench(commands):

@@ -18,7 +18,10 @@ def run(arguments):
     check_sources(tokenizer, texts, model.config.max_length)  # before anything is printed
     for begin in range(0, len(texts), LINES_AT_ONCE):
         part = texts[begin : begin + LINES_AT_ONCE]
-        for translation in kerasllm.translate(model, tokenizer, part, arguments.beams):
+        translations = kerasllm.translate(
+            model, tokenizer, part, arguments.beams, target_language=arguments.target_language
+        )
+        for translation in translations:
             print(translation, flush=True)
 
 
