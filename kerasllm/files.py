@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, however the program ends."""
+"""Files that appear whole or not at all, however the program ends, and manifests that tell when one has changed."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,8 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+
+MANIFEST = "manifest.json"
 
 
 @contextlib.contextmanager
@@ -57,6 +59,61 @@ def replacing(path):
         draft.unlink(missing_ok=True)
 
 
+def seal(folder, leave_out=()):
+    """Writes a folder's manifest, the SHA-256 of every file in it and of itself, and flushes all of it to disk.
+
+    Args:
+        folder: path of a folder whose files are complete. Its manifest, if it has one, is replaced.
+        leave_out: names of sub-folders that the manifest does not cover.
+    """
+    folder = Path(folder)
+    paths = [path for path in sorted(folder.rglob("*")) if path.relative_to(folder).parts[0] not in leave_out]
+    files = [path for path in paths if path.is_file() and path != folder / MANIFEST]
+    write_json(folder / MANIFEST, _signed({path.relative_to(folder).as_posix(): sha256(path) for path in files}))
+    for path in [*files, *(path for path in paths if path.is_dir()), folder]:
+        flush(path)
+
+
+def sealed_files(folder):
+    """What the manifest of a folder says: a dict from the name of each file to its SHA-256.
+
+    Raises:
+        FileNotFoundError: if there is no manifest.
+        ValueError: if the manifest is damaged, or names a file outside the folder.
+    """
+    path = Path(folder) / MANIFEST
+    manifest = read_json(path)
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise ValueError(f"{path} lists no files; copy the folder again.")
+    # The first releases wrote no hash of the manifest itself.
+    if manifest not in (_signed(files), {"files": files}) or path.read_bytes() != _as_json(manifest):
+        raise ValueError(f"{path} is not the file that was saved (its own SHA-256 differs); copy the folder again.")
+    root = path.parent.resolve()
+    for name in files:
+        if "\0" in name or not (root / name).resolve().is_relative_to(root):
+            raise ValueError(f"{path} names {name!r}, which is outside its folder; nothing of it is read.")
+    return files
+
+
+def check_file(folder, name, digest):
+    """Refuses a file that is not the one that was sealed.
+
+    Args:
+        folder, name: path of the folder, and of the file in it.
+        digest: str, its SHA-256 as `sealed_files` gives it.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        ValueError: if it changed.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
+    if sha256(path) != digest:
+        raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")
+
+
 def write_json(path, value):
     """Writes JSON to `path`, which then holds the old content or the new, never a part.
 
@@ -65,7 +122,7 @@ def write_json(path, value):
         value: plain JSON types.
     """
     with replacing(Path(path)) as draft:
-        draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_bytes(_as_json(value))
 
 
 def read_json(path):
@@ -81,6 +138,14 @@ def read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
     return value
+
+
+def _signed(files):
+    return {"files": files, "sha256": hashlib.sha256(_as_json(files)).hexdigest()}
+
+
+def _as_json(value):
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def flush(path):

@@ -4,7 +4,7 @@
     model.safetensors   the weights by name; tied weights once
     tokenizer.json      the tokenizer, as Hugging Face `tokenizers` reads it; of the targets where a model has two, and
                         in the folder `source` that of the sources
-    manifest.json       the SHA-256 of every file, written last: a folder without it is not finished
+    manifest.json       the SHA-256 of every file and of itself, written last: a folder without it is not finished
 
 Plain JSON and safetensors: nothing in the folder is ever executed, any Keras backend reads what another wrote, and no
 file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
@@ -12,7 +12,6 @@ file name is taken from inside a file. `kerasllm train` adds its log, plot, sett
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import keras
@@ -21,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
-from kerasllm.files import flush, new_folder, read_json, replacing, sha256, write_json
+from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 
-CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 KINDS = {"CausalLM": CausalLM, "MaskedLM": MaskedLM, "Seq2SeqLM": Seq2SeqLM}
 
@@ -97,7 +96,7 @@ def load(folder):
         )
     config = TransformerConfig.from_dict(description["config"])
     model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
-    _read_weights(model, folder / WEIGHTS)
+    read_tensors(folder / WEIGHTS, weight_names(model))
     return model, load_tokenizer(folder)
 
 
@@ -121,29 +120,75 @@ def add_model(model, tokenizer, folder):
     """
     _check_saveable(model, tokenizer)
     folder = Path(folder)
-    description = {
+    write_json(folder / CONFIG, describe(model))
+    write_tensors(folder / WEIGHTS, {name: keras.ops.convert_to_numpy(w) for name, w in weight_names(model).items()})
+    if not (folder / TOKENIZER_FILES[0]).exists():
+        save_tokenizer(tokenizer, folder)
+
+
+def describe(model):
+    """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
+    return {
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
     }
-    write_json(folder / CONFIG, description)
-    _write_weights(model, folder / WEIGHTS)
-    if not (folder / TOKENIZER_FILES[0]).exists():
-        save_tokenizer(tokenizer, folder)
 
 
-def seal(folder):
-    """Writes the manifest, the SHA-256 of every file in the folder, and flushes all of it to disk.
+def write_tensors(path, arrays):
+    """Writes a safetensors file, whole or not at all.
 
     Args:
-        folder: path of a folder whose files are complete. Its manifest, if it has one, is replaced.
+        path: path of the file to write or replace.
+        arrays: dict from names to NumPy arrays.
+
+    Raises:
+        OSError: if it cannot be written.
     """
-    folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    write_json(folder / MANIFEST, {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}})
-    for path in [*files, *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        flush(path)
+    with replacing(path) as draft:
+        draft.touch()
+        mode = draft.stat().st_mode  # that of any new file; safetensors makes its own private
+        try:
+            save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, draft, {"format": "kerasllm"})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(draft)) from error
+        draft.chmod(mode)
+
+
+def read_tensors(path, variables):
+    """Reads a safetensors file into variables, all of them or none.
+
+    Args:
+        path: path of the file.
+        variables: dict from the names in the file to Keras variables.
+
+    Raises:
+        ValueError: if it is no safetensors file, or its names or shapes are not those of the variables.
+    """
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy the folder again.") from error
+    with file:
+        stored = set(file.keys())
+        if missing := [name for name in variables if name not in stored]:
+            raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_and_more(missing)} that the model asks for.")
+        if unexpected := sorted(stored - variables.keys()):
+            raise ValueError(
+                f"{path} holds the tensor {unexpected[0]!r}{_and_more(unexpected)}, which the model has no place for."
+            )
+        for name, variable in variables.items():
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{path} holds {name!r} with shape {shape}, where the model asks for {tuple(variable.shape)}."
+                )
+        for name, variable in variables.items():
+            variable.assign(file.get_tensor(name))
 
 
 def _check_saveable(model, tokenizer):
@@ -162,44 +207,6 @@ def _check_saveable(model, tokenizer):
             )
 
 
-def _write_weights(model, path):
-    arrays = {name: np.asarray(keras.ops.convert_to_numpy(w), order="C") for name, w in weight_names(model).items()}
-    with replacing(path) as draft:
-        try:
-            save_file(arrays, draft, metadata={"format": "kerasllm"})
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(draft)) from error
-        # safetensors makes its file private; give it the rights of its neighbours.
-        shutil.copymode(path.with_name(CONFIG), draft)
-
-
-def _read_weights(model, path):
-    weights = weight_names(model)
-    try:
-        file = safe_open(path, framework="numpy")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy the folder again.") from error
-    with file:
-        stored = set(file.keys())
-        if missing := [name for name in weights if name not in stored]:
-            raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_and_more(missing)} that {CONFIG} asks for.")
-        if unexpected := sorted(stored - weights.keys()):
-            raise ValueError(
-                f"{path} holds the tensor {unexpected[0]!r}{_and_more(unexpected)}, which {CONFIG} has no place for."
-            )
-        for name, weight in weights.items():
-            shape = tuple(file.get_slice(name).get_shape())
-            if shape != tuple(weight.shape):
-                raise ValueError(
-                    f"{path} holds {name!r} with shape {shape}, where {CONFIG} asks for {tuple(weight.shape)}."
-                )
-        for name, weight in weights.items():
-            weight.assign(file.get_tensor(name))
-
-
 def _check_files(folder):
     """Refuses a folder that is not a finished run, or whose model files are not those that were saved."""
     if not folder.is_dir():
@@ -208,19 +215,14 @@ def _check_files(folder):
         raise FileNotFoundError(
             f"{folder} is not a finished run folder: it has no {MANIFEST}, which is written last when a run ends well."
         )
-    saved = read_json(folder / MANIFEST).get("files")
-    if not isinstance(saved, dict):
-        raise ValueError(f"{folder / MANIFEST} lists no files; copy the folder again.")
+    saved = sealed_files(folder)
     names = [CONFIG, WEIGHTS, *TOKENIZER_FILES]
     if f"{SOURCE}/{TOKENIZER_FILES[0]}" in saved:
         names += [f"{SOURCE}/{name}" for name in TOKENIZER_FILES]
     for name in names:
-        path = folder / name
-        if not path.is_file():
-            if name in saved or not name.endswith(TOKENIZER_FILES[1]):
-                raise FileNotFoundError(f"{folder} has no {name}; copy the folder again.")
-        elif saved.get(name) != sha256(path):
-            raise ValueError(f"{path} is not the file that was saved (its SHA-256 differs); copy the folder again.")
+        is_optional = name.endswith(TOKENIZER_FILES[1]) and name not in saved and not (folder / name).exists()
+        if not is_optional:
+            check_file(folder, name, saved.get(name))
 
 
 def _and_more(names):

@@ -25,7 +25,7 @@ ROOMS = {
     "data": ["tokenizers"],
     "generation": ["models", "tokenizers"],
     "evaluation": ["data", "generation"],
-    "callbacks": ["evaluation", "files", "models"],
+    "callbacks": ["evaluation", "runs"],
     "export": ["files", "generation", "tokenizers"],
     "huggingface": ["files", "models", "tokenizers"],
     "runs": ["huggingface"],

@@ -1,12 +1,13 @@
-"""What `fit` calls while it trains: speed on the progress bar, a log and a picture of the run.
+"""What `fit` calls while it trains: checkpoints, speed on the progress bar, a log and a picture of the run.
 
 They wait for no result that Keras does not fetch for its own progress bar, so a step costs what it costs without them.
 `TranslationScore` alone takes its time, at the end of an epoch.
 """
 
+from kerasllm.callbacks.checkpoint import Checkpoint
 from kerasllm.callbacks.run_log import RunLog
 from kerasllm.callbacks.run_plot import RunPlot
 from kerasllm.callbacks.throughput import Throughput, measure_matmul_peak
 from kerasllm.callbacks.translation_score import TranslationScore
 
-__all__ = ["RunLog", "RunPlot", "Throughput", "TranslationScore", "measure_matmul_peak"]
+__all__ = ["Checkpoint", "RunLog", "RunPlot", "Throughput", "TranslationScore", "measure_matmul_peak"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from kerasllm.callbacks.run_recorder import RunRecorder
+from kerasllm.files import replacing
 
 COLUMNS = (
     "step", "epoch", "tokens", "seconds", "loss", "perplexity", "learning_rate", "tokens_per_second",
@@ -29,7 +30,7 @@ class RunLog(RunRecorder):
     `log.json` is rewritten at the end of each epoch: totals, and for each epoch every figure that Keras logs
     (`loss` there is the mean of the epoch). `finished` says whether `fit` came to its end.
 
-    A second `fit` with the same callback goes on in the same files.
+    A second `fit` with the same callback goes on in the same files, and so does a run that `Checkpoint` restores.
 
     Args:
         folder: Where the two files go; made if missing.
@@ -51,23 +52,43 @@ class RunLog(RunRecorder):
         super().__init__(tokens_per_step, every)
         self.folder = Path(folder)
         self._epochs = []
-        self._rows = 0
+        self._started_at = None
+
+    def get_state(self, step):
+        return {**super().get_state(step), "epochs": list(self._epochs), "started": self._started_at}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._epochs, self._started_at = state["epochs"], state["started"]
 
     def begin(self):
-        if self._rows:
-            return
+        if self._restored:
+            self._begin_file()  # anew, without what was logged after the checkpoint
+        elif self._started_at is None:
+            for name in ("log.csv", "log.json"):
+                if (self.folder / name).exists():
+                    raise FileExistsError(
+                        f"{self.folder / name} exists and is not overwritten; log to another folder or move it away."
+                    )
+            self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            self._begin_file()
+
+    def _begin_file(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("log.csv", "log.json"):
-            if (self.folder / name).exists():
-                raise FileExistsError(
-                    f"{self.folder / name} exists and is not overwritten; log to another folder or move it away."
-                )
-        self._started_at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._write_line(COLUMNS)
+        with replacing(self.folder / "log.csv") as draft:
+            draft.write_bytes(_csv(COLUMNS) + b"".join(map(_line, self._rows)))
         self._write_summary(finished=False)
 
     def record(self, row):
-        self._write_line([_cell(row.get(column)) for column in COLUMNS])
+        path, line = self.folder / "log.csv", _line(row)
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(size)
+                raise _cannot_write(path, error) from error
 
     def record_epoch(self, row, logs):
         self._epochs.append({"epoch": row["epoch"], "step": row["step"], "seconds": row["seconds"], **logs})
@@ -75,20 +96,6 @@ class RunLog(RunRecorder):
 
     def on_train_end(self, logs=None):
         self._write_summary(finished=True)
-
-    def _write_line(self, cells):
-        path, line = self.folder / "log.csv", io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        with open(path, "ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                data = line.getvalue().encode()
-                if file.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                file.truncate(size)
-                raise _cannot_write(path, error) from error
-        self._rows += 1
 
     def _write_summary(self, finished):
         summary = {
@@ -107,6 +114,16 @@ class RunLog(RunRecorder):
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
+
+
+def _line(row):
+    return _csv([_cell(row.get(column)) for column in COLUMNS])
+
+
+def _csv(cells):
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
 
 
 def _cell(value):

@@ -37,15 +37,11 @@ class RunPlot(RunRecorder):
         self.path = Path(path)
         if self.path.suffix.lower() != ".png":
             raise ValueError(f"path={str(path)!r} is not possible; give a file name that ends in .png.")
-        self._rows = []
 
     def begin(self):
-        if self.path.exists() and not self._rows:
+        if self.path.exists() and not (self._rows or self._restored):
             raise FileExistsError(f"{self.path} exists and is not overwritten; plot to another file or move it away.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-
-    def record(self, row):
-        self._rows.append(row)
 
     def record_epoch(self, row, logs):
         temporary = self.path.with_name(f".{self.path.name}.tmp")

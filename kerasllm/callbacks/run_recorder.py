@@ -36,7 +36,9 @@ class RunRecorder(keras.callbacks.Callback):
         self._lock = threading.Lock()
         self._seconds_before = 0.0
         self._started = None
+        self._rows = []
         self._last_row = {}
+        self._restored = None  # the state that the next fit begins with
 
     @property
     def steps(self):
@@ -45,7 +47,7 @@ class RunRecorder(keras.callbacks.Callback):
     @property
     def seconds(self):
         """Since `fit` began; over all its runs."""
-        return self._seconds_before + time.perf_counter() - self._started
+        return self._seconds_before + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
     @property
     def tokens(self):
@@ -56,23 +58,58 @@ class RunRecorder(keras.callbacks.Callback):
         """Over all timed steps, or None."""
         return self._tokens_per_second_since(Reading())
 
+    def get_state(self, step):
+        """What `Checkpoint` saves when so many steps are done: a dict of plain JSON types."""
+        deadline = time.monotonic() + 10
+        while self.steps < step and time.monotonic() < deadline:  # told from threads, see StepClock
+            time.sleep(0.001)
+        return {
+            "clock": self._clock.reading,
+            "seconds": self.seconds,
+            "epoch_steps": self.steps - self._epoch_start.steps,
+            "steps_per_epoch": self._steps_per_epoch,
+            "row_done": self._row_done,
+            "row_mean": self._row_mean,
+            "row_reading": self._row_reading,
+            "rows": list(self._rows),
+        }
+
+    def set_state(self, state):
+        """Goes on from what `get_state` returned; `fit` then begins in the middle of that epoch."""
+        self._restored = state
+        self._clock.reading = Reading(*state["clock"])
+        self._seconds_before = state["seconds"]
+        self._rows = state["rows"]
+        self._last_row = {**self._rows[-1]} if self._rows else {}
+
     def on_train_begin(self, logs=None):
         if self._started is not None:
             self._seconds_before = self.seconds
         self._started = time.perf_counter()
         # Kept, because on JAX every look at self.model writes the training state back into the model.
         self._steps_per_execution = self.model.steps_per_execution
-        self._steps_per_epoch = self.params.get("steps")
+        self._steps_per_epoch = self._restored["steps_per_epoch"] if self._restored else self.params.get("steps")
         self.begin()
         self._clock.begin_run(self._steps_per_epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch + 1
-        self._clock.begin_epoch()
         self._learning_rate = None
+        self._begin_rows()
+        self._offset = 0
+        if self._restored:
+            self._offset, self._row_done, self._row_mean = (
+                self._restored[name] for name in ("epoch_steps", "row_done", "row_mean")
+            )
+            self._row_reading = Reading(*self._restored["row_reading"])
+            self._epoch_start = self._epoch_start._replace(steps=self.steps - self._offset)
+            self._restored = None
+        self._clock.begin_epoch(self._offset)
+        self._waiting, self._next_row = {}, self._row_after(self._offset)
+
+    def _begin_rows(self):
         self._epoch_start = self._row_reading = self._clock.reading
         self._row_done, self._row_mean = 0, 0.0
-        self._waiting, self._next_row = {}, self._row_after(0)
 
     def on_train_batch_begin(self, batch, logs=None):
         # Only here may a variable be read on every backend: on JAX the train step owns them from now on. Whatever
@@ -81,14 +118,15 @@ class RunRecorder(keras.callbacks.Callback):
             self._learning_rate = _learning_rate(self.model.optimizer, self.steps)
 
     def on_train_batch_end(self, batch, logs=None):
+        done = self._offset + batch + 1
         with self._lock:
-            self._clock.advance(batch + 1)
-            if self._gets_row(batch + 1):
-                self._waiting[batch + 1] = logs
+            self._clock.advance(done)
+            if self._gets_row(done):
+                self._waiting[done] = logs
             # On JAX one execution may overtake another on its way here; the rows keep their order.
             while self._next_row in self._waiting:
                 self._last_row = self._make_row(self._next_row, self._waiting.pop(self._next_row))
-                self.record(self._last_row)
+                self._add(self._last_row)
                 self._next_row = self._row_after(self._next_row)
 
     def _gets_row(self, done):
@@ -113,8 +151,13 @@ class RunRecorder(keras.callbacks.Callback):
                 row[name] = logs[name]
         if "val_loss" in row:
             row.setdefault("val_perplexity", _perplexity(row["val_loss"]))
-        self.record(row)
+        self._add(row)
         self.record_epoch(row, logs)
+        self._begin_rows()
+
+    def _add(self, row):
+        self._rows.append(row)
+        self.record(row)
 
     def begin(self):
         """Called before the first step."""

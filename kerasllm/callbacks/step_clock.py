@@ -39,8 +39,9 @@ class StepClock:
         self._steps_per_epoch = steps_per_epoch
         self._last = None
 
-    def begin_epoch(self):
-        self._epoch_steps = 0
+    def begin_epoch(self, epoch_steps=0):
+        """`epoch_steps` of this epoch were done, and counted, in an earlier run."""
+        self._epoch_steps = epoch_steps
         if self._last is not None:
             self._last = time.perf_counter()
 

@@ -1,0 +1,161 @@
+"""A checkpoint: a model as `kerasllm.save` writes it, and beside it where its training stood.
+
+config.json, tokenizer.json …   as in a run folder, where the model and its tokenizer are kerasllm's
+model.safetensors               the weights by name
+training.safetensors            the variables of the optimizer and the seeds of dropout, by number
+training.json                   step, epoch, metrics, and the state of the callbacks that go on
+manifest.json                   the SHA-256 of every file and of itself
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from kerasllm import runs
+from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
+from kerasllm.models.weights import weight_names
+from kerasllm.tokenizers.sides import save_tokenizer
+
+VARIABLES, PROGRESS = "training.safetensors", "training.json"
+_FIELDS = {"model", "optimizer", "step", "epoch", "epoch_steps", "steps_per_epoch", "metrics", "val_loss", "callbacks"}
+
+
+class Snapshot(NamedTuple):
+    """What training has in memory, copied, so that it can go on while this is written.
+
+    Attributes:
+        weights, variables: dicts from names to arrays.
+        progress: dict of plain JSON types, what `training.json` says.
+    """
+
+    weights: dict
+    variables: dict
+    progress: dict
+
+    @classmethod
+    def take(cls, model, progress):
+        """Copies the state of a compiled model; `progress` says where its training stands."""
+        progress = {
+            "model": _describe(model),
+            "optimizer": type(model.optimizer).__name__,
+            "metrics": [_copy(variable).tolist() for variable in model.metrics_variables],
+            **progress,
+        }
+        weights, variables = weight_names(model), _training_variables(model)
+        return cls(*({name: _copy(v) for name, v in named.items()} for named in (weights, variables)), progress)
+
+    def is_finite(self):
+        return all(np.isfinite(array.astype("float32", copy=False)).all() for array in self.weights.values())
+
+    def write(self, folder, tokenizer=None):
+        """Writes a checkpoint, whole or not at all; one that is there already is replaced."""
+        remove(folder)
+        with new_folder(folder) as draft:
+            runs.write_tensors(draft / runs.WEIGHTS, self.weights)
+            runs.write_tensors(draft / VARIABLES, self.variables)
+            write_json(draft / PROGRESS, self.progress)
+            if "kind" in self.progress["model"]:
+                write_json(draft / runs.CONFIG, self.progress["model"])
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, draft)
+            seal(draft)
+
+
+def checkpoints(folder):
+    """The checkpoints in a folder: a dict from step to path, ascending, whole or not."""
+    paths = [path for path in Path(folder).glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return {int(path.name.removeprefix("step-")): path for path in sorted(paths, key=lambda path: int(path.name[5:]))}
+
+
+def path_of(folder, step):
+    return Path(folder) / f"step-{step:08d}"
+
+
+def remove(path):
+    """Removes a checkpoint, if there is one: at once for whoever looks, and file by file after that."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.removed")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_unfinished(folder):
+    """Removes what writing or removing has left behind where the program was killed."""
+    for path in Path(folder).glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check(path):
+    """Reads all of a checkpoint and returns its `training.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: if a file is gone or is not the one that was saved; the message names it.
+    """
+    files = sealed_files(path)
+    if lacking := {runs.WEIGHTS, VARIABLES, PROGRESS} - files.keys():
+        raise ValueError(f"{path} is no checkpoint: its manifest does not list {min(lacking)}.")
+    for name, digest in files.items():
+        check_file(path, name, digest)
+    progress = read_json(path / PROGRESS)
+    if lacking := _FIELDS - progress.keys():
+        raise ValueError(f"{path / PROGRESS} lacks {min(lacking)!r}.")
+    return progress
+
+
+def restore(model, path, progress):
+    """Reads a checkpoint that was checked into a compiled model, all of it or nothing.
+
+    Raises:
+        ValueError: if the model or its optimizer is another one.
+    """
+    for name, here in {"model": _describe(model), "optimizer": type(model.optimizer).__name__}.items():
+        there = progress[name]
+        if here != there:
+            raise ValueError(
+                f"{path} is of another {name}: {_difference(there, here)}. Build and compile it as it was."
+            )
+    variables = _training_variables(model)
+    before = {name: _copy(variable) for name, variable in variables.items()}
+    runs.read_tensors(path / VARIABLES, variables)
+    try:
+        runs.read_tensors(path / runs.WEIGHTS, weight_names(model))
+    except ValueError:
+        for name, variable in variables.items():
+            variable.assign(before[name])
+        raise
+
+
+def _describe(model):
+    if type(model).__name__ in runs.KINDS:
+        description = runs.describe(model)
+        del description["kerasllm"]
+        return description
+    return {"class": type(model).__name__, "dtype_policy": model.dtype_policy.name}
+
+
+def _training_variables(model):
+    """What training changes besides weights. Keras gives these other names in each program, so they are numbered."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    weights = {id(variable) for variable in model.weights}
+    seeds = [variable for variable in model.variables if id(variable) not in weights]
+    kinds = {"optimizer": model.optimizer.variables, "seed": seeds}
+    return {f"{kind}.{i}": variable for kind, variables in kinds.items() for i, variable in enumerate(variables)}
+
+
+def _copy(variable):
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _difference(there, here):
+    """The first place where two JSON values differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*here, *there]:
+            if there.get(name) != here.get(name):
+                return f"{name}: {_difference(there.get(name), here.get(name))}"
+    return f"{there!r} there, {here!r} here"
