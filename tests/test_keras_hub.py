@@ -30,7 +30,7 @@ BACKBONES = {
     "llama": ("LlamaBackbone", {**GROUPED, "rope_max_wavelength": 500}),
     "llama 3": ("Llama3Backbone", {**GROUPED, **LLAMA_3, "layer_norm_epsilon": 1e-3, "tie_word_embeddings": True}),
     "mistral": ("MistralBackbone", {**GROUPED, "sliding_window": 4, "head_dim": 10, "rope_scaling_factor": 3.0}),
-    "gemma": ("GemmaBackbone", {**GROUPED, "head_dim": 10}),
+    "gemma": ("GemmaBackbone", {**GROUPED, "head_dim": 10, "layer_norm_epsilon": 1e-3}),
     "gemma 2": ("GemmaBackbone", {**GROUPED, **GEMMA_2, "head_dim": 10}),
     "qwen": ("QwenBackbone", {**GROUPED, "tie_word_embeddings": False}),
     "qwen, windows": ("QwenBackbone", {**GROUPED, "use_sliding_window_attention": True, "sliding_window_size": 6}),

@@ -173,6 +173,7 @@ def _gemma(options):
         scale_embeddings=True,
     )
     fields["dff"] //= 2  # KerasHub counts both halves of the gate.
+    fields["norm_epsilon"] = 1e-6  # KerasHub 0.32 computes with this one, whatever the option says.
     if windowed:
         fields["attention_window"] = [None if i % 2 else window for i in range(fields["num_layers"])]
     return fields
