@@ -62,7 +62,7 @@ class Suite(NamedTuple):
     cases: list
 
 
-def _training(model, batch_size, context, dtype, *ours, steps=10):
+def _training(model, batch_size, context, dtype, *ours, steps=5):
     """All that can train a model of GPT-2's architecture, so many steps a turn; `ours` are (label, settings) of
     kerasllm."""
     shape = {"model": model, "batch_size": batch_size, "context": context, "dtype": dtype, "steps": steps}
@@ -108,7 +108,7 @@ def _generate():
 def _memory():
     ours = [("kerasllm", {"chunk_size": 256}), ("kerasllm, all logits at once", {})]
     cases = [
-        Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours, steps=3))
+        Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours, steps=2))
         for dtype in ("float32", "mixed_bfloat16")
     ]
     return Suite("Training with a vocabulary of 50,257, 4 layers, d_model 256, 8 x 256 tokens", "tokens", cases)
@@ -118,7 +118,7 @@ def _context():
     cases = [
         Case(
             f"context {context:,}",
-            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}), steps=3),
+            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}), steps=2),
             together=context < 4096,
         )
         for context in (1024, 2048, 4096, 8192)
