@@ -6,7 +6,7 @@ Shapes: B batch, T prompt, N new tokens, V vocab.
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
-from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, decode
+from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, begin, go_on
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
@@ -145,9 +145,8 @@ class ServedModel(tf.Module):
             "vocab_size": tf.constant(self._known_ids),
             "end_ids": tf.constant(self._end_ids),
         }
-        state = {"step_state": self._stepper.start(tokens, padding, T)}
-        done = tf.zeros_like(padding, tf.bool)
-        index, tokens, _, _ = decode(self._stepper, structure, T, tokens, done, state, padding, T + most, numbers)
+        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), {}, padding, numbers)
+        index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
         new = tokens[:, T:index]
         drawn = tf.sequence_mask(room, tf.shape(new)[1])
         goes_on = tf.reduce_all(new[:, :, None] != numbers["end_ids"], axis=-1)

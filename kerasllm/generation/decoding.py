@@ -5,6 +5,7 @@ place. Lengths are rounded up to buckets, so that another length seldom compiles
 Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 """
 
+import functools
 import random
 
 import numpy as np
@@ -120,7 +121,7 @@ class Decoding:
             self._state["seen"] = np.zeros((len(prompts), V), bool)
             for row, prompt in enumerate(prompts):
                 self._state["seen"][row, prompt] = True
-        self._prefill, self._loop = compiled_decoder(model, stepper, sampler.structure, cached, P)
+        self._begin, self._go_on = compiled_decoder(model, stepper, sampler.structure, cached, P)
 
     def _check_prompts(self, prompts, vocab_size):
         if not prompts or not all(len(prompt) for prompt in prompts):
@@ -135,21 +136,17 @@ class Decoding:
 
     def run(self, steps):
         """Draws up to `steps` more tokens for each row that has not ended; returns whether any row goes on."""
-        if "step_state" not in self._state:
-            self._state["step_state"] = self._prefill(self._tokens, self._padding)
         limit = min(self._index + steps, self._start + self.max_new_tokens)
+        if self._index == self._start:
+            self._update(self._begin(self._tokens, self._done, self._state, self._padding, self._numbers))
         if not self._done.all() and limit > self._index:
-            index, tokens, done, self._state = self._loop(
-                ops.convert_to_tensor(self._index, "int32"),
-                self._tokens,
-                self._done,
-                self._state,
-                self._padding,
-                ops.convert_to_tensor(limit, "int32"),
-                self._numbers,
-            )
-            self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
+            index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
+            self._update(self._go_on(index, self._tokens, self._done, self._state, self._padding, limit, self._numbers))
         return not self._done.all() and self._index < self._start + self.max_new_tokens
+
+    def _update(self, results):
+        index, tokens, done, self._state = results
+        self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
 
     def end(self, row):
         """Marks a row as ended."""
@@ -200,24 +197,27 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
 
 
 def compiled_decoder(model, stepper, structure, cached, prompt_length):
-    """`prefill` and `loop`, compiled once for each model, kind of sampler and prompt bucket."""
+    """`begin` and `go_on`, compiled once for each model, kind of sampler and prompt bucket."""
     compiled = vars(model).setdefault("_compiled_decoders", {})
     key = (structure, cached, prompt_length, len(model.weights))
     if key not in compiled:
-
-        def prefill(tokens, padding):
-            return stepper.start(tokens, padding, prompt_length)
-
-        def loop(index, tokens, done, state, padding, limit, numbers):
-            return decode(stepper, structure, index, tokens, done, state, padding, limit, numbers)
-
+        functions = (
+            functools.partial(begin, stepper, structure, prompt_length),
+            functools.partial(go_on, stepper, structure),
+        )
         compiled[key] = tuple(
-            backend.compile_function(function, model.variables, stepper.uses_xla) for function in (prefill, loop)
+            backend.compile_function(function, model.variables, stepper.uses_xla) for function in functions
         )
     return compiled[key]
 
 
-def decode(stepper, structure, index, tokens, done, state, padding, limit, numbers):
+def begin(stepper, structure, prompt_length, tokens, done, state, padding, numbers):
+    """Reads the prompts and draws the first token after them. Arguments and results are those of `go_on`."""
+    logits, step_state = stepper.start(tokens, padding, prompt_length)
+    return _drawn(structure, numbers, logits, prompt_length, tokens, done, {**state, "step_state": step_state})
+
+
+def go_on(stepper, structure, index, tokens, done, state, padding, limit, numbers):
     """Draws tokens until every row has ended or place `limit` is reached.
 
     Args:
@@ -240,19 +240,23 @@ def decode(stepper, structure, index, tokens, done, state, padding, limit, numbe
 
     def step(index, tokens, done, state):
         logits, step_state = stepper.logits(state["step_state"], tokens, padding, index)
-        logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
-        drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
-        drawn = ops.where(done, 0, drawn)
-        tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
-        ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
-        done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
-        new_state = {"step_state": step_state}
-        if "seen" in state:
-            vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
-            new_state["seen"] = ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])
-        return index + 1, tokens, done, new_state
+        return _drawn(structure, numbers, logits, index, tokens, done, {**state, "step_state": step_state})
 
     return ops.while_loop(goes_on, step, (index, tokens, done, state))
+
+
+def _drawn(structure, numbers, logits, index, tokens, done, state):
+    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
+    logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
+    drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
+    drawn = ops.where(done, 0, drawn)
+    tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
+    ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
+    done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
+    if "seen" in state:
+        vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
+        state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
+    return index + 1, tokens, done, state
 
 
 def allowed_logits(logits, seen, index, numbers):

@@ -35,7 +35,7 @@ def get_stepper(model, cached=None):
         ValueError: if a cache is insisted on where it is not safe.
     """
     if cached is not False:
-        if isinstance(model, CausalLM):
+        if isinstance(model, CausalLM) and type(model).call is CausalLM.call:
             return CachedStepper(model.init_cache, _call_causal_lm(model), context_length(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
@@ -76,7 +76,10 @@ def _keeps_tokens_apart(layer):
 
 def _call_causal_lm(model):
     def forward(ids, cache, index, positions, visible):
-        return model(ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False)
+        x, cache = model.hidden_states(
+            ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False
+        )
+        return model.logits(x[:, -1:]), cache
 
     return forward
 
@@ -96,6 +99,8 @@ def _chain_stepper(layers, context):
                     x, mask=visible, position_ids=positions, cache=next(old), cache_index=index, training=False
                 )
                 new.append(layer_cache)
+                if layer is caching[-1]:
+                    x = x[:, -1:]  # What follows looks at one token alone.
             else:
                 x = layer(x)
         return x, new
@@ -108,7 +113,8 @@ class CachedStepper:
 
     Args:
         init_cache: function (batch_size, length) -> cache.
-        forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits, cache).
+        forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits (B, 1, V) of the
+            last token, cache).
         context: int or None, the most positions that the model knows.
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
     """
@@ -122,7 +128,7 @@ class CachedStepper:
         self._mask_zero = mask_zero
 
     def start(self, tokens, padding, prompt_length):
-        """The state after all of the prompt but its last token.
+        """Logits (B, V) for the place after the prompt, and the state after the prompt.
 
         Args:
             tokens: int32 (B, L), prompts in the first `prompt_length` places, padded on the left.
@@ -130,22 +136,20 @@ class CachedStepper:
             prompt_length: int scalar.
         """
         B, L = ops.shape(tokens)
-        cache = self._init_cache(B, L)
-        if isinstance(prompt_length, int) and prompt_length == 1:
-            return _merged(cache)
-        ids = tokens[:, : prompt_length - 1]
-        columns = ops.arange(prompt_length - 1, dtype="int32")
-        _, cache = self._forward(ids, cache, 0, _positions(columns, padding), self._visible(tokens, padding))
-        return _merged(cache)
+        columns = ops.arange(prompt_length, dtype="int32")
+        return self._step(tokens[:, :prompt_length], self._init_cache(B, L), 0, tokens, padding, columns)
 
     def logits(self, cache, tokens, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it."""
         ids = ops.take(tokens, [index - 1], axis=1)
-        positions = _positions(ops.reshape(index - 1, (1,)), padding)
+        cache = _parted(cache, ops.shape(tokens)[0])
+        return self._step(ids, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
+
+    def _step(self, ids, cache, index, tokens, padding, columns):
+        positions = ops.maximum(columns[None] - padding[:, None], 0)
         if self._context is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._context - 1)
-        cache = _parted(cache, ops.shape(tokens)[0])
-        logits, cache = self._forward(ids, cache, index - 1, positions, self._visible(tokens, padding))
+        logits, cache = self._forward(ids, cache, index, positions, self._visible(tokens, padding))
         return logits[:, 0], _merged(cache)
 
     def _visible(self, tokens, padding):
@@ -170,10 +174,6 @@ def _parted(cache, batch_size):
     return keras.tree.map_structure(part_again, cache)
 
 
-def _positions(columns, padding):
-    return ops.maximum(columns[None] - padding[:, None], 0)
-
-
 class PlainStepper:
     """Calls the model on the whole text at every step: right for any causal model, and slow."""
 
@@ -184,7 +184,8 @@ class PlainStepper:
         self._context = context_length(model)
 
     def start(self, tokens, padding, prompt_length):
-        return ()
+        """As `logits`, for the place after the prompt."""
+        return self.logits((), tokens, padding, prompt_length)
 
     def logits(self, state, tokens, padding, index):
         """Logits (B, V) for place `index`. The model sees texts that begin at the left; what stands to the right of

@@ -53,9 +53,18 @@ class CausalLM(LanguageModel):
             self._build_output_bias()
 
     def call(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
+        x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training)
+        if cache is None:
+            return self._head(x)
+        x, cache = x
+        return self._head(x), cache
+
+    def hidden_states(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
+        """What the output layer reads, float (B, T, D); with a cache the pair (this, updated cache). Arguments as in a
+        call; `logits` makes logits of any part of it."""
         if not isinstance(inputs, dict):
             inputs = {"token_ids": inputs}
-        x = self.transformer(
+        return self.transformer(
             self._embed(inputs["token_ids"]),
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
@@ -64,10 +73,6 @@ class CausalLM(LanguageModel):
             cache_index=cache_index,
             training=training,
         )
-        if cache is None:
-            return self._head(x)
-        x, cache = x
-        return self._head(x), cache
 
     def init_cache(self, batch_size, length):
         """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""

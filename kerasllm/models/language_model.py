@@ -89,12 +89,13 @@ class LanguageModel(TokenModel):
 
     def _head(self, x):
         """Logits of hidden states (B, T, D), or those themselves for a loss that makes the logits chunk by chunk."""
-        return x if self._is_chunking else self._logits(x)
+        return x if self._is_chunking else self.logits(x)
 
     def _build_output_bias(self):
         self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")
 
-    def _logits(self, x):
+    def logits(self, x):
+        """The output layer: hidden states (B, T, D) -> float (B, T, V)."""
         logits = self.token_embedding(x, reverse=True)
         return logits if self.output_bias is None else logits + ops.cast(self.output_bias, logits.dtype)
 
