@@ -7,6 +7,7 @@ order, so that a machine that slows down slows all of them. Medians over the rou
 import contextlib
 import importlib.util
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -27,9 +28,10 @@ def compare(suite, rounds=5):
 
     Returns:
         list of dict, one for each program: case, program, rate (median, in the suite's unit per second), rates (of
-        each round), ratio (that of the case's first program over this one), peak_mb (most memory above the framework's
-        own start-up), and limit (the rate that the machine allows at most) where the case has one. A program that ended
-        early has its last words under "error" in place of figures.
+        each round), ratio (that of the case's first program over this one: the median of the rounds' ratios, which holds
+        on a machine whose speed drifts), peak_mb (most memory above the framework's own start-up), and limit (the rate
+        that the machine allows at most) where the case has one. A program that ended early has its last words under
+        "error" in place of figures.
 
     Raises:
         ValueError: for an unknown suite, or no rounds.
@@ -60,7 +62,9 @@ def _run_case(case, rounds):
         answers[label].append(answer)
     rows = [_row(case, program.label, answers[program.label], errors) for program in programs]
     for row in rows[1:]:
-        row["ratio"] = rows[0]["rate"] / row["rate"] if "rate" in rows[0] and "rate" in row else None
+        row["ratio"] = None
+        if "rates" in rows[0] and "rates" in row:
+            row["ratio"] = statistics.median(map(operator.truediv, rows[0]["rates"], row["rates"]))
     if case.limit:
         limit = rows.pop()
         for row in rows:
