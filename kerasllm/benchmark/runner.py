@@ -30,8 +30,8 @@ def compare(suite, rounds=5):
         list of dict, one for each program: case, program, rate (median, in the suite's unit per second), rates (of
         each round), ratio (that of the case's first program over this one: the median of the rounds' ratios, which
         holds on a machine whose speed drifts), peak_mb (most memory above the framework's own start-up), and limit (the
-        rate that the machine allows at most) where the case has one. A program that ended early has its last words under
-        "error" in place of figures.
+        rate that the machine allows at most) where the case has one. A program that ended early has its last words
+        under "error" in place of figures.
 
     Raises:
         ValueError: for an unknown suite, or no rounds.
