@@ -234,7 +234,7 @@ def _sum_chunks(loss, chunks, hidden, output, with_gradient):
         V, D = output.weights.shape
         state += [ops.zeros_like(rows), ops.zeros((V, D)), ops.zeros((V,))]  # the sums in float32, whatever they are of
     count = ops.shape(rows)[0] // chunks.size
-    _, sums, *gradients = ops.while_loop(lambda index, *_: index < count, body, state)
+    _, sums, *gradients = backend.while_loop(lambda index, *_: index < count, body, state)
     if with_gradient:
         tokens = shape[0] * shape[1]
         gradients[0] = ops.reshape(gradients[0][:tokens], shape)

@@ -25,6 +25,7 @@ from kerasllm.backend.tensors import (
     slice_update,
     stateless_uniform,
     wait_for,
+    while_loop,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "wait_for",
+    "while_loop",
 ]

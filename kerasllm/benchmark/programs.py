@@ -12,11 +12,11 @@ import sys
 import tempfile
 
 
-def train_kerasllm(model, batch_size, context, dtype, chunk_size=None, steps=10):
+def train_kerasllm(model, batch_size, context, dtype, chunk_size=None, remat=None, steps=10):
     from kerasllm.losses import TokenCrossentropy
     from kerasllm.optimizers import AdamW
 
-    language_model = _causal_lm(model, context, dtype)
+    language_model = _causal_lm({**model, "remat": remat}, context, dtype)
     language_model.compile(AdamW(1e-3), TokenCrossentropy(chunk_size=chunk_size))
     return fitting(language_model, lambda ids: ids, batch_size, context, model["vocab_size"], steps)
 

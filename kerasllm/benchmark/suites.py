@@ -106,7 +106,11 @@ def _generate():
 
 
 def _memory():
-    ours = [("kerasllm", {"chunk_size": 256}), ("kerasllm, all logits at once", {})]
+    ours = [
+        ("kerasllm, chunks and remat", {"chunk_size": 256, "remat": "block"}),
+        ("kerasllm, chunks", {"chunk_size": 256}),
+        ("kerasllm", {}),
+    ]
     cases = [
         Case(dtype, _training(WIDE_VOCABULARY, 8, 256, dtype, *ours, steps=2))
         for dtype in ("float32", "mixed_bfloat16")
