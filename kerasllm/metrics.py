@@ -46,6 +46,8 @@ class TokenLoss(keras.metrics.Metric):
     Call arguments of `update_state`:
         total: float scalar, the sum of a batch's negative log-likelihoods.
         weight: float scalar, the number of tokens in it.
+        skip_non_finite: bool, whether to leave out a batch whose total is not finite, as the optimizer does. Where
+            there is nothing else, the loss is not a number.
     """
 
     def __init__(self, name="token_loss", dtype=None):
@@ -53,9 +55,16 @@ class TokenLoss(keras.metrics.Metric):
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.weight = self.add_variable(shape=(), initializer="zeros", name="weight")
 
-    def update_state(self, total, weight):
-        self.total.assign_add(total)
-        self.weight.assign_add(weight)
+    def update_state(self, total, weight, skip_non_finite=False):
+        if not skip_non_finite:
+            self.total.assign_add(total)
+            self.weight.assign_add(weight)
+            return
+        had_any = ops.isfinite(self.total) & (self.weight > 0)
+        counts = ops.isfinite(total) | ops.logical_not(had_any)
+        for variable, value in ((self.total, total), (self.weight, weight)):
+            before = ops.where(had_any, variable.value, 0.0)
+            variable.assign(before + ops.where(counts, value, 0.0))
 
     def result(self):
         loss = ops.divide_no_nan(ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.weight))

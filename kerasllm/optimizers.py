@@ -12,7 +12,9 @@ from kerasllm import backend
 class AdamW(keras.optimizers.AdamW):
     """AdamW that decays matrices only: no norms, no biases, no embeddings (an untied output layer is a matrix).
 
-    The same arithmetic as `keras.optimizers.AdamW`; on TensorFlow the update of a variable is one fused op.
+    The same arithmetic as `keras.optimizers.AdamW`; on TensorFlow the update of a variable is one fused op. A step with
+    gradients that are not finite changes nothing, and is not counted in `iterations`. (On several replicas of
+    TensorFlow momentum and decay act all the same.)
 
     Args:
         learning_rate: float or schedule.
@@ -27,6 +29,8 @@ class AdamW(keras.optimizers.AdamW):
 
     Reference: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
     """
+
+    _norm = None  # of the gradients that are being applied
 
     def __init__(
         self,
@@ -67,10 +71,23 @@ class AdamW(keras.optimizers.AdamW):
             grads[i] = total
         return super().apply(grads, trainable_variables)
 
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        self._norm = backend.global_norm(grads)
+        is_finite = backend.update_if_finite(
+            lambda grads: super(AdamW, self)._backend_apply_gradients(grads, trainable_variables),
+            grads,
+            self._norm,
+            [*self._trainable_variables, *self.variables],  # the average of weights is of those without gradient too
+        )
+        self._norm = None
+        self._iterations.assign_add(ops.cast(is_finite, self._iterations.dtype) - 1)  # Keras adds 1 after this
+
     def _clip_gradients(self, grads):
         if not self.global_clipnorm:
             return super()._clip_gradients(grads)
-        return backend.clip_by_global_norm(grads, self.global_clipnorm)
+        # Of gradients that Keras has accumulated the norm is not known yet.
+        norm = backend.global_norm(grads) if self.gradient_accumulation_steps else self._norm
+        return backend.clip_by_norm(grads, self.global_clipnorm, norm)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Keras' own place to add up those of replicas, which is after clipping."""

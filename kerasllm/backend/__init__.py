@@ -5,12 +5,14 @@ from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, f
 from kerasllm.backend.gradients import (
     accumulate_gradients,
     apply_gradients,
-    clip_by_global_norm,
+    clip_by_norm,
     densify,
     fused_adam,
+    global_norm,
     has_fused_adam,
     remat,
     sum_over_replicas,
+    update_if_finite,
 )
 from kerasllm.backend.tensors import (
     add_at,
@@ -34,7 +36,7 @@ __all__ = [
     "add_at",
     "apply_gradients",
     "assign_rows",
-    "clip_by_global_norm",
+    "clip_by_norm",
     "compile_function",
     "dense",
     "densify",
@@ -42,6 +44,7 @@ __all__ = [
     "fast_bfloat16_device",
     "fused",
     "fused_adam",
+    "global_norm",
     "has_fused_adam",
     "matmul",
     "pad_rows",
@@ -53,6 +56,7 @@ __all__ = [
     "slice_update",
     "stateless_uniform",
     "sum_over_replicas",
+    "update_if_finite",
     "wait_for",
     "while_loop",
 ]

@@ -96,16 +96,54 @@ def apply_gradients(optimizer, gradients, variables):
         variable.assign(value)
 
 
-def clip_by_global_norm(gradients, limit):
-    """Gradients scaled down to a norm, which is taken over all of them together; None stays None."""
+def global_norm(gradients):
+    """The norm of gradients, taken over all of them together; None is left out."""
     given = [gradient for gradient in gradients if gradient is not None]
     if IS_TENSORFLOW:  # has an op for the norm of a tensor
-        norm = tf.linalg.global_norm(given)
-    else:
-        norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in given))
+        return tf.linalg.global_norm(given)
+    return ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in given))
+
+
+def clip_by_norm(gradients, limit, norm):
+    """Gradients scaled down from the norm that they have to a lower one; None stays None."""
+    given = [gradient for gradient in gradients if gradient is not None]
     # Most of the time there is nothing to scale, which saves a pass over all gradients.
     clipped = iter(ops.cond(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given))
     return [gradient if gradient is None else next(clipped) for gradient in gradients]
+
+
+def update_if_finite(update, gradients, norm, variables):
+    """Updates variables with gradients, and leaves all as it is where the norm of the gradients is not finite.
+
+    Several replicas of TensorFlow cannot leave an update out, so theirs is one with gradients of zero.
+
+    Args:
+        update: a function (gradients) that changes variables.
+        gradients: list of tensors.
+        norm: float scalar.
+        variables: the Keras variables that it may change.
+
+    Returns:
+        bool scalar, whether the norm is finite.
+    """
+    is_finite = ops.isfinite(norm)
+    if IS_TENSORFLOW:
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync > 1:
+            update([tf.where(is_finite, gradient, tf.zeros_like(gradient)) for gradient in gradients])
+            return is_finite
+
+        def updated():
+            update(gradients)
+            return True
+
+        return tf.cond(is_finite, updated, lambda: False)
+    before = [v.value for v in variables]
+    with keras.StatelessScope(state_mapping=zip(variables, before, strict=True)) as scope:
+        update(gradients)
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(ops.where(is_finite, scope.get_current_value(variable), value))
+    return is_finite
 
 
 def has_fused_adam(variable, gradient):

@@ -72,12 +72,16 @@ class TokenModel(keras.Model):
         if not self._counts_tokens:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         total, nll, weight = self._sums(y, y_pred, sample_weight, training)
-        self._token_loss.update_state(nll, weight)
+        self._token_loss.update_state(nll, weight, skip_non_finite=training)
         return self._share_of_mean(total, weight, _all_tokens(weight))
 
     def _share_of_mean(self, total, weight, all_tokens):
-        """What tokens of some weight contribute to the loss: losses of layers, such as regularisers, included."""
-        return sum((weight * loss for loss in self.losses), start=total) / all_tokens
+        """What tokens of some weight contribute to the loss: losses of layers, such as regularisers, included.
+
+        A loss that is not finite gets a gradient that is not finite either, so that the optimizer makes no update.
+        """
+        loss = sum((weight * loss for loss in self.losses), start=total) / all_tokens
+        return loss * ops.where(ops.isfinite(loss), 1.0, float("nan"))
 
     def _sums(self, y, y_pred, sample_weight, training):
         if self._is_chunking:  # y_pred is what the output layer reads
@@ -119,7 +123,7 @@ class TokenModel(keras.Model):
         variables = self.trainable_variables
         parts = tree.map_structure(in_parts, (x, y, sample_weight))
         (_, nll), gradients = backend.accumulate_gradients(loss_and_nll, variables, self.non_trainable_variables, parts)
-        self._token_loss.update_state(nll, weight)
+        self._token_loss.update_state(nll, weight, skip_non_finite=True)
         backend.apply_gradients(self.optimizer, gradients, variables)
         return self.get_metrics_result()
 
