@@ -21,7 +21,8 @@ class Checkpoint(keras.callbacks.Callback):
     It saves every so many steps or minutes, when the validation loss is the lowest so far, at the end, and on SIGTERM
     and Ctrl-C: the step in hand is finished and saved, and the program ends; a second signal ends it at once. A
     checkpoint appears whole or not at all. Training goes on while a thread writes it, and where it cannot be written,
-    on a full disk for one, with a warning and the older ones as they were. Weights that are not finite are not saved.
+    on a full disk for one, with a warning and the older ones as they were. Weights that are not finite are not saved,
+    and it does not save between two steps that a `LossGuard` among `callbacks` finds wrong.
 
     The same program starts a run and goes on with it: `restore` returns 0 where there is nothing to restore. On one
     machine the weights are then equal to the last bit, if the data set is built with `start_step` and `fit` has its
@@ -178,6 +179,8 @@ class Checkpoint(keras.callbacks.Callback):
             self._is_cut = self.model.stop_training = True  # ends this epoch, which had some of its steps before
 
     def _is_due(self):
+        if any(getattr(callback, "is_alarmed", False) for callback in self.callbacks):
+            return False
         if self._is_best:
             return True
         if self.every_steps and self.step // self.every_steps > self._saved_step // self.every_steps:

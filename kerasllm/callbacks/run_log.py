@@ -52,14 +52,25 @@ class RunLog(RunRecorder):
         super().__init__(tokens_per_step, every)
         self.folder = Path(folder)
         self._epochs = []
+        self._events = []
         self._started_at = None
 
+    def add_event(self, event):
+        """Notes something that happened, a dict of plain JSON types, under `events` in `log.json`."""
+        self._events.append(event)
+        self._write_summary(finished=False)
+
     def get_state(self, step):
-        return {**super().get_state(step), "epochs": list(self._epochs), "started": self._started_at}
+        return {
+            **super().get_state(step),
+            "epochs": list(self._epochs),
+            "events": list(self._events),
+            "started": self._started_at,
+        }
 
     def set_state(self, state):
         super().set_state(state)
-        self._epochs, self._started_at = state["epochs"], state["started"]
+        self._epochs, self._events, self._started_at = (state[name] for name in ("epochs", "events", "started"))
 
     def begin(self):
         if self._restored:
@@ -106,6 +117,7 @@ class RunLog(RunRecorder):
             "seconds": round(self.seconds, 3),
             "tokens_per_second": self.tokens_per_second,
             "epochs": self._epochs,
+            "events": self._events,
         }
         path, temporary = self.folder / "log.json", self.folder / ".log.json.tmp"
         try:

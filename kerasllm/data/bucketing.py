@@ -112,6 +112,7 @@ def seq2seq_dataset(
     options.autotune.enabled = False  # see causal_lm_dataset
     dataset = dataset.with_options(options)
     dataset.read = read
+    dataset.documents_at = lambda step: sorted(plan.pairs_of(*divmod(step, plan.steps_per_epoch)).tolist())
     dataset.tokens_per_step = float((targets.lengths - 1).sum() / plan.steps_per_epoch)
     return dataset
 

@@ -75,15 +75,22 @@ def window_dataset(
         inputs, labels, weight = objective(int(step), token_ids, next_ids, document_ids)
         return inputs, labels, document_ids, weight.astype(np.float32)
 
+    def numbers_of(step):
+        numbers = step % steps_per_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return _permuted(numbers, windows.count, seed, step // steps_per_epoch) if shuffle else numbers
+
+    def documents_at(step):
+        """The numbers of the documents that a batch is made of, counted from 0 as they were given."""
+        _, begin, length = windows.pieces(numbers_of(tf.constant(step, tf.int64)).numpy(), step // steps_per_epoch)
+        first, last = begin % files.num_tokens, (begin + length - 1) % files.num_tokens
+        ends = [np.searchsorted(files.document_ends, place, "right") for place in (first, last)]
+        return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
+
     weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the files are to go with the data set
     dtypes = [tf.int32, tf.int32, tf.int32, tf.float32]
 
     def batch_at(step):
-        epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
-        numbers = step_of_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
-        if shuffle:
-            numbers = _permuted(numbers, windows.count, seed, epoch)
-        arrays = tf.numpy_function(lambda *where: weak_read()(*where), [step, numbers], dtypes, stateful=False)
+        arrays = tf.numpy_function(lambda *where: weak_read()(*where), [step, numbers_of(step)], dtypes, stateful=False)
         ids, labels, document_ids, weight = (tf.ensure_shape(array, (batch_size, seq_len)) for array in arrays)
         return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
 
@@ -95,6 +102,7 @@ def window_dataset(
     options.autotune.enabled = False
     dataset = dataset.with_options(options)
     dataset.read = read
+    dataset.documents_at = documents_at
     return dataset
 
 
