@@ -1,5 +1,7 @@
 """`--task causal`: a model learns to predict the next token of a text."""
 
+import functools
+
 from kerasllm import data
 from kerasllm.cli.corpus import Corpus
 from kerasllm.cli.evaluate import score
@@ -35,11 +37,13 @@ class CausalTask:
     def datasets(self, config, tokenizer, folder):
         """Tokenizes into `folder`, so that a text too short is refused before the run begins.
 
+        Where the run goes on, the tokens are there, and read to be sure that they are those that were written.
+
         Returns:
-            A function (epochs) -> the data set to train on, and the one to measure on.
+            A function (epochs, start_step) -> the data set to train on, and the one to measure on.
         """
         files = {
-            part: data.write_tokens(corpus, tokenizer, folder / part)
+            part: _tokens(corpus, tokenizer, folder / part)
             for part, corpus in {"train": self._training, "valid": self._validation}.items()
         }
 
@@ -53,7 +57,7 @@ class CausalTask:
                 **options,
             )
 
-        return lambda epochs: dataset("train", epochs=epochs), dataset("valid", shuffle=False)
+        return functools.partial(dataset, "train"), dataset("valid", shuffle=False)
 
     def tokens_per_step(self, config, training):
         """Tokens in a batch of the training data set, and what training takes per token: (number, FLOPs or None)."""
@@ -67,3 +71,11 @@ class CausalTask:
     def score(self, model, tokenizer):
         """Measures the trained model; returns a dict."""
         return score(model, tokenizer, self._validation)
+
+
+def _tokens(corpus, tokenizer, folder):
+    if not folder.exists():
+        return data.write_tokens(corpus, tokenizer, folder)
+    files = data.TokenFiles(folder)
+    files.verify()
+    return files

@@ -2,16 +2,18 @@
 
     read the text -> train the tokenizer -> write token files -> fit -> measure on held-out text -> save
 
-The run folder appears when the token files are complete, and the log and plot grow in it while `fit` runs. The weights
-and results come last, and the manifest after them: a run that was killed is readable, and known to be unfinished.
+The run folder appears when the token files are complete, and the log, the plot and checkpoints grow in it while `fit`
+runs. The weights and results come last, and the manifest after them: a run that was killed is readable, known to be
+unfinished, and `resume` goes on with it.
 """
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import math
 import platform
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +23,14 @@ import yaml
 
 import kerasllm
 from kerasllm import callbacks, runs, training
+from kerasllm.callbacks import checkpoint_folder
+from kerasllm.callbacks.checkpoint_folder import checkpoints
 from kerasllm.cli import report
 from kerasllm.cli.causal_task import CausalTask
 from kerasllm.cli.masked_task import MaskedTask
+from kerasllm.cli.settings import CHECKPOINTS, RECORD, SETTINGS, TrainSettings, read_yaml
 from kerasllm.cli.translation_task import TranslationTask
-from kerasllm.files import new_folder, write_json
+from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import TransformerConfig
 from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
@@ -66,7 +71,6 @@ def train(settings):
         ValueError: if the settings do not fit together, or the text is too short for them.
     """
     config = _config(settings)  # Before any text is read: a wrong width must not cost minutes.
-    keras.utils.set_random_seed(settings.seed)
     out = Path(settings.out)
     task = TASKS[settings.task](settings)
     with new_folder(out) as draft:
@@ -75,31 +79,93 @@ def train(settings):
         report.stage(", ".join(sizes))
         tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
-        config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-        batches = _batches(settings, *task.datasets(config, tokenizer, draft / "tokens"))
+        batches = _batches(settings, task, config, tokenizer, draft)
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
-        model = task.model_class(config, dtype=policy)
+        model = _model(settings, task, config, tokenizer, policy)
         record = _record(settings, model, tokenizer, measures)
-        write_json(draft / "run.json", record)
-        (draft / "settings.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
-    fitted = _fit(model, settings, task, tokenizer, batches, out)
-    record["results"] = fitted
+        write_json(draft / RECORD, record)
+        (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
+    return _finish(model, settings, task, tokenizer, batches, record)
+
+
+def resume(folder):
+    """Goes on with a run that `train` began and that did not end, from its newest whole checkpoint.
+
+    Its own settings hold, and the same text is read again: the model ends as if nothing had happened.
+
+    Args:
+        folder: path of the run folder.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        FileNotFoundError: if it is no run folder that `train` began, or the text is gone.
+        ValueError: if the run is finished, or its settings or the text are not what they were; if it has checkpoints
+            and none of them is whole.
+    """
+    settings, record = _unfinished(Path(folder))
+    task = TASKS[settings.task](settings)
+    if task.measure() != record["data"]:
+        raise ValueError(
+            f"The text that {folder} is trained on has changed: {', '.join(settings.data)}. Bring it back."
+        )
+    config, tokenizer = _config(settings), Tokenizer.load(folder)
+    batches = _batches(settings, task, config, tokenizer, Path(folder))
+    model = _model(settings, task, config, tokenizer, record["model"]["precision"])
+    return _finish(model, settings, task, tokenizer, batches, record)
+
+
+def _unfinished(folder):
+    """The settings and the record of a run that is to go on."""
+    for name in (SETTINGS, RECORD):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no run to go on with: it has no {name}. kerasllm train begins one.")
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} is finished, and stays as it is: for more steps, train anew with --steps.")
+    settings, record = read_yaml(folder / SETTINGS), read_json(folder / RECORD)
+    if lacking := {"settings", "data", "model"} - record.keys():
+        raise ValueError(f"{folder / RECORD} lacks {min(lacking)!r}: it is damaged.")
+    if settings != record["settings"]:
+        raise ValueError(f"{folder / SETTINGS} does not say what {RECORD} says: one of them was changed or damaged.")
+    return TrainSettings(**{**settings, "out": str(folder)}), record
+
+
+def _model(settings, task, config, tokenizer, policy):
+    keras.utils.set_random_seed(settings.seed)  # here, so that a run that begins again does so with the same weights
+    return task.model_class(dataclasses.replace(config, vocab_size=tokenizer.vocab_size), dtype=policy)
+
+
+def _finish(model, settings, task, tokenizer, batches, record):
+    """Trains, saves and measures; returns the record."""
+    out = Path(settings.out)
+    record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches)
     try:
         runs.add_model(model, tokenizer, out)
         _seal(record, out)  # Measuring may fail; then the model is safe.
+        _leave_best(checkpoint, batches.steps)
         report.stage("Measuring on what was held out")
         record["results"] |= task.score(model, tokenizer)
         _seal(record, out)
     except OSError as error:
-        reason = f"Could not save the model in {out} ({error.strerror}); free some space and train again"
+        reason = f"Could not save the model in {out} ({error.strerror}); free some space and train with --resume {out}"
         raise OSError(error.errno, reason) from error
     return record
 
 
 def _seal(record, out):
-    write_json(out / "run.json", record)
-    runs.seal(out)
+    write_json(out / RECORD, record)
+    seal(out, leave_out=[CHECKPOINTS])
+
+
+def _leave_best(checkpoint, steps):
+    """Removes the checkpoints of a finished run, but for the best where that is not the end."""
+    for step, path in checkpoints(checkpoint.folder).items():
+        if step == steps or step != checkpoint.best:
+            checkpoint_folder.remove(path)
+    if not any(checkpoint.folder.iterdir()):
+        checkpoint.folder.rmdir()
 
 
 def _config(settings):
@@ -155,62 +221,74 @@ class _Batches(NamedTuple):
     steps: int
     steps_per_pass: int
     round_steps: int
-    training: tf.data.Dataset
+    training: Callable  # (start_step) -> data set
     validation: tf.data.Dataset
 
 
-def _batches(settings, training, validation):
-    """Batches for the whole run.
-
-    Args:
-        training: function (epochs) -> data set.
-        validation: data set.
-    """
-    steps_per_pass = len(training(1))
+def _batches(settings, task, config, tokenizer, folder):
+    """Batches for the whole run; the tokens are in the folder, or go there."""
+    config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    training, validation = task.datasets(config, tokenizer, folder / "tokens")
+    steps_per_pass = len(training())
     steps = settings.epochs * steps_per_pass if settings.epochs else settings.steps or DEFAULT_STEPS
     round_steps = math.ceil(steps / ROUNDS)
     return _Batches(
         steps,
         steps_per_pass,
         round_steps,
-        training=training(math.ceil(steps / steps_per_pass)),
+        training=functools.partial(training, epochs=math.ceil(steps / steps_per_pass)),
         validation=validation.take(math.ceil(round_steps * VALIDATION_SHARE)),
     )
 
 
-def _fit(model, settings, task, tokenizer, batches, out):
-    """Trains the model and returns the figures of the training itself."""
-    steps = batches.steps
-    tokens_per_step, flops_per_token = task.tokens_per_step(model.config, batches.training)
+def _fit(model, settings, task, tokenizer, batches):
+    """Trains the model, from where its checkpoints say; returns the figures of the training and the `Checkpoint`."""
+    out, steps = Path(settings.out), batches.steps
+    training = batches.training()
+    tokens_per_step, flops_per_token = task.tokens_per_step(model.config, training)
     model.compile(_optimizer(settings, steps), TokenCrossentropy(settings.label_smoothing))
     report.stage(
         f"Training {model.count_params():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
-    log = callbacks.RunLog(out, tokens_per_step)
-    start = time.perf_counter()
-    model.fit(
-        batches.training,
-        epochs=math.ceil(steps / batches.round_steps),
-        steps_per_epoch=batches.round_steps,
-        validation_data=batches.validation,
-        shuffle=False,  # The data set has an order of its own.
-        callbacks=[
-            *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema else []),
-            callbacks.Throughput(tokens_per_step, flops_per_token),
-            *task.callbacks(tokenizer),
-            log,
-            callbacks.RunPlot(out / "plot.png"),
-            _StopAfter(steps),
-        ],
-        verbose=report.fit_verbosity(),
+    log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
+    guard = callbacks.LossGuard(log=log, documents_at=training.documents_at)
+    checkpoint = callbacks.Checkpoint(
+        out / CHECKPOINTS, **settings.save_interval(), tokenizer=tokenizer, callbacks=[log, plot, guard]
     )
-    return {
+    done = checkpoint.restore(model)
+    if done:
+        training = batches.training(start_step=done) if done < steps else None
+        report.stage(f"Going on after step {done:,}, with {steps - done:,} to go")
+    else:
+        for left_behind in (log.folder / "log.csv", log.folder / "log.json", plot.path):
+            left_behind.unlink(missing_ok=True)  # of a run that was killed before it saved anything
+    if done < steps:
+        model.fit(
+            training,
+            epochs=math.ceil(steps / batches.round_steps),
+            steps_per_epoch=batches.round_steps,
+            validation_data=batches.validation,
+            shuffle=False,  # The data set has an order of its own.
+            callbacks=[
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema else []),
+                callbacks.Throughput(tokens_per_step, flops_per_token),
+                *task.callbacks(tokenizer),
+                log,
+                plot,
+                guard,
+                _StopAfter(steps - done),
+                checkpoint,
+            ],
+            verbose=report.fit_verbosity(),
+        )
+    figures = {
         "steps": steps,
         "trained_tokens": round(steps * tokens_per_step),
-        "seconds": time.perf_counter() - start,
+        "seconds": log.seconds,
         "tokens_per_second": log.tokens_per_second,
     }
+    return figures, checkpoint
 
 
 def _optimizer(settings, steps):

@@ -11,6 +11,8 @@ TASKS = ("causal", "masked", "translate")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "stable")
+# What a run folder holds besides the model.
+RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
 
 
 def _setting(default, kind, help, *, choices=None, least=None, below=None, metavar=None):
@@ -86,6 +88,9 @@ class TrainSettings:
     precision: str = _setting(
         "auto", str, "what the model computes in; auto takes what is fastest here", choices=PRECISIONS
     )
+    save_every: str = _setting(
+        "10m", str, "save a checkpoint every so many minutes, 10m, or steps, 500; train --resume goes on from it"
+    )
     seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
 
     def __post_init__(self):
@@ -101,6 +106,14 @@ class TrainSettings:
                 raise ValueError(f"{name} does nothing for the task {self.task}: leave it out.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
+        self.save_interval()
+
+    def save_interval(self):
+        """What `save_every` is to `kerasllm.callbacks.Checkpoint`: a dict of one argument."""
+        number = self.save_every.removesuffix("m")
+        if not number.isascii() or not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"save_every takes minutes, such as 10m, or steps, such as 500, not {self.save_every!r}.")
+        return {"every_steps" if number == self.save_every else "every_minutes": int(number)}
 
     def to_dict(self):
         """Plain JSON types; `TrainSettings(**d)` reads them back."""
@@ -125,7 +138,7 @@ def read_yaml(path):
         raise FileNotFoundError(f"There is no settings file {path}; --config takes a YAML file.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold lines such as `batch_size: 32`, not a {type(values).__name__}.")

@@ -15,15 +15,25 @@ _USES = {
 
 
 def run(arguments):
-    settings = merged_settings(arguments)
+    settings = None if arguments.resume else merged_settings(arguments)
+    if arguments.resume and (given := [*_given(arguments), *(["config"] if arguments.config else [])]):
+        raise ValueError(
+            f"--resume goes on with the settings that the run has: leave out --{given[0].replace('_', '-')}."
+        )
     start_keras()
     from kerasllm.cli import recipe, report
 
-    record = recipe.train(settings)
-    report.table(f"{settings.out}: on what was held out", report.run_rows(record))
-    run_folder = shlex.quote(settings.out)
+    out = arguments.resume or settings.out
+    run_folder = shlex.quote(out)
+    try:
+        record = recipe.resume(out) if arguments.resume else recipe.train(settings)
+    except (KeyboardInterrupt, SystemExit):
+        if Path(out).is_dir():
+            report.next_commands(f"kerasllm train --resume {run_folder}")
+        raise
+    report.table(f"{out}: on what was held out", report.run_rows(record))
     report.next_commands(
-        f"kerasllm {_USES[settings.task].format(run_folder)}",
+        f"kerasllm {_USES[record['settings']['task']].format(run_folder)}",
         f"kerasllm train --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 
@@ -31,8 +41,12 @@ def run(arguments):
 def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
     values = read_yaml(arguments.config) if arguments.config else {}
-    names = {setting.name for setting in dataclasses.fields(TrainSettings)} & vars(arguments).keys()
-    settings = TrainSettings(**{**values, **{name: getattr(arguments, name) for name in names}})
+    settings = TrainSettings(**{**values, **{name: getattr(arguments, name) for name in _given(arguments)}})
     if Path(settings.out).exists():
         raise FileExistsError(f"{settings.out} exists, and is left as it is: give --out a folder that does not.")
     return settings
+
+
+def _given(arguments):
+    """The names of the settings that the command line gives."""
+    return [setting.name for setting in dataclasses.fields(TrainSettings) if setting.name in vars(arguments)]

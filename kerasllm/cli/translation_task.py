@@ -1,5 +1,6 @@
 """`--task translate`: a model learns to make a sentence of another one, from pairs of them."""
 
+import functools
 import hashlib
 import itertools
 
@@ -57,7 +58,7 @@ class TranslationTask:
         return itertools.chain.from_iterable(self._training)
 
     def datasets(self, config, tokenizer, folder):
-        """Tokenizes; returns a function (epochs) -> the data set to train on, and the one to measure on."""
+        """Tokenizes; returns a function (epochs, start_step) -> the data set to train on, and the one to measure on."""
         settings = self._settings
 
         def dataset(pairs, **options):
@@ -69,7 +70,7 @@ class TranslationTask:
         for pairs in (self._validation, self._test):
             check_sources(tokenizer, [source for source, _ in pairs], config.max_length)
         # Shuffled, as a part of the validation pairs is measured while the model trains: not the shortest.
-        return lambda epochs: dataset(self._training, epochs=epochs), dataset(self._validation)
+        return functools.partial(dataset, self._training), dataset(self._validation)
 
     def tokens_per_step(self, config, training):
         """Target tokens in a training batch; no FLOPs, as the two sides take different arithmetic."""
