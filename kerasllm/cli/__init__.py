@@ -1,4 +1,5 @@
-"""The command line: quickstart, train, evaluate, generate, chat, translate, export, convert and bench.
+"""The command line: quickstart, train, evaluate, generate, chat, translate, export, convert,
+inspect and bench.
 
 `arguments.py` parses, `settings.py` says what a training run can be told, and each command has a file of its own, which
 is imported once the arguments are known to be right: `--help` and a typing mistake answer at once.
@@ -32,7 +33,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nkerasllm: interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if arguments.debug:
             raise
         print(f"kerasllm {arguments.command}: {_sentence(error)}", file=sys.stderr)

@@ -7,7 +7,7 @@ import kerasllm
 from kerasllm.cli.settings import TrainSettings
 
 CONVERTED = ("run", "huggingface", "saved-model")
-BENCH_STUDIES = ("requests", "corpus", "load", "cleaning", "example", "speedrun")
+BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
     "train": """kerasllm train --data corpus/*.txt --out my-run
@@ -31,6 +31,8 @@ kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
 kerasllm convert Qwen3-0.6B served/1 --to saved-model""",
+    "inspect": """kerasllm inspect my-run
+kerasllm inspect my-run/checkpoints/step-00000500""",
     "bench": """kerasllm bench train
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }
@@ -55,7 +57,7 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_chat, _add_translate),
-        *(_add_export, _add_convert, _add_bench),
+        *(_add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -183,6 +185,16 @@ def _add_translate(commands):
     )
 
 
+def _add_inspect(commands):
+    command = _add_command(
+        commands,
+        "inspect",
+        "show what a run folder holds, and check that its files are those that were saved",
+        "\nA file that is damaged is named, and the exit code is then 2.",
+    )
+    command.add_argument("run", metavar="RUN", help="run folder, finished or not, or a checkpoint")
+
+
 def _add_bench(commands):
     command = _add_command(
         commands,
@@ -194,8 +206,8 @@ def _add_bench(commands):
         "suite",
         choices=("train", "generate", "memory", "context", "data", "startup", *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), data or startup; of kerasllm "
-        "alone, requests, corpus, load or cleaning (memory and speed), example (what the documented model learns) or "
-        "speedrun (how long it takes, beside a recipe made to be quick)",
+        "alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and resuming cost), "
+        "example (what the documented model learns) or speedrun (how long it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")

@@ -44,6 +44,10 @@ def _study(arguments):
         from kerasllm.benchmark.loading import load_memory
 
         return load_memory(int((arguments.megabytes or 1000) * 1e6))
+    if arguments.suite == "checkpoint":
+        from kerasllm.benchmark.checkpointing import checkpoint_cost
+
+        return checkpoint_cost(arguments.rounds)
     if arguments.suite == "requests":
         from kerasllm.benchmark.requests import request_memory
 
