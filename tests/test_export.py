@@ -4,10 +4,12 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 import kerasllm
 from kerasllm.generation import generate_ids
@@ -113,6 +115,13 @@ def test_broken_utf8_is_read_as_replacement_characters(served, model, tokenizer)
     broken = b"to \xff\xe6\x9d be\xf0"
     found, _ = served.generate([broken])
     assert found == [kerasllm.generate(model, tokenizer, broken.decode("utf-8", "replace"), **in_python({}))]
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\0", b"<|endoftext|>", b"to be"]), max_size=4))
+def test_any_bytes_are_answered_in_unicode_each_as_when_alone(served, texts):
+    found, _ = served.generate(texts, max_new_tokens=4)
+    assert found == [served.generate([text], max_new_tokens=4)[0][0] for text in texts]
 
 
 def test_no_texts_give_no_texts(served):
