@@ -88,6 +88,11 @@ class TokenModel(keras.Model):
             return self.loss.chunked_sums(y, y_pred, self._output_layer(), sample_weight, training)
         return self.loss.sums(y, y_pred, sample_weight)
 
+    def make_train_function(self, force=False):
+        if not self.optimizer.built:  # Variables that appear while TensorFlow traces a step make it trace once more.
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, *args):
         with self._chunking():
             if self._micro_batches == 1:
