@@ -12,6 +12,7 @@ import yaml
 
 import kerasllm
 from kerasllm.cli import main
+from kerasllm.cli.settings import TrainSettings
 
 SMALL = ["--layers", "1", "--d-model", "16", "--heads", "2", "--dropout", "0.2", "--steps", "24", "--seed", "3"]
 TASKS = {
@@ -128,3 +129,13 @@ def test_what_cannot_go_on_is_one_sentence(corpus, tmp_path, interrupt_at, capsy
     says("text.txt")
     settings.unlink()
     says("is no run to go on with: it has no settings.yaml")
+
+
+def test_checkpoints_come_after_minutes_or_steps():
+    def interval(save_every):
+        return TrainSettings(data="text", out="run", save_every=save_every).save_interval()
+
+    assert (interval("5m"), interval(500)) == ({"every_minutes": 5}, {"every_steps": 500})
+    for wrong in ("0", "m", "5 m", "-1m", "1.5m", "²"):
+        with pytest.raises(ValueError, match="save_every takes minutes, such as 10m, or steps"):
+            interval(wrong)

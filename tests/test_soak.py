@@ -15,7 +15,7 @@ from kerasllm.cli import main
 KILLS = int(os.environ.get("KERASLLM_KILLS", 5))
 SETTINGS = {
     "--layers": 1, "--d-model": 16, "--heads": 2, "--context": 16, "--batch-size": 4, "--tokenizer": "char",
-    "--dropout": 0.2, "--ema": 0.9, "--steps": 100, "--save-every": 1, "--precision": "float32", "--seed": 3,
+    "--dropout": 0.2, "--ema": 0.9, "--steps": 60, "--save-every": 1, "--precision": "float32", "--seed": 3,
 }  # fmt: skip
 
 
