@@ -93,14 +93,15 @@ def _chain_stepper(layers, context):
 
     def forward(x, cache, index, positions, visible):
         old, new = iter(cache), []
+        x = x if caching else x[:, -1:]
         for layer in layers:
             if isinstance(layer, Transformer | TransformerBlock):
                 x, layer_cache = layer(
                     x, mask=visible, position_ids=positions, cache=next(old), cache_index=index, training=False
                 )
                 new.append(layer_cache)
-                if layer is caching[-1]:
-                    x = x[:, -1:]  # What follows looks at one token alone.
+                if layer is caching[-1]:  # What follows looks at one token alone.
+                    x = x[:, -1:]
             else:
                 x = layer(x)
         return x, new
