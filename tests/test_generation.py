@@ -95,6 +95,18 @@ def test_models_of_ones_own_are_cached_and_right(make):
     assert generate_ids(model, prompts, max_new_tokens=8, cached=False) == expected
 
 
+def test_a_model_with_a_call_of_its_own_is_decoded_by_it():
+    class Contrary(kerasllm.models.CausalLM):
+        def call(self, inputs, training=None):
+            return -super().call(inputs, training=training)
+
+    config = causal_lm().config
+    model = scattered(Contrary(config))
+    assert isinstance(get_stepper(model), PlainStepper)
+    (drawn,) = generate_ids(model, [[3, 4, 5]], max_new_tokens=1)
+    assert drawn == [int(np.argmax(model(np.array([[3, 4, 5]]))[0, -1]))]
+
+
 def test_a_model_that_mixes_tokens_elsewhere_is_recomputed():
     ids = keras.Input((20,), dtype="int32")
     x = keras.layers.Embedding(V, 24)(ids)

@@ -283,6 +283,21 @@ def test_a_step_follows_the_gradient_of_the_mean_over_tokens(model):
     model.set_weights(start)
 
 
+def test_a_step_is_traced_once():
+    traces = []
+
+    class Counting(CausalLM):
+        def train_step(self, data):
+            traces.append(data)
+            return super().train_step(data)
+
+    model = Counting(TransformerConfig(11, 1, 8, 2, 16, max_length=6))
+    model.compile()
+    ids = np.ones((4, 6), "int32")
+    model.fit(ids, ids, batch_size=2, verbose=0)
+    assert len(traces) == 1
+
+
 def test_batches_with_nothing_to_learn_change_nothing(model):
     model.compile(keras.optimizers.SGD(1.0))
     before = model.get_weights()

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -59,7 +60,7 @@ def accumulate_gradients(function, variables, state, parts):
             return index + 1, *(total + part for total, part in zip(sums, added, strict=True))
 
         count = tf.shape(tf.nest.flatten(parts)[0])[0]
-        _, *sums = tf.while_loop(lambda index, *_: index < count, body, (0, *zeros), parallel_iterations=1)
+        _, *sums = while_loop(lambda index, *_: index < count, body, (0, *zeros))
         gradients = [None if i in unconnected else total for i, total in enumerate(sums[2:])]
     else:
 

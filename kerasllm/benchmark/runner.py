@@ -1,7 +1,7 @@
 """Runs programs side by side: each in its own process, one at a time, round after round.
 
 All processes of a case are started and warmed up first. Then every round gives each program one turn, in changing
-order, so that a machine that slows down slows all of them. Medians over the rounds are compared.
+order, so that a machine that slows down slows all of them. They are compared round by round.
 """
 
 import contextlib

@@ -200,7 +200,7 @@ def _add_bench(commands):
         commands,
         "bench",
         "measure speed and memory beside KerasHub and transformers, where they are installed",
-        "\nPrograms take turns, each in a process of its own; medians are compared.",
+        "\nPrograms take turns, each in a process of its own, and are compared round by round.",
     )
     command.add_argument(
         "suite",
