@@ -223,10 +223,16 @@ class MultiHeadAttention(keras.layers.Layer):
         else:
             query, key, value = self._heads(x, position_ids)
             if cache is not None:
-                cache = key, value = written(cache[0], key, cache_index), written(cache[1], value, cache_index)
+                cache = written(cache[0], key, cache_index), written(cache[1], value, cache_index)
 
-        key_index = ops.arange(ops.shape(key)[2], dtype="int32")
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
+        is_plain = attention_mask is None and position_bias is None and not return_attention_scores
+        if cache is not None and not is_cross:
+            if is_plain and isinstance(cache_index, int) and cache_index == 0:  # All that there is to see is new.
+                key_mask = None if key_mask is None else key_mask[:, : ops.shape(key)[2]]
+            else:
+                is_plain, (key, value) = False, cache
+        key_index = ops.arange(ops.shape(key)[2], dtype="int32")
 
         def visible(queries=slice(None), keys=slice(None)):
             return masks.attention_mask(
@@ -242,7 +248,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if self.positions == "relative" and not is_cross:
             own_bias = self.relative_bias(query_index, key_index)
             position_bias = own_bias if position_bias is None else position_bias + own_bias
-        is_plain = attention_mask is None and position_bias is None and cache is None and not return_attention_scores
+            is_plain = False
         last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
         if is_plain and (training or is_long(query, key)):
             output = attend_in_blocks(query, key, value, visible, causal, window, **last)
