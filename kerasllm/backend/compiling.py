@@ -39,11 +39,13 @@ def fused(function, *tensors):
     """A function's result in one pass over memory, and its gradient in another, where TensorFlow makes one for each op.
 
     XLA compiles both, for shapes that are known when the graph is made; otherwise, and on JAX, which compiles
-    everything, the function is just called. The gradient computes the function again: it keeps its arguments only.
+    everything, the function is just called.
 
     Args:
         function: a pure function of float tensors, element-wise but for sums over rows; not a new one in each call, as
-            it is compiled once. It gets and returns float32, which costs nothing between a load and a store.
+            it is compiled once. It gets and returns float32, which costs nothing between a load and a store. The
+            gradient keeps the arguments only, and computes the function again. Or a pair: such a function, that returns
+            its result and what else is to be kept, and its gradient (upstream, kept, *tensors) -> list of tensors.
         *tensors: its arguments, variables too.
 
     Returns:
@@ -52,26 +54,36 @@ def fused(function, *tensors):
     tensors = [as_tensor(tensor) for tensor in tensors]
     forward, *compiled = _fused(function)
     if not IS_TENSORFLOW or not _has_xla() or not all(tensor.shape.is_fully_defined() for tensor in tensors):
-        return forward(*tensors)
+        return forward(*tensors)[0]
 
     @tf.custom_gradient
     def call(*tensors):
-        return compiled[0](*tensors), lambda upstream: compiled[1](upstream, *tensors)
+        result, kept = compiled[0](*tensors)
+        return result, lambda upstream: compiled[1](upstream, kept, *tensors)
 
     return call(*tensors)
 
 
 @functools.cache
 def _fused(function):
-    """The function in float32, it compiled, and its gradient compiled."""
+    """A function in float32 that returns its result and what is kept, it compiled, and its gradient compiled."""
+    function, own_gradient = function if isinstance(function, tuple) else (function, None)
+
+    def widened(tensors):
+        return [ops.cast(tensor, "float32") for tensor in tensors]
 
     def forward(*tensors):
-        return ops.cast(function(*(ops.cast(tensor, "float32") for tensor in tensors)), tensors[0].dtype)
+        result = function(*widened(tensors))
+        result, kept = result if own_gradient else (result, ())
+        return ops.cast(result, tensors[0].dtype), kept
 
-    def gradient(upstream, *tensors):
+    def gradient(upstream, kept, *tensors):
+        if own_gradient:
+            gradients = own_gradient(ops.cast(upstream, "float32"), kept, *widened(tensors))
+            return [ops.cast(part, tensor.dtype) for part, tensor in zip(gradients, tensors, strict=True)]
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            result = forward(*tensors)
+            result, _ = forward(*tensors)
         return tape.gradient(result, tensors, output_gradients=upstream)
 
     compiled = (

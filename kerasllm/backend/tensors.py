@@ -83,7 +83,7 @@ def dense(x, kernel, bias):
             upstream = tf.reshape(upstream, (-1, U))
             by_x = tf.reshape(tf.matmul(upstream, kernel, transpose_b=True), shape)
             by_kernel = tf.matmul(rows, upstream, transpose_a=True)
-            return by_x, by_kernel, tf.matmul(tf.ones((1, tf.shape(rows)[0]), rows.dtype), upstream)[0]
+            return by_x, by_kernel, sum_of_rows(upstream)
 
         return tf.reshape(tf.nn.bias_add(tf.matmul(rows, kernel), bias), (*shape[:-1], U)), gradient
 
@@ -108,20 +108,22 @@ def _on_processor():
     return IS_TENSORFLOW and not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
 
 
-def row_means(x):
-    """The means (..., 1) of rows (..., D)."""
+def row_means(x, weights=None):
+    """The means (..., 1) of rows (..., D), whose elements are multiplied by weights (D,) before."""
     if not _on_processor():
-        return ops.mean(x, axis=-1, keepdims=True)
+        return ops.mean(x if weights is None else x * weights, axis=-1, keepdims=True)
     # On processors a product takes half the time of a reduction; on GPUs it could be one of TF32, which is not exact.
-    return tf.matmul(x, tf.fill((x.shape[-1], 1), tf.constant(1 / x.shape[-1], x.dtype)))
-
-
-def row_for_each(row, x):
-    """A row (D,), to meet each row of x (..., D). Its gradient, a sum over those, is a product as in `row_means`."""
-    if not _on_processor():
-        return row
     D = x.shape[-1]
-    return tf.reshape(tf.matmul(tf.ones((tf.size(x) // D, 1), row.dtype), row[None]), tf.shape(x))
+    share = tf.fill((D, 1), tf.constant(1 / D, x.dtype))
+    return tf.matmul(x, share if weights is None else share * weights[:, None])
+
+
+def sum_of_rows(x):
+    """Rows (..., D) added up, (D,): by a product, as in `row_means`."""
+    D = x.shape[-1]
+    if not _on_processor():
+        return ops.sum(ops.reshape(x, (-1, D)), axis=0)
+    return tf.matmul(tf.ones((1, tf.size(x) // D), x.dtype), tf.reshape(x, (-1, D)))[0]
 
 
 def pad_rows(tensor, multiple):

@@ -13,7 +13,7 @@ from kerasllm.layers.checks import check_attention, check_heads, check_positions
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, written
+from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.positions import RelativePositionBias, input_positions, rotary, rotary_frequencies
 
@@ -266,9 +266,7 @@ class MultiHeadAttention(keras.layers.Layer):
     def _heads(self, x, position_ids):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
         H, K = self.num_heads, self.num_kv_heads
-        heads = split_heads(self.query_key_value(x), H + 2 * K)
-        # Split, not sliced: the gradient of a split is one concatenation.
-        query, key, value = ops.split(heads, [H, H + K], axis=1)
+        query, key, value = split_projections(self.query_key_value(x), H, K, K)
         query, key = self._normed(query, self.query_norm), self._normed(key, self.key_norm)
         rotated = int(self.head_dim * self.partial_rotary_factor)
         if self.positions == "rotary" and rotated:
@@ -282,7 +280,7 @@ class MultiHeadAttention(keras.layers.Layer):
     def project_context(self, context):
         """Keys and values of a context, a pair of (B, K, S, h): the `cache` of cross-attention, to be made once and
         read in many calls."""
-        key, value = ops.split(split_heads(self.key_value(context), 2 * self.num_kv_heads), 2, axis=1)
+        key, value = split_projections(self.key_value(context), self.num_kv_heads, self.num_kv_heads)
         return self._normed(key, self.key_norm), value
 
     def _normed(self, heads, norm):

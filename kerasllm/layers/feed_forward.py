@@ -39,9 +39,10 @@ def _gate(activate):
 def gelu_tanh(x):
     """GELU by its tanh approximation (https://arxiv.org/abs/1606.08415), which GPT-2 and Gemma use.
 
-    Written with (1 + tanh u) / 2 = sigmoid(2 u): fewer passes over memory than `ops.gelu`, which cubes by `pow`.
+    Written for XLA, which is quicker at a tanh than at a sigmoid, and without the `pow` by which `ops.gelu` cubes.
     """
-    return x * ops.sigmoid(x * (1.5957691216057308 + 0.07135481627260025 * ops.square(x)))
+    half = 0.5 * x
+    return half + half * ops.tanh(x * (0.7978845608028654 + 0.035677408136300125 * ops.square(x)))
 
 
 def relu_squared(x):

@@ -3,6 +3,7 @@
 Shapes: B batch, T query time, S key time, H heads, K key/value heads, h head_dim.
 """
 
+import numpy as np
 from keras import ops
 
 from kerasllm import backend
@@ -12,6 +13,15 @@ def split_heads(x, heads):
     """Parts of equal width (B, T, H h) as heads (B, H, T, h)."""
     B, T, width = ops.shape(x)
     return ops.transpose(ops.reshape(x, (B, T, heads, width // heads)), (0, 2, 1, 3))
+
+
+def split_projections(x, *heads):
+    """Projections side by side (B, T, all heads h), as heads (B, H, T, h) of each; `heads` says how many each has."""
+    if len(set(heads)) > 1:
+        return ops.split(split_heads(x, sum(heads)), np.cumsum(heads)[:-1], axis=1)
+    B, T, width = ops.shape(x)
+    x = ops.reshape(x, (B, T, len(heads), heads[0], width // sum(heads)))
+    return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)))  # Each is a piece of memory, which costs nothing to take.
 
 
 def join_heads(x):

@@ -15,7 +15,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         if not training:
             return super().call(inputs)
         weights = [weight for weight in (self.gamma, self.beta) if weight is not None]
-        return backend.fused(_layer_norm(self.epsilon), inputs, *weights)
+        return backend.fused(_norm(self.epsilon, centered=True), inputs, *weights)
 
 
 class RMSNormalization(keras.layers.RMSNormalization):
@@ -28,7 +28,7 @@ class RMSNormalization(keras.layers.RMSNormalization):
     def call(self, inputs, training=None):
         if not training:
             return super().call(inputs)
-        return backend.fused(_rms_norm(self.epsilon), inputs, self.scale)
+        return backend.fused(_norm(self.epsilon, centered=False), inputs, self.scale)
 
 
 def make_norm(kind, epsilon, use_bias, name, dtype):
@@ -39,18 +39,23 @@ def make_norm(kind, epsilon, use_bias, name, dtype):
 
 
 @functools.cache
-def _layer_norm(epsilon):
-    def norm(x, gamma, beta=None):
-        x = _rms_norm(epsilon)(x - backend.row_means(x), gamma)
-        return x if beta is None else x + backend.row_for_each(beta, x)
+def _norm(epsilon, centered):
+    """A function of x (..., D), gamma (D,) and perhaps beta (D,), and its gradient: see `backend.fused`."""
 
-    return norm
+    def forward(x, gamma, beta=None):
+        mean = backend.row_means(x) if centered else 0.0
+        inverse = ops.rsqrt(backend.row_means(ops.square(x - mean)) + epsilon)
+        y = (x - mean) * inverse * gamma
+        return y if beta is None else y + beta, (mean, inverse)
 
+    def gradient(upstream, kept, x, gamma, *beta):
+        mean, inverse = kept
+        normed = (x - mean) * inverse
+        product = upstream * normed
+        along = normed * backend.row_means(product, gamma)
+        if centered:
+            along = along + backend.row_means(upstream, gamma)
+        by_x = (upstream * gamma - along) * inverse
+        return by_x, backend.sum_of_rows(product), *(backend.sum_of_rows(upstream) for _ in beta)
 
-@functools.cache
-def _rms_norm(epsilon):
-    def norm(x, scale):
-        x = x * ops.rsqrt(backend.row_means(ops.square(x)) + epsilon)
-        return x * backend.row_for_each(scale, x)
-
-    return norm
+    return forward, gradient
