@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import kerasllm
+from kerasllm import backend
 from kerasllm.generation import Sampler, generate_ids, samplers
 from kerasllm.generation.decoding import buffer_lengths
 from kerasllm.generation.stepping import CachedStepper, PlainStepper, get_stepper
@@ -145,6 +146,21 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch == generate_ids(model, PROMPTS, **options, cached=False)
     assert batch[0] == generate_ids(model, PROMPTS[:1], **options)[0]
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
+
+
+@pytest.mark.skipif(not backend.on_processor(), reason="other devices multiply 16 bits as fast as they can")
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
+def test_processors_decode_narrow_models_in_float32(dtype):
+    config = TransformerConfig.preset("gpt2", vocab_size=V, num_layers=2, d_model=32, num_heads=4, dff=64)
+    narrow, wide = scattered(CausalLM(config, dtype=dtype)), CausalLM(config)
+    wide.set_weights([ops.cast(weight, "float32") for weight in narrow.weights])
+
+    def by_third_digit(logits, seed):  # which 16 bits do not hold
+        return ops.cast(ops.floor(200 * logits[:, 0]), "int32") % V
+
+    ids = [generate_ids(model, PROMPTS, max_new_tokens=10, sampler=by_third_digit) for model in (narrow, wide)]
+    assert ids[0] == ids[1]
+    assert keras.backend.standardize_dtype(narrow(np.array([[1]])).dtype) == dtype.removeprefix("mixed_")
 
 
 def test_another_length_or_setting_compiles_nothing_new():

@@ -125,6 +125,13 @@ def compile_function(function, variables, xla=True):
     return lambda *args: stateless([variable.value for variable in variables], *args)
 
 
+def on_processor():
+    """Whether there is no GPU or TPU."""
+    if IS_TENSORFLOW:
+        return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+    return jax.devices()[0].platform == "cpu"
+
+
 def fast_bfloat16_device():
     """The name of what multiplies faster in bfloat16 here, or None."""
     if not IS_TENSORFLOW:

@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
-from kerasllm.backend.compiling import in_plain_graph
+from kerasllm.backend.compiling import in_plain_graph, on_processor
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -102,21 +102,22 @@ def row_times_matrix(row, matrix):
     """
     row, matrix = as_tensor(row), as_tensor(matrix)
     D, U = matrix.shape
-    if not _on_processor() or D % 2:
+    if not _multiplies_in_full() or D % 2:
         return ops.matmul(row, matrix)
     halves = ops.matmul(ops.reshape(row, (2, 1, D // 2)), ops.reshape(matrix, (2, D // 2, U)))
     return ops.reshape(halves[0] + halves[1], (*row.shape[:-1], U))
 
 
-def _on_processor():
-    return IS_TENSORFLOW and not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
+def _multiplies_in_full():
+    """Whether TensorFlow runs on a processor. GPUs could round what they multiply to TF32."""
+    return IS_TENSORFLOW and on_processor()
 
 
 def row_means(x, weights=None):
     """The means (..., 1) of rows (..., D), whose elements are multiplied by weights (D,) before."""
-    if not _on_processor():
+    if not _multiplies_in_full():
         return ops.mean(x if weights is None else x * weights, axis=-1, keepdims=True)
-    # On processors a product takes half the time of a reduction; on GPUs it could be one of TF32, which is not exact.
+    # On processors a product takes half the time of a reduction.
     D = x.shape[-1]
     share = tf.fill((D, 1), tf.constant(1 / D, x.dtype))
     return tf.matmul(x, share if weights is None else share * weights[:, None])
@@ -125,7 +126,7 @@ def row_means(x, weights=None):
 def sum_of_rows(x):
     """Rows (..., D) added up, (D,): by a product, as in `row_means`."""
     D = x.shape[-1]
-    if not _on_processor():
+    if not _multiplies_in_full():
         return ops.sum(ops.reshape(x, (-1, D)), axis=0)
     return tf.matmul(tf.ones((1, tf.size(x) // D), x.dtype), tf.reshape(x, (-1, D)))[0]
 

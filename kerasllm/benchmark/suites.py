@@ -107,8 +107,8 @@ def _generate():
 
 def _memory():
     ours = [
-        ("kerasllm, chunks and remat", {"chunk_size": 192, "remat": "block"}),
-        ("kerasllm, chunks", {"chunk_size": 192}),
+        ("kerasllm, chunks and remat", {"chunk_size": 256, "remat": "block"}),
+        ("kerasllm, chunks", {"chunk_size": 256}),
         ("kerasllm", {}),
     ]
     cases = [

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
@@ -205,6 +206,8 @@ def compiled_decoder(model, stepper, structure, cached, prompt_length):
             functools.partial(begin, stepper, structure, prompt_length),
             functools.partial(go_on, stepper, structure),
         )
+        if stepper.uses_xla and backend.on_processor():
+            functions = [in_float32(model, function) for function in functions]
         compiled[key] = tuple(
             backend.compile_function(function, model.variables, stepper.uses_xla) for function in functions
         )
