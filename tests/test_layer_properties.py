@@ -113,6 +113,15 @@ def test_cached_equals_uncached(options, lengths):
 
 
 @pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
+def test_the_last_token_alone_is_what_it_is_among_all(options):
+    transformer = scrambled(**options)
+    every, whole_cache = transformer(X, cache=transformer.init_cache(len(X), 10))
+    last, cache = transformer(X, cache=transformer.init_cache(len(X), 10), last_only=True)
+    assert_close(last, every[:, -1:])
+    assert all(map(np.array_equal, keras.tree.flatten(cache), keras.tree.flatten(whole_cache)))
+
+
+@pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
 def test_cached_rows_of_uneven_length_equal_each_row_alone(options):
     transformer = scrambled(**options)
     padding = np.array([3, 0])  # on the left

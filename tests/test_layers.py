@@ -96,9 +96,10 @@ def test_every_public_layer_has_its_contract_tested():
     [
         (lambda: MultiHeadAttention(D, H, num_kv_heads=2), {"return_attention_scores": True}),
         (lambda: TransformerBlock(D, H, F), {}),
+        (lambda: TransformerBlock(D, H, F), {"last_only": True}),
         (lambda: Transformer(2, D, H, F), {}),
+        (lambda: Transformer(2, D, H, F), {"last_only": True, "return_attention_scores": True}),
     ],
-    ids=["MultiHeadAttention", "TransformerBlock", "Transformer"],
 )
 def test_a_symbolic_call_knows_caches_and_scores_too(layer, call):
     layer = layer()

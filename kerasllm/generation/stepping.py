@@ -76,10 +76,8 @@ def _keeps_tokens_apart(layer):
 
 def _call_causal_lm(model):
     def forward(ids, cache, index, positions, visible):
-        x, cache = model.hidden_states(
-            ids, padding_mask=visible, position_ids=positions, cache=cache, cache_index=index, training=False
-        )
-        return model.logits(x[:, -1:]), cache
+        x, cache = model.hidden_states(ids, visible, positions, cache, index, training=False, last_only=True)
+        return model.logits(x), cache
 
     return forward
 
@@ -97,11 +95,15 @@ def _chain_stepper(layers, context):
         for layer in layers:
             if isinstance(layer, Transformer | TransformerBlock):
                 x, layer_cache = layer(
-                    x, mask=visible, position_ids=positions, cache=next(old), cache_index=index, training=False
+                    x,
+                    mask=visible,
+                    position_ids=positions,
+                    cache=next(old),
+                    cache_index=index,
+                    last_only=layer is caching[-1],  # What follows looks at one token alone.
+                    training=False,
                 )
                 new.append(layer_cache)
-                if layer is caching[-1]:  # What follows looks at one token alone.
-                    x = x[:, -1:]
             else:
                 x = layer(x)
         return x, new

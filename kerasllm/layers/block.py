@@ -60,11 +60,13 @@ class TransformerBlock(keras.layers.Layer):
             see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
         cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
             then not needed.
+        last_only: bool. The output is that of the last token, at less cost than that of all.
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, D). With `return_attention_scores`, a tuple with a list after it, the attention probabilities
-        (B, H, T, S) over the input and, where there is one, the context; and with a cache the updated cache last.
+        float (B, T, D), or (B, 1, D) with `last_only`. With `return_attention_scores`, a tuple with a list after it,
+        the attention probabilities (B, H, T, S) over the input and, where there is one, the context; and with a cache
+        the updated cache last.
 
     Example:
         >>> block = kerasllm.layers.TransformerBlock(d_model=64, num_heads=4, dff=256)
@@ -222,6 +224,7 @@ class TransformerBlock(keras.layers.Layer):
         position_bias=None,
         cache=None,
         cache_index=0,
+        last_only=False,
         return_attention_scores=False,
         training=None,
     ):
@@ -239,6 +242,7 @@ class TransformerBlock(keras.layers.Layer):
             position_ids=position_ids,
             cache=cache,
             cache_index=cache_index,
+            last_only=last_only,
             return_attention_scores=return_attention_scores,
             training=training,
         )
@@ -248,7 +252,18 @@ class TransformerBlock(keras.layers.Layer):
         return forward(x, context, position_bias)
 
     def _forward(
-        self, x, context, position_bias, *, remat, context_mask, cache, return_attention_scores, training, **own_options
+        self,
+        x,
+        context,
+        position_bias,
+        *,
+        remat,
+        context_mask,
+        cache,
+        last_only,
+        return_attention_scores,
+        training,
+        **own_options,
     ):
         own_cache, context_cache = (None, None) if cache is None else (cache[:2], cache[2:] or None)
         options = {
@@ -262,6 +277,8 @@ class TransformerBlock(keras.layers.Layer):
             self.attention, normed, None, position_bias, cache=own_cache, **own_options, **options
         )
         scores = [probabilities]
+        if last_only:
+            x, normed, attended = x[:, -1:], normed[:, -1:], attended[:, -1:]
         if self.parallel:
             if not self.shared_norm:
                 normed = self.feed_forward_norm(x)
@@ -305,8 +322,11 @@ class TransformerBlock(keras.layers.Layer):
         own = self.attention.init_cache(batch_size, length)
         return own if context is None else own + self.cross_attention.project_context(context)
 
-    def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
-        results = [keras.KerasTensor(x.shape, self.compute_dtype)]
+    def compute_output_spec(
+        self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
+    ):
+        shape = (x.shape[0], 1, x.shape[2]) if last_only else x.shape
+        results = [keras.KerasTensor(shape, self.compute_dtype)]
         if return_attention_scores:
             own = x.shape[1] if cache is None else cache[0].shape[2]
             keys = [own, *([] if context is None else [context.shape[1]])]

@@ -53,11 +53,12 @@ class Transformer(keras.layers.Layer):
         cache: list of a tuple for each block, from `init_cache`; keys and values of earlier tokens and, where there is
             one, of the context, which is then not needed.
         cache_index: int scalar, how many tokens the cache holds.
+        last_only: bool. The output is that of the last token, at less cost than that of all.
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, D). With `return_attention_scores`, a tuple with a list of what each `TransformerBlock` returns
-        after it; and with a cache the updated cache last.
+        float (B, T, D), or (B, 1, D) with `last_only`. With `return_attention_scores`, a tuple with a list of what each
+        `TransformerBlock` returns after it; and with a cache the updated cache last.
 
     Raises:
         ValueError: if the numbers do not fit together, or a sequence is longer than the learned positions.
@@ -170,6 +171,7 @@ class Transformer(keras.layers.Layer):
         position_ids=None,
         cache=None,
         cache_index=0,
+        last_only=False,
         return_attention_scores=False,
         training=None,
     ):
@@ -201,6 +203,7 @@ class Transformer(keras.layers.Layer):
                 position_bias=position_bias,
                 cache=None if cache is None else cache[i],
                 cache_index=cache_index,
+                last_only=last_only and block is self.blocks[-1],
                 return_attention_scores=return_attention_scores,
                 training=training,
             )
@@ -222,11 +225,15 @@ class Transformer(keras.layers.Layer):
         (B, S, any width) its keys and values too, (B, K, S, h)."""
         return [block.init_cache(batch_size, length, context) for block in self.blocks]
 
-    def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
-        results = [keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)]
+    def compute_output_spec(
+        self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
+    ):
+        B, T, _ = x.shape
+        results = [keras.KerasTensor((B, 1 if last_only else T, self.d_model), self.compute_dtype)]
         block_cache = None if cache is None else cache[0]
         if return_attention_scores:
-            spec = self.blocks[0].compute_output_spec(results[0], context, block_cache, True)
+            inner = keras.KerasTensor((B, T, self.d_model), self.compute_dtype)
+            spec = self.blocks[0].compute_output_spec(inner, context, block_cache, return_attention_scores=True)
             results.append([spec[1] for _ in self.blocks])
         if cache is not None:
             results.append([tuple(keras.KerasTensor(part.shape, part.dtype) for part in pair) for pair in cache])

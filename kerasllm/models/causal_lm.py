@@ -59,9 +59,18 @@ class CausalLM(LanguageModel):
         x, cache = x
         return self._head(x), cache
 
-    def hidden_states(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
-        """What the output layer reads, float (B, T, D); with a cache the pair (this, updated cache). Arguments as in a
-        call; `logits` makes logits of any part of it."""
+    def hidden_states(
+        self,
+        inputs,
+        padding_mask=None,
+        position_ids=None,
+        cache=None,
+        cache_index=0,
+        training=None,
+        last_only=False,
+    ):
+        """What the output layer reads, float (B, T, D), or with `last_only` that of the last token, (B, 1, D); with a
+        cache the pair (this, updated cache). Other arguments as in a call; `logits` makes logits of any part of it."""
         if not isinstance(inputs, dict):
             inputs = {"token_ids": inputs}
         return self.transformer(
@@ -71,6 +80,7 @@ class CausalLM(LanguageModel):
             position_ids=position_ids,
             cache=cache,
             cache_index=cache_index,
+            last_only=last_only,
             training=training,
         )
 
