@@ -2,6 +2,8 @@
 
 import keras
 
+_DTYPES = ("dtype_policy", "reverse_dtype")  # The latter is that of a tied output layer.
+
 
 def in_float32(model, function):
     """A function that calls a model, in which layers that compute in 16 bits compute in 32, with the weights they have.
@@ -22,9 +24,6 @@ def in_float32(model, function):
                 setattr(layer, name, value)
 
     return traced
-
-
-_DTYPES = ("dtype_policy", "reverse_dtype")  # The latter is that of a tied output layer.
 
 
 class _Widened(keras.DTypePolicy):

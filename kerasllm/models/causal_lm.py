@@ -60,14 +60,7 @@ class CausalLM(LanguageModel):
         return self._head(x), cache
 
     def hidden_states(
-        self,
-        inputs,
-        padding_mask=None,
-        position_ids=None,
-        cache=None,
-        cache_index=0,
-        training=None,
-        last_only=False,
+        self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None, last_only=False
     ):
         """What the output layer reads, float (B, T, D), or with `last_only` that of the last token, (B, 1, D); with a
         cache the pair (this, updated cache). Other arguments as in a call; `logits` makes logits of any part of it."""
