@@ -22,7 +22,7 @@ SMALL = {
     },
     "03_export_and_serve.ipynb": {
         "vocab_size": 300, "seq_len": 96, "batch_size": 4, "passes": 1, "num_layers": 1, "d_model": 16, "num_heads": 2,
-        "dff": 32, "warmup_steps": 2, "new_tokens": 12, "batch_sizes": [1, 2], "clients": [1, 2], "repeats": 1,
+        "dff": 32, "warmup_steps": 2, "new_tokens": 12, "batch_sizes": [1], "clients": [2], "repeats": 1,
     },
     "04_masked_language_model.ipynb": {
         "vocab_size": 200, "seq_len": 32, "batch_size": 4, "steps": 4, "rounds": 2, "num_layers": 1, "d_model": 16,

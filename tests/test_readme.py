@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import kerasllm
+from kerasllm.models import presets
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -12,6 +13,8 @@ def test_its_python_runs_from_the_first_line_to_the_last(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     text = "The class of a thing is what the thing is an instance of. " * 180
     monkeypatch.setattr(kerasllm.data, "read_text", lambda source: iter([text]))
+    fields = presets.preset_fields
+    monkeypatch.setattr(presets, "preset_fields", lambda name: {**fields(name), "num_layers": 1})
     names = {}
     for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
         exec(code, names)

@@ -1,6 +1,6 @@
 """A training process is killed at random moments, during saves too, and its run ends as one that was never killed.
 
-5 kills here; `KERASLLM_KILLS=50 pytest -s -n0 tests/test_soak.py` makes as many as it is told, and prints each.
+3 kills here; `KERASLLM_KILLS=50 pytest -s -n0 tests/test_soak.py` makes as many as it is told, and prints each.
 """
 
 import multiprocessing
@@ -12,7 +12,7 @@ import pytest
 
 from kerasllm.cli import main
 
-KILLS = int(os.environ.get("KERASLLM_KILLS", 5))
+KILLS = int(os.environ.get("KERASLLM_KILLS", 3))
 SETTINGS = {
     "--layers": 1, "--d-model": 16, "--heads": 2, "--context": 16, "--batch-size": 4, "--tokenizer": "char",
     "--dropout": 0.2, "--ema": 0.9, "--steps": 60, "--save-every": 1, "--precision": "float32", "--seed": 3,
