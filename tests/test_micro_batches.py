@@ -187,7 +187,7 @@ scope = contextlib.nullcontext()
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_make_the_update_of_one(backend, run_python, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2", prepend=" ")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     functions = "\n".join(map(inspect.getsource, (make, batch)))
 
     def run(split):
