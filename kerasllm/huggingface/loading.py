@@ -1,19 +1,24 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
-import dataclasses
 import math
 import re
 from pathlib import Path
 
+import numpy as np
+
 from kerasllm import backend
 from kerasllm.files import read_json
+from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
+from kerasllm.huggingface.origin import Origin
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
+from kerasllm.huggingface.tying import tie
 from kerasllm.models import Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
+from kerasllm.tokenizers.sides import as_pair
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -48,21 +53,16 @@ def load(path_or_id, dtype=None, revision=None):
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
-    values = read_json(path)
-    family = _family(values, path)
-    settings = Settings(values, path)
-    fields = family.fields(settings)
-    settings.finish()
-    if family.model is Seq2SeqLM:
-        fields |= _beginning_of_targets(folder, values)
-    config = _config(fields, path)
+    values = _of_known_type(read_json(path), path)
+    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    family = FAMILIES[values["model_type"]]
+    config = _config(family, values, generation, path)
     checkpoint = Checkpoint(folder, family.renames)
-    if any(checkpoint.read(name).any() for name in family.zeros(config) if name in checkpoint.names):
-        config = dataclasses.replace(config, output_bias=True)
-    tokenizer = read_tokenizer(folder, values, config)
+    config, tied = tie(config, family, values, checkpoint)
+    tokenizer = read_tokenizer(folder, {**values, **generation}, config)
     model = family.model(config, random_weights=False, dtype=dtype)
-    _fill(model, family, values, checkpoint)
-    model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.
+    _fill(model, family, values, checkpoint, tied)
+    model.origin = Origin.of(values, generation, as_pair(tokenizer)[1].vocab_size)
     return model, tokenizer
 
 
@@ -83,39 +83,38 @@ def _folder(path_or_id, revision):
         ) from error
 
 
-def _family(values, path):
-    if "auto_map" in values:
-        raise ValueError(
-            f"{path} asks to run code that comes with the checkpoint (auto_map), which kerasllm never does."
-        )
+def _of_known_type(values, path):
+    """The settings with the type of their model, which old files leave out."""
     if "quantization_config" in values:
         raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
-    kind = values.get("model_type")
+    kind = values.get("model_type") or type_of(values)
     if kind not in FAMILIES:
-        raise ValueError(f"{path} describes a model of type {kind!r}; kerasllm reads {', '.join(FAMILIES)}.")
-    return FAMILIES[kind]
+        of_text = (values.get("text_config") or {}).get("model_type")
+        more = f", of pictures or sounds as well as of text ({of_text!r})" if of_text else ""
+        raise ValueError(f"{path} describes a model of type {kind!r}{more}; kerasllm reads {', '.join(FAMILIES)}.")
+    return {**values, "model_type": kind}
 
 
-def _config(fields, path):
+def _config(family, values, generation, path):
+    settings = Settings(values, path)
+    fields = family.fields(settings)
+    settings.finish()
+    if family.model is Seq2SeqLM:
+        names = {"decoder_start_id": "decoder_start_token_id", "forced_bos_id": "forced_bos_token_id"}
+        fields |= {ours: generation.get(theirs, values.get(theirs)) for ours, theirs in names.items()}
     try:
         return TransformerConfig.from_dict(fields)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} describes no model that kerasllm can make: {error}") from error
 
 
-def _beginning_of_targets(folder, values):
-    """The ids that generation_config.json names, or else config.json."""
-    path = folder / GENERATION
-    of_generation = read_json(path) if path.is_file() else {}
-    names = {"decoder_start_id": "decoder_start_token_id", "forced_bos_id": "forced_bos_token_id"}
-    return {ours: of_generation.get(theirs, values.get(theirs)) for ours, theirs in names.items()}
-
-
-def _fill(model, family, values, checkpoint):
+def _fill(model, family, values, checkpoint, tied):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
     table, weights = family.weights(model.config, values), weight_names(model)
     sources = {name: source_of(table, name) for name in weights}
-    _check_names(sources, table, family, model.config, checkpoint)
+    for name in [name for name, source in sources.items() if not source.names]:
+        weights[name].assign(np.full(weights[name].shape, sources.pop(name).offset))
+    _check_names(sources, family, checkpoint, tied)
     for name, source in sources.items():
         shapes = [checkpoint.shape(tensor) for tensor in source.names]
         if source.shape(shapes) != tuple(weights[name].shape):
@@ -131,14 +130,12 @@ def _fill(model, family, values, checkpoint):
             backend.assign_rows(weights[name], rows, start)
 
 
-def _check_names(sources, table, family, config, checkpoint):
+def _check_names(sources, family, checkpoint, tied):
     """Refuses a checkpoint that lacks a tensor, or holds one that would be left out of the logits."""
     wanted = {tensor for source in sources.values() for tensor in source.names}
     if missing := sorted(wanted - checkpoint.names):
         raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
-    if config.tie_embeddings:  # Some files hold the table once more, as the output layer.
-        wanted.update(table["token_embedding/reverse_embeddings"].names)
-    for name in sorted(checkpoint.names - wanted - family.zeros(config).keys()):
+    for name in sorted(checkpoint.names - wanted - tied):
         if not re.search(family.unused, name):
             raise ValueError(
                 f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."

@@ -84,6 +84,11 @@ def plain(name):
     return Source((name,))
 
 
+def constant(value):
+    """What stands in for a weight that a checkpoint does not have."""
+    return Source((), offset=value)
+
+
 def linear(name, *parts, bias=False):
     """The kernels of torch's linear layers, or their biases: `linear("attention.{}_proj", "q", "k", "v")`."""
     names = tuple(name.format(part) for part in parts) if parts else (name,)

@@ -1,21 +1,26 @@
-"""Reading a config.json so that nothing it asks for is passed over."""
+"""Reading a config.json as transformers does: the same settings, with the same defaults and other names."""
 
-# What concerns other programs, the training that made the weights, or text: none of it changes logits.
+import functools
+import logging
+from pathlib import Path
+
+from kerasllm.files import read_json
+
+# transformers reads these too. They concern training, or the form and the speed of what it returns: never logits.
 _HARMLESS = {
-    "architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "use_cache", "initializer_range",
-    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id",
-    "decoder_start_token_id", "id2label", "label2id", "problem_type", "return_dict", "output_attentions",
-    "output_hidden_states", "pretraining_tp", "task_specific_params", "tokenizer_class", "max_length", "name_or_path",
-    "chunk_size_feed_forward", "is_encoder_decoder", "finetuning_task", "num_labels", "forced_bos_token_id",
-    "forced_eos_token_id", "bad_words_ids", "num_beams", "early_stopping", "no_repeat_ngram_size", "length_penalty",
-    "min_length", "prefix", "output_past", "cache_implementation",
+    "activation_dropout", "chunk_size_feed_forward", "decoder_layerdrop", "decoder_start_token_id", "embd_pdrop",
+    "embedding_size", "encoder_layerdrop", "gradient_checkpointing", "id2label", "is_encoder_decoder", "layerdrop",
+    "num_labels", "pad_token_id", "reorder_and_upcast_attn", "resid_pdrop", "return_dict", "use_cache",
 }  # fmt: skip
 # Names of activations in Hugging Face's configs.
 _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "relu": "relu",
     "relu2": "relu_squared",
     "silu": "silu",
@@ -24,6 +29,7 @@ _ACTIVATIONS = {
 
 # What a layer may see, in `layer_types`.
 WINDOW, EVERYTHING = "sliding_attention", "full_attention"
+_OLDER_TYPES = {"attention": EVERYTHING}
 
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -32,44 +38,58 @@ _SIZES = {
     "num_heads": "num_attention_heads",
     "dff": "intermediate_size",
 }
+# Which types of JSON a type of Python may come as.
+_TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}
+
+
+@functools.cache
+def reference(kind):
+    """What transformers reads of a config.json of a type: see tests/parity/record_reference_settings.py.
+
+    Returns:
+        dict of "settings", from names to pairs (type, default), and "aliases", from other names to these.
+    """
+    return read_json(Path(__file__).parent / "reference_settings.json")["types"][kind]
 
 
 class Settings:
-    """The settings of a config.json, each of which must be read, or known to change nothing.
+    """The settings of a config.json, as transformers reads them.
+
+    What the file leaves out is the default of transformers' class, and what transformers does not read is passed over.
+    Whatever it does read must be taken here, or be what it is by default.
 
     Args:
-        values: dict.
+        values: dict, with its `model_type`.
         path: where they are from, for messages.
-
-    Attributes:
-        values: dict, all of them.
     """
 
     def __init__(self, values, path):
-        self.values = values
-        self._left = {key: value for key, value in values.items() if not key.startswith("_") and key not in _HARMLESS}
-        self._path = path
+        known = reference(values["model_type"])
+        self._path, self._known, aliases = path, known["settings"], known["aliases"]
+        given = sorted(values.items(), key=lambda item: item[0] in aliases)  # Of two names the other one counts.
+        self._given = {aliases.get(name, name): value for name, value in given}
+        if inert := sorted(self._given.keys() - self._known.keys()):
+            logging.getLogger(__name__).debug("%s: %s change nothing in the logits", path, ", ".join(inert))
+        self._left = self._given.keys() & self._known.keys() - _HARMLESS
 
     def take(self, name, default=None):
-        """A setting; the default where it is absent or null."""
-        value = self._left.pop(name, None)
+        """A setting; the default where it is null, or not one that transformers reads of such a model."""
+        self._left.discard(name)
+        kind, standard = self._known.get(name, ("", None))
+        value = self._given.get(name, standard) if name in self._known else None
+        value = self._typed(name, value, kind) if name in self._given and kind else value
         return default if value is None else value
 
-    def optional(self, name, default=None):
-        """A setting that null switches off; the default where it is absent."""
-        return self._left.pop(name, default)
-
-    def need(self, name):
-        """A setting without which there is no model."""
-        if self._left.get(name) is None:
-            raise ValueError(f"{self._path} lacks {name!r}; copy the folder again.")
-        return self._left.pop(name)
-
-    def only(self, name, *allowed):
-        """Refuses a setting that has another value than these; the first of them is the default."""
-        value = self.take(name, allowed[0])
-        if value not in allowed:
-            self.refuse(name, value, " or ".join(map(repr, allowed)))
+    def _typed(self, name, value, kind):
+        """A value of the type that transformers asks for; whole numbers may be written as others."""
+        words = kind.replace("[", " ").split()
+        if value is None and "None" in words:
+            return value
+        if isinstance(value, float) and value.is_integer() and "int" in words and "float" not in words:
+            return int(value)
+        types = [_TYPES[word] for word in words if word in _TYPES]
+        if not any(isinstance(value, t) for t in types) or (isinstance(value, bool) and "bool" not in words):
+            raise ValueError(f"{self._path} says {name}={value!r} where there must be {kind}; correct the file.")
         return value
 
     def refuse(self, name, value, possible):
@@ -77,20 +97,26 @@ class Settings:
             f"{self._path} asks for {name}={value!r}, and kerasllm computes only {possible}, which gives other logits."
         )
 
+    def only(self, name, *allowed):
+        """Refuses a setting that has another value than these."""
+        value = self.take(name)
+        if value not in allowed:
+            self.refuse(name, value, " or ".join(map(repr, allowed)))
+        return value
+
     def ignore(self, *names):
         """Settings that change nothing here."""
-        for name in names:
-            self._left.pop(name, None)
+        self._left -= {*names}
 
     def sizes(self):
         """What most architectures name alike."""
-        return {ours: self.need(theirs) for ours, theirs in _SIZES.items()}
+        return {ours: self.take(theirs) for ours, theirs in _SIZES.items()}
 
-    def activation(self, name, default):
+    def activation(self, name, default=None):
         value = self.take(name, default)
-        if value not in _ACTIVATIONS:
+        if value is not None and value not in _ACTIVATIONS:
             raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
-        return _ACTIVATIONS[value]
+        return _ACTIVATIONS.get(value)
 
     def rope(self, theta=10000.0, share=None):
         """The fields of rotary positions, from what transformers 5 writes or earlier ones did.
@@ -122,21 +148,18 @@ class Settings:
 
     def layer_types(self, default):
         """What each layer sees: a window, or everything."""
-        kinds = self.take("layer_types", default)
+        kinds = [_OLDER_TYPES.get(kind, kind) for kind in self.take("layer_types", default)]
         for kind in kinds:
             if kind not in (WINDOW, EVERYTHING):
                 self.refuse("layer_types", kind, f"{WINDOW!r} or {EVERYTHING!r}")
         return kinds
 
     def finish(self):
-        """Refuses what nobody has read and is not switched off."""
-        left = {key: value for key, value in self._left.items() if value not in (None, False, [], {})}
-        if left:
-            key = min(left)
-            raise ValueError(
-                f"{self._path} has the setting {key}={left[key]!r}, which kerasllm does not know: it could change the "
-                "logits. Take it out of the file if you know that it does not."
-            )
+        """Refuses what transformers reads, nobody has taken here, and is not as it is by default."""
+        for name in sorted(self._left):
+            value, (_, standard) = self._given[name], self._known[name]
+            if value != standard and (standard is not None or value not in (False, [], {})):
+                self.refuse(name, value, repr(standard))
 
 
 def size_settings(config):

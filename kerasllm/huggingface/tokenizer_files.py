@@ -1,6 +1,7 @@
 """The tokenizer of a checkpoint in and out, with the ids at which its texts end."""
 
-from kerasllm.files import read_json
+import warnings
+
 from kerasllm.tokenizers.older_formats import write_marian
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer
 
@@ -17,19 +18,17 @@ def read_tokenizer(folder, values, config):
 
     Args:
         folder: `Path`.
-        values: dict, its config.json.
-        config: `TransformerConfig` of the model.
+        values: dict, its config.json and generation_config.json.
+        config: `TransformerConfig` of the model. A tokenizer with more ids is warned of.
 
     Returns:
         A `Tokenizer`, or a pair (source, target).
-
-    Raises:
-        ValueError: where it has ids that the model's table has no rows for.
     """
     tokenizer = load_tokenizer(folder)
-    _, target = check_sizes(tokenizer, config, f" in {folder}")
-    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    ends = generation.get("eos_token_id", values.get("eos_token_id"))
+    if surplus := more_ids(tokenizer, config):
+        warnings.warn(f"In {folder}, {surplus}: a text that needs one of the others is refused.", stacklevel=3)
+    _, target = as_pair(tokenizer)
+    ends = values.get("eos_token_id")
     for end in ends if isinstance(ends, list) else [ends]:
         if type(end) is int and 0 <= end < target.vocab_size and end not in target.end_ids:
             target.end_ids.append(end)
@@ -45,14 +44,10 @@ def write_tokenizer(tokenizer, folder):
         write_marian(source.engine, target.engine, folder)
 
 
-def check_sizes(tokenizer, config, where=""):
-    """The pair (source, target) of a tokenizer whose ids a model's tables have rows for.
-
-    Raises:
-        ValueError: where they have not.
-    """
+def more_ids(tokenizer, config):
+    """Says that a tokenizer, or one of a pair, has more ids than a model's table has rows; None where it has not."""
     source, target = as_pair(tokenizer)
     for side, rows in ((target, config.vocab_size), (source, config.source_vocab_size or config.vocab_size)):
         if side.vocab_size > rows:
-            raise ValueError(f"The tokenizer{where} has {side.vocab_size} ids, and the model's table {rows} rows.")
-    return source, target
+            return f"the tokenizer has {side.vocab_size} ids and the model's table {rows} rows"
+    return None

@@ -6,11 +6,13 @@ from kerasllm.huggingface.families.gemma import FAMILIES as GEMMA_FAMILIES
 from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
 from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
 from kerasllm.huggingface.families.llama import FAMILIES as LLAMA_FAMILIES
+from kerasllm.huggingface.families.opt import FAMILIES as OPT_FAMILIES
 from kerasllm.huggingface.families.t5 import FAMILIES as T5_FAMILIES
 
 FAMILIES = {
     **GPT2_FAMILIES,
     **GPT_NEOX_FAMILIES,
+    **OPT_FAMILIES,
     **LLAMA_FAMILIES,
     **GEMMA_FAMILIES,
     **BERT_FAMILIES,

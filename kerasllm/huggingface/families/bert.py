@@ -12,20 +12,16 @@ _FIRST_PLACE = _PADDING + 1
 
 
 def _common(settings, **own):
-    settings.only("position_embedding_type", "absolute")
-    settings.only("is_decoder", False)
-    settings.only("add_cross_attention", False)
-    settings.ignore("classifier_dropout", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers")
-    settings.ignore("pooler_size_per_head", "pooler_type", "directionality")
+    settings.ignore("is_causal")  # Only of decoders, which are refused.
     return {
         **settings.sizes(),
-        "max_length": settings.need("max_position_embeddings"),
-        "norm_epsilon": settings.need("layer_norm_eps"),
-        "num_token_types": settings.take("type_vocab_size", 2),
-        "activation": settings.activation("hidden_act", "gelu"),
-        "tie_embeddings": settings.take("tie_word_embeddings", True),
-        "dropout": settings.take("hidden_dropout_prob", 0.1),
-        "attention_dropout": settings.take("attention_probs_dropout_prob", 0.1),
+        "max_length": settings.take("max_position_embeddings"),
+        "norm_epsilon": settings.take("layer_norm_eps"),
+        "num_token_types": settings.take("type_vocab_size"),
+        "activation": settings.activation("hidden_act"),
+        "tie_embeddings": settings.take("tie_word_embeddings"),
+        "dropout": settings.take("hidden_dropout_prob"),
+        "attention_dropout": settings.take("attention_probs_dropout_prob"),
         **_ALWAYS,
         **own,
     }
@@ -35,32 +31,31 @@ _ALWAYS = {"positions": "learned", "norm_placement": "post", "embedding_norm": T
 
 
 def _roberta_fields(settings):
-    if settings.values.get("pad_token_id", _PADDING) != _PADDING:
-        settings.refuse("pad_token_id", settings.values["pad_token_id"], _PADDING)
+    settings.only("pad_token_id", _PADDING)
     settings.only("hidden_act", "gelu")  # Their head takes that, whatever the blocks take.
     fields = _common(settings)
     return {**fields, "max_length": fields["max_length"] - _FIRST_PLACE}
 
 
 def _ernie_fields(settings):
-    count = settings.take("task_type_vocab_size", 3)
-    return _common(settings, num_task_types=count if settings.take("use_task_id", False) else 0)
+    count = settings.take("task_type_vocab_size")
+    return _common(settings, num_task_types=count if settings.take("use_task_id") else 0)
 
 
 def _distilbert_fields(settings):
-    settings.ignore("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout")  # The table is stored either way.
+    settings.ignore("sinusoidal_pos_embds")  # The table is stored either way.
     return {
-        "vocab_size": settings.need("vocab_size"),
-        "num_layers": settings.need("n_layers"),
-        "d_model": settings.need("dim"),
-        "num_heads": settings.need("n_heads"),
-        "dff": settings.need("hidden_dim"),
-        "max_length": settings.need("max_position_embeddings"),
+        "vocab_size": settings.take("vocab_size"),
+        "num_layers": settings.take("n_layers"),
+        "d_model": settings.take("dim"),
+        "num_heads": settings.take("n_heads"),
+        "dff": settings.take("hidden_dim"),
+        "max_length": settings.take("max_position_embeddings"),
         "norm_epsilon": 1e-12,
-        "activation": settings.activation("activation", "gelu"),
-        "tie_embeddings": settings.take("tie_word_embeddings", True),
-        "dropout": settings.take("dropout", 0.1),
-        "attention_dropout": settings.take("attention_dropout", 0.1),
+        "activation": settings.activation("activation"),
+        "tie_embeddings": settings.take("tie_word_embeddings"),
+        "dropout": settings.take("dropout"),
+        "attention_dropout": settings.take("attention_dropout"),
         **_ALWAYS,
     }
 
@@ -136,14 +131,13 @@ def _embeddings(root, first_place=0):
     }
 
 
-def _bert_weights(root):
+def _bert_weights(config, root):
     return {
         **_embeddings(f"{root}.embeddings"),
         **in_blocks(_BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
         **dense("head_dense", "cls.predictions.transform.dense"),
         **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
-        "output_bias": plain("cls.predictions.bias"),
-        "token_embedding/reverse_embeddings": linear("cls.predictions.decoder"),
+        **_output(config, "cls.predictions"),
     }
 
 
@@ -153,8 +147,15 @@ def _roberta_weights(config, _):
         **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
         **dense("head_dense", "lm_head.dense"),
         **layer_norm("head_norm", "lm_head.layer_norm"),
-        "output_bias": plain("lm_head.bias"),
-        "token_embedding/reverse_embeddings": linear("lm_head.decoder"),
+        **_output(config, "lm_head"),
+    }
+
+
+def _output(config, head):
+    """The bias of the logits has two names, and is as tied as the table."""
+    return {
+        "output_bias": plain(f"{head}.bias" if config.tie_embeddings else f"{head}.decoder.bias"),
+        "token_embedding/reverse_embeddings": linear(f"{head}.decoder"),
     }
 
 
@@ -169,7 +170,8 @@ def _distilbert_weights(config, _):
     }
 
 
-def _family(architecture, root, fields, settings, weights):
+def _family(architecture, root, fields, settings, weights, head=None):
+    biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
     return Family(
         architecture,
         MaskedLM,
@@ -181,18 +183,32 @@ def _family(architecture, root, fields, settings, weights):
             (r"LayerNorm\.gamma$", "LayerNorm.weight"),
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
-        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship|(predictions|lm_head)\.decoder\.bias$",
+        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship",
+        zeros=lambda config: {} if config.tie_embeddings or not head else {biases[1]: (config.vocab_size,)},
+        output_bias=biases,
     )
 
 
+_CLS = "cls.predictions"
 FAMILIES = {
-    "bert": _family("BertForMaskedLM", "bert", _common, _settings, lambda config, _: _bert_weights("bert")),
-    "roberta": _family("RobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
-    "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights),
+    "bert": _family(
+        "BertForMaskedLM", "bert", _common, _settings, lambda config, _: _bert_weights(config, "bert"), _CLS
+    ),
+    "roberta": _family(
+        "RobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights, "lm_head"
+    ),
+    "xlm-roberta": _family(
+        "XLMRobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights, "lm_head"
+    ),
     "distilbert": _family(
         "DistilBertForMaskedLM", "distilbert", _distilbert_fields, _distilbert_settings, _distilbert_weights
     ),
     "ernie": _family(
-        "ErnieForMaskedLM", "ernie", _ernie_fields, _ernie_settings, lambda config, _: _bert_weights("ernie")
+        "ErnieForMaskedLM",
+        "ernie",
+        _ernie_fields,
+        _ernie_settings,
+        lambda config, _: _bert_weights(config, "ernie"),
+        _CLS,
     ),
 }

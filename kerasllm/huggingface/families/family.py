@@ -15,8 +15,12 @@ class Family(NamedTuple):
             block, to `Source`s.
         renames: pairs (regular expression, replacement): what names of old or bare checkpoints are now.
         unused: regular expression for tensors that say nothing of the logits.
-        zeros: function (TransformerConfig) -> dict from names to shapes: biases of the logits that ours leave out, and
-            that are written as zeros. A checkpoint in which they are something else has `output_bias`.
+        zeros: function (TransformerConfig) -> dict from names to shapes: what transformers has and ours do not, such as
+            biases of the logits, and is written as zeros.
+        output_bias: tuple of str, the names of the bias of the logits; the first of them that a file holds counts.
+        sides: tuple of str, the tables of encoder and decoder, where they may be others than `shared`.
+        shared: str, the table that both sides and the output layer then share.
+        by_file: tuple of str, fields of the config that a file's weights decide, whatever its settings say.
     """
 
     architecture: str
@@ -27,3 +31,7 @@ class Family(NamedTuple):
     renames: tuple = ()
     unused: str = r"(?!)"
     zeros: object = lambda config: {}
+    output_bias: tuple = ()
+    sides: tuple = ()
+    shared: str = ""
+    by_file: tuple = ()

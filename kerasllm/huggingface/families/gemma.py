@@ -16,19 +16,15 @@ from kerasllm.huggingface.settings import (
 
 
 def _gemma(settings):
-    settings.only("hidden_act", "gelu_pytorch_tanh", "gelu")  # transformers reads both as the first.
-    settings.ignore("hidden_activation")
-    return {**_common(settings), "activation": "gelu_tanh"}
+    # transformers reads "gelu" as its approximation too.
+    own = {"activation": "gelu_tanh"} if settings.take("hidden_act") == "gelu" else {}
+    return llama.common(settings, scale_embeddings=True, **own)
 
 
 def _gemma2(settings):
-    fields = _sandwiched(settings, attention_soft_cap=settings.optional("attn_logit_softcapping", 50.0))
+    fields = _sandwiched(settings, attention_soft_cap=settings.take("attn_logit_softcapping"))
     kinds = settings.layer_types([(WINDOW, EVERYTHING)[i % 2] for i in range(fields["num_layers"])])
-    return {
-        **fields,
-        "attention_window": llama.windows_of(kinds, settings.optional("sliding_window", 4096)),
-        "logit_soft_cap": settings.optional("final_logit_softcapping", 30.0),
-    }
+    return {**fields, "attention_window": llama.windows_of(kinds, settings.take("sliding_window"))}
 
 
 def _gemma3(settings):
@@ -39,38 +35,26 @@ def _gemma3(settings):
         **settings.take("rope_scaling", {}),
         **(rope.get(EVERYTHING) or {}),
     }
-    settings.only("attn_logit_softcapping", None)
     fields = _sandwiched(settings, qk_norm=True)
     every = settings.take("sliding_window_pattern", 6)
     kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
     rotations = [settings.rotation(local if kind == WINDOW else far) for kind in kinds]
     return {
         **fields,
-        "attention_window": llama.windows_of(kinds, settings.optional("sliding_window", 4096)),
-        "logit_soft_cap": settings.optional("final_logit_softcapping"),
+        "attention_window": llama.windows_of(kinds, settings.take("sliding_window")),
         "rope_theta": [rotation["rope_theta"] for rotation in rotations],
         "rope_scaling": [rotation["rope_scaling"] for rotation in rotations],
     }
 
 
-def _common(settings, **own):
-    settings.only("use_bidirectional_attention", False)
+def _sandwiched(settings, **own):
     return llama.common(
         settings,
-        attention_bias=settings.take("attention_bias", False),
         scale_embeddings=True,
-        tie_embeddings=settings.take("tie_word_embeddings", True),
-        **own,
-    )
-
-
-def _sandwiched(settings, **own):
-    settings.ignore("hidden_act", "sliding_window_size")  # transformers reads other names.
-    return _common(
-        settings,
         norm_placement="sandwich",
-        activation=settings.activation("hidden_activation", "gelu_pytorch_tanh"),
-        attention_scale=settings.take("query_pre_attn_scalar", 256) ** -0.5,
+        activation=settings.activation("hidden_activation"),
+        attention_scale=settings.take("query_pre_attn_scalar") ** -0.5,
+        logit_soft_cap=settings.take("final_logit_softcapping"),
         **own,
     )
 

@@ -7,25 +7,20 @@ from kerasllm.models import CausalLM
 
 
 def _fields(settings):
-    d_model = settings.need("n_embd")
-    settings.only("scale_attn_weights", True)
-    settings.only("add_cross_attention", False)
-    settings.only("scale_attn_by_inverse_layer_idx", False)
-    settings.ignore("reorder_and_upcast_attn", "n_ctx", "summary_activation", "summary_first_dropout")
-    settings.ignore("summary_proj_to_labels", "summary_type", "summary_use_proj", "embd_pdrop")
+    d_model = settings.take("n_embd")
     return {
-        "vocab_size": settings.need("vocab_size"),
-        "num_layers": settings.need("n_layer"),
+        "vocab_size": settings.take("vocab_size"),
+        "num_layers": settings.take("n_layer"),
         "d_model": d_model,
-        "num_heads": settings.need("n_head"),
+        "num_heads": settings.take("n_head"),
         "dff": settings.take("n_inner", 4 * d_model),
-        "max_length": settings.take("n_positions", 1024),
+        "max_length": settings.take("n_positions"),
         "positions": "learned",
-        "norm_epsilon": settings.take("layer_norm_epsilon", 1e-5),
-        "activation": settings.activation("activation_function", "gelu_new"),
-        "tie_embeddings": settings.take("tie_word_embeddings", True),
-        "dropout": settings.take("resid_pdrop", 0.1),
-        "attention_dropout": settings.take("attn_pdrop", 0.1),
+        "norm_epsilon": settings.take("layer_norm_epsilon"),
+        "activation": settings.activation("activation_function"),
+        "tie_embeddings": settings.take("tie_word_embeddings"),
+        "dropout": settings.take("resid_pdrop"),
+        "attention_dropout": settings.take("attn_pdrop"),
     }
 
 

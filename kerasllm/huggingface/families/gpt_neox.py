@@ -7,20 +7,19 @@ from kerasllm.models import CausalLM
 
 
 def _fields(settings):
-    settings.ignore("classifier_dropout", "is_decoder")
-    parallel = settings.take("use_parallel_residual", True)
+    parallel = settings.take("use_parallel_residual")
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings", 2048),
+        "max_length": settings.take("max_position_embeddings"),
         **settings.rope(settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct", 0.25)),
         "parallel": parallel,
         "shared_norm": not parallel,
-        "norm_epsilon": settings.take("layer_norm_eps", 1e-5),
-        "activation": settings.activation("hidden_act", "gelu"),
-        "attention_bias": settings.take("attention_bias", True),
-        "tie_embeddings": settings.take("tie_word_embeddings", False),
-        "dropout": settings.take("hidden_dropout", 0.0),
-        "attention_dropout": settings.take("attention_dropout", 0.0),
+        "norm_epsilon": settings.take("layer_norm_eps"),
+        "activation": settings.activation("hidden_act"),
+        "attention_bias": settings.take("attention_bias"),
+        "tie_embeddings": settings.take("tie_word_embeddings"),
+        "dropout": settings.take("hidden_dropout"),
+        "attention_dropout": settings.take("attention_dropout"),
     }
 
 

@@ -21,15 +21,16 @@ def common(settings, rope=None, **own):
     """The fields of all of them. `own` are those of one family, `rope` its rotary ones where Llama's are not."""
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings", 2048),
+        "max_length": settings.take("max_position_embeddings"),
         "num_kv_heads": settings.take("num_key_value_heads"),
         "head_dim": settings.take("head_dim"),
         "norm": "rms",
-        "norm_epsilon": settings.need("rms_norm_eps"),
-        "activation": settings.activation("hidden_act", "silu"),
+        "norm_epsilon": settings.take("rms_norm_eps"),
+        "activation": settings.activation("hidden_act"),
         "gated": True,
-        "use_bias": False,
-        "tie_embeddings": settings.take("tie_word_embeddings", False),
+        "use_bias": settings.take("mlp_bias", False),
+        "attention_bias": settings.take("attention_bias", False),
+        "tie_embeddings": settings.take("tie_word_embeddings"),
         "attention_dropout": settings.take("attention_dropout", 0.0),
         **(rope or settings.rope()),
         **own,
@@ -41,65 +42,47 @@ def windows_of(kinds, window):
     return [window if kind == WINDOW else None for kind in kinds]
 
 
-def _windowed(settings, fields, window=None, used=True, first=0):
-    """Fields with windows too. What absent settings mean: `window`, its size; `used`, whether there are any; `first`,
-    the first layer that has one."""
-    used, first = settings.take("use_sliding_window", used), settings.take("max_window_layers", first)
+def _windowed(settings, fields):
+    """Fields with windows too."""
+    used, first = settings.take("use_sliding_window", True), settings.take("max_window_layers", 0)
     kinds = [WINDOW if used and i >= first else EVERYTHING for i in range(fields["num_layers"])]
-    window = settings.optional("sliding_window", window)
-    return {**fields, "attention_window": windows_of(settings.layer_types(kinds), window)}
-
-
-def _llama(settings):
-    return common(
-        settings,
-        attention_bias=settings.take("attention_bias", False),
-        use_bias=settings.take("mlp_bias", False),
-    )
+    return {
+        **fields,
+        "attention_window": windows_of(settings.layer_types(kinds), settings.take("sliding_window")),
+    }
 
 
 def _mistral(settings):
-    return _windowed(settings, common(settings), window=4096)
+    return _windowed(settings, common(settings))
 
 
 def _qwen2(settings):
-    return _windowed(settings, common(settings, qkv_bias=True), window=4096, used=False, first=28)
+    return _windowed(settings, common(settings, qkv_bias=True))
 
 
 def _qwen3(settings):
-    fields = common(settings, qk_norm=True, attention_bias=settings.take("attention_bias", False))
-    return _windowed(settings, fields, window=4096, used=False, first=28)
+    return _windowed(settings, common(settings, qk_norm=True))
 
 
 def _phi3(settings):
-    settings.only("attention_bias", False)
-    settings.ignore("embd_pdrop", "resid_pdrop", "original_max_position_embeddings")
-    rope = settings.rope(share=settings.take("partial_rotary_factor", 1.0))
-    return _windowed(settings, common(settings, rope))
+    settings.ignore("original_max_position_embeddings")
+    return _windowed(settings, common(settings, settings.rope(share=settings.take("partial_rotary_factor", 1.0))))
 
 
 def _ernie4_5(settings):
-    tied, bias = settings.take("tie_word_embeddings", True), settings.take("use_bias", False)
-    return common(settings, settings.rope(500000.0), tie_embeddings=tied, use_bias=bias)
+    bias = settings.take("use_bias", False)
+    return common(settings, settings.rope(500000.0), use_bias=bias, attention_bias=None)
 
 
 def _olmo2(settings):
-    bias = settings.take("attention_bias", False)
-    return common(settings, norm_placement="output", qk_norm="full", attention_bias=bias)
+    return common(settings, norm_placement="output", qk_norm="full")
 
 
 def _smollm3(settings):
-    settings.ignore("max_window_layers")
-    fields = common(
-        settings,
-        settings.rope(2000000.0),
-        attention_bias=settings.take("attention_bias", False),
-        use_bias=settings.take("mlp_bias", False),
-        tie_embeddings=settings.take("tie_word_embeddings", True),
-    )
-    every = settings.take("no_rope_layer_interval", 4)
+    fields = common(settings, settings.rope(2000000.0))
+    every = settings.take("no_rope_layer_interval")
     rotated = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(fields["num_layers"])])
-    used, window = settings.take("use_sliding_window", False), settings.optional("sliding_window")
+    used, window = settings.take("use_sliding_window"), settings.take("sliding_window")
     kinds = settings.layer_types([WINDOW if used and window and not turns else EVERYTHING for turns in rotated])
     return {
         **fields,
@@ -227,7 +210,7 @@ def family(architecture, fields, settings, weights=weights):
 
 
 FAMILIES = {
-    "llama": family("LlamaForCausalLM", _llama, _llama_settings),
+    "llama": family("LlamaForCausalLM", common, _llama_settings),
     "mistral": family("MistralForCausalLM", _mistral, _mistral_settings),
     "ministral": family("MinistralForCausalLM", _mistral, _ministral_settings),
     "qwen2": family("Qwen2ForCausalLM", _qwen2, _qwen2_settings),

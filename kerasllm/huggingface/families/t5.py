@@ -7,7 +7,7 @@ from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, in_blocks, linear, plain
 from kerasllm.models import Seq2SeqLM
 
-# What `feed_forward_proj` says: the activation, and whether a second projection gates it.
+# What `feed_forward_proj` says of ours: the activation, and whether a second projection gates it.
 _FEED_FORWARDS = {
     "relu": ("relu", False),
     "gated-gelu": ("gelu_tanh", True),
@@ -17,31 +17,25 @@ _FEED_FORWARDS = {
 
 
 def _fields(settings):
-    settings.only("is_decoder", False)
-    settings.only("relative_attention_num_buckets", 32)
-    settings.only("relative_attention_max_distance", 128)
-    settings.ignore("initializer_factor", "n_positions", "dense_act_fn", "is_gated_act", "classifier_dropout")
-    kind = settings.only("feed_forward_proj", *_FEED_FORWARDS)
-    activation, gated = _FEED_FORWARDS[kind]
-    settings.ignore("scale_decoder_outputs")
-    layers = settings.need("num_layers")
+    kind, layers = settings.take("feed_forward_proj"), settings.take("num_layers")
+    activation = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
+    settings.ignore("scale_decoder_outputs", "tie_word_embeddings")  # Weights say it, see `_weights`.
     return {
-        "vocab_size": settings.need("vocab_size"),
+        "vocab_size": settings.take("vocab_size"),
         "num_encoder_layers": layers,
         "num_layers": settings.take("num_decoder_layers", layers),
-        "d_model": settings.need("d_model"),
-        "num_heads": settings.need("num_heads"),
-        "head_dim": settings.need("d_kv"),
-        "dff": settings.need("d_ff"),
+        "d_model": settings.take("d_model"),
+        "num_heads": settings.take("num_heads"),
+        "head_dim": settings.take("d_kv"),
+        "dff": settings.take("d_ff"),
         "positions": "relative",
         "attention_scale": 1.0,
         "norm": "rms",
-        "norm_epsilon": settings.take("layer_norm_epsilon", 1e-6),
-        "activation": activation,
-        "gated": gated,
+        "norm_epsilon": settings.take("layer_norm_epsilon"),
+        "activation": settings.activation("dense_act_fn", activation),
+        "gated": settings.take("is_gated_act", kind.startswith("gated-")),
         "use_bias": False,
-        "tie_embeddings": settings.take("tie_word_embeddings", True),
-        "dropout": settings.take("dropout_rate", 0.1),
+        "dropout": settings.take("dropout_rate"),
     }
 
 
@@ -88,8 +82,12 @@ def _stack(ours, config):
     }
 
 
+_SHARED = "shared.weight"
+_TABLES = {side: f"{side}.embed_tokens.weight" for side in ("encoder", "decoder")}
+
+
 def _weights(config, values):
-    scales = values.get("scale_decoder_outputs", values.get("tie_word_embeddings", True))
+    scales = values.get("scale_decoder_outputs", values.get("tie_word_embeddings") is not False)
     return _table(config, scales)
 
 
@@ -100,12 +98,18 @@ def _mt5_weights(config, _):
 def _table(config, scales):
     last_norm = Source(("decoder.final_layer_norm.weight",), factor=config.d_model**-0.5 if scales else 1.0)
     return {
-        "token_embedding/embeddings": plain("shared.weight"),
+        "token_embedding/embeddings": plain(_SHARED if config.source_vocab_size is None else _TABLES["decoder"]),
         "token_embedding/reverse_embeddings": linear("lm_head"),
+        "source_embedding/embeddings": plain(_TABLES["encoder"]),
         **_stack("encoder", config),
         **_stack("decoder", config),
         "decoder/final_norm/scale": last_norm,
     }
+
+
+def _zeros(config):
+    """The table that both sides shared if they had not one each: transformers makes it, and never reads it."""
+    return {} if config.source_vocab_size is None else {_SHARED: (config.vocab_size, config.d_model)}
 
 
 def _family(architecture, weights):
@@ -115,8 +119,11 @@ def _family(architecture, weights):
         _fields,
         _settings,
         weights,
-        unused=r"^(encoder|decoder)\.embed_tokens\.weight$"
-        r"|^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
+        unused=r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
+        zeros=_zeros,
+        sides=tuple(_TABLES.values()),
+        shared=_SHARED,
+        by_file=("tie_embeddings", "source_vocab_size"),
     )
 
 

@@ -1,0 +1,101 @@
+"""Which architecture a config.json describes, and which one computes what a model of ours does."""
+
+import dataclasses
+import re
+
+from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.settings import Settings, attention_bias
+from kerasllm.models import TransformerConfig
+
+_NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
+# Settings that only files of a type have, and those that they share with other types and never have themselves.
+_KEYS = {
+    "gpt2": ({"n_embd", "n_layer", "n_head"}, {"afn", "dff"}),
+    "distilbert": ({"dim", "n_layers", "n_heads", "hidden_dim"}, set()),
+    "bert": (
+        {"hidden_size", "num_hidden_layers", "attention_probs_dropout_prob", "type_vocab_size"},
+        {"embedding_size", "relative_attention", "attention_window"},
+    ),
+}
+
+
+def type_of(values):
+    """The `model_type` of a config.json that does not name it: by its class, or by its settings; None if neither tells.
+
+    Args:
+        values: dict of config.json.
+    """
+    for name in values.get("architectures") or []:
+        for kind, family in FAMILIES.items():
+            if _stem(name) == _stem(family.architecture):
+                return kind
+    found = [kind for kind, (has, lacks) in _KEYS.items() if has <= values.keys() and not lacks & values.keys()]
+    # RoBERTa's files have the settings of BERT's, two positions more, which are never used, and one kind of token.
+    if found == ["bert"] and values["type_vocab_size"] == 1 and values.get("max_position_embeddings", 0) % 8 == 2:
+        return "roberta"
+    return found[0] if found else None
+
+
+def _stem(name):
+    return re.split(r"(?<=[a-z0-9])(?:For[A-Z]|LMHead|MTModel|Model|DoubleHeads)", name)[0]
+
+
+def family_of(model_class, config, first=None):
+    """The family of Hugging Face that computes what a model does.
+
+    Args:
+        model_class: class of `kerasllm.models`.
+        config: its `TransformerConfig`.
+        first: str, the `model_type` to try first, for several compute the same.
+
+    Returns:
+        (model_type, `Family`, dict of its config.json).
+
+    Raises:
+        ValueError: if there is none; the message names what keeps the model from the nearest one.
+        TypeError: if there are none of such models.
+    """
+    families = {kind: family for kind, family in FAMILIES.items() if issubclass(model_class, family.model)}
+    if not families:
+        kinds = sorted({family.model.__name__ for family in FAMILIES.values()})
+        raise TypeError(f"Hugging Face's format is written of a {' or '.join(kinds)}, got a {model_class.__name__}.")
+    differences = {}
+    for kind in sorted(families, key=lambda kind: kind != first):
+        try:
+            settings, found = _as_read_back(families[kind], kind, config)
+        except (ValueError, TypeError, StopIteration):
+            continue
+        ours, theirs = _essence(config), _essence(found)
+        differences[kind] = {n: (value, theirs.get(n)) for n, value in ours.items() if value != theirs.get(n)}
+        if not differences[kind]:
+            return kind, families[kind], settings
+    nearest = min(differences, key=lambda kind: len(differences[kind]), default=None)
+    if nearest is None:
+        raise ValueError(f"No architecture of Hugging Face is like this model: {', '.join(families)} cannot say it.")
+    fields = " and ".join(f"{n}={ours!r} (there {theirs!r})" for n, (ours, theirs) in differences[nearest].items())
+    raise ValueError(
+        f"No architecture of Hugging Face computes what this model does: from the nearest, {nearest}, it differs in "
+        f"{fields}. kerasllm.save writes it as a run folder."
+    )
+
+
+def _as_read_back(family, kind, config):
+    """What config.json would say of a model, and the config that is read of that."""
+    settings = family.settings(config)
+    fields = family.fields(Settings({**settings, "model_type": kind}, kind))
+    return settings, TransformerConfig.from_dict({**fields, **{name: getattr(config, name) for name in family.by_file}})
+
+
+def _essence(config):
+    """What changes logits, with nothing left to be inferred."""
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
+    fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
+    fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
+    fields["attention_bias"] = attention_bias(config)
+    fields["qkv_bias"] = fields["attention_bias"] if config.qkv_bias is None else config.qkv_bias
+    fields["attention_scale"] = config.attention_scale or fields["head_dim"] ** -0.5
+    if config.positions == "relative":
+        del fields["max_length"]  # which sets no limit then
+    if config.positions != "rotary":
+        del fields["rope_theta"], fields["rope_scaling"], fields["partial_rotary_factor"]
+    return fields
