@@ -10,6 +10,7 @@ Plain JSON and safetensors: nothing in the folder is ever executed, any Keras ba
 file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
 """
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -20,7 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
+from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
+from kerasllm.huggingface.origin import Origin
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
@@ -82,8 +85,6 @@ def load(folder):
     """
     folder = Path(folder)
     if _is_huggingface(folder):
-        from kerasllm import huggingface
-
         return huggingface.load(folder.as_posix())
     _check_files(folder)
     description = read_json(folder / CONFIG)
@@ -97,6 +98,8 @@ def load(folder):
     config = TransformerConfig.from_dict(description["config"])
     model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
     read_tensors(folder / WEIGHTS, weight_names(model))
+    if "origin" in description:
+        model.origin = Origin(**description["origin"])
     return model, load_tokenizer(folder)
 
 
@@ -128,11 +131,13 @@ def add_model(model, tokenizer, folder):
 
 def describe(model):
     """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
+    origin = getattr(model, "origin", None)
     return {
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
+        **({"origin": dataclasses.asdict(origin)} if origin else {}),
     }
 
 

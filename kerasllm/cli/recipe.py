@@ -31,6 +31,7 @@ from kerasllm.cli.masked_task import MaskedTask
 from kerasllm.cli.settings import CHECKPOINTS, RECORD, SETTINGS, TrainSettings, read_yaml
 from kerasllm.cli.translation_task import TranslationTask
 from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
+from kerasllm.huggingface.choosing import family_of
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import TransformerConfig
 from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
@@ -82,6 +83,7 @@ def train(settings):
         batches = _batches(settings, task, config, tokenizer, draft)
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
+        _say_what_cannot_be_converted(task, config)
         model = _model(settings, task, config, tokenizer, policy)
         record = _record(settings, model, tokenizer, measures)
         write_json(draft / RECORD, record)
@@ -135,6 +137,14 @@ def _unfinished(folder):
 def _model(settings, task, config, tokenizer, policy):
     keras.utils.set_random_seed(settings.seed)  # here, so that a run that begins again does so with the same weights
     return task.model_class(dataclasses.replace(config, vocab_size=tokenizer.vocab_size), dtype=policy)
+
+
+def _say_what_cannot_be_converted(task, config):
+    """Before hours of training, that `kerasllm convert` could not write the model for transformers."""
+    try:
+        family_of(task.model_class, config)
+    except ValueError as error:
+        report.stage(str(error))
 
 
 def _finish(model, settings, task, tokenizer, batches, record):

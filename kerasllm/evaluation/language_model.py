@@ -225,7 +225,7 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     nll = tokens = 0
     with progress_bar() as progress:
         task = progress.add_task("scoring", total=total)
-        for batch, scored in _batches(windows, batch_size, width, pad_id):
+        for batch, scored in _batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
             tokens += scored
             progress.update(task, completed=tokens)
@@ -242,13 +242,18 @@ def _windows(sequences, context, stride, vocab_size):
     for ids in sequences:
         for begin, end, scored in rolling_windows(len(ids) - 1, context, stride):
             window = np.asarray(ids[begin : end + 1])
-            if window.min() < 0 or window.max() >= vocab_size:
-                bad = window.min() if window.min() < 0 else window.max()
-                raise ValueError(
-                    f"Token id {bad} is outside the model's vocabulary of {vocab_size} (0 to {vocab_size - 1}); "
-                    "score with the tokenizer that the model was trained with."
-                )
+            check_ids(window, vocab_size)
             yield window, scored
+
+
+def check_ids(ids, vocab_size):
+    """Refuses token ids, an int array, that a model has no rows for."""
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        bad = ids.min() if ids.min() < 0 else ids.max()
+        raise ValueError(
+            f"Token id {bad} is outside the model's vocabulary of {vocab_size} (0 to {vocab_size - 1}); "
+            "score with the tokenizer that the model was trained with."
+        )
 
 
 def _batches(windows, batch_size, width, pad_id):

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasllm.evaluation.language_model import progress_bar, rolling_windows, rows_at_once
+from kerasllm.evaluation.language_model import check_ids, progress_bar, rolling_windows, rows_at_once
 from kerasllm.models import MaskedLM
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
@@ -172,7 +172,7 @@ def _batches(rows, batch_size, context, tokenizer):
     while batch := list(itertools.islice(rows, batch_size)):
         longest = max(_SHORTEST_ROW, *(len(window) for window, _ in batch))
         width = min(context, 2 ** math.ceil(math.log2(longest)))
-        labels = np.full((batch_size, width), tokenizer.pad_id or 0, "int32")
+        labels = np.zeros((batch_size, width), "int32")
         document_ids, weights = np.zeros((batch_size, width), "int32"), np.zeros((batch_size, width), "float32")
         for row, (window, place) in enumerate(batch):
             labels[row, : len(window)] = window
@@ -189,6 +189,7 @@ def _score(model, batches):
     with progress_bar() as progress:
         task = progress.add_task("scoring", total=None)
         for inputs, labels, weights in batches:
+            check_ids(np.stack([inputs["token_ids"], labels]), len(counts))
             sums = np.asarray(scorer.predict_on_batch((inputs, labels, weights)), "float64").sum(axis=0)
             nll, hits = nll + sums[0], hits + sums[1]
             counts += np.bincount(labels[weights > 0], minlength=len(counts))

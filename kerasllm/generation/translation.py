@@ -89,6 +89,7 @@ def translate(
     sides = Sides.of(tokenizer)
     numbers = beam_numbers(sides, model, length_penalty, target_language)
     sources = check_sources(tokenizer, texts, model.config.max_length)
+    _check_ids(sources, model.config.source_vocab_size or model.config.vocab_size)
     found = [[Translation("", 0.0)] for _ in texts]
     # Longest first: texts of like length share a batch, and what memory it takes shows at once.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
@@ -121,6 +122,15 @@ def check_sources(tokenizer, texts, context):
                 f"it into sentences. It begins with {texts[number]:.40}"
             )
     return sources
+
+
+def _check_ids(sources, rows):
+    for number, ids in enumerate(sources):
+        if max(ids) >= rows:
+            raise ValueError(
+                f"Text {number} has token id {max(ids)}, but the model knows ids from 0 to {rows - 1}. Was it encoded "
+                "with another tokenizer?"
+            )
 
 
 def default_room(source_length):
@@ -160,7 +170,7 @@ def _search(model, numbers, sources, num_beams, max_new_tokens, batch_size):
     another batch seldom compiles anew."""
     B = min(_bucket(len(sources), 1), max(batch_size, len(sources)))
     S = min(_bucket(max(map(len, sources))), model.config.max_length)
-    source_ids = np.full((B, S), int(numbers["pad_id"]), "int32")
+    source_ids = np.zeros((B, S), "int32")
     source_mask = np.zeros((B, S), bool)
     for row, ids in enumerate(sources):
         source_ids[row, : len(ids)] = ids

@@ -75,7 +75,7 @@ def family_of(model_class, config, first=None):
     fields = " and ".join(f"{n}={ours!r} (there {theirs!r})" for n, (ours, theirs) in differences[nearest].items())
     raise ValueError(
         f"No architecture of Hugging Face computes what this model does: from the nearest, {nearest}, it differs in "
-        f"{fields}. kerasllm.save writes it as a run folder."
+        f"{fields}. Only a run folder can hold it."
     )
 
 

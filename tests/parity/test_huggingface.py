@@ -35,6 +35,10 @@ def sizes(layers, width, heads, inner, **more):
     }
 
 
+def opt(layers, width, heads, inner):
+    return {**sizes(layers, width, heads, inner), "ffn_dim": inner, "word_embed_proj_dim": width}
+
+
 LLAMA_SIZES = [
     sizes(2, 24, 3, 40, num_key_value_heads=3),
     sizes(3, 24, 6, 28, num_key_value_heads=2, head_dim=10, rms_norm_eps=1e-3),
@@ -65,6 +69,11 @@ CASES = {
             "attention_bias": False,
             "tie_word_embeddings": True,
         },
+    ],
+    "opt": [
+        {**LLAMA, **opt(2, 24, 3, 40)},
+        {**LLAMA, **opt(3, 20, 5, 28), "do_layer_norm_before": False, "activation_function": "gelu"},
+        {**LLAMA, **opt(1, 28, 1, 52), "tie_word_embeddings": False},
     ],
     "llama": [
         {**LLAMA, **LLAMA_SIZES[0], **rope()},
