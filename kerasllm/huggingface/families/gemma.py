@@ -3,6 +3,7 @@ https://arxiv.org/abs/2503.19786): as Llama, with norms that keep a scale less 1
 
 import functools
 
+from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families import llama
 from kerasllm.huggingface.names import in_blocks
 from kerasllm.huggingface.settings import (
@@ -10,7 +11,6 @@ from kerasllm.huggingface.settings import (
     WINDOW,
     activation_name,
     attention_bias,
-    rotation_parameters,
     windows,
 )
 
@@ -43,7 +43,7 @@ def _gemma3(settings):
     fields = _sandwiched(settings, qk_norm=True)
     every = settings.take("sliding_window_pattern", 6)
     kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
-    rotations = [settings.rotation(local if kind == WINDOW else far) for kind in kinds]
+    rotations = [rotary.rotation(settings, local if kind == WINDOW else far) for kind in kinds]
     return {
         **fields,
         "attention_window": llama.windows_of(kinds, settings.optional("sliding_window", 4096)),
@@ -108,8 +108,8 @@ def _gemma3_settings(config):
         rope_scaling=far_scaling,
         rope_local_base_freq=local,
         rope_parameters={
-            EVERYTHING: rotation_parameters(far, far_scaling),
-            WINDOW: rotation_parameters(local, local_scaling),
+            EVERYTHING: rotary.rotation_parameters(far, far_scaling),
+            WINDOW: rotary.rotation_parameters(local, local_scaling),
         },
     )
 

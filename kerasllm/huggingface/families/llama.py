@@ -3,6 +3,7 @@ and 3, ERNIE 4.5, Phi-3, OLMo 2 and SmolLM3."""
 
 import dataclasses
 
+from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, dense, in_blocks, linear, plain
 from kerasllm.huggingface.settings import (
@@ -10,7 +11,6 @@ from kerasllm.huggingface.settings import (
     WINDOW,
     activation_name,
     attention_bias,
-    rope_parameters,
     size_settings,
     windows,
 )
@@ -31,7 +31,7 @@ def common(settings, rope=None, **own):
         "use_bias": False,
         "tie_embeddings": settings.take("tie_word_embeddings", False),
         "attention_dropout": settings.take("attention_dropout", 0.0),
-        **(rope or settings.rope()),
+        **(rope or rotary.rope(settings)),
         **own,
     }
 
@@ -74,13 +74,13 @@ def _qwen3(settings):
 def _phi3(settings):
     settings.only("attention_bias", False)
     settings.ignore("embd_pdrop", "resid_pdrop", "original_max_position_embeddings")
-    rope = settings.rope(share=settings.take("partial_rotary_factor", 1.0))
+    rope = rotary.rope(settings, share=settings.take("partial_rotary_factor", 1.0))
     return _windowed(settings, common(settings, rope))
 
 
 def _ernie4_5(settings):
     tied, bias = settings.take("tie_word_embeddings", True), settings.take("use_bias", False)
-    return common(settings, settings.rope(500000.0), tie_embeddings=tied, use_bias=bias)
+    return common(settings, rotary.rope(settings, 500000.0), tie_embeddings=tied, use_bias=bias)
 
 
 def _olmo2(settings):
@@ -92,7 +92,7 @@ def _smollm3(settings):
     settings.ignore("max_window_layers")
     fields = common(
         settings,
-        settings.rope(2000000.0),
+        rotary.rope(settings, 2000000.0),
         attention_bias=settings.take("attention_bias", False),
         use_bias=settings.take("mlp_bias", False),
         tie_embeddings=settings.take("tie_word_embeddings", True),
@@ -119,7 +119,7 @@ def settings_of(config, **own):
         "hidden_act": activation_name(config.activation),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_dropout": config.attention_dropout or 0.0,
-        **({} if "rope_parameters" in own else rope_parameters(config)),
+        **({} if "rope_parameters" in own else rotary.rope_parameters(config)),
         **own,
     }
 
@@ -162,7 +162,7 @@ def _olmo2_settings(config):
 
 def _smollm3_settings(config):
     rotated = [int(share) for share in config.by_layer("partial_rotary_factor")]
-    rope = rope_parameters(dataclasses.replace(config, partial_rotary_factor=1.0))
+    rope = rotary.rope_parameters(dataclasses.replace(config, partial_rotary_factor=1.0))
     biases = {"attention_bias": attention_bias(config), "mlp_bias": config.use_bias}
     return _qwen2_settings(config, no_rope_layers=rotated, **biases, **rope)
 
