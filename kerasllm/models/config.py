@@ -6,6 +6,7 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 import dataclasses
 
 from kerasllm.layers.checks import (
+    LENGTH_DEPENDENT,
     check_attention,
     check_heads,
     check_norms,
@@ -132,6 +133,12 @@ class TransformerConfig:
             object.__setattr__(self, name, join_layers([options[name] for options in by_layer]))
             if is_per_layer(getattr(self, name)) and self.num_encoder_layers:
                 raise ValueError(f"`{name}` must be the same in all layers of a model with an encoder.")
+        kinds = {(scaling or {}).get("rope_type") for scaling in self.by_layer("rope_scaling")}
+        if self.num_encoder_layers and not kinds.isdisjoint(LENGTH_DEPENDENT):
+            raise ValueError(
+                f"`rope_scaling` of type {' or '.join(map(repr, LENGTH_DEPENDENT))} depends on the length of a text, "
+                "which in a model with an encoder is not that of the other side: take another type."
+            )
 
     @classmethod
     def preset(cls, name, **overrides):

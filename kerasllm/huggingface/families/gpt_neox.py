@@ -8,11 +8,10 @@ from kerasllm.models import CausalLM
 
 
 def _fields(settings):
-    settings.ignore("classifier_dropout", "is_decoder")
+    settings.ignore("classifier_dropout", "is_decoder", "rope_theta", "partial_rotary_factor")  # It has other names.
     parallel = settings.take("use_parallel_residual", True)
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings", 2048),
         **rotary.rope(settings, settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct", 0.25)),
         "parallel": parallel,
         "shared_norm": not parallel,
@@ -30,7 +29,6 @@ def _settings(config):
     rope["rope_parameters"]["partial_rotary_factor"] = config.partial_rotary_factor  # A quarter, where it is absent.
     return {
         **size_settings(config),
-        "max_position_embeddings": config.max_length,
         **rope,
         "rotary_emb_base": config.rope_theta,
         "rotary_pct": config.partial_rotary_factor,

@@ -21,7 +21,6 @@ def common(settings, rope=None, **own):
     """The fields of all of them. `own` are those of one family, `rope` its rotary ones where Llama's are not."""
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings", 2048),
         "num_kv_heads": settings.take("num_key_value_heads"),
         "head_dim": settings.take("head_dim"),
         "norm": "rms",
@@ -73,8 +72,10 @@ def _qwen3(settings):
 
 def _phi3(settings):
     settings.only("attention_bias", False)
-    settings.ignore("embd_pdrop", "resid_pdrop", "original_max_position_embeddings")
-    rope = rotary.rope(settings, share=settings.take("partial_rotary_factor", 1.0))
+    settings.ignore("embd_pdrop", "resid_pdrop")
+    rope = rotary.rope(settings, share=settings.take("partial_rotary_factor", 1.0), original=4096)
+    if rope["rope_scaling"] and rope["rope_scaling"]["rope_type"] != "longrope":
+        settings.refuse("rope_type", rope["rope_scaling"]["rope_type"], "'default' or 'longrope'")
     return _windowed(settings, common(settings, rope))
 
 
@@ -112,7 +113,6 @@ def settings_of(config, **own):
     """What config.json says of all of them, and `own`, what it says of one."""
     return {
         **size_settings(config),
-        "max_position_embeddings": config.max_length,
         "num_key_value_heads": config.num_kv_heads or config.num_heads,
         "head_dim": config.head_dim or config.d_model // config.num_heads,
         "rms_norm_eps": config.norm_epsilon,
@@ -149,7 +149,9 @@ def _qwen3_settings(config):
 
 
 def _phi3_settings(config):
-    return {**_mistral_settings(config), "partial_rotary_factor": config.partial_rotary_factor}
+    trained = (config.rope_scaling or {}).get("original_max_position_embeddings", config.max_length)
+    own = {"partial_rotary_factor": config.partial_rotary_factor, "original_max_position_embeddings": trained}
+    return {**_mistral_settings(config), **own}
 
 
 def _ernie4_5_settings(config):
