@@ -20,8 +20,8 @@ from kerasllm.layers.rotary import Rotation, text_lengths, turned
 
 _OPTIONS = (
     "d_model", "num_heads", "num_kv_heads", "head_dim", "causal", "attention_window", "positions", "max_length",
-    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "use_bias", "qkv_bias",
-    "attention_scale", "attention_soft_cap", "dropout",
+    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "norm_scale", "use_bias",
+    "qkv_bias", "attention_scale", "attention_soft_cap", "dropout",
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class MultiHeadAttention(keras.layers.Layer):
         qk_norm: bool, RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442); or "full", that
             of all heads as one, as in OLMo 2 (https://arxiv.org/abs/2501.00656).
         norm_epsilon: float, added to the mean square in `qk_norm`.
+        norm_scale: bool, a trained scale in `qk_norm`.
         use_bias: bool, biases in the projections.
         qkv_bias: bool or None, biases in those of query, key and value; None means `use_bias`.
         attention_scale: float or None, by which products of queries and keys are multiplied; None means
@@ -111,6 +112,7 @@ class MultiHeadAttention(keras.layers.Layer):
         rope_scaling=None,
         qk_norm=False,
         norm_epsilon=1e-6,
+        norm_scale=True,
         use_bias=True,
         qkv_bias=None,
         attention_scale=None,
@@ -142,6 +144,7 @@ class MultiHeadAttention(keras.layers.Layer):
             self.rotation = Rotation(self.head_dim, *rotation)
         self.qk_norm = qk_norm
         self.norm_epsilon = norm_epsilon
+        self.norm_scale = norm_scale
         self.use_bias = use_bias
         self.qkv_bias = qkv_bias
         self.attention_scale = attention_scale
@@ -175,7 +178,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
     def _head_norm(self, name, heads):
-        norm = RMSNormalization(epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
+        norm = RMSNormalization(self.norm_scale, epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
         norm.build((None, None, heads * self.head_dim if self.qk_norm == "full" else self.head_dim))
         return norm
 

@@ -34,7 +34,7 @@ class TransformerConfig:
             `layers.MultiHeadAttention`.
         attention_window, rope_theta, partial_rotary_factor, rope_scaling: see there too; each for all layers, or a
             sequence with a value for each layer, but not beside an encoder.
-        norm, norm_placement, norm_epsilon, parallel, shared_norm, attention_bias, remat: see
+        norm, norm_placement, norm_epsilon, norm_scale, parallel, shared_norm, attention_bias, remat: see
             `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
@@ -82,6 +82,7 @@ class TransformerConfig:
     norm: str = "layer"
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-5
+    norm_scale: bool = True
     parallel: bool = False
     shared_norm: bool = True
     remat: str | None = None
@@ -187,8 +188,8 @@ class TransformerConfig:
         """Keyword arguments for `layers.Transformer`, besides its four numbers."""
         names = (
             "max_length", "num_kv_heads", "head_dim", "positions", *PER_LAYER, "qk_norm", "qkv_bias", "attention_scale",
-            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "parallel", "shared_norm", "remat",
-            "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
+            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "norm_scale", "parallel", "shared_norm",
+            "remat", "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
@@ -208,9 +209,9 @@ class TransformerConfig:
         bias = int(self.use_bias)
         attention_bias = bias if self.attention_bias is None else int(self.attention_bias)
         qkv_bias = attention_bias if self.qkv_bias is None else int(self.qkv_bias)
-        norm = D * (1 + (self.norm == "layer" and self.use_bias))
+        norm = D * (self.norm_scale + (self.norm == "layer" and self.use_bias))
         sublayer_norms = norm * (2 if self.norm_placement == "sandwich" else 1)
-        qk_norm = h * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
+        qk_norm = h * self.norm_scale * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
         attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + attention_bias) * D + qk_norm
         feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
         block = attention + feed_forward + sublayer_norms * (1 if self.parallel and self.shared_norm else 2)
