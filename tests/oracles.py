@@ -41,9 +41,9 @@ def dense(w, x):
 
 
 def normalise(w, x, epsilon=1e-5):
-    """Layer normalisation, or RMS normalisation where the weights are a `scale` alone."""
-    if "scale" in w:
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * w["scale"]
+    """Layer normalisation, or RMS normalisation where the weights are a `scale` alone or none."""
+    if "gamma" not in w:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * w.get("scale", 1.0)
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * w["gamma"] + w.get("beta", 0.0)
 
@@ -170,7 +170,7 @@ def attention(
 
 
 def block(
-    w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, parallel=False,
+    w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, norm_scale=True, parallel=False,
     shared_norm=True, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
@@ -243,7 +243,7 @@ def transformer(
             norm_epsilon=norm_epsilon,
             **own,
         )
-    return normalise(below(w, "final_norm"), x, norm_epsilon) if below(w, "final_norm") else x
+    return x if options.get("norm_placement") == "post" else normalise(below(w, "final_norm"), x, norm_epsilon)
 
 
 def causal_lm(w, config, token_ids, document_ids=None):

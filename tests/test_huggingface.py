@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import kerasllm
+from kerasllm.cli.recipe import DEFAULT_MODEL
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
@@ -38,6 +39,8 @@ MODELS = {
     "gpt_neox": lambda vocab: CausalLM(
         TransformerConfig(vocab_size=vocab, **SIZES, parallel=True, shared_norm=False, partial_rotary_factor=0.4)
     ),
+    "arcee": lambda vocab: CausalLM(TransformerConfig(**{**DEFAULT_MODEL, **SIZES}, vocab_size=vocab)),
+    "nanochat": lambda vocab: CausalLM(TransformerConfig.preset("speedrun", vocab_size=vocab, **SIZES)),
     "gemma3_text": lambda vocab: CausalLM(TransformerConfig(vocab_size=vocab, **SIZES, **GEMMA_3)),
     "bert": lambda vocab: MaskedLM(TransformerConfig.preset("bert", vocab_size=vocab, **SIZES)),
     "bart": lambda vocab: Seq2SeqLM(TransformerConfig.preset("bart", vocab_size=vocab, **ENCODER_DECODER)),
@@ -161,8 +164,8 @@ DAMAGES = {
     "quantized weights": (lambda f: change_config(f, quantization_config={"bits": 4}), "describes quantized weights"),
     "another activation": (lambda f: change_config(f, hidden_act="tanhshrink"), "hidden_act='tanhshrink'; kerasllm kn"),
     "another rotation": (
-        lambda f: change_config(f, rope_parameters={"rope_type": "yarn", "factor": 2.0}),
-        "asks for rope_type='yarn', and kerasllm computes only 'default', 'linear' or 'llama3'",
+        lambda f: change_config(f, rope_parameters={"rope_type": "ntk", "factor": 2.0}),
+        "asks for rope_type='ntk', and kerasllm computes only 'default', 'linear', 'dynamic', 'yarn', 'longrope', 'll",
     ),
     "no epsilon": (lambda f: change_config(f, rms_norm_eps=None), "rms_norm_eps=None where there must be float"),
     "a word for a truth": (
@@ -174,7 +177,9 @@ DAMAGES = {
         "type 'gemma3', of pictures or sounds as well as of text \\('gemma3_text'\\); kerasllm reads gpt2",
     ),
     "heads rotated in part": (
-        lambda f: change_config(f, rope_parameters={"rope_type": "default", "partial_rotary_factor": 0.5}),
+        lambda f: change_config(
+            f, rope_parameters={"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}
+        ),
         "asks for partial_rotary_factor=0.5, and kerasllm computes only 1.0",
     ),
     "biases without values": (

@@ -54,6 +54,17 @@ print(keras.backend.backend())
 GEMMA = {
     "attention_window": [3, None],
     "partial_rotary_factor": 0.5,
+    "rope_scaling": [
+        {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 5},
+        {
+            "rope_type": "longrope",
+            "factor": 2.0,
+            "original_max_position_embeddings": 7,
+            "short_factor": [1.0, 1.1],
+            "long_factor": [2.0, 3.0],
+        },
+    ],
+    "norm_scale": False,
     "attention_soft_cap": 2.0,
     "norm_placement": "sandwich",
 }

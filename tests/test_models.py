@@ -30,6 +30,7 @@ VARIANTS = {
     "normed outputs and heads": {"norm_placement": "output", "qk_norm": "full", "num_kv_heads": 2},
     "parallel, two norms": {"parallel": True, "shared_norm": False, "attention_bias": False, "qkv_bias": True},
     "rms, gated": {"norm": "rms", "gated": True, "use_bias": False},
+    "norms without scales": {"norm": "rms", "norm_scale": False, "qk_norm": True, "embedding_norm": True},
     "parallel, multi-query": {"parallel": True, "num_kv_heads": 1, "gated": True},
 }
 
@@ -64,7 +65,7 @@ def small(**options):
             {"attention_window": [4, None], "num_encoder_layers": 2},
             "`attention_window` must be the same in all layers of a model with an encoder",
         ),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "`rope_scaling` must be None or a dict whose 'rope_type' is one of"),
+        ({"rope_scaling": {"rope_type": "ntk"}}, "`rope_scaling` must be None or a dict whose 'rope_type' is one of"),
         ({"qk_norm": "each"}, "`qk_norm` must be one of (False, True, 'full'), got 'each'"),
         ({"attention_soft_cap": 0}, "`attention_soft_cap` must be positive or None, got 0"),
         ({"parallel": True, "norm_placement": "post"}, "A parallel block needs norm_placement='pre'"),
@@ -200,7 +201,7 @@ DOCUMENTS = np.sort(RNG.integers(1, 4, (5, 8)), axis=1).astype("int32")
 DOCUMENTS[:2, -2:] = 0
 
 
-@pytest.mark.parametrize("family", ["gpt2", "pythia", "llama", "palm", "lamda", "gemma-2"])
+@pytest.mark.parametrize("family", ["gpt2", "pythia", "speedrun", "llama", "palm", "lamda", "gemma-2"])
 def test_each_family_computes_what_its_paper_says(family):
     own = {"palm": {"head_dim": 4}, "lamda": {"head_dim": 4}, "pythia": {"head_dim": 8}}.get(family, {})
     if family == "gemma-2":

@@ -8,7 +8,7 @@ from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock
 from kerasllm.models import CausalLM
-from kerasllm.models.shapes import context_length
+from kerasllm.models.shapes import context_length, ending_at, length_dependent_rotations
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -36,10 +36,10 @@ def get_stepper(model, cached=None):
     """
     if cached is not False:
         if isinstance(model, CausalLM) and type(model).call is CausalLM.call:
-            return CachedStepper(model.init_cache, _call_causal_lm(model), context_length(model))
+            return CachedStepper(model, model.init_cache, _call_causal_lm(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
-            return _chain_stepper(layers, context_length(model))
+            return _chain_stepper(model, layers)
         if cached:
             raise ValueError(
                 f"{model.name} cannot be decoded with a cache: that needs a CausalLM, or a chain of layers around a "
@@ -82,7 +82,7 @@ def _call_causal_lm(model):
     return forward
 
 
-def _chain_stepper(layers, context):
+def _chain_stepper(model, layers):
     caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
     mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
 
@@ -108,26 +108,28 @@ def _chain_stepper(layers, context):
                 x = layer(x)
         return x, new
 
-    return CachedStepper(init_cache, forward, context, mask_zero)
+    return CachedStepper(model, init_cache, forward, mask_zero)
 
 
 class CachedStepper:
-    """Reads the prompt once, and then one token a step.
+    """Reads the prompt once, and then one token a step; the text anew where it has become so long that rotary positions
+    turn all of it otherwise.
 
     Args:
+        model: what is stepped through.
         init_cache: function (batch_size, length) -> cache.
         forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits (B, 1, V) of the
             last token, cache).
-        context: int or None, the most positions that the model knows.
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
     """
 
     uses_xla = True
 
-    def __init__(self, init_cache, forward, context=None, mask_zero=False):
+    def __init__(self, model, init_cache, forward, mask_zero=False):
         self._init_cache = init_cache
         self._forward = forward
-        self._context = context
+        self._context = context_length(model)
+        self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
 
     def start(self, tokens, padding, prompt_length):
@@ -144,9 +146,18 @@ class CachedStepper:
 
     def logits(self, cache, tokens, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it."""
+        if self._rotations:
+            changes = ops.stack([ops.any(rotation.changes_at(index - padding)) for rotation in self._rotations])
+            cache = ops.cond(ops.any(changes), lambda: self._read_again(tokens, padding, index), lambda: cache)
         ids = ops.take(tokens, [index - 1], axis=1)
         cache = _parted(cache, ops.shape(tokens)[0])
         return self._step(ids, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
+
+    def _read_again(self, tokens, padding, index):
+        """The cache, filled with a text that ends before place `index`; what stands from there on is not yet seen."""
+        B, L = ops.shape(tokens)
+        columns = ops.minimum(ops.arange(L, dtype="int32"), index - 1)
+        return self._step(tokens, self._init_cache(B, L), 0, tokens, padding, columns)[1]
 
     def _step(self, ids, cache, index, tokens, padding, columns):
         positions = ops.maximum(columns[None] - padding[:, None], 0)
@@ -196,6 +207,7 @@ class PlainStepper:
         L = ops.shape(tokens)[1]
         columns = ops.arange(L, dtype="int32")[None] + padding[:, None]
         ids = ops.take_along_axis(tokens, columns % L, axis=1)[:, : self._context]
-        logits = self._model(ids, training=False)
-        last = ops.minimum(index - 1 - padding, ops.shape(ids)[1] - 1)[:, None, None]
-        return ops.take_along_axis(logits, last, axis=1)[:, 0], state
+        length = ops.shape(ids)[1]
+        last = ops.minimum(index - 1 - padding, length - 1)
+        logits = self._model(ids, training=False, **ending_at(self._model, last, length))
+        return ops.take_along_axis(logits, last[:, None, None], axis=1)[:, 0], state

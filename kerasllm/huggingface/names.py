@@ -21,6 +21,8 @@ class Source(NamedTuple):
             queries first; or 0.
         paired: tuple of int, or (): the width of the heads of those tensors whose rotary pairs are neighbours, where
             ours are half a head apart; 0 for others.
+        mirrored: tuple of int, or (): the width of the heads of those tensors whose rotary pairs turn the other way; 0
+            for others.
     """
 
     names: tuple
@@ -31,6 +33,7 @@ class Source(NamedTuple):
     factor: float = 1.0
     heads: int = 0
     paired: tuple = ()
+    mirrored: tuple = ()
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
@@ -42,6 +45,8 @@ class Source(NamedTuple):
             parts = [
                 _swapped(part, -1, h // 2, 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
             ]
+        if self.mirrored:
+            parts = [_mirrored(part, h) if h else part for part, h in zip(parts, self.mirrored, strict=True)]
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         weight = weight * np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
@@ -70,6 +75,8 @@ class Source(NamedTuple):
             parts = [
                 _swapped(part, -1, 2, h // 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
             ]
+        if self.mirrored:
+            parts = [_mirrored(part, h) if h else part for part, h in zip(parts, self.mirrored, strict=True)]
         return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
 
 
@@ -77,6 +84,12 @@ def _swapped(array, *shape):
     """An array whose last axis, seen in a shape, has the axes before the last of that shape exchanged: (2, 3, 1) makes
     of the channels 0, 1, 2, 3, 4, 5 the channels 0, 3, 1, 4, 2, 5."""
     return array.reshape(*array.shape[:-1], *shape).swapaxes(-3, -2).reshape(array.shape)
+
+
+def _mirrored(array, h):
+    """An array whose last axis is of heads of width h, with the sign of the second half of each turned."""
+    signs = np.where(np.arange(array.shape[-1]) % h < h // 2, 1, -1)
+    return array * signs.astype(array.dtype)
 
 
 def plain(name):

@@ -118,34 +118,6 @@ class Settings:
             raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
         return _ACTIVATIONS.get(value)
 
-    def rope(self, theta=10000.0, share=None):
-        """The fields of rotary positions, from what transformers 5 writes or earlier ones did.
-
-        Args:
-            theta: float, what an absent base means.
-            share: float, what an absent `partial_rotary_factor` means; None where there are only whole heads.
-        """
-        given = {**(self.take("rope_scaling") or {}), **(self.take("rope_parameters") or {})}
-        given["rope_theta"] = given.get("rope_theta") or self.take("rope_theta", theta)
-        self.ignore("rope_theta")
-        if share is None:
-            return self.rotation(given)
-        share = given.pop("partial_rotary_factor", None) or share
-        return {**self.rotation(given), "partial_rotary_factor": share}
-
-    def rotation(self, given):
-        """The fields of a rotation of whole heads, from a dict of parameters."""
-        given = dict(given)
-        kind = given.pop("rope_type", None) or given.get("type", "default")
-        given.pop("type", None)
-        share = given.pop("partial_rotary_factor", 1.0)
-        if share != 1.0:
-            self.refuse("partial_rotary_factor", share, 1.0)
-        if kind not in ("default", "linear", "llama3"):
-            self.refuse("rope_type", kind, "'default', 'linear' or 'llama3'")
-        theta = float(given.pop("rope_theta"))
-        return {"rope_theta": theta, "rope_scaling": None if kind == "default" else {"rope_type": kind, **given}}
-
     def layer_types(self, default):
         """What each layer sees: a window, or everything."""
         kinds = [_OLDER_TYPES.get(kind, kind) for kind in self.take("layer_types", default)]
@@ -170,18 +142,6 @@ def size_settings(config):
 def activation_name(name):
     """Hugging Face's name of an activation of ours."""
     return next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == name)
-
-
-def rope_parameters(config):
-    """What transformers reads, of both its ages."""
-    parameters = rotation_parameters(config.rope_theta, config.rope_scaling)
-    if config.partial_rotary_factor != 1.0:
-        parameters["partial_rotary_factor"] = config.partial_rotary_factor
-    return {"rope_theta": config.rope_theta, "rope_scaling": config.rope_scaling, "rope_parameters": parameters}
-
-
-def rotation_parameters(theta, scaling):
-    return {"rope_theta": theta, **(scaling or {"rope_type": "default"})}
 
 
 def attention_bias(config):

@@ -15,12 +15,13 @@ from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
 from kerasllm.layers.normalization import RMSNormalization
-from kerasllm.layers.positions import RelativePositionBias, input_positions, rotary, rotary_frequencies
+from kerasllm.layers.positions import RelativePositionBias, input_positions
+from kerasllm.layers.rotary import Rotation, text_lengths, turned
 
 _OPTIONS = (
     "d_model", "num_heads", "num_kv_heads", "head_dim", "causal", "attention_window", "positions", "max_length",
-    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "use_bias", "qkv_bias",
-    "attention_scale", "attention_soft_cap", "dropout",
+    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "norm_scale", "use_bias",
+    "qkv_bias", "attention_scale", "attention_soft_cap", "dropout",
 )  # fmt: skip
 
 
@@ -42,11 +43,16 @@ class MultiHeadAttention(keras.layers.Layer):
         rope_theta: float, base of the rotary wavelengths.
         partial_rotary_factor: float from 0 to 1, the share of each head's channels, from the first on, that rotary
             positions rotate, as in GPT-NeoX (https://arxiv.org/abs/2204.06745).
-        rope_scaling: dict or None. Stretches rotary positions for longer contexts than those of the training, as
-            Hugging Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "llama3" with its four numbers.
+        rope_scaling: dict or None. Scales rotary positions for longer contexts than those of the training, as Hugging
+            Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "dynamic", "yarn", "longrope", "llama3" or
+            "proportional" with their numbers. The angles of "dynamic" and "longrope" depend on the length of the
+            text, the largest position + 1 of its tokens that `mask` does not hide; each row is a text, and with
+            `document_ids` each document. A cache keeps keys turned as they were when it was written: where these
+            angles change (`Rotation.changes_at`), it has to be filled anew for what a call without it gives.
         qk_norm: bool, RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442); or "full", that
             of all heads as one, as in OLMo 2 (https://arxiv.org/abs/2501.00656).
         norm_epsilon: float, added to the mean square in `qk_norm`.
+        norm_scale: bool, a trained scale in `qk_norm`.
         use_bias: bool, biases in the projections.
         qkv_bias: bool or None, biases in those of query, key and value; None means `use_bias`.
         attention_scale: float or None, by which products of queries and keys are multiplied; None means
@@ -106,6 +112,7 @@ class MultiHeadAttention(keras.layers.Layer):
         rope_scaling=None,
         qk_norm=False,
         norm_epsilon=1e-6,
+        norm_scale=True,
         use_bias=True,
         qkv_bias=None,
         attention_scale=None,
@@ -132,8 +139,12 @@ class MultiHeadAttention(keras.layers.Layer):
         self.rope_theta = rope_theta
         self.partial_rotary_factor = partial_rotary_factor
         self.rope_scaling = rope_scaling
+        self.rotation = None
+        if positions == "rotary" and partial_rotary_factor:
+            self.rotation = Rotation(self.head_dim, *rotation)
         self.qk_norm = qk_norm
         self.norm_epsilon = norm_epsilon
+        self.norm_scale = norm_scale
         self.use_bias = use_bias
         self.qkv_bias = qkv_bias
         self.attention_scale = attention_scale
@@ -167,7 +178,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
     def _head_norm(self, name, heads):
-        norm = RMSNormalization(epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
+        norm = RMSNormalization(self.norm_scale, epsilon=self.norm_epsilon, name=name, dtype=self.dtype_policy)
         norm.build((None, None, heads * self.head_dim if self.qk_norm == "full" else self.head_dim))
         return norm
 
@@ -217,15 +228,19 @@ class MultiHeadAttention(keras.layers.Layer):
         position_ids = query_index if position_ids is None else position_ids
         if self.position_embedding is not None:
             x = self.position_embedding(x, position_ids)
+        key_mask = context_mask if is_cross else x_mask if mask is None else mask
         if is_cross:
             query = self._cross_query(x)
             key, value = self.project_context(context) if cache is None else cache
         else:
-            query, key, value = self._heads(x, position_ids)
+            query, key, value = self._heads(x)
+            if self.rotation is not None:
+                lengths = self._lengths(position_ids, key_mask, document_ids, cache, cache_index)
+                angles = self.rotation.table(position_ids, lengths, query.dtype)
+                query, key = turned(query, *angles), turned(key, *angles)
             if cache is not None:
                 cache = written(cache[0], key, cache_index), written(cache[1], value, cache_index)
 
-        key_mask = context_mask if is_cross else x_mask if mask is None else mask
         is_plain = attention_mask is None and position_bias is None and not return_attention_scores
         if cache is not None and not is_cross:
             if is_plain and isinstance(cache_index, int) and cache_index == 0:  # All that there is to see is new.
@@ -263,16 +278,20 @@ class MultiHeadAttention(keras.layers.Layer):
             results.append(cache)
         return tuple(results) if len(results) > 1 else output
 
-    def _heads(self, x, position_ids):
+    def _heads(self, x):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
         H, K = self.num_heads, self.num_kv_heads
         query, key, value = split_projections(self.query_key_value(x), H, K, K)
-        query, key = self._normed(query, self.query_norm), self._normed(key, self.key_norm)
-        rotated = int(self.head_dim * self.partial_rotary_factor)
-        if self.positions == "rotary" and rotated:
-            frequencies = rotary_frequencies(rotated, self.rope_theta, self.rope_scaling)
-            query, key = rotary(query, position_ids, frequencies), rotary(key, position_ids, frequencies)
-        return query, key, value
+        return self._normed(query, self.query_norm), self._normed(key, self.key_norm), value
+
+    def _lengths(self, position_ids, mask, document_ids, cache, cache_index):
+        """Those of the texts of tokens, where rotary positions ask for them."""
+        if not self.rotation.depends_on_length:
+            return None
+        if mask is not None and cache is not None:  # which is for all places of the cache
+            shape = (ops.shape(mask)[0], ops.shape(position_ids)[-1])
+            mask = ops.slice(mask, (0, cache_index), shape)
+        return text_lengths(position_ids, mask, document_ids)
 
     def _cross_query(self, x):
         return self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)

@@ -16,7 +16,7 @@ from kerasllm.layers.rematerialization import next_seed, rematerialized
 
 _OPTIONS = (
     "d_model", "num_heads", "dff", "causal", "dropout", "attention_dropout", "norm", "norm_placement", "norm_epsilon",
-    "parallel", "shared_norm", "use_bias", "attention_bias", "remat",
+    "norm_scale", "parallel", "shared_norm", "use_bias", "attention_bias", "remat",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class TransformerBlock(keras.layers.Layer):
             adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
             does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
         norm_epsilon: float.
+        norm_scale: bool. Norms have a trained scale, those of `qk_norm` too; nanochat's have none.
         parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
             (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
         shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
@@ -98,6 +99,7 @@ class TransformerBlock(keras.layers.Layer):
         norm="layer",
         norm_placement="pre",
         norm_epsilon=1e-5,
+        norm_scale=True,
         parallel=False,
         shared_norm=True,
         activation="gelu",
@@ -121,6 +123,7 @@ class TransformerBlock(keras.layers.Layer):
         self.norm = norm
         self.norm_placement = norm_placement
         self.norm_epsilon = norm_epsilon
+        self.norm_scale = norm_scale
         self.parallel = parallel
         self.shared_norm = shared_norm
         self.use_bias = use_bias
@@ -163,6 +166,7 @@ class TransformerBlock(keras.layers.Layer):
             self.d_model,
             self.num_heads,
             norm_epsilon=self.norm_epsilon,
+            norm_scale=self.norm_scale,
             use_bias=self.use_bias if self.attention_bias is None else self.attention_bias,
             dropout=self.dropout if self.attention_dropout is None else self.attention_dropout,
             name=name,
@@ -206,7 +210,7 @@ class TransformerBlock(keras.layers.Layer):
         return own, of_output
 
     def _norm(self, name, shape):
-        layer = make_norm(self.norm, self.norm_epsilon, self.use_bias, name, self.dtype_policy)
+        layer = make_norm(self.norm, self.norm_epsilon, self.norm_scale, self.use_bias, name, self.dtype_policy)
         layer.build(shape)
         return layer
 

@@ -5,11 +5,23 @@ NORMS = ("layer", "rms")
 NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
 QK_NORMS = (False, True, "full")
 REMAT = (None, "block", "attention", "feed_forward")
-# The numbers that each way to stretch rotary positions takes.
-_SCALINGS = {
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+# What each way to scale rotary positions needs, and what else it takes, by transformers' names.
+ROPE_SCALINGS = {
+    "linear": (("factor",), ()),
+    "dynamic": (("factor", "original_max_position_embeddings"), ()),
+    "yarn": (
+        ("factor", "original_max_position_embeddings"),
+        ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    ),
+    "longrope": (
+        ("short_factor", "long_factor", "original_max_position_embeddings"),
+        ("factor", "attention_factor"),
+    ),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), ()),
+    "proportional": ((), ("factor",)),
 }
+# Those whose angles are others in longer texts.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 def check_sizes(**sizes):
@@ -49,36 +61,56 @@ def check_positions(
         raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
     if attention_window is not None and (not isinstance(attention_window, int) or attention_window < 1):
         raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {attention_window!r}.")
-    if positions == "rotary" and head_dim is not None:
-        _check_rotated_channels(head_dim, partial_rotary_factor)
     if not isinstance(rope_theta, int | float) or not rope_theta > 0:
         raise ValueError(f"`rope_theta` must be a positive number, got {rope_theta!r}.")
-    _check_rope_scaling(rope_scaling)
+    if rope_scaling is not None:
+        _check_rope_scaling(rope_scaling)
+    if positions == "rotary" and head_dim is not None:
+        _check_rotated_channels(head_dim, partial_rotary_factor, rope_scaling or {})
 
 
-def _check_rotated_channels(head_dim, share):
+def _check_rotated_channels(head_dim, share, scaling):
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise ValueError(f"`partial_rotary_factor` must be a number from 0 to 1, got {share!r}.")
-    if share == 1 and head_dim % 2:
+    kind, channels = scaling.get("rope_type"), int(head_dim * share)
+    if (share == 1 or kind == "proportional") and head_dim % 2:
         raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
-    if int(head_dim * share) % 2:
+    if channels % 2 and kind != "proportional":
         raise ValueError(
             f"Rotary positions turn pairs of channels, got partial_rotary_factor={share} of head_dim={head_dim}: "
-            f"{int(head_dim * share)} channels."
+            f"{channels} channels."
         )
+    if kind == "dynamic" and channels == 2:
+        raise ValueError("`rope_scaling` of type 'dynamic' needs more than one pair of channels, got 2 channels.")
+    for name in ("short_factor", "long_factor"):
+        if kind == "longrope" and channels and len(scaling[name]) != channels // 2:
+            raise ValueError(
+                f"{name!r} of `rope_scaling` must have a number for each pair of {channels} channels that are turned, "
+                f"{channels // 2}, got {len(scaling[name])}."
+            )
 
 
 def _check_rope_scaling(scaling):
-    if scaling is None:
-        return
     kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
-    if kind not in _SCALINGS:
+    if kind not in ROPE_SCALINGS:
         raise ValueError(
-            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(_SCALINGS)}, got {scaling!r}."
+            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(ROPE_SCALINGS)}, got "
+            f"{scaling!r}."
         )
-    for name in _SCALINGS[kind]:
-        if not isinstance(scaling.get(name), int | float) or scaling[name] <= 0:
-            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {scaling.get(name)!r}.")
+    needed, others = ROPE_SCALINGS[kind]
+    for name in [*needed, *(name for name in others if name in scaling)]:
+        value = scaling.get(name)
+        if name.endswith(("short_factor", "long_factor")):
+            if not isinstance(value, list | tuple) or not all(map(_is_positive, value)):
+                raise ValueError(f"`rope_scaling` of type {kind!r} needs a list of positive numbers, {name!r}.")
+        elif not (_is_positive(value) or name == "truncate"):
+            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {value!r}.")
+    if kind == "longrope" and not {"factor", "attention_factor"} & scaling.keys():
+        raise ValueError("`rope_scaling` of type 'longrope' needs 'factor', how much longer texts become, got none.")
+
+
+def _is_positive(value):
+    return isinstance(value, int | float) and value > 0
 
 
 def check_attention(qk_norm, attention_scale, attention_soft_cap):

@@ -1,12 +1,11 @@
-"""How a Transformer knows the order of tokens: rotary, learned, sinusoidal and relative positions.
+"""How a Transformer knows the order of tokens: learned, sinusoidal and relative positions (rotary ones: `rotary.py`).
 
-Shapes: B batch, H heads, T query time, S key time, D d_model, h head_dim.
+Shapes: B batch, H heads, T query time, S key time, D d_model.
 """
 
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -19,52 +18,6 @@ def input_positions(positions, max_length, name="position_embedding", dtype=None
     if positions == "fairseq_sinusoidal":
         return SinusoidalPositions(first=2, to_the_longest=True, name=name, dtype=dtype)
     return None
-
-
-def rotary_frequencies(width, theta, scaling=None):
-    """The angles, float32 (width / 2,), by which one place turns each pair of channels.
-
-    Args:
-        width: int, channels of a head that are rotated.
-        theta: float, the base of the wavelengths.
-        scaling: dict or None, how to stretch them for contexts longer than those of the training: `rope_scaling` of
-            `MultiHeadAttention`.
-    """
-    frequencies = theta ** (-np.arange(0, width, 2) / width)
-    if scaling is None:
-        return frequencies.astype("float32")
-    stretched = frequencies / scaling["factor"]
-    if scaling["rope_type"] == "llama3":  # Only what turns less than a few times in the original context is stretched.
-        turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
-        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        kept = np.clip((turns - low) / (high - low), 0, 1)
-        stretched = kept * frequencies + (1 - kept) * stretched
-    return stretched.astype("float32")
-
-
-def rotary(x, position_ids, frequencies):
-    """Rotates queries or keys by their positions, so that their products depend on distance alone.
-
-    Args:
-        x: float (B, H, T, h).
-        position_ids: int (T,) or (B, T).
-        frequencies: from `rotary_frequencies`, n of them, for the first 2 n channels: the first n are paired with the
-            second n, as Llama and GPT-NeoX do. Other channels stay as they are.
-
-    Returns:
-        float (B, H, T, h).
-
-    Reference: Su et al. 2021, https://arxiv.org/abs/2104.09864
-    """
-    angles = ops.cast(position_ids, "float32")[..., None] * frequencies
-    if len(position_ids.shape) == 2:
-        angles = angles[:, None]
-    cos, sin = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
-    n, rest = len(frequencies), []
-    if 2 * n < x.shape[-1]:
-        x, *rest = ops.split(x, [2 * n], axis=-1)
-    first, second = ops.split(x, 2, axis=-1)
-    return ops.concatenate([first * cos - second * sin, second * cos + first * sin, *rest], axis=-1)
 
 
 def positions_in_documents(document_ids):

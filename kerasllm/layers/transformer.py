@@ -154,7 +154,7 @@ class Transformer(keras.layers.Layer):
 
     def _norm(self, name, shape):
         block = self.blocks[0]
-        norm = make_norm(block.norm, block.norm_epsilon, block.use_bias, name, self.dtype_policy)
+        norm = make_norm(block.norm, block.norm_epsilon, block.norm_scale, block.use_bias, name, self.dtype_policy)
         norm.build(shape)
         return norm
 

@@ -6,6 +6,7 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 import dataclasses
 
 from kerasllm.layers.checks import (
+    LENGTH_DEPENDENT,
     check_attention,
     check_heads,
     check_norms,
@@ -33,7 +34,7 @@ class TransformerConfig:
             `layers.MultiHeadAttention`.
         attention_window, rope_theta, partial_rotary_factor, rope_scaling: see there too; each for all layers, or a
             sequence with a value for each layer, but not beside an encoder.
-        norm, norm_placement, norm_epsilon, parallel, shared_norm, attention_bias, remat: see
+        norm, norm_placement, norm_epsilon, norm_scale, parallel, shared_norm, attention_bias, remat: see
             `layers.TransformerBlock`.
         activation, gated, use_bias: see `layers.FeedForward`.
         dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
@@ -81,6 +82,7 @@ class TransformerConfig:
     norm: str = "layer"
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-5
+    norm_scale: bool = True
     parallel: bool = False
     shared_norm: bool = True
     remat: str | None = None
@@ -132,6 +134,12 @@ class TransformerConfig:
             object.__setattr__(self, name, join_layers([options[name] for options in by_layer]))
             if is_per_layer(getattr(self, name)) and self.num_encoder_layers:
                 raise ValueError(f"`{name}` must be the same in all layers of a model with an encoder.")
+        kinds = {(scaling or {}).get("rope_type") for scaling in self.by_layer("rope_scaling")}
+        if self.num_encoder_layers and not kinds.isdisjoint(LENGTH_DEPENDENT):
+            raise ValueError(
+                f"`rope_scaling` of type {' or '.join(map(repr, LENGTH_DEPENDENT))} depends on the length of a text, "
+                "which in a model with an encoder is not that of the other side: take another type."
+            )
 
     @classmethod
     def preset(cls, name, **overrides):
@@ -180,8 +188,8 @@ class TransformerConfig:
         """Keyword arguments for `layers.Transformer`, besides its four numbers."""
         names = (
             "max_length", "num_kv_heads", "head_dim", "positions", *PER_LAYER, "qk_norm", "qkv_bias", "attention_scale",
-            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "parallel", "shared_norm", "remat",
-            "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
+            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "norm_scale", "parallel", "shared_norm",
+            "remat", "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
         )  # fmt: skip
         return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
 
@@ -201,9 +209,9 @@ class TransformerConfig:
         bias = int(self.use_bias)
         attention_bias = bias if self.attention_bias is None else int(self.attention_bias)
         qkv_bias = attention_bias if self.qkv_bias is None else int(self.qkv_bias)
-        norm = D * (1 + (self.norm == "layer" and self.use_bias))
+        norm = D * (self.norm_scale + (self.norm == "layer" and self.use_bias))
         sublayer_norms = norm * (2 if self.norm_placement == "sandwich" else 1)
-        qk_norm = h * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
+        qk_norm = h * self.norm_scale * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
         attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + attention_bias) * D + qk_norm
         feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
         block = attention + feed_forward + sublayer_norms * (1 if self.parallel and self.shared_norm else 2)

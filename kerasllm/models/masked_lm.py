@@ -57,7 +57,9 @@ class MaskedLM(LanguageModel):
             dtype=self.dtype_policy,
         )
         self.head_activation = get_activation(config.activation)
-        self.head_norm = make_norm(config.norm, config.norm_epsilon, config.use_bias, "head_norm", self.dtype_policy)
+        self.head_norm = make_norm(
+            config.norm, config.norm_epsilon, config.norm_scale, config.use_bias, "head_norm", self.dtype_policy
+        )
         self.build((None, None))
 
     def build(self, _):

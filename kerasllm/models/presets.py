@@ -24,14 +24,19 @@ PYTHIA = {
     "tie_embeddings": False,
 }
 
-# The choices of the records in https://github.com/KellerJordan/modded-nanogpt
+# The choices of the records in https://github.com/KellerJordan/modded-nanogpt, as https://github.com/karpathy/nanochat
+# has them: norms without scales, of the embedding too, and logits that stay below a cap.
 SPEEDRUN = {
     "vocab_size": 50257,
     "max_length": 1024,
     "norm": "rms",
+    "norm_epsilon": 1e-6,
+    "norm_scale": False,
+    "embedding_norm": True,
     "qk_norm": True,
     "activation": "relu_squared",
     "use_bias": False,
+    "logit_soft_cap": 15.0,
 }
 
 # Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2 and table 2.

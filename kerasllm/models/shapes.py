@@ -1,6 +1,9 @@
 """What any causal Keras model, ours or a user's own, takes and gives: the lengths of text and the width of logits."""
 
 import keras
+from keras import ops
+
+from kerasllm.layers import MultiHeadAttention
 
 
 def fixed_length(model):
@@ -23,6 +26,37 @@ def context_length(model):
         return config.max_length
     limits = [fixed_length(model), *(getattr(layer, "max_length", None) for layer in model.layers)]
     return min((limit for limit in limits if limit), default=None)
+
+
+def length_dependent_rotations(model):
+    """The rotary positions of a model's layers whose angles are others in longer texts: see `layers.rotary`."""
+    attentions = [layer for layer in model._flatten_layers() if isinstance(layer, MultiHeadAttention)]
+    return [layer.rotation for layer in attentions if layer.rotation is not None and layer.rotation.depends_on_length]
+
+
+def ending_at(model, last, length):
+    """What a call on rows of one length needs so that what follows a place counts for nothing: position ids, where the
+    logits of a causal model depend on the length of a text.
+
+    Args:
+        model: a `CausalLM`, or any causal Keras model.
+        last: int (B,), the last place of each text.
+        length: int, of the rows.
+
+    Returns:
+        dict of keyword arguments; mostly none.
+
+    Raises:
+        ValueError: if they are needed, and the model is of a kind that takes no position ids.
+    """
+    if not length_dependent_rotations(model):
+        return {}
+    if not hasattr(model, "hidden_states"):
+        raise ValueError(
+            f"{model.name} has rotary positions that depend on the length of a text (`rope_scaling` of type 'dynamic' "
+            "or 'longrope'), and no way to say where a padded text ends: make it a CausalLM."
+        )
+    return {"position_ids": ops.minimum(ops.arange(length, dtype="int32")[None], last[:, None])}
 
 
 def output_width(model):

@@ -61,6 +61,8 @@ CHECKPOINTS = {
     ),
     "gpt_neox": ("GPTNeoXForCausalLM", {**DECODER, "hidden_size": 16, "rope_parameters": PART}),
     "llama": ("LlamaForCausalLM", {**GROUPED, "rope_parameters": LLAMA_3}),
+    "arcee": ("ArceeForCausalLM", GROUPED),
+    "nanochat": ("NanoChatForCausalLM", {**GROUPED, "final_logit_softcapping": 5.0, "pad_token_id": 0}),
     "gemma3_text": (
         "Gemma3ForCausalLM",
         {**GROUPED, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},

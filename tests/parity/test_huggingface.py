@@ -174,6 +174,24 @@ CASES = {
         {**LLAMA, **sizes(3, 24, 6, 28, num_key_value_heads=2, rms_norm_eps=1e-3), "attention_bias": True},
         {**LLAMA, **sizes(2, 32, 4, 52), **rope("llama3", **LLAMA_3), "tie_word_embeddings": True},
     ],
+    "arcee": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope()},
+        {**LLAMA, **LLAMA_SIZES[1], **rope("yarn", factor=4.0), "tie_word_embeddings": True, "attention_bias": True},
+        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 6, "mlp_bias": True},
+    ],
+    "nanochat": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "pad_token_id": 0},
+        {
+            **LLAMA,
+            **LLAMA_SIZES[1],
+            **rope("linear", factor=3.0),
+            "pad_token_id": 0,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+            "final_logit_softcapping": 2.0,
+        },
+        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 6, "pad_token_id": 0, "final_logit_softcapping": None},
+    ],
     "smollm3": [
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "pad_token_id": 0, "no_rope_layer_interval": 2},
         {
@@ -414,12 +432,13 @@ def test_translations_begin_as_the_checkpoint_says(kind, tokenizer, tmp_path):
         assert kerasllm.load(tmp_path / folder)[0].config == model.config
 
 
-@pytest.mark.parametrize("preset", ["gpt2", "llama"])
+@pytest.mark.parametrize("preset", ["gpt2", "llama", "speedrun", None])
 def test_a_model_trained_here_has_the_same_perplexity_there(preset, tmp_path):
     words = np.random.default_rng(0).choice(["the", "cat", "dog", "saw", "a", "tree", "and", "slept."], 1500)
     (tmp_path / "text.txt").write_text(" ".join(words))
     small = ["--layers", "2", "--d-model", "32", "--heads", "2", "--dff", "64", "--context", "64", "--batch-size", "4"]
-    arguments = ["train", "--data", str(tmp_path / "text.txt"), "--preset", preset, *small, "--steps", "30"]
+    arguments = ["train", "--data", str(tmp_path / "text.txt"), *small, "--steps", "30"]
+    arguments += ["--preset", preset] if preset else []  # none: what `train` makes by default
     assert main([*arguments, "--vocab-size", "300", "--precision", "float32", "--out", str(tmp_path / "run")]) == 0
     model, tokenizer = kerasllm.load(tmp_path / "run")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "theirs")

@@ -7,6 +7,7 @@ from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
 from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
 from kerasllm.huggingface.families.llama import FAMILIES as LLAMA_FAMILIES
 from kerasllm.huggingface.families.opt import FAMILIES as OPT_FAMILIES
+from kerasllm.huggingface.families.squared_relu import FAMILIES as SQUARED_RELU_FAMILIES
 from kerasllm.huggingface.families.t5 import FAMILIES as T5_FAMILIES
 
 FAMILIES = {
@@ -14,6 +15,7 @@ FAMILIES = {
     **GPT_NEOX_FAMILIES,
     **OPT_FAMILIES,
     **LLAMA_FAMILIES,
+    **SQUARED_RELU_FAMILIES,
     **GEMMA_FAMILIES,
     **BERT_FAMILIES,
     **BART_FAMILIES,

@@ -3,6 +3,7 @@ https://arxiv.org/abs/2503.19786): as Llama, with norms that keep a scale less 1
 
 import functools
 
+from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families import llama
 from kerasllm.huggingface.names import in_blocks
 from kerasllm.huggingface.settings import (
@@ -10,7 +11,6 @@ from kerasllm.huggingface.settings import (
     WINDOW,
     activation_name,
     attention_bias,
-    rotation_parameters,
     windows,
 )
 
@@ -28,22 +28,23 @@ def _gemma2(settings):
 
 
 def _gemma3(settings):
-    rope = settings.take("rope_parameters", {})
-    local = {"rope_theta": settings.take("rope_local_base_freq", 10000.0), **(rope.get(WINDOW) or {})}
-    far = {
-        "rope_theta": settings.take("rope_theta", 1000000.0),
-        **settings.take("rope_scaling", {}),
-        **(rope.get(EVERYTHING) or {}),
-    }
+    given = settings.take("rope_parameters", {})
+    local, far = dict(given.get(WINDOW) or {}), {**(given.get(EVERYTHING) or {}), **settings.take("rope_scaling", {})}
+    bases = settings.take("rope_local_base_freq", 10000.0), settings.take("rope_theta", 1000000.0)
     fields = _sandwiched(settings, qk_norm=True)
     every = settings.take("sliding_window_pattern", 6)
     kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
-    rotations = [settings.rotation(local if kind == WINDOW else far) for kind in kinds]
+    length = fields["max_length"]
+    rotations = {
+        kind: rotary.rotation(settings, {**parameters, "truncate": None}, base, length)  # It is not read by kind.
+        for kind, parameters, base in zip((WINDOW, EVERYTHING), (local, far), bases, strict=True)
+    }
+    by_layer = [rotations[kind] for kind in kinds]
     return {
         **fields,
+        **{name: [rotation[name] for rotation in by_layer] for name in by_layer[0]},
+        "max_length": max(rotary.longest_text(rotation["rope_scaling"], length) for rotation in by_layer),
         "attention_window": llama.windows_of(kinds, settings.take("sliding_window")),
-        "rope_theta": [rotation["rope_theta"] for rotation in rotations],
-        "rope_scaling": [rotation["rope_scaling"] for rotation in rotations],
     }
 
 
@@ -82,19 +83,18 @@ def _gemma2_settings(config, **own):
 
 
 def _gemma3_settings(config):
-    rotations = list(zip(config.by_layer("rope_theta"), config.by_layer("rope_scaling"), strict=True))
+    names = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+    rotations = [rotary.rotation_parameters(*own) for own in zip(*map(config.by_layer, names), strict=True)]
     by_kind = dict(zip(windows(config)["layer_types"], rotations, strict=True))
-    far, far_scaling = by_kind.get(EVERYTHING, (1000000.0, None))
-    local, local_scaling = by_kind.get(WINDOW, (10000.0, None))
+    local = by_kind.get(WINDOW, {"rope_type": "default", "rope_theta": 10000.0})
+    far = by_kind.get(EVERYTHING, {"rope_type": "default", "rope_theta": 1000000.0})
     return _gemma2_settings(
         config,
-        rope_theta=far,
-        rope_scaling=far_scaling,
-        rope_local_base_freq=local,
-        rope_parameters={
-            EVERYTHING: rotation_parameters(far, far_scaling),
-            WINDOW: rotation_parameters(local, local_scaling),
-        },
+        max_position_embeddings=rotary.trained_length(config),
+        rope_theta=far["rope_theta"],
+        rope_scaling=None if far["rope_type"] == "default" else far,
+        rope_local_base_freq=local["rope_theta"],
+        rope_parameters={EVERYTHING: far, WINDOW: local},
     )
 
 

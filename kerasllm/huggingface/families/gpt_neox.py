@@ -1,8 +1,9 @@
 """GPT-NeoX (Black et al. 2022, https://arxiv.org/abs/2204.06745) and Pythia (https://arxiv.org/abs/2304.01373)."""
 
+from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import dense, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name, attention_bias, rope_parameters, size_settings
+from kerasllm.huggingface.settings import activation_name, attention_bias, size_settings
 from kerasllm.models import CausalLM
 
 
@@ -10,8 +11,7 @@ def _fields(settings):
     parallel = settings.take("use_parallel_residual")
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings"),
-        **settings.rope(settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct", 0.25)),
+        **rotary.rope(settings, settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct", 0.25)),
         "parallel": parallel,
         "shared_norm": not parallel,
         "norm_epsilon": settings.take("layer_norm_eps"),
@@ -24,11 +24,10 @@ def _fields(settings):
 
 
 def _settings(config):
-    rope = rope_parameters(config)
+    rope = rotary.rope_parameters(config)
     rope["rope_parameters"]["partial_rotary_factor"] = config.partial_rotary_factor  # A quarter, where it is absent.
     return {
         **size_settings(config),
-        "max_position_embeddings": config.max_length,
         **rope,
         "rotary_emb_base": config.rope_theta,
         "rotary_pct": config.partial_rotary_factor,

@@ -3,6 +3,7 @@ and 3, ERNIE 4.5, Phi-3, OLMo 2 and SmolLM3."""
 
 import dataclasses
 
+from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families.family import Family
 from kerasllm.huggingface.names import Source, dense, in_blocks, linear, plain
 from kerasllm.huggingface.settings import (
@@ -10,7 +11,6 @@ from kerasllm.huggingface.settings import (
     WINDOW,
     activation_name,
     attention_bias,
-    rope_parameters,
     size_settings,
     windows,
 )
@@ -21,7 +21,6 @@ def common(settings, rope=None, **own):
     """The fields of all of them. `own` are those of one family, `rope` its rotary ones where Llama's are not."""
     return {
         **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings"),
         "num_kv_heads": settings.take("num_key_value_heads"),
         "head_dim": settings.take("head_dim"),
         "norm": "rms",
@@ -32,7 +31,7 @@ def common(settings, rope=None, **own):
         "attention_bias": settings.take("attention_bias", False),
         "tie_embeddings": settings.take("tie_word_embeddings"),
         "attention_dropout": settings.take("attention_dropout", 0.0),
-        **(rope or settings.rope()),
+        **(rope or rotary.rope(settings)),
         **own,
     }
 
@@ -65,13 +64,15 @@ def _qwen3(settings):
 
 
 def _phi3(settings):
-    settings.ignore("original_max_position_embeddings")
-    return _windowed(settings, common(settings, settings.rope(share=settings.take("partial_rotary_factor", 1.0))))
+    rope = rotary.rope(settings, share=settings.take("partial_rotary_factor", 1.0))
+    if rope["rope_scaling"] and rope["rope_scaling"]["rope_type"] != "longrope":
+        settings.refuse("rope_type", rope["rope_scaling"]["rope_type"], "'default' or 'longrope'")
+    return _windowed(settings, common(settings, rope))
 
 
 def _ernie4_5(settings):
     bias = settings.take("use_bias", False)
-    return common(settings, settings.rope(500000.0), use_bias=bias, attention_bias=None)
+    return common(settings, rotary.rope(settings, 500000.0), use_bias=bias, attention_bias=None)
 
 
 def _olmo2(settings):
@@ -79,7 +80,7 @@ def _olmo2(settings):
 
 
 def _smollm3(settings):
-    fields = common(settings, settings.rope(2000000.0))
+    fields = common(settings, rotary.rope(settings, 2000000.0))
     every = settings.take("no_rope_layer_interval")
     rotated = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(fields["num_layers"])])
     used, window = settings.take("use_sliding_window"), settings.take("sliding_window")
@@ -95,14 +96,13 @@ def settings_of(config, **own):
     """What config.json says of all of them, and `own`, what it says of one."""
     return {
         **size_settings(config),
-        "max_position_embeddings": config.max_length,
         "num_key_value_heads": config.num_kv_heads or config.num_heads,
         "head_dim": config.head_dim or config.d_model // config.num_heads,
         "rms_norm_eps": config.norm_epsilon,
         "hidden_act": activation_name(config.activation),
         "tie_word_embeddings": config.tie_embeddings,
         "attention_dropout": config.attention_dropout or 0.0,
-        **({} if "rope_parameters" in own else rope_parameters(config)),
+        **({} if "rope_parameters" in own else rotary.rope_parameters(config)),
         **own,
     }
 
@@ -132,7 +132,9 @@ def _qwen3_settings(config):
 
 
 def _phi3_settings(config):
-    return {**_mistral_settings(config), "partial_rotary_factor": config.partial_rotary_factor}
+    trained = (config.rope_scaling or {}).get("original_max_position_embeddings", config.max_length)
+    own = {"partial_rotary_factor": config.partial_rotary_factor, "original_max_position_embeddings": trained}
+    return {**_mistral_settings(config), **own}
 
 
 def _ernie4_5_settings(config):
@@ -145,7 +147,7 @@ def _olmo2_settings(config):
 
 def _smollm3_settings(config):
     rotated = [int(share) for share in config.by_layer("partial_rotary_factor")]
-    rope = rope_parameters(dataclasses.replace(config, partial_rotary_factor=1.0))
+    rope = rotary.rope_parameters(dataclasses.replace(config, partial_rotary_factor=1.0))
     biases = {"attention_bias": attention_bias(config), "mlp_bias": config.use_bias}
     return _qwen2_settings(config, no_rope_layers=rotated, **biases, **rope)
 
