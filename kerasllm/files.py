@@ -163,3 +163,12 @@ def sha256(path):
     """The SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_one_text(name, value):
+    """Raises TypeError where one str or path stands in the place of documents: its letters would be taken for them."""
+    if isinstance(value, str | bytes | os.PathLike):
+        raise TypeError(
+            f"{name} is an iterable of str, got one {type(value).__name__}: pass [text] for one text, or "
+            "kerasllm.data.read_text(path) for what is in files."
+        )

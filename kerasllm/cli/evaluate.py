@@ -22,11 +22,11 @@ def run(arguments):
     if isinstance(model, kerasllm.models.Seq2SeqLM):
         from kerasllm.cli.translation_task import pairs_of, score_translations
 
-        figures = score_translations(model, tokenizer, pairs_of(arguments.data))
+        figures = score_translations(model, tokenizer, pairs_of(arguments.data, arguments.field))
     elif isinstance(model, kerasllm.models.MaskedLM):
-        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data)))
+        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field))
     else:
-        figures = score(model, tokenizer, Corpus(tuple(arguments.data)), arguments.stride)
+        figures = score(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field), arguments.stride)
     if arguments.json:
         print(json.dumps(figures))
     else:

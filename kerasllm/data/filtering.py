@@ -6,6 +6,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from kerasllm.files import refuse_one_text
+
 _REMOVED, _CHANGED, _QUIET = "#d1662b", "#2f6db3", "#8a8f98"
 
 
@@ -34,8 +36,7 @@ class FilteredDocuments:
     """
 
     def __init__(self, documents, rules, new_filter):
-        if isinstance(documents, (str, bytes)):
-            raise TypeError("documents is an iterable of str, got one string: pass [text].")
+        refuse_one_text("documents", documents)
         if not isinstance(documents, Iterable):
             raise TypeError(f"documents is an iterable of str, such as a list, got {type(documents).__name__}.")
         self._documents, self._rules, self._new_filter = documents, tuple(rules), new_filter
