@@ -1,13 +1,11 @@
 """Files as people have them: tables, JSON, compression and encodings, and the field of a record that is the text."""
 
 import bz2
-import codecs
 import csv
 import gzip
 import io
 import json
 import lzma
-import subprocess
 import sys
 import tarfile
 import warnings
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 
 from kerasllm import data
+from kerasllm.cli import main
 from kerasllm.data import formats
 from kerasllm.tokenizers import Tokenizer
 
@@ -76,11 +75,13 @@ def test_compressed_files_are_read_as_what_they_hold_and_named_where_cut(write, 
             read(write(f"e.txt{end}", broken))
 
 
-def test_without_the_package_for_zstandard_or_parquet_the_message_says_what_to_install(write, monkeypatch):
+def test_without_the_package_for_zstandard_or_parquet_the_message_says_what_to_install(write, monkeypatch, capsys):
     for name, package, content in (("a.txt.zst", "zstandard", b"\x28\xb5\x2f\xfd"), ("b.parquet", "pyarrow", b"PAR1")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ModuleNotFoundError, match=f"{name} is .*pip install {package}"):
             read(write(name, content))
+        assert main(["train", "--data", str(write(name, content)), "--out", "nowhere"]) == 2
+        assert capsys.readouterr().err.startswith("kerasllm train: ")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -92,7 +93,7 @@ def test_encodings_are_told_by_their_marks(write, monkeypatch, encoding):
     assert list(data.read_pairs(write("b.txt", content), write("c.txt", "1\n2"))) == [("Two", "1"), (text[5:], "2")]
     assert read(write("d.CSV", f'id,text\r\n7,"{text}"\r\n'.encode(encoding))) == [text]
     if encoding != "utf-8-sig":
-        with pytest.raises(ValueError, match="is not UTF-(16|32): byte "):
+        with pytest.raises(ValueError, match=r"is not UTF-(16|32): byte "):
             read(write("e.txt", content[:-1]))
 
 
@@ -154,7 +155,7 @@ def test_null_is_left_out_and_counted_once(write, tmp_path):
     with pytest.warns(UserWarning, match=r"1 records, the first of which is .*a.jsonl, line 3, have null") as caught:
         assert read([path, write("b.json", '[{"text": "three"}]')]) == ["one", "two", "three"]
     assert len(caught) == 1
-    with pytest.raises(ValueError, match="holds no text.* 2 records, .*line 1, have null"):
+    with pytest.raises(ValueError, match=r"holds no text.* 2 records, .*line 1, have null"):
         read(write("c.jsonl", '{"text": null}\n{"text": null}\n'))
 
 
@@ -211,13 +212,13 @@ def test_a_folder_says_what_it_leaves_out(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"it has 2 .py, 1 .toml, 1 nameless.* such as \"\S+/\*\*/\*.py\"\."):
         read(tmp_path)
     write("a.csv", "text\none\n")
-    with pytest.warns(UserWarning, match=r"1 files are read and 4 left out \(2 .py"):
+    with pytest.warns(UserWarning, match=r"1 files are read and 4 are left out, 2 .py"):
         assert read(tmp_path) == ["one"]
     write("b.JSON.GZ", gzip.compress(b'["two"]'))
     with pytest.raises(FileNotFoundError, match=r"1 .csv|1 .GZ"):
         read(tmp_path)
     write("README.md", "three")
-    with pytest.warns(UserWarning, match=r"1 files are read and 6 left out"):
+    with pytest.warns(UserWarning, match=r"1 files are read and 6 are left out, 2 .py"):
         assert read(tmp_path) == ["three"]
 
 
@@ -280,7 +281,7 @@ def test_plain_strings_nested_features_and_the_folder_of_a_version(tmp_path):
         assert read(folder, field=field) == read(f"tfds:{folder}", field=field) == ["n", "ñ"]
     assert read(f"tfds:{folder}:test", field="tensor") == ["t"]
     assert list(data.read_pairs(folder, columns=("tensor", "inner.numpy"))) == [("t", "n"), ("u", "ñ")]
-    with pytest.raises(ValueError, match="has no split 'dev': it has .*train"):
+    with pytest.raises(ValueError, match=r"has no split 'dev': it has .*train"):
         read(f"tfds:{folder}:dev", field="plain")
 
 

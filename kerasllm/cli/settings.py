@@ -35,8 +35,8 @@ class TrainSettings:
         (),
         str,
         "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
-        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one with a tab between the two or of "
-        "records, or tfds:NAME",
+        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one of records or of two columns, "
+        "or tfds:NAME",
         metavar="PATH",
     )
     valid: tuple[str, ...] = _setting(

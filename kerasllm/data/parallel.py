@@ -190,7 +190,7 @@ def _read_tfds(source, columns, data_dir):
         if isinstance(feature, tfds.features.TranslationVariableLanguages):
             yield from _read_languages(source, examples, name, feature.languages, columns)
             return
-    yield from _read_texts(source, examples, builder.info, columns)
+    yield from _read_texts(source, examples, builder, columns)
 
 
 def _read_languages(source, examples, name, languages, columns):
@@ -205,9 +205,9 @@ def _read_languages(source, examples, name, languages, columns):
         yield from itertools.product(*(texts[language] or [""] for language in columns))
 
 
-def _read_texts(source, examples, info, columns):
+def _read_texts(source, examples, builder, columns):
     """Pairs of examples that have each side in a feature of its own."""
-    texts, keys = text_features(info.features), info.supervised_keys or ()
+    texts, keys = text_features(builder), builder.info.supervised_keys or ()
     supervised = keys if len(keys) == 2 and set(keys) <= set(texts) else texts
     chosen = [known_as(column, texts) for column in columns] if columns else supervised
     if len(chosen) != 2 or not set(chosen) <= set(texts):

@@ -209,8 +209,8 @@ def _files_of_folder(folder):
     chosen = [path for path in files if kinds[path] in wanted]
     if others := [path for path in files if kinds[path] not in wanted]:
         warnings.warn(
-            f"Of the folder {folder}, {len(chosen):,} files are read and {len(others):,} left out ({_counted(others)}): "
-            f'name others with a glob, such as "{_glob_for(folder, others)}".',
+            f"Of the folder {folder}, {len(chosen):,} files are read and {len(others):,} are left out, "
+            f'{_counted(others)}: name others with a glob, such as "{_glob_for(folder, others)}".',
             stacklevel=2,
         )
     return chosen

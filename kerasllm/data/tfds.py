@@ -47,17 +47,20 @@ def open_tfds(source, data_dir):
     return builder, tfds.as_numpy(dataset)
 
 
-def text_features(features):
+def text_features(builder):
     """The names of the texts in a data set's features, plain strings too; "OUTER/INNER" for one inside another."""
     import tensorflow_datasets as tfds
 
-    names = []
-    for name, feature in features.items() if isinstance(features, tfds.features.FeaturesDict) else ():
-        if isinstance(feature, tfds.features.FeaturesDict):
-            names += [f"{name}/{inner}" for inner in text_features(feature)]
-        elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.tf_dtype.name == "string":
-            names.append(name)
-    return names
+    def names_in(features):
+        for name, feature in features.items() if isinstance(features, tfds.features.FeaturesDict) else ():
+            if isinstance(feature, tfds.features.FeaturesDict):
+                yield from (f"{name}/{inner}" for inner in names_in(feature))
+            elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.tf_dtype == "string":
+                yield name
+
+    names = list(names_in(builder.info.features))
+    on_disk_only = isinstance(builder, tfds.core.read_only_builder.ReadOnlyBuilder)
+    return sorted(names) if on_disk_only else names  # what is read from disk comes in another order each time
 
 
 def text_of(example, name, place):
@@ -66,7 +69,7 @@ def text_of(example, name, place):
 
 
 def _text_feature(builder, field):
-    texts = text_features(builder.info.features)
+    texts = text_features(builder)
     if field is None:
         chosen = TEXT_FIELD if TEXT_FIELD in texts or len(texts) != 1 else texts[0]
     else:

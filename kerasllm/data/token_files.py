@@ -174,8 +174,8 @@ def _read_manifest(folder):
     path = folder / _MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"No token files at {folder}: make them with write_tokens, or pass documents, read_text(path) for files and "
-            "[text] for one text."
+            f"No token files at {folder}: make them with write_tokens, or pass documents, such as read_text(path) "
+            "for files and [text] for one text."
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
