@@ -152,11 +152,22 @@ def test_quotes_that_do_not_match_are_quotes(write):
 
 def test_null_is_left_out_and_counted_once(write, tmp_path):
     path = write("a.jsonl", '{"text": "one"}\n\n{"text": null}\n{"text": "two"}\n')
-    with pytest.warns(UserWarning, match=r"1 records, the first of which is .*a.jsonl, line 3, have null") as caught:
+    with pytest.warns(
+        UserWarning, match=r"text is null are left out: 1, the first of which is .*a.jsonl, line 3\."
+    ) as caught:
         assert read([path, write("b.json", '[{"text": "three"}]')]) == ["one", "two", "three"]
     assert len(caught) == 1
-    with pytest.raises(ValueError, match=r"holds no text.* 2 records, .*line 1, have null"):
+    with pytest.raises(ValueError, match=r"holds no text.* left out: 2, the first of which is .*line 1\."):
         read(write("c.jsonl", '{"text": null}\n{"text": null}\n'))
+
+
+def test_the_command_line_shows_a_warning_once_and_as_a_sentence(write, tmp_path, monkeypatch, capsys):
+    path = write("a.jsonl", '{"text": null}\n{"text": "too short"}\n')
+    monkeypatch.setattr(warnings, "showwarning", lambda *what: sys.stderr.write(warnings.formatwarning(*what)))
+    warnings.simplefilter("always")
+    assert main(["train", "--data", str(path), "--tokenizer", "char", "--out", str(tmp_path / "out")]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "null" in line]
+    assert len(said) == 1 and said[0].startswith("kerasllm train: Records whose text is null")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +205,7 @@ def test_parquet(write, tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     records = [{"text": text, "meta": {"source": "web"}, "n": 1, "tags": ["a"]} for text in TEXTS]
     parquet.write_table(pyarrow.Table.from_pylist([*records, {"text": None}]), tmp_path / "a.parquet")
-    with pytest.warns(UserWarning, match=r"a.parquet, row 5, have null"):
+    with pytest.warns(UserWarning, match=r"left out: 1, .*a.parquet, row 5\."):
         assert read(tmp_path / "a.parquet") == TEXTS
     with pytest.warns(UserWarning, match="null"):
         assert read(tmp_path / "a.parquet", field="source") == ["web"] * 4

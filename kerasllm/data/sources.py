@@ -135,7 +135,7 @@ class _LeftOut:
         self.count, self.first = self.count + 1, self.first or place
 
     def __str__(self):
-        return f"{self.count:,} records, the first of which is {self.first}, have null in the place of text"
+        return f"Records whose text is null are left out: {self.count:,}, the first of which is {self.first}."
 
 
 def _not_empty(documents, source, left_out):
@@ -145,10 +145,10 @@ def _not_empty(documents, source, left_out):
             empty = False
             yield document
     if empty:
-        why = f" {left_out}." if left_out.count else ""
+        why = f" {left_out}" if left_out.count else ""
         raise ValueError(f"{source!s} holds no text: at least one document with more than white space is needed.{why}")
     if left_out.count:
-        warnings.warn(f"{left_out}, and are left out.", stacklevel=2)
+        warnings.warn(str(left_out), stacklevel=2)
 
 
 def _readers(source, field, data_dir, left_out):
