@@ -250,6 +250,10 @@ def test_bad_input_is_one_sentence_and_leaves_everything_as_it_was(flags, messag
         (["generate", "--run", "RUN", "--prompt", "the", "--sampler", "greedy", "--top-k", "3"], "greedy sampler"),
         (["generate", "--run", "RUN", "--prompt", "the" * 20], "16"),
         (["evaluate", "--run", "RUN", "--data", "python_docs", "--stride", "99"], "stride=99"),
+        (
+            ["evaluate", "--run", "RUN", "--data", "python_docs", "--field", "a", "b"],
+            "--field takes two for a model that",
+        ),
         (["chat", "--model", "RUN"], "has no chat template: its model was not trained to chat"),
         (["convert", "nowhere", "new"], "There is no run folder nowhere"),
     ],

@@ -47,7 +47,8 @@ def test_files_folders_globs_and_lists(tmp_path):
     (tmp_path / "code.py").write_text("x = 1")
     (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / ".hidden.txt").write_text("secret")
-    assert list(data.read_text(tmp_path)) == ["ay", "bee\r\n", "sée", "dee", "Dé"]
+    with pytest.warns(UserWarning, match="5 files are read and 1 are left out, 1 .py"):
+        assert list(data.read_text(tmp_path)) == ["ay", "bee\r\n", "sée", "dee", "Dé"]
     assert list(data.read_text(f"{tmp_path}/**/*.gz")) == ["sée", "dee", "Dé"]
     assert list(data.read_text([tmp_path / "code.py", str(tmp_path / "a.md")])) == ["x = 1", "ay"]
     (tmp_path / "e.jsonl").write_text('{"body": "E", "text": 5}\n')

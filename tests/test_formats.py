@@ -76,7 +76,7 @@ def test_compressed_files_are_read_as_what_they_hold_and_named_where_cut(write, 
 
 
 def test_without_the_package_for_zstandard_or_parquet_the_message_says_what_to_install(write, monkeypatch, capsys):
-    for name, package, content in (("a.txt.zst", "zstandard", b"\x28\xb5\x2f\xfd"), ("b.parquet", "pyarrow", b"PAR1")):
+    for name, package, content in (("a.txt.zst", "zstandard", b"\x28\xb5\x2f\xfd"), ("b.parquet", "pyarrow", b"")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ModuleNotFoundError, match=f"{name} is .*pip install {package}"):
             read(write(name, content))
@@ -111,7 +111,10 @@ def test_what_is_no_text_is_refused_by_what_it_is(write):
     ):
         with pytest.raises(ValueError, match=f"{name} is {what}.*, and no text"):
             read(write(name, content))
-    assert read(write("e.txt", "BZh is how bzip2 begins")) == ["BZh is how bzip2 begins"]
+    with pytest.raises(ValueError, match=r"e.bin is not UTF-8: byte 0 is 0xff. It holds zero bytes"):
+        read(write("e.bin", b"\xff\xd8\x00\x10"))
+    for text in ("BZh is how bzip2 begins", "PAR1 is how Parquet begins", "PAR1"):
+        assert read(write("f.txt", text)) == [text]
 
 
 # Tables
@@ -210,8 +213,10 @@ def test_parquet(write, tmp_path):
     with pytest.warns(UserWarning, match="null"):
         assert read(tmp_path / "a.parquet", field="source") == ["web"] * 4
     (tmp_path / "a.parquet").rename(tmp_path / "b.bin")
-    with pytest.raises(ValueError, match=r"b.bin is not a whole Parquet file"):
-        read(write("b.bin", (tmp_path / "b.bin").read_bytes()[:-20]))
+    with pytest.warns(UserWarning, match="null"):
+        assert read(tmp_path / "b.bin") == TEXTS
+    with pytest.raises(ValueError, match=r"c.parquet is not a whole Parquet file"):
+        read(write("c.parquet", (tmp_path / "b.bin").read_bytes()[:-20]))
 
 
 # Folders
@@ -320,6 +325,17 @@ def test_one_str_where_documents_are_meant_gives_one_sentence(text):
     for dataset in (data.causal_lm_dataset, data.masked_lm_dataset):
         with pytest.raises(FileNotFoundError, match=tokens):
             dataset(text, TOKENIZER, 8, 2)
+
+
+@pytest.mark.parametrize("value", [{"text": "a"}, 7, np.array([["a"]])])
+def test_keys_columns_and_numbers_are_no_documents(value):
+    for call in (
+        lambda: Tokenizer.train(value, kind="char", progress=False),
+        lambda: data.clean(value),
+        lambda: data.causal_lm_dataset(value, TOKENIZER, 8, 2, progress=False),
+    ):
+        with pytest.raises(TypeError, match=r"is an iterable of str, such as a list, got (dict|int|ndarray)"):
+            call()
 
 
 @pytest.mark.parametrize("text", [LONG, "x" * 300])

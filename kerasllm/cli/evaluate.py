@@ -19,6 +19,8 @@ def run(arguments):
     model, tokenizer = kerasllm.load(arguments.model)
     if arguments.stride is not None and not isinstance(model, kerasllm.models.CausalLM):
         raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {type(model).__name__}.")
+    if len(arguments.field) > 1 and not isinstance(model, kerasllm.models.Seq2SeqLM):
+        raise ValueError(f"--field takes two for a model that translates, and {arguments.model} reads one text.")
     if isinstance(model, kerasllm.models.Seq2SeqLM):
         from kerasllm.cli.translation_task import pairs_of, score_translations
 

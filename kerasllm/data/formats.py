@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import os
 import zlib
 from pathlib import Path
 
@@ -36,7 +37,7 @@ _BEGINNINGS = {
     "Zstandard": b"\x28\xb5\x2f\xfd",
 }
 _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: a text may begin with those
-_PARQUET_BEGINNING = b"PAR1"
+_PARQUET_MARK = b"PAR1"  # at both ends
 _NO_TEXT = {b"PK\x03\x04": "a ZIP archive, as .zip, .docx and .xlsx are", b"%PDF-": "a PDF"}
 # UTF-32 before UTF-16: its mark begins with the other's.
 _MARKS = {
@@ -57,8 +58,9 @@ def kind_by_name(path):
 def kind_of(path):
     """The kind of a file that is there: what its name says, Parquet by its first bytes, and text otherwise."""
     with path.open("rb") as file:
-        if file.read(len(_PARQUET_BEGINNING)) == _PARQUET_BEGINNING:
-            return PARQUET
+        if file.read(len(_PARQUET_MARK)) == _PARQUET_MARK and file.seek(-len(_PARQUET_MARK), os.SEEK_END):
+            if file.read() == _PARQUET_MARK:
+                return PARQUET
     return kind_by_name(path) or TEXT
 
 
@@ -105,6 +107,8 @@ def decode(data, place, offset=0, final=True, encoding=_UTF8):
         text, used = decoder(data, "strict", final)
     except UnicodeDecodeError as error:
         advice = "Convert it, for example with iconv -f LATIN1 -t UTF-8." if name == "UTF-8" else "It is damaged."
+        if name == "UTF-8" and b"\x00" in data:
+            advice = "It holds zero bytes, which text does not: it is a file of another kind."
         raise ValueError(
             f"{place} is not {name}: byte {offset + error.start} is 0x{data[error.start]:02x}. {advice}"
         ) from error

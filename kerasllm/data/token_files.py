@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from kerasllm.files import new_folder, refuse_one_text
+from kerasllm.files import check_documents, new_folder
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
@@ -56,7 +56,7 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     (8, [4, 8])
     """
     folder = Path(folder)
-    refuse_one_text("documents", documents)
+    check_documents("documents", documents)
     counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
     with (
