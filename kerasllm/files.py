@@ -169,8 +169,8 @@ def sha256(path):
 def check_documents(name, value):
     """Raises TypeError for what is no iterable of str.
 
-    Some of it can be iterated over, and the letters of a str, the keys of a dict and the names of a table's columns would
-    be taken for documents.
+    Some of it can be iterated over, and the letters of a str, the keys of a dict and the names of a table's columns
+    would be taken for documents.
     """
     if isinstance(value, str | bytes | os.PathLike):
         raise TypeError(

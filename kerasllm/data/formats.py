@@ -56,11 +56,13 @@ def kind_by_name(path):
 
 
 def kind_of(path):
-    """The kind of a file that is there: what its name says, Parquet by its first bytes, and text otherwise."""
+    """The kind of a file that is there: Parquet by its bytes, or what its name says, or else text."""
+    size = len(_PARQUET_MARK)
     with path.open("rb") as file:
-        if file.read(len(_PARQUET_MARK)) == _PARQUET_MARK and file.seek(-len(_PARQUET_MARK), os.SEEK_END):
-            if file.read() == _PARQUET_MARK:
-                return PARQUET
+        begin = file.read(size)
+        file.seek(max(size, file.seek(0, os.SEEK_END) - size))
+        if begin == file.read() == _PARQUET_MARK:
+            return PARQUET
     return kind_by_name(path) or TEXT
 
 
