@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -163,3 +164,19 @@ def sha256(path):
     """The SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_documents(name, value):
+    """Raises TypeError for what is no iterable of str.
+
+    Some of it can be iterated over, and the letters of a str, the keys of a dict and the names of a table's columns
+    would be taken for documents.
+    """
+    if isinstance(value, str | bytes | os.PathLike):
+        raise TypeError(
+            f"{name} is an iterable of str, got one {type(value).__name__}: pass [text] for one text, or "
+            "kerasllm.data.read_text(path) for what is in files."
+        )
+    is_sequence = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+    if not is_sequence or isinstance(value, Mapping) or getattr(value, "ndim", 1) != 1:
+        raise TypeError(f"{name} is an iterable of str, such as a list, got {type(value).__name__}.")

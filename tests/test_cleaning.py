@@ -427,7 +427,7 @@ def test_reports_add_up_and_can_be_read_and_drawn():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: clean("text"), TypeError, r"got one string: pass \[text\]"),
+        (lambda: clean("text"), TypeError, r"got one str: pass \[text\]"),
         (lambda: deduplicate(7), TypeError, "iterable of str, such as a list, got int"),
         (lambda: list(clean([PROSE, b"bytes"])), TypeError, "Document 1 is bytes, not str: b'bytes'"),
         (lambda: clean([], rules="htlm"), ValueError, "rules names 'htlm', which is no rule. Did you mean 'html'"),

@@ -208,6 +208,9 @@ BAD_RUNS = {
     "empty file": (["--data", "empty.txt", "--out", "new"], "holds no text"),
     "not UTF-8": (["--data", "latin.txt", "--out", "new"], "latin.txt is not UTF-8: byte 3"),
     "too short": (["--data", "short.txt", "--out", "new", "--tokenizer", "char"], "fewer than one batch"),
+    "several columns": (["--data", "table.csv", "--out", "new"], "the columns 'a', 'b', and which of them is the text"),
+    "no such column": (["--data", "table.csv", "--field", "c", "--out", "new"], "table.csv, line 2 has no text in a"),
+    "two columns": (["--data", "table.csv", "--field", "a", "b", "--out", "new"], "field takes 1 for the task causal"),
     "unknown data set": (["--data", "tfds:tiny_shakespear", "--out", "new"], "Did you mean tiny_shakespeare"),
     "unknown preset": (["--data", "good.txt", "--out", "new", "--preset", "gpt9"], "Unknown preset 'gpt9'"),
     "heads": (["--data", "good.txt", "--out", "new", "--d-model", "30", "--heads", "4"], "must be divisible"),
@@ -226,6 +229,7 @@ def test_bad_input_is_one_sentence_and_leaves_everything_as_it_was(flags, messag
     (tmp_path / "good.txt").write_text("a good text of some words. " * 100)
     (tmp_path / "short.txt").write_text("a short text")
     (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "table.csv").write_text("a,b\none,two\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait")
     (tmp_path / "bad.yaml").write_text("batchsize: 3\ndata: good.txt")
     (tmp_path / "taken").mkdir()
@@ -246,6 +250,10 @@ def test_bad_input_is_one_sentence_and_leaves_everything_as_it_was(flags, messag
         (["generate", "--run", "RUN", "--prompt", "the", "--sampler", "greedy", "--top-k", "3"], "greedy sampler"),
         (["generate", "--run", "RUN", "--prompt", "the" * 20], "16"),
         (["evaluate", "--run", "RUN", "--data", "python_docs", "--stride", "99"], "stride=99"),
+        (
+            ["evaluate", "--run", "RUN", "--data", "python_docs", "--field", "a", "b"],
+            "--field takes two for a model that",
+        ),
         (["chat", "--model", "RUN"], "has no chat template: its model was not trained to chat"),
         (["convert", "nowhere", "new"], "There is no run folder nowhere"),
     ],
@@ -289,6 +297,9 @@ def test_a_corpus_is_split_where_nanogpt_splits_it(tmp_path):
         assert list(training) == ["é" * 30, "b" * 60] and list(validation) == ["b" * 11]
     assert training.measure()["bytes"] == 120
     assert Corpus((str(tmp_path),)).measure()["sha256"] != training.measure()["sha256"]
+    (tmp_path / "table.csv").write_text(f"id,a,b\n7,one,{'two' * 10}\n")
+    parts = [list(Corpus((str(tmp_path / "table.csv"),), part, "b")) for part in ("all", "train", "valid")]
+    assert parts == [["two" * 10], ["two" * 9], ["two"]]
 
 
 def test_the_optimizer_and_its_schedule_are_chosen():

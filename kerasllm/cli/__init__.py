@@ -4,9 +4,11 @@
 is imported once the arguments are known to be right: `--help` and a typing mistake answer at once.
 """
 
+import contextlib
 import importlib
 import os
 import sys
+import warnings
 
 from kerasllm.cli.arguments import parse
 
@@ -24,7 +26,8 @@ def main(argv=None):
     """
     arguments = parse(argv)
     try:
-        importlib.import_module(f"kerasllm.cli.{arguments.command}").run(arguments)
+        with contextlib.nullcontext() if arguments.debug else _warnings_as_sentences(arguments.command):
+            importlib.import_module(f"kerasllm.cli.{arguments.command}").run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, `head` for one, has what it wanted. Nothing must be flushed into the pipe at exit.
@@ -32,12 +35,31 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nkerasllm: interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
         if arguments.debug:
             raise
         print(f"kerasllm {arguments.command}: {_sentence(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences(command):
+    """Warnings look as errors do while a command runs, and each is shown once, however often the text is read."""
+    shown = set()
+
+    def sentence(message, *_):
+        text = " ".join(str(message).split())
+        if text in shown:
+            return ""
+        shown.add(text)
+        return f"kerasllm {command}: {text}\n"
+
+    usual, warnings.formatwarning = warnings.formatwarning, sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _sentence(error):

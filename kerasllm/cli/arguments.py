@@ -13,6 +13,7 @@ _EXAMPLES = {
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
+kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
@@ -117,6 +118,7 @@ def _add_evaluate(commands):
     command = _add_command(commands, "evaluate", "measure a trained model on text")
     _add_model(command)
     command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs, as in train")
+    command.add_argument("--field", nargs="+", default=(), metavar="NAME", help="where the text is, as in train")
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )

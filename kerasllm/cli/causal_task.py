@@ -23,8 +23,9 @@ class CausalTask:
 
     def __init__(self, settings):
         self._settings = settings
-        self._training = Corpus(settings.data, "all" if settings.valid else "train")
-        self._validation = Corpus(settings.valid) if settings.valid else Corpus(settings.data, "valid")
+        train, valid = ("all", "all") if settings.valid else ("train", "valid")
+        self._training = Corpus(settings.data, train, *settings.field)
+        self._validation = Corpus(settings.valid or settings.data, valid, *settings.field)
 
     def measure(self):
         """Reads the text; returns a dict of its parts with their counts and fingerprints."""

@@ -15,15 +15,17 @@ class Corpus:
         sources: tuple of what `kerasllm.data.read_text` takes.
         part: "all", or one side of `kerasllm.data.split_text`: "train", the first nine tenths of the characters, or
             "valid", the last tenth.
+        field: str or None, as in `kerasllm.data.read_text`.
     """
 
     sources: tuple[str, ...]
     part: str = "all"
+    field: str | None = None
 
     def __iter__(self):
         if self.part == "all":
-            return iter(read_text(list(self.sources)))
-        return iter(split_text(list(self.sources))[("train", "valid").index(self.part)])
+            return iter(read_text(list(self.sources), field=self.field))
+        return iter(split_text(list(self.sources), field=self.field)[("train", "valid").index(self.part)])
 
     def measure(self):
         """Reads the text once and returns its counts and its fingerprint.

@@ -19,14 +19,16 @@ def run(arguments):
     model, tokenizer = kerasllm.load(arguments.model)
     if arguments.stride is not None and not isinstance(model, kerasllm.models.CausalLM):
         raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {type(model).__name__}.")
+    if len(arguments.field) > 1 and not isinstance(model, kerasllm.models.Seq2SeqLM):
+        raise ValueError(f"--field takes two for a model that translates, and {arguments.model} reads one text.")
     if isinstance(model, kerasllm.models.Seq2SeqLM):
         from kerasllm.cli.translation_task import pairs_of, score_translations
 
-        figures = score_translations(model, tokenizer, pairs_of(arguments.data))
+        figures = score_translations(model, tokenizer, pairs_of(arguments.data, arguments.field))
     elif isinstance(model, kerasllm.models.MaskedLM):
-        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data)))
+        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field))
     else:
-        figures = score(model, tokenizer, Corpus(tuple(arguments.data)), arguments.stride)
+        figures = score(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field), arguments.stride)
     if arguments.json:
         print(json.dumps(figures))
     else:

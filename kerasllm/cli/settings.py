@@ -34,8 +34,9 @@ class TrainSettings:
     data: tuple[str, ...] = _setting(
         (),
         str,
-        "what to train on: files, folders, globs, .jsonl, .gz, tfds:NAME or python_docs; to translate: two files of "
-        "one sentence a line, one with a tab between the two, or tfds:NAME",
+        "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
+        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one of records or of two columns, "
+        "or tfds:NAME",
         metavar="PATH",
     )
     valid: tuple[str, ...] = _setting(
@@ -43,6 +44,13 @@ class TrainSettings:
     )
     test: tuple[str, ...] = _setting(
         (), str, "translate only: pairs to score at the end (default: what --valid says)", metavar="PATH"
+    )
+    field: tuple[str, ...] = _setting(
+        (),
+        str,
+        "column or field of --data with the text, OUTER.INNER for one inside another (default: text, or the only one "
+        "with text); to translate: two, the source's and the target's",
+        metavar="NAME",
     )
     out: str | None = _setting(None, str, "run folder to make; it must not exist", metavar="RUN")
     tokenizer: str = _setting(
@@ -104,6 +112,9 @@ class TrainSettings:
         for name in others:
             if getattr(self, name):
                 raise ValueError(f"{name} does nothing for the task {self.task}: leave it out.")
+        wanted = 2 if self.task == "translate" else 1
+        if self.field and len(self.field) != wanted:
+            raise ValueError(f"field takes {wanted} for the task {self.task}, not {len(self.field)}: {self.field}.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
         self.save_interval()
@@ -157,7 +168,9 @@ def _checked(setting, value):
     if isinstance(setting.default, tuple):
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
-            raise ValueError(f"{setting.name} takes a path or a list of them, not {value!r}.")
+            raise ValueError(
+                f"{setting.name} takes a {setting.metadata['metavar'].lower()} or a list of them, not {value!r}."
+            )
         return tuple(values)
     if value is None and setting.default is None:
         return None

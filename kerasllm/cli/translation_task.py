@@ -34,15 +34,15 @@ class TranslationTask:
     def measure(self):
         """Reads the pairs; returns a dict of their parts with their counts and fingerprints."""
         settings = self._settings
-        pairs = pairs_of(settings.data)
+        pairs = pairs_of(settings.data, settings.field)
         if settings.valid:
-            self._validation = pairs_of(settings.valid)
+            self._validation = pairs_of(settings.valid, settings.field)
         else:
             count = min(int(len(pairs) * VALIDATION_SHARE), MOST_VALIDATION_PAIRS)
             if not count:
                 raise ValueError(f"{len(pairs)} pairs are too few to keep some for validation: give --valid.")
             pairs, self._validation = pairs[:-count], pairs[-count:]
-        self._test = pairs_of(settings.test) if settings.test else self._validation
+        self._test = pairs_of(settings.test, settings.field) if settings.test else self._validation
         held_out = {"valid": self._validation, **({"test": self._test} if settings.test else {})}
         for part in held_out.values():  # What their language needs to be scored is asked for now, not after training.
             targets = [target for _, target in part]
@@ -50,6 +50,12 @@ class TranslationTask:
         self._training, removed = data.remove_overlap(pairs, held_out)
         for name, count in removed.items():
             report.stage(f"{count:,} pairs left out of training: a sentence of theirs is in the {name} pairs too")
+        if not self._training:
+            counts = ", ".join(f"{count:,} with the {name} pairs" for name, count in removed.items())
+            raise ValueError(
+                f"Nothing is left to train on: each of the {len(pairs):,} pairs shares a sentence with those that are "
+                f"held out ({counts}). Give other pairs to --valid and --test."
+            )
         parts = {"train": self._training, **held_out}
         return {name: {**_measured(part), **_removed(removed, name)} for name, part in parts.items()}
 
@@ -85,17 +91,18 @@ class TranslationTask:
         return score_translations(model, tokenizer, self._test)
 
 
-def pairs_of(paths):
+def pairs_of(paths, columns=()):
     """All pairs of the sources that a setting names.
 
     Args:
         paths: one path or name that `kerasllm.data.read_pairs` takes, or two of text files.
+        columns: two names or numbers, or none, as there.
     """
     if len(paths) > 2:
         raise ValueError(
             f"Pairs are read from two text files or from one source, got {len(paths)}: {', '.join(paths)}."
         )
-    return list(data.read_pairs(*paths))
+    return list(data.read_pairs(*paths, columns=columns or None))
 
 
 def score_translations(model, tokenizer, pairs, num_beams=4):

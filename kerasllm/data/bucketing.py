@@ -4,6 +4,7 @@ Shapes: B pairs in a batch, S source time, T target time; they differ from batch
 """
 
 import itertools
+import os
 import warnings
 import weakref
 from typing import NamedTuple
@@ -180,6 +181,11 @@ class _Texts(NamedTuple):
 
 def _tokenized(pairs, sides, max_length, beginning):
     """Sources and targets as `_Texts`, without pairs that have a side longer than max_length."""
+    if isinstance(pairs, str | bytes | os.PathLike):
+        raise TypeError(
+            f"pairs is an iterable of (source, target), got one {type(pairs).__name__}: pass [(source, target)], or "
+            "read_pairs(path) for what is in files."
+        )
     kept = [], []
     lengths = [], []
     seen = 0

@@ -3,8 +3,10 @@
 `clean` and `deduplicate` return `FilteredDocuments`; what they filter by is in cleaning.py and deduplication.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from kerasllm.files import check_documents
 
 _REMOVED, _CHANGED, _QUIET = "#d1662b", "#2f6db3", "#8a8f98"
 
@@ -34,10 +36,7 @@ class FilteredDocuments:
     """
 
     def __init__(self, documents, rules, new_filter):
-        if isinstance(documents, (str, bytes)):
-            raise TypeError("documents is an iterable of str, got one string: pass [text].")
-        if not isinstance(documents, Iterable):
-            raise TypeError(f"documents is an iterable of str, such as a list, got {type(documents).__name__}.")
+        check_documents("documents", documents)
         self._documents, self._rules, self._new_filter = documents, tuple(rules), new_filter
         self._used_up = False
         self.report = Report(self._rules)

@@ -8,9 +8,11 @@ import collections
 import itertools
 import unicodedata
 import warnings
-from pathlib import Path
 
-from kerasllm.data.sources import decode, open_tfds, read_lines, text_features, text_of
+from kerasllm.data.formats import TEXT, TSV, decode, kind_of, read_lines
+from kerasllm.data.records import known_as, read_tabs, read_text_pairs
+from kerasllm.data.sources import path_of
+from kerasllm.data.tfds import PREFIX, is_version_folder, open_tfds, text_features, text_of
 
 
 def read_pairs(source, target=None, *, columns=None, data_dir=None):
@@ -22,15 +24,19 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
     Args:
         source: one of these:
 
-            - a text file, UTF-8, one sentence a line; line n of `target` translates its line n. Names that end in .gz
-              are gzip.
-            - a file of columns with a tab in between, such as .tsv or .tsv.gz; quotes have no meaning in it.
+            - a text file, one sentence a line; line n of `target` translates its line n.
+            - a file of columns with a tab in between, such as .tsv. Cells may be in quotes in a .tsv file, as
+              spreadsheets write them, where that reads all of it as rows of one length; else a quote is a quote.
+            - a file of records, as in `read_text`: .csv, .jsonl, .json or .parquet.
             - "tfds:NAME[/CONFIG][:SPLIT]", as in `read_text`: a data set of TensorFlow Datasets that has translations
               or at least two texts.
+
+            Compression and encoding are as in `read_text`.
         target: the text file of the other side. None for the other kinds of source.
-        columns: which two to read, the source's and the target's. In a file their numbers, by default (0, 1), the
-            first two. In a data set their names, such as ("pt", "en"); by default the pair that the data set was made
-            for, its `supervised_keys`, or else its only two texts.
+        columns: which two to read, the source's and the target's. In a file with tabs their numbers, by default (0, 1),
+            the first two; or, in a .tsv file whose first line names them, their names. In records their names, such as
+            ("en", "de") or ("translation.en", "translation.de"); by default the only two with text. In a data set their
+            names too; by default the pair that it was made for, its `supervised_keys`, or else its only two texts.
         data_dir: the folder of TensorFlow Datasets, as in `read_text`.
 
     Returns:
@@ -38,8 +44,9 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
 
     Raises:
         FileNotFoundError: where a file does not exist.
-        ValueError: for a file that is not UTF-8 (with the place), not gzip or short of columns, for an unknown data
-            set, split or column, and, at the end, for files of unequal length and for sources that hold no pair.
+        ValueError: for a file that is damaged, not what its name says or short of columns, with the place; for an
+            unknown data set, split or column, and, at the end, for files of unequal length and for sources that hold no
+            pair.
 
     Example:
 
@@ -49,14 +56,14 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
     """
     if columns is not None and (isinstance(columns, str) or len(columns) != 2):
         raise ValueError(f"columns={columns!r} is not possible; name two: the source's and the target's.")
-    if str(source).startswith("tfds:"):
+    if str(source).startswith(PREFIX) or is_version_folder(path_of(source)):
         if target is not None:
             raise ValueError(
                 f"{source} holds both sides already; choose them with columns= in place of target={target}."
             )
         return _whole_pairs(_read_tfds(str(source), columns, data_dir), source)
     if target is None:
-        return _whole_pairs(_read_columns(_file(source), columns or (0, 1)), source)
+        return _whole_pairs(_read_columns(_file(source), columns), source)
     if columns is not None:
         raise ValueError(f"columns={columns} needs one file of columns; with two files, their order is the direction.")
     return _whole_pairs(_read_two_files(_file(source), _file(target)), f"{source} and {target}")
@@ -128,10 +135,11 @@ def _whole_pairs(pairs, source):
 
 
 def _file(source):
-    path = Path(source).expanduser()
+    path = path_of(source)
     if not path.is_file():
         raise FileNotFoundError(
-            f'No file at {source}: give two text files, one file of columns with tabs in between, or "tfds:NAME".'
+            f"No file at {source}: give two text files, one file of columns with tabs in between, one of records "
+            '(.csv, .jsonl, .json, .parquet), or "tfds:NAME".'
         )
     return path
 
@@ -150,16 +158,28 @@ def _read_two_files(source, target):
 
 
 def _read_columns(path, columns):
-    if not all(isinstance(column, int) and column >= 0 for column in columns):
+    kind, numbers = kind_of(path), _numbers(columns or (0, 1))
+    if kind not in (TEXT, TSV) or (kind == TSV and numbers is None):
+        return read_text_pairs(path, kind, columns)
+    if numbers is None:
         raise ValueError(f"columns={columns!r} is not possible for {path}: number its columns from 0, such as (0, 1).")
-    for number, line in enumerate(read_lines(path), start=1):
-        cells = line.split("\t")
-        if line.strip() and len(cells) <= max(columns):
+    return _read_numbered(path, kind, numbers)
+
+
+def _numbers(columns):
+    """Columns as numbers, (0, 1) or ("0", "1"); None where they are names."""
+    numbers = [int(column) if str(column).isdecimal() else None for column in columns]
+    return None if None in numbers else numbers
+
+
+def _read_numbered(path, kind, columns):
+    for number, cells in read_tabs(path, kind):
+        if len(cells) <= max(columns):
             raise ValueError(
-                f"{path}, line {number} has {len(cells)} columns with tabs in between, and columns {columns}, counted "
-                "from 0, were asked for; for two files of one sentence a line, give the other one as target."
+                f"{path}, line {number} has {len(cells)} columns with tabs in between, and columns {tuple(columns)}, "
+                "counted from 0, were asked for; for two files of one sentence a line, give the other one as target."
             )
-        yield tuple(cells[column] for column in columns) if line.strip() else ("", "")
+        yield tuple(cells[column] for column in columns)
 
 
 def _read_tfds(source, columns, data_dir):
@@ -170,7 +190,7 @@ def _read_tfds(source, columns, data_dir):
         if isinstance(feature, tfds.features.TranslationVariableLanguages):
             yield from _read_languages(source, examples, name, feature.languages, columns)
             return
-    yield from _read_texts(source, examples, builder.info, columns)
+    yield from _read_texts(source, examples, builder, columns)
 
 
 def _read_languages(source, examples, name, languages, columns):
@@ -185,10 +205,11 @@ def _read_languages(source, examples, name, languages, columns):
         yield from itertools.product(*(texts[language] or [""] for language in columns))
 
 
-def _read_texts(source, examples, info, columns):
+def _read_texts(source, examples, builder, columns):
     """Pairs of examples that have each side in a feature of its own."""
-    texts, keys = text_features(info.features), info.supervised_keys or ()
-    chosen = columns or (keys if len(keys) == 2 and set(keys) <= set(texts) else texts)
+    texts, keys = text_features(builder), builder.info.supervised_keys or ()
+    supervised = keys if len(keys) == 2 and set(keys) <= set(texts) else texts
+    chosen = [known_as(column, texts) for column in columns] if columns else supervised
     if len(chosen) != 2 or not set(chosen) <= set(texts):
         asked = f"no {columns}" if columns else "no pair by itself"
         raise ValueError(f"{source} has {asked}, its texts are {texts}: name two of them with columns=.")

@@ -1,45 +1,56 @@
-"""Where documents come from: files, folders, globs, JSON lines, gzip, TensorFlow Datasets and Python's own manual.
+"""Where documents come from: files, folders, globs, TensorFlow Datasets and Python's own manual.
 
-A document is a str. Sources are read as they are consumed, in bounded memory, and always in the same order.
+A document is a str. Sources are read as they are consumed, in bounded memory, and always in the same order. What a file
+is and how it is opened is in formats.py, what its rows and objects hold in records.py, TensorFlow Datasets in tfds.py.
 """
 
-import codecs
-import contextlib
-import difflib
-import functools
+import collections
 import glob
-import gzip
 import itertools
-import json
-import operator
-import zlib
+import os
+import warnings
 from pathlib import Path
 
-SUFFIXES = (".txt", ".md", ".jsonl")
+from kerasllm.data import formats
+from kerasllm.data.formats import JSON_LINES, TEXT, kind_by_name, kind_of, read_chunks
+from kerasllm.data.records import read_texts
+from kerasllm.data.tfds import PREFIX, is_version_folder, read_tfds
+
 MAX_DOCUMENT = 2**21
-_CHUNK_BYTES = 2**20
+# What a folder is read for; where it has none of these, for the one kind of data that it has.
+_DOCUMENT_KINDS = TEXT, JSON_LINES
 
 
-def read_text(source, *, field="text", data_dir=None):
+def read_text(source, *, field=None, data_dir=None):
     """Reads documents, one after the other.
 
     A text file is one document, as it stands: line ends and spaces are kept, only a byte order mark is dropped. A file
     of more than 2,097,152 characters comes as several documents, each cut after the last line end within that many, so
-    that memory stays bounded. Each line of a .jsonl file is a document. Documents of white space alone are left out.
+    that memory stays bounded. In files of records each record is a document: each line of a .jsonl file, each row of a
+    .csv, .tsv or .parquet file, each object of a .json file. Documents of white space alone are left out, and so are
+    records whose text is null: a warning at the end says how many there were, and where the first was.
 
     Args:
         source: one of these, or a list of them:
 
-            - a file, UTF-8. Names that end in .jsonl hold JSON objects, one a line; names that end in .gz are gzip.
-            - a folder: all its .txt, .md and .jsonl files, plain or .gz, also in sub-folders, ordered by path; hidden
-              ones are left out.
+            - a file. What it is follows from its name, in capitals or not: .jsonl and .ndjson hold a JSON object a
+              line; .json a list of objects or texts, or columns, read at once; .csv and .tsv rows, the first of which
+              names the columns; .parquet what pandas and Hugging Face write (with `pip install pyarrow`); every other
+              file is text. Files compressed with gzip, bzip2, xz or Zstandard (.zst, with `pip install zstandard`) are
+              read as what they hold, whatever their names. Text is UTF-8, or the UTF-16 or UTF-32 that a byte order
+              mark tells of.
+            - a folder: all its .txt, .md, .jsonl and .ndjson files, also compressed ones and in sub-folders, ordered by
+              path; hidden ones are left out. A folder without such files is read where all its other files of data
+              are of one kind: .json, .csv, .tsv or .parquet. A warning says what was left out.
             - a glob, such as "corpus/**/*.py": its files, ordered by path.
             - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default. What
-              `data_dir` holds, in any version, is used before anything is fetched. "tfds:translate_folder" is its
-              TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.
+              `data_dir` holds, in any version, is used before anything is fetched. The folder of one version, such as
+              "data/toy/1.0.0", serves too, with "tfds:" before it and a split behind it or without.
+              "tfds:translate_folder" is its TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.
             - "python_docs": Python's language reference, which every Python brings along (0.46 MB of English).
-        field: str, where the text is in a JSON object, or in an example of a data set that has several texts; for one
-            inside another feature "OUTER/INNER".
+        field: str, where the text is in a record or in an example of a data set; "OUTER.INNER" for a field inside
+            another one. None means "text", or else the only field that has text. For a table whose first line names
+            nothing, the number of a column, "0" for the first.
         data_dir: the folder of TensorFlow Datasets, by default its own (~/tensorflow_datasets).
 
     Returns:
@@ -47,8 +58,9 @@ def read_text(source, *, field="text", data_dir=None):
 
     Raises:
         FileNotFoundError: where a source does not exist.
-        ValueError: for a file that is not UTF-8 (with the place), not gzip or not JSON, an unknown data set or split,
-            and, at the end, for sources that hold no text.
+        TypeError: where a source is neither a str, a path nor a list of those.
+        ValueError: for a file that is damaged, or not what its name says, with the place; a field that is not there,
+            or not plain; an unknown data set or split; and, at the end, for sources that hold no text.
 
     Example:
 
@@ -56,11 +68,12 @@ def read_text(source, *, field="text", data_dir=None):
     >>> next(documents)[:24]
     'The "assert" statement\\n*'
     """
-    readers = _readers(source, field, data_dir)
-    return _not_empty(itertools.chain.from_iterable(reader() for reader in readers), source)
+    left_out = _LeftOut()
+    readers = _readers(source, field, data_dir, left_out.add)
+    return _not_empty(itertools.chain.from_iterable(reader() for reader in readers), source, left_out)
 
 
-def split_text(source, validation=0.1, *, field="text", data_dir=None):
+def split_text(source, validation=0.1, *, field=None, data_dir=None):
     """Reads documents in two parts: the first to train on, the last characters to validate on.
 
     This is nanoGPT's split, of one file or of many: the first int(0.9 × characters) characters are for training, the
@@ -113,43 +126,67 @@ class _Part:
                 return
 
 
-def _not_empty(documents, source):
+class _LeftOut:
+    """How many records have null for a text, and where the first of them is."""
+
+    count, first = 0, None
+
+    def add(self, place):
+        self.count, self.first = self.count + 1, self.first or place
+
+    def __str__(self):
+        return f"Records whose text is null are left out: {self.count:,}, the first of which is {self.first}."
+
+
+def _not_empty(documents, source, left_out):
     empty = True
     for document in documents:
         if document and not document.isspace():
             empty = False
             yield document
     if empty:
-        raise ValueError(f"{source!s} holds no text: at least one document with more than white space is needed.")
+        why = f" {left_out}" if left_out.count else ""
+        raise ValueError(f"{source!s} holds no text: at least one document with more than white space is needed.{why}")
+    if left_out.count:
+        warnings.warn(str(left_out), stacklevel=2)
 
 
-def _readers(source, field, data_dir):
+def _readers(source, field, data_dir, left_out):
     """Functions without arguments, one for each file or data set, that iterate over its documents."""
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError("source is an empty list: name at least one file, folder, glob or data set.")
-        return [reader for one in source for reader in _readers(one, field, data_dir)]
-    if not isinstance(source, (str, Path)):
+        return [reader for one in source for reader in _readers(one, field, data_dir, left_out)]
+    if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"source must be a str, a path or a list of those, got {type(source).__name__}.")
+    source = os.fspath(source)
     if source == "python_docs":
         return [_read_python_docs]
-    if str(source).startswith("tfds:"):
-        return [lambda: _read_tfds(str(source), field, data_dir)]
-    return [lambda file=file: _read_file(file, field) for file in _files(source)]
+    if source.startswith(PREFIX) or is_version_folder(path_of(source)):
+        return [lambda: read_tfds(source, field, data_dir)]
+    return [lambda file=file: _read_file(file, field, left_out) for file in _files(source)]
+
+
+def path_of(source):
+    """The path that a source names. FileNotFoundError where none could be so: perhaps it is meant as a text."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+        return path
+    except (OSError, ValueError, RuntimeError) as error:
+        source = str(source)
+        raise FileNotFoundError(
+            f"A source names files, and this str of {len(source):,} characters cannot: {source[:60]!r}. A text itself "
+            "needs no reading: give [text] to what takes documents."
+        ) from error
 
 
 def _files(source):
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if _is_text(p.relative_to(path)) and p.is_file())
-        if not files:
-            raise FileNotFoundError(
-                f"The folder {path} has no {', '.join(SUFFIXES)} file (or one of those with .gz): for other names "
-                f'give a glob, such as "{path}/*.py".'
-            )
-        return files
+        return _files_of_folder(path)
     files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
     if not files:
         raise FileNotFoundError(
@@ -158,78 +195,58 @@ def _files(source):
     return files
 
 
-def _is_text(path):
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and path.name.removesuffix(".gz").endswith(SUFFIXES)
+def _files_of_folder(folder):
+    files = sorted(p for p in folder.rglob("*") if not _is_hidden(p.relative_to(folder)) and p.is_file())
+    kinds = {path: kind_by_name(path) for path in files}
+    data = set(kinds.values()) - {None}
+    wanted = data.intersection(_DOCUMENT_KINDS) or (data if len(data) == 1 else ())
+    if not wanted:
+        ends = ", ".join(end for end, kind in formats.KINDS.items() if kind in _DOCUMENT_KINDS)
+        raise FileNotFoundError(
+            f"The folder {folder} has no {ends} file, compressed or not; it has {_counted(files) or 'nothing'}. Name "
+            f'what to read with a glob, such as "{_glob_for(folder, files)}".'
+        )
+    chosen = [path for path in files if kinds[path] in wanted]
+    if others := [path for path in files if kinds[path] not in wanted]:
+        warnings.warn(
+            f"Of the folder {folder}, {len(chosen):,} files are read and {len(others):,} are left out, "
+            f'{_counted(others)}: name others with a glob, such as "{_glob_for(folder, others)}".',
+            stacklevel=2,
+        )
+    return chosen
 
 
-def _read_file(path, field):
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
-        return _read_json_lines(path, field)
-    return _read_plain(path)
+def _is_hidden(path):
+    return any(part.startswith(".") for part in path.parts)
 
 
-@contextlib.contextmanager
-def _opened(path):
-    opened = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with opened(path, "rb") as file:
-            yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}.") from error
+def _counted(files):
+    """What files there are, by the ends of their names: "3 .py, 1 .toml, 4 other"."""
+    counts = collections.Counter(path.suffix or "nameless" for path in files).most_common()
+    rest = sum(count for _, count in counts[3:])
+    return ", ".join([f"{count:,} {end}" for end, count in counts[:3]] + [f"{rest:,} other"] * bool(rest))
+
+
+def _glob_for(folder, files):
+    """The glob of the files with the commonest end."""
+    counts = collections.Counter(path.suffix for path in files).most_common(1)
+    return f"{folder}/**/*{counts[0][0] if counts else '.txt'}"
+
+
+def _read_file(path, field, left_out):
+    kind = kind_of(path)
+    return _read_plain(path) if kind == TEXT else read_texts(path, kind, field, left_out)
 
 
 def _read_plain(path):
-    with _opened(path) as file:
-        text, pending = "", file.read(3).removeprefix(codecs.BOM_UTF8)
-        offset = file.tell() - len(pending)  # where `pending`, the bytes not yet decoded, begins in the file
-        while chunk := file.read(_CHUNK_BYTES):
-            data = pending + chunk
-            decoded, pending = decode(data, path, offset, final=False)
-            offset += len(data) - len(pending)
-            text += decoded
-            while len(text) > MAX_DOCUMENT:
-                cut = text.rfind("\n", 0, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
-                yield text[:cut]
-                text = text[cut:]
-        yield text + decode(pending, path, offset)[0]
-
-
-def read_lines(path):
-    """The lines of a UTF-8 file, plain or .gz, without their line feeds; nothing else ends a line."""
-    offset = 0
-    with _opened(path) as file:
-        for raw in file:
-            line, _ = decode(raw, path, offset)
-            yield (line if offset else line.removeprefix("\ufeff")).removesuffix("\n")
-            offset += len(raw)
-
-
-def _read_json_lines(path, field):
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line or line.isspace():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{where} is not JSON: {error}.") from error
-        if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            found = f"the fields {sorted(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
-            raise ValueError(f"{where} has no text in a field {field!r}: it has {found}. Name the field with field=.")
-        yield record[field]
-
-
-def decode(data, path, offset=0, final=True):
-    """Decodes UTF-8 that begins at byte `offset` of `path`: (text, bytes of an unfinished character at the end)."""
-    try:
-        text, used = codecs.utf_8_decode(data, "strict", final)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8: byte {offset + error.start} is 0x{data[error.start]:02x}. Convert it, for example "
-            "with iconv -f LATIN1 -t UTF-8."
-        ) from error
-    return text, data[used:]
+    text = ""
+    for chunk in read_chunks(path):
+        text += chunk
+        while len(text) > MAX_DOCUMENT:
+            cut = text.rfind("\n", 0, MAX_DOCUMENT) + 1 or MAX_DOCUMENT
+            yield text[:cut]
+            text = text[cut:]
+    yield text
 
 
 def _read_python_docs():
@@ -237,93 +254,3 @@ def _read_python_docs():
 
     for name in sorted(topics):
         yield topics[name]
-
-
-def _read_tfds(source, field, data_dir):
-    builder, examples = open_tfds(source, data_dir)
-    column = _text_feature(builder, field)
-    for number, example in enumerate(examples):
-        yield text_of(example, column, f"Example {number} of {source}")
-
-
-def open_tfds(source, data_dir):
-    """Opens "tfds:NAME[/CONFIG][:SPLIT]": (the builder, an iterable of its examples in NumPy)."""
-    import tensorflow_datasets as tfds
-
-    name, _, split = source.removeprefix("tfds:").partition(":")
-    builder = _translate_folder(tfds, data_dir) if name == "translate_folder" else _builder(tfds, name, data_dir)
-    try:
-        dataset = builder.as_dataset(split=split or "train", shuffle_files=False)
-    except ValueError as error:
-        splits = ", ".join(builder.info.splits)
-        raise ValueError(f"{name} has no split {split or 'train'!r}: it has {splits}.") from error
-    return builder, tfds.as_numpy(dataset)
-
-
-def _builder(tfds, name, data_dir):
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        if not builder.is_prepared():
-            builder = tfds.builder(f"{name}:*.*.*", data_dir=data_dir)  # whatever version there is on disk
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(f"TensorFlow Datasets has no {name!r}. {_what_there_is(tfds, name, data_dir)}") from error
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # whatever a download can raise
-        raise OSError(
-            f"TensorFlow Datasets could not fetch {name!r}: {error}. Without a network, give the folder of a data set "
-            "that was fetched before as data_dir."
-        ) from error
-    return builder
-
-
-def _translate_folder(tfds, data_dir):
-    if data_dir is None or not Path(data_dir).expanduser().is_dir():
-        raise FileNotFoundError(
-            f"tfds:translate_folder reads files named LANGUAGE.SPLIT.txt, and data_dir={data_dir} is no folder: give "
-            "the one that holds them."
-        )
-    try:
-        return tfds.TranslateFolder(str(data_dir))
-    except ValueError as error:
-        raise ValueError(
-            f"{data_dir} must hold files named LANGUAGE.SPLIT.txt with equally many lines, and no others: {error}."
-        ) from error
-
-
-def _what_there_is(tfds, name, data_dir):
-    base, known = name.partition("/")[0], set(tfds.list_builders())
-    if base in known:
-        return f"The configs of {base} are {sorted(tfds.builder_cls(base).builder_configs)}."
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / base
-    if folder.is_dir():
-        return f"{folder} has {sorted(path.name for path in folder.iterdir() if path.name[0] != '.')}: name a config."
-    near = difflib.get_close_matches(base, sorted(known), n=3)
-    return f"Did you mean {' or '.join(near)}?" if near else "tfds.list_builders() lists the known ones."
-
-
-def _text_feature(builder, field):
-    texts = text_features(builder.info.features)
-    if field in texts:
-        return field
-    if len(texts) != 1:
-        raise ValueError(f"{builder.name} has {len(texts)} text features, {texts}: name the one to read with field=.")
-    return texts[0]
-
-
-def text_features(features):
-    """The names of the texts in a data set's features; "OUTER/INNER" for one inside another feature."""
-    import tensorflow_datasets as tfds
-
-    names = []
-    for name, feature in features.items():
-        if isinstance(feature, tfds.features.Text):
-            names.append(name)
-        elif isinstance(feature, tfds.features.FeaturesDict):
-            names += [f"{name}/{inner}" for inner in text_features(feature)]
-    return names
-
-
-def text_of(example, name, place):
-    """The text of that name, as `text_features` writes it, in an example; `place` is where it came from."""
-    return decode(functools.reduce(operator.getitem, name.split("/"), example), place)[0]

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from kerasllm.files import new_folder
+from kerasllm.files import check_documents, new_folder
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
@@ -56,8 +56,7 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     (8, [4, 8])
     """
     folder = Path(folder)
-    if isinstance(documents, (str, bytes)):
-        raise TypeError("documents is an iterable of str, got one string: pass [text].")
+    check_documents("documents", documents)
     counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
     with (
@@ -175,7 +174,8 @@ def _read_manifest(folder):
     path = folder / _MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"No token files at {folder}: make them with write_tokens; pass text as read_text(path)."
+            f"No token files at {folder}: make them with write_tokens, or pass documents, such as read_text(path) "
+            "for files and [text] for one text."
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.packing import lay_out, plan_windows
+from kerasllm.data.sources import path_of
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
 
@@ -151,7 +152,7 @@ def _token_files(source, tokenizer, folder, progress):
     if isinstance(source, TokenFiles):
         files = source
     elif isinstance(source, (str, os.PathLike)):
-        files = TokenFiles(source)
+        files = TokenFiles(path_of(source))
     elif folder is not None:
         files = write_tokens(source, tokenizer, folder, progress=progress)
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from kerasllm.files import replacing
+from kerasllm.files import check_documents, replacing
 from kerasllm.tokenizers import masks, training
 from kerasllm.tokenizers.chat_template import encode_chat
 from kerasllm.tokenizers.older_formats import read_tokenizer
@@ -112,8 +112,7 @@ class Tokenizer:
         """
         special_tokens = (training.PAD, training.START, training.END, *special_tokens)
         training.check_special_tokens(special_tokens)
-        if isinstance(texts, str):
-            raise TypeError("texts is an iterable of documents, got one str: pass [text].")
+        check_documents("texts", texts)
         if sample_bytes < 1:
             raise ValueError(f"sample_bytes must be at least 1, got {sample_bytes}.")
         learners = {
