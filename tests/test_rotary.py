@@ -173,7 +173,7 @@ def test_rotations_by_kind_of_layer_are_read():
     by_kind = {"sliding_attention": {"rope_type": "default"}, "full_attention": {**YARN, "rope_theta": 7.0}}
     config = fields("gemma3_text", rope_parameters=by_kind, layer_types=list(by_kind))
     assert (config.rope_scaling, config.rope_theta, config.max_length) == ((None, YARN), (10000.0, 7.0), 128)
-    written = FAMILIES["gemma3_text"].settings(config)
+    written = {"model_type": "gemma3_text", **FAMILIES["gemma3_text"].settings(config)}
     again = TransformerConfig.from_dict(FAMILIES["gemma3_text"].fields(Settings(written, "config.json")))
     assert rotations(again) == rotations(config)
 
@@ -197,5 +197,6 @@ def test_real_settings_are_read(name, shared_data):
     family = FAMILIES[values["model_type"]]
     config = TransformerConfig.from_dict(family.fields(Settings(values, name)))
     assert (config.rope_scaling["rope_type"], config.max_length) == REAL[name]
-    again = TransformerConfig.from_dict(family.fields(Settings(family.settings(config), name)))
+    written = {"model_type": values["model_type"], **family.settings(config)}
+    again = TransformerConfig.from_dict(family.fields(Settings(written, name)))
     assert rotations(again) == rotations(config)
