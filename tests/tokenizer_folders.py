@@ -1,6 +1,7 @@
 """Folders of tokenizers as people have them, with small vocabularies, and texts to try them on."""
 
 import functools
+import io
 import json
 import random
 import re
@@ -13,12 +14,43 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 _HOSTILE = [
     *["", " ", "  ", "\n", "\t", "the cat", " the cat", "the cat ", "  two  spaces \t tab\r\n x ", "▁a ▁▁b", "a▁"],
-    *["naïve café Straße ÉCOLE", "e\u0301 \u0301 n\u0303", "日本語 東京 한국어", "中文,字符。", "\0nul\0", "\ufeffmark"],
-    *["🙂 \u200d 👩\u200d👩\u200d👧", "\u3000wide", "A\u00a0nbsp\u2003em", "1234567 12 3.14 1,000", "ﬁ ½ Ⅷ ②", "مرحبا ६ שלום"],
-    *["DON'T stop I'll we'Ve", "<0x41><0x0A>", "a" * 300, "İstanbul ẞ ſ", "x\u2028y\u2029z\x85w\x0bv", "don't  you\n\n\n\tknow"],
+    *[
+        "naïve café Straße ÉCOLE",
+        "e\u0301 \u0301 n\u0303",
+        "日本語 東京 한국어",
+        "中文,字符。",
+        "\0nul\0",
+        "\ufeffmark",
+    ],
+    *[
+        "🙂 \u200d 👩\u200d👩\u200d👧",
+        "\u3000wide",
+        "A\u00a0nbsp\u2003em",
+        "1234567 12 3.14 1,000",
+        "ﬁ ½ Ⅷ ②",
+        "مرحبا ६ שלום",
+    ],
+    *[
+        "DON'T stop I'll we'Ve",
+        "<0x41><0x0A>",
+        "a" * 300,
+        "İstanbul ẞ ſ",
+        "x\u2028y\u2029z\x85w\x0bv",
+        "don't  you\n\n\n\tknow",
+    ],
 ]
 _ALIKE = ["<s>", "</s>", "<unk>", "<pad>", "<mask>", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "[PAD]", "<|endoftext|>"]
-_ALIKE += ["<|im_start|>", "<|im_end|>", "<extra_id_0>", "<extra_id_1>", "<bos>", "<eos>", "<start_of_turn>", "en_XX", "__de__"]
+_ALIKE += [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<extra_id_0>",
+    "<extra_id_1>",
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "en_XX",
+    "__de__",
+]
 _ALIKE += ["eng_Latn", "<tool>", "<|padding|>", "▁<PRE>", "<PRE>", "▁<MID>", "<FILL_ME"]
 
 
@@ -38,7 +70,7 @@ def texts():
     while len(found) < 800:
         found.append("".join(random_.choice(pieces) + random_.choice(["", " ", "\n"]) for _ in range(3)))
     while len(found) < 1000:
-        found.append("".join(chr(random_.choice([random_.randrange(1, 0x250), random_.randrange(1, 0xD800)])) for _ in range(8)))
+        found.append("".join(chr(random_.randrange(1, random_.choice([0x250, 0xD800]))) for _ in range(8)))
     while len(found) < 2000:
         sentence = random_.choice(sentences)
         found.append(random_.choice([sentence, sentence.upper(), sentence.title(), sentence.replace("e", "é")]))
@@ -75,7 +107,9 @@ def _trained(model, trainer, **parts):
 def byte_level():
     """Byte-level BPE which lacks some bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:-9]
-    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     return described(_trained(models.BPE(), trainer, pre_tokenizer=words, decoder=decoders.ByteLevel()), SPECIAL)
 
@@ -95,8 +129,7 @@ def word_pieces():
 @functools.cache
 def unigram(special=("<s>", "<pad>", "</s>", "<unk>"), last=("<mask>",)):
     """Unigram pieces between special tokens, with SentencePiece's rules for characters."""
-    path = sentencepiece_file("unigram")
-    model = sentencepiece_model_pb2.ModelProto.FromString(path)
+    model = sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_file("unigram"))
     pieces = [(piece.piece, piece.score) for piece in model.pieces if piece.type == 1]
     vocabulary = [*((token, 0.0) for token in special), *pieces, *((token, 0.0) for token in last)]
     engine = tokenizers.Tokenizer(models.Unigram(vocabulary, special.index("<unk>")))
@@ -124,12 +157,15 @@ def underscored(special=("<unk>", "<s>", "</s>")):
 @functools.cache
 def sentencepiece_file(kind, **options):
     """The bytes of a model of SentencePiece."""
-    import io
-
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([*documents()[:400], *_HOSTILE]),
-        model_writer=model, model_type=kind, vocab_size=600, hard_vocab_limit=False, minloglevel=2, **options,
+        model_writer=model,
+        model_type=kind,
+        vocab_size=600,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **options,
     )
     return model.getvalue()
 

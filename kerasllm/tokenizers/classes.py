@@ -11,12 +11,10 @@ import json
 from typing import NamedTuple
 
 import tokenizers
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import normalizers, processors
 
-from kerasllm.tokenizers import patterns
+from kerasllm.tokenizers import class_words as words
 from kerasllm.tokenizers.tokenizer_config import text_of
-
-_MARK = "▁"  # what SentencePiece writes for a space
 
 
 class TokenizerClass(NamedTuple):
@@ -150,105 +148,10 @@ def _rules(normalizer):
     return rules and normalizers.Precompiled(base64.b64decode(rules))
 
 
-def _byte_level(settings, normalizer=None, pattern=None):
-    """Byte-level BPE's words: GPT-2's, or those of another pattern."""
-    characters = pre_tokenizers.ByteLevel(settings.get("add_prefix_space", False), use_regex=pattern is None)
-    split = pattern and pre_tokenizers.Split(Regex(pattern), "isolated")
-    return {
-        "normalizer": normalizer,
-        "pre_tokenizer": pre_tokenizers.Sequence([split, characters]) if split else characters,
-        "decoder": decoders.ByteLevel(),
-    }
-
-
-def gpt2_words(settings, rules=None):
-    return _byte_level(settings)
-
-
-def gpt_neox_words(settings, rules=None):
-    return _byte_level(settings, normalizers.NFC())
-
-
-def qwen2_words(settings, rules=None):
-    return _byte_level(settings, normalizers.NFC(), patterns.QWEN2)
-
-
-def bert_words(settings, rules=None):
-    return {
-        "normalizer": normalizers.BertNormalizer(
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-            strip_accents=settings.get("strip_accents"),
-            lowercase=settings.get("do_lower_case", True),
-        ),
-        "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
-        "decoder": decoders.WordPiece(),
-    }
-
-
-def _llama_words(settings, rules):
-    scheme = "always" if settings.get("legacy", False) else "first"
-    return _spaces_kept(settings, scheme, is_stripped=settings.get("add_prefix_space", True))
-
-
-def _code_llama_words(settings, rules):
-    return _spaces_kept(settings, "first", is_stripped=True)
-
-
-def _spaces_kept(settings, scheme, is_stripped):
-    """A space before the text, or before each part of it, and no words: Llama's BPE reaches across spaces."""
-    scheme = scheme if settings.get("add_prefix_space", True) else "never"
-    steps = [decoders.Replace(_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
-    return {
-        "pre_tokenizer": pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False),
-        "decoder": decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if is_stripped else steps),
-    }
-
-
-def _gemma_words(settings, rules):
-    return {
-        "normalizer": normalizers.Replace(" ", _MARK),
-        "pre_tokenizer": pre_tokenizers.Split(" ", "merged_with_previous"),
-        "decoder": decoders.Sequence([decoders.Replace(_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]),
-    }
-
-
-def _split_at_space(settings, rules):
-    """Words between white space, each with a space before it: T5's, XLM-R's."""
-    scheme = "always" if settings.get("add_prefix_space", True) else "never"
-    spaces = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    return {
-        "normalizer": rules,
-        "pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), spaces]),
-        "decoder": decoders.Metaspace(prepend_scheme=scheme),
-    }
-
-
-def _t5_words(settings, rules):
-    return _split_at_space({}, rules)
-
-
-def _mbart_words(settings, rules):
-    return _split_at_space({}, None)
-
-
-def _mbart50_words(settings, rules):
-    one_space = normalizers.Replace(Regex(" {2,}"), " ")
-    return {
-        "normalizer": normalizers.Sequence([rules, one_space]) if rules else one_space,
-        "pre_tokenizer": pre_tokenizers.Metaspace(),
-        "decoder": decoders.Metaspace(),
-    }
-
-
-def _nllb_words(settings, rules):
-    words = _mbart50_words(settings, rules)
-    return words if rules else {**words, "normalizer": None}
-
-
 def _sentinels(settings):
     """T5's, which count unless the settings list others."""
     listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens")
-    return [] if listed else [f"<extra_id_{number}>" for number in range(settings.get("extra_ids", 100))]
+    return [] if listed else [f"<extra_id_{number}>" for number in range(settings["extra_ids"])]
 
 
 def _tokens(names, **more):
@@ -283,18 +186,23 @@ def _translator(tokens, model, words, languages_first=True, **more):
     return TokenizerClass(around.format("$A"), around.format("$A $B"), defaults, model, words)
 
 
-_ROBERTA = TokenizerClass("cls $A sep", "cls $A sep sep $B sep", _tokens(_FAIRSEQ_TOKENS), _BPE, gpt2_words)
+def _t5(model, words, extra_ids):
+    defaults = _tokens(_T5_TOKENS, extra_ids=extra_ids)
+    return TokenizerClass("$A eos", "$A eos $B eos", defaults, model, words, more_tokens=_sentinels)
+
+
+_ROBERTA = TokenizerClass("cls $A sep", "cls $A sep sep $B sep", _tokens(_FAIRSEQ_TOKENS), _BPE, words.gpt2_words)
 _BERT = TokenizerClass(
     "cls $A sep",
     "cls $A sep $B:1 sep:1",
     _tokens("unk:[UNK] sep:[SEP] pad:[PAD] cls:[CLS] mask:[MASK]"),
     _WORDPIECE,
-    bert_words,
+    words.bert_words,
 )
 CLASSES = {
-    "GPT2Tokenizer": _with_ends(_GPT2_TOKENS, _BPE, gpt2_words),
-    "GPTNeoXTokenizer": _with_ends(f"{_GPT2_TOKENS} pad:<|padding|>", _BPE, gpt_neox_words, keeps=False),
-    "Qwen2Tokenizer": _with_ends(_QWEN2_TOKENS, _BPE, qwen2_words),
+    "GPT2Tokenizer": _with_ends(_GPT2_TOKENS, _BPE, words.gpt2_words),
+    "GPTNeoXTokenizer": _with_ends(f"{_GPT2_TOKENS} pad:<|padding|>", _BPE, words.gpt_neox_words, keeps=False),
+    "Qwen2Tokenizer": _with_ends(_QWEN2_TOKENS, _BPE, words.qwen2_words),
     "RobertaTokenizer": _ROBERTA,
     "BartTokenizer": _ROBERTA,
     "BertTokenizer": _BERT,
@@ -304,26 +212,32 @@ CLASSES = {
     "MarianTokenizer": TokenizerClass("$A eos", "$A $B eos", _tokens(_T5_TOKENS)),
     "M2M100Tokenizer": _translator(_FAIRSEQ_TOKENS, {}, None, src_lang="en"),
     "XLMRobertaTokenizer": TokenizerClass(
-        "bos $A eos", "bos $A eos eos $B eos", _tokens(_FAIRSEQ_TOKENS), _UNIGRAM, _split_at_space
+        "bos $A eos", "bos $A eos eos $B eos", _tokens(_FAIRSEQ_TOKENS), _UNIGRAM, words.split_at_space
     ),
-    "MBartTokenizer": _translator(_FAIRSEQ_TOKENS, _UNIGRAM, _mbart_words, languages_first=False, src_lang="en_XX"),
-    "MBart50Tokenizer": _translator(_FAIRSEQ_TOKENS, _UNIGRAM, _mbart50_words, src_lang="en_XX"),
+    "MBartTokenizer": _translator(
+        _FAIRSEQ_TOKENS, _UNIGRAM, words.mbart_words, languages_first=False, src_lang="en_XX"
+    ),
+    "MBart50Tokenizer": _translator(_FAIRSEQ_TOKENS, _UNIGRAM, words.mbart50_words, src_lang="en_XX"),
     "NllbTokenizer": _translator(
-        _FAIRSEQ_TOKENS, {"type": "BPE", "unk_token": "unk_token", "fuse_unk": True}, _nllb_words, src_lang="eng_Latn"
+        _FAIRSEQ_TOKENS,
+        {"type": "BPE", "unk_token": "unk_token", "fuse_unk": True},
+        words.nllb_words,
+        src_lang="eng_Latn",
     ),
-    "T5Tokenizer": TokenizerClass(
-        "$A eos", "$A eos $B eos", _tokens(_T5_TOKENS), {**_UNIGRAM, "unk_id": 2}, _t5_words, more_tokens=_sentinels
+    "T5Tokenizer": _t5({**_UNIGRAM, "unk_id": 2}, words.t5_words, extra_ids=100),
+    "ByT5Tokenizer": _t5({}, words.byt5_words, extra_ids=125),
+    "LlamaTokenizer": _with_ends(
+        "bos:<s> eos:</s> unk:<unk>", _OF_SENTENCEPIECE, words.llama_words, add_bos_token=True
     ),
-    "LlamaTokenizer": _with_ends("bos:<s> eos:</s> unk:<unk>", _OF_SENTENCEPIECE, _llama_words, add_bos_token=True),
     "CodeLlamaTokenizer": _with_ends(
         f"bos:<s> eos:</s> unk:<unk> {_INFILLING_TOKENS}",
         {**_OF_SENTENCEPIECE, "unk_token": "unk_token"},
-        _code_llama_words,
+        words.code_llama_words,
         keeps=False,
         add_bos_token=True,
     ),
     "GemmaTokenizer": _with_ends(
-        _GEMMA_TOKENS, {**_OF_SENTENCEPIECE, "unk_token": "unk_token"}, _gemma_words, add_bos_token=True
+        _GEMMA_TOKENS, {**_OF_SENTENCEPIECE, "unk_token": "unk_token"}, words.gemma_words, add_bos_token=True
     ),
 }
 # The classes of models whose folders do not name one; None where a tokenizer.json is taken as it is whatever they name.

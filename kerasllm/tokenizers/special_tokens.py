@@ -29,7 +29,7 @@ def add_special_tokens(engine, folder, settings, row=None, listed=(), raw=False)
     """
     named = _named(settings)
     more = [token for key in ("additional_special_tokens", "extra_special_tokens") for token in _listed(settings, key)]
-    more += row.more_tokens(settings) if row else []
+    more += row.more_tokens({**row.defaults, **settings}) if row else []
     placed = {token["content"]: (token["id"], token) for token in listed}
     placed |= _placed(folder, settings, special={*map(text_of, (*named, *more))})
     for token in named + [token for token in _named(row.defaults if row else {}) if _is_known(engine, token)]:

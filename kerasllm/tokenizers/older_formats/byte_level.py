@@ -1,8 +1,10 @@
-"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, GPT-NeoX, RoBERTa, BART and Qwen2 have it."""
+"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, GPT-NeoX, RoBERTa, BART and Qwen2 have it; bytes as ByT5's."""
 
 from tokenizers import models
 
 from kerasllm.files import read_json, read_utf8
+from kerasllm.tokenizers.tokenizer_config import text_of
+from kerasllm.tokenizers.training import byte_characters
 
 
 def read_vocabulary(path):
@@ -34,3 +36,9 @@ def read_byte_level(folder, settings):
             )
         merges.append(pair)
     return models.BPE(vocab=vocabulary, merges=merges)
+
+
+def read_bytes(folder, settings):
+    """ByT5's model, which has no file: padding, end and unknown token, then the 256 bytes."""
+    special = [text_of(settings[f"{role}_token"]) for role in ("pad", "eos", "unk")]
+    return models.BPE({token: index for index, token in enumerate([*special, *byte_characters()])}, [])

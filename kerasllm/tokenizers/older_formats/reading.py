@@ -48,6 +48,7 @@ FILES = {
     "MBart50Tokenizer": _fairseq(sentencepiece_models.read_languages),
     "NllbTokenizer": _fairseq(sentencepiece_models.read_languages),
     "T5Tokenizer": Files(("spiece.model",), sentencepiece_models.read_t5),
+    "ByT5Tokenizer": Files((), byte_level.read_bytes),
     "LlamaTokenizer": Files(("tokenizer.model",), sentencepiece_models.read_plain),
     "CodeLlamaTokenizer": Files(("tokenizer.model",), sentencepiece_models.read_plain),
     "GemmaTokenizer": Files(("tokenizer.model",), sentencepiece_models.read_gemma),
@@ -95,13 +96,14 @@ def read_tokenizer(folder, settings, config, **side):
 
 def _class_of(folder, settings, config):
     """The name of a folder's class; None where it has no vocabulary at all."""
-    if not any((folder / file).is_file() for row in FILES.values() for file in row.names):
-        return None
     name = settings.get("tokenizer_class") or config.get("tokenizer_class")
     name = name.removesuffix("Fast") if isinstance(name, str) else None
+    files = {file for row in FILES.values() for file in row.names}
+    if name != "ByT5Tokenizer" and not any((folder / file).is_file() for file in files):
+        return None
     name = _OTHER_NAMES.get(name, name)
     if name in _GENERIC:
-        whole = (name for name, row in FILES.items() if all((folder / file).is_file() for file in row.names))
+        whole = (name for name, row in FILES.items() if row.names and all((folder / f).is_file() for f in row.names))
         name = classes.OF_MODELS.get(config.get("model_type")) or next(whole, None)
     if name not in FILES:
         raise ValueError(
