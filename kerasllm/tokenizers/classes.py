@@ -60,8 +60,9 @@ def class_of(settings, config, spec=None):
     return None if named == "LlamaTokenizer" and '"ByteLevel"' in json.dumps(_parts(spec)) else named
 
 
-def rebuilt(spec, row, settings):
-    """The `tokenizers.Tokenizer` that a class makes of a tokenizer.json, without its added tokens.
+def without_words(spec, row, settings):
+    """A tokenizer.json (a dict) with the model that a class makes of its vocabulary, without added tokens, and without
+    what finds words.
 
     Args:
         spec: dict, the tokenizer.json.
@@ -71,11 +72,8 @@ def rebuilt(spec, row, settings):
     model = {**row.model, **{key: spec["model"][key] for key in ("vocab", "merges") if key in spec["model"]}}
     if "unk_token" in model:
         model["unk_token"] = text_of(settings.get(model["unk_token"]))
-    bare = {"version": "1.0", **dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))}
-    engine = tokenizers.Tokenizer.from_str(
-        json.dumps({**bare, "model": model, "added_tokens": [], "post_processor": spec.get("post_processor")})
-    )
-    return equipped(engine, row, settings, _rules(spec.get("normalizer")))
+    bare = dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))
+    return {**spec, **bare, "model": model, "added_tokens": []}
 
 
 def equipped(model, row, settings, rules=None):
@@ -85,6 +83,13 @@ def equipped(model, row, settings, rules=None):
         if part is not None:
             setattr(engine, name, part)
     return engine
+
+
+def rules_of(normalizer):
+    """SentencePiece's rules for characters among the steps of a normalizer in a tokenizer.json; None without."""
+    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
+    rules = next((step["precompiled_charsmap"] for step in steps if step.get("type") == "Precompiled"), None)
+    return rules and normalizers.Precompiled(base64.b64decode(rules))
 
 
 def put_around(engine, row, settings, where):
@@ -141,17 +146,10 @@ def _parts(spec):
     return {name: part for name, part in (spec or {}).items() if name not in ("model", "added_tokens")}
 
 
-def _rules(normalizer):
-    """SentencePiece's rules for characters among the steps of a normalizer in a tokenizer.json."""
-    steps = (normalizer or {}).get("normalizers", [normalizer or {}])
-    rules = next((step["precompiled_charsmap"] for step in steps if step.get("type") == "Precompiled"), None)
-    return rules and normalizers.Precompiled(base64.b64decode(rules))
-
-
 def _sentinels(settings):
-    """T5's, which count unless the settings list others."""
-    listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens")
-    return [] if listed else [f"<extra_id_{number}>" for number in range(settings["extra_ids"])]
+    """T5's, which count unless the settings list others, or say that there are none."""
+    is_listed = "additional_special_tokens" in settings or settings.get("extra_special_tokens")
+    return [] if is_listed else [f"<extra_id_{number}>" for number in range(settings["extra_ids"])]
 
 
 def _tokens(names, **more):
@@ -186,8 +184,9 @@ def _translator(tokens, model, words, languages_first=True, **more):
     return TokenizerClass(around.format("$A"), around.format("$A $B"), defaults, model, words)
 
 
-def _t5(model, words, extra_ids):
-    defaults = _tokens(_T5_TOKENS, extra_ids=extra_ids)
+def _t5(model, words, extra_ids, **flags):
+    defaults = {role: {"content": token, **flags} for role, token in _tokens(_T5_TOKENS).items()}
+    defaults["extra_ids"] = extra_ids
     return TokenizerClass("$A eos", "$A eos $B eos", defaults, model, words, more_tokens=_sentinels)
 
 
@@ -225,7 +224,7 @@ CLASSES = {
         src_lang="eng_Latn",
     ),
     "T5Tokenizer": _t5({**_UNIGRAM, "unk_id": 2}, words.t5_words, extra_ids=100),
-    "ByT5Tokenizer": _t5({}, words.byt5_words, extra_ids=125),
+    "ByT5Tokenizer": _t5({}, words.byt5_words, extra_ids=125, lstrip=True, rstrip=True),
     "LlamaTokenizer": _with_ends(
         "bos:<s> eos:</s> unk:<unk>", _OF_SENTENCEPIECE, words.llama_words, add_bos_token=True
     ),

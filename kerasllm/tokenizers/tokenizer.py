@@ -235,6 +235,8 @@ class Tokenizer:
             TypeError: where `text` is not a str.
             ValueError: where it holds lone surrogates, which are no characters.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes one str, got {type(text).__name__}; encode_batch(texts) takes many.")
         return self.encode_batch([text], parse_special)[0]
 
     def encode_masked(self, text):

@@ -15,7 +15,7 @@ def read_settings(folder):
         folder: `Path`.
 
     Returns:
-        A dict. A special token is None where the files say that there is none. "chat_template" is the text of the
+        A dict. Special tokens are None where the files say that there are none. "chat_template" is the text of the
         template for chats, and absent where there is none.
 
     Raises:
@@ -26,8 +26,8 @@ def read_settings(folder):
         for name in ("tokenizer_config.json", "special_tokens_map.json")
     )
     settings = {**named, **config} if "added_tokens_decoder" in config else {**config, **named}
-    roles = {f"{role}_token" for role in ROLES}
-    settings = {key: value for key, value in settings.items() if value is not None or key in roles}
+    may_be_none = {"additional_special_tokens", *(f"{role}_token" for role in ROLES)}
+    settings = {key: value for key, value in settings.items() if value is not None or key in may_be_none}
     template = settings.pop("chat_template", None)
     if (path := folder / "chat_template.jinja").is_file():
         template = read_utf8(path)

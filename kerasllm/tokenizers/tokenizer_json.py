@@ -36,7 +36,7 @@ def read_tokenizer_json(file, settings, config):
         row = None
     named = {key: value for key, value in settings.items() if key not in _NOT_HEEDED}
     settings = {**(row.defaults if row else {}), **named}
-    engine = classes.rebuilt(spec, row, settings) if row else _parsed(file, {**spec, "added_tokens": []})
+    engine = _rebuilt(file, spec, row, settings) if row else _parsed(file, {**spec, "added_tokens": []})
     places = add_special_tokens(engine, file.parent, named, row, spec["added_tokens"])
     if row and not row.keeps_post_processor:
         with contextlib.suppress(ValueError):  # where tokens are missing, what the file puts around a text stays
@@ -49,6 +49,18 @@ def read_tokenizer_json(file, settings, config):
             stacklevel=4,
         )
     return engine, settings
+
+
+def _rebuilt(file, spec, row, settings):
+    """The engine that a class makes of a tokenizer.json, without its added tokens."""
+    engine = _parsed(file, classes.without_words(spec, row, settings))
+    try:
+        rules = classes.rules_of(spec.get("normalizer"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is not a Hugging Face tokenizer.json: its normalizer is damaged ({error})."
+        ) from error
+    return classes.equipped(engine, row, settings, rules)
 
 
 def _read(file):

@@ -1,4 +1,4 @@
-"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, GPT-NeoX, RoBERTa, BART and Qwen2 have it; bytes as ByT5's."""
+"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, RoBERTa, BART and Qwen2 have it, and ByT5's bytes."""
 
 from tokenizers import models
 
