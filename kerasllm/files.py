@@ -133,12 +133,24 @@ def read_json(path):
         ValueError: if it is not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
     return value
+
+
+def read_utf8(path):
+    """The text of a file, without the byte-order mark that some editors put before it.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start}; copy the folder again.") from error
 
 
 def _signed(files):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from kerasllm.files import check_documents, replacing
+from kerasllm.files import check_documents, read_json, replacing
 from kerasllm.tokenizers import masks, training
 from kerasllm.tokenizers.chat_template import encode_chat
 from kerasllm.tokenizers.older_formats import read_tokenizer
 from kerasllm.tokenizers.tokenizer_config import read_settings, text_of
+from kerasllm.tokenizers.tokenizer_json import SAVED_HERE, read_tokenizer_json
 
 # How published tokenizers call these tokens, in the order in which they are looked for.
 _USUAL_NAMES = {
@@ -37,8 +38,8 @@ class Tokenizer:
 
     Args:
         engine: a `tokenizers.Tokenizer`, which is kept as `engine`.
-        pad, start, end, mask: str or None, the tokens for padding, start and end of a document, and a hidden token. By
-            default those of the usual names that the vocabulary has.
+        pad, start, end, mask: str or None, the tokens for padding, start and end of a document, and a hidden token; an
+            empty str for none. By default those of the usual names that the vocabulary has.
 
     Attributes:
         vocab_size: int, one more than the largest id.
@@ -151,16 +152,25 @@ class Tokenizer:
         path = Path(path)
         folder = path if path.is_dir() else path.parent
         settings = read_settings(folder)
-        if path.suffix == ".spm":
-            engine, settings = read_tokenizer(folder, settings, name=path.name)
-        elif path.is_file() or (path / "tokenizer.json").is_file():
-            engine = _read_engine(path if path.is_file() else path / "tokenizer.json")
-        elif converted := read_tokenizer(path, settings):
-            engine, settings = converted
-        else:
-            raise FileNotFoundError(f"No tokenizer at {path}: a folder with a tokenizer.json, or that file, is needed.")
+        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+        try:
+            if path.suffix == ".spm":
+                engine, settings = read_tokenizer(folder, settings, config, name=path.name)
+            elif path.is_file() or (path / "tokenizer.json").is_file():
+                file = path if path.is_file() else path / "tokenizer.json"
+                engine, settings = read_tokenizer_json(file, settings, config)
+            elif converted := read_tokenizer(path, settings, config):
+                engine, settings = converted
+            else:
+                raise FileNotFoundError(
+                    f"No tokenizer at {path}: a folder with a tokenizer.json, or that file, is needed."
+                )
+        except TypeError as error:
+            raise ValueError(f"{folder}: a setting of tokenizer_config.json is of the wrong type: {error}.") from error
         named = {role: text_of(settings.get(key)) for role, key in _CONFIG_KEYS.items()}
         known = {role: token for role, token in named.items() if token and engine.token_to_id(token) is not None}
+        if "bos_token" in settings and named["start"] is None:
+            known["start"] = ""  # The files say that texts begin with none, whatever the vocabulary has.
         tokenizer = cls(engine, **known)
         ends = settings.get("end_ids", tokenizer.end_ids)
         if not isinstance(ends, list) or not all(type(end) is int and 0 <= end < tokenizer.vocab_size for end in ends):
@@ -188,12 +198,12 @@ class Tokenizer:
             FileExistsError: where the folder already holds a tokenizer. Nothing is overwritten.
         """
         folder = Path(folder)
-        named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items() if token is not None}
+        named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items()}
         if self.mask_id is not None:  # BERT and its kind call start and end otherwise
-            named |= {"cls_token": named.get("bos_token"), "sep_token": named.get("eos_token")}
+            named |= {"cls_token": named["bos_token"], "sep_token": named["eos_token"]}
         if self.unknown_id is not None:
             named["unk_token"] = self.engine.id_to_token(self.unknown_id)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", **SAVED_HERE, **named}
         if self.end_ids not in ([], [self.end_id]):
             config["end_ids"] = self.end_ids
         if self.chat_template is not None:
@@ -224,6 +234,8 @@ class Tokenizer:
             TypeError: where `text` is not a str.
             ValueError: where it holds lone surrogates, which are no characters.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes one str, got {type(text).__name__}; encode_batch(texts) takes many.")
         return self.encode_batch([text], parse_special)[0]
 
     def encode_masked(self, text):
@@ -332,6 +344,9 @@ class Tokenizer:
         """A hash (64 hexadecimal digits) of all that decides ids: equal tokenizers have equal fingerprints."""
         return self._fingerprint
 
+    def __len__(self):
+        return self.vocab_size
+
     def __repr__(self):
         return (
             f"Tokenizer(vocab_size={self.vocab_size}, pad_id={self.pad_id}, "
@@ -358,17 +373,12 @@ class Tokenizer:
 
 
 def _find(engine, role, token):
+    if token == "":
+        return None
     if token is not None and engine.token_to_id(token) is None:
         raise ValueError(f"The {role} token {token!r} is not in the vocabulary.")
     candidates = [token] if token is not None else _USUAL_NAMES[role]
     return next((name for name in candidates if engine.token_to_id(name) is not None), None)
-
-
-def _read_engine(file):
-    try:
-        return tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{file} is not a Hugging Face tokenizer.json: {error}.") from error
 
 
 def _batches(texts, places):

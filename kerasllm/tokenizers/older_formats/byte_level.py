@@ -1,26 +1,10 @@
-"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, RoBERTa, BART and Qwen2 have it."""
+"""Byte-level BPE from vocab.json and merges.txt, as GPT-2, RoBERTa, BART and Qwen2 have it, and ByT5's bytes."""
 
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import models
 
-from kerasllm.files import read_json
-from kerasllm.tokenizers import patterns
-
-
-def read_gpt2(folder, settings):
-    engine = tokenizers.Tokenizer(_model(folder))
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings.get("add_prefix_space", False))
-    engine.decoder = decoders.ByteLevel()
-    return engine
-
-
-def read_qwen2(folder, settings):
-    engine = read_gpt2(folder, settings)
-    words = pre_tokenizers.Split(tokenizers.Regex(patterns.QWEN2), "isolated")
-    characters = pre_tokenizers.ByteLevel(settings.get("add_prefix_space", False), use_regex=False)
-    engine.normalizer = normalizers.NFC()
-    engine.pre_tokenizer = pre_tokenizers.Sequence([words, characters])
-    return engine
+from kerasllm.files import read_json, read_utf8
+from kerasllm.tokenizers.tokenizer_config import text_of
+from kerasllm.tokenizers.training import byte_characters
 
 
 def read_vocabulary(path):
@@ -37,10 +21,11 @@ def read_vocabulary(path):
     return vocabulary
 
 
-def _model(folder):
+def read_byte_level(folder, settings):
+    """The model of a folder's vocab.json and merges.txt."""
     vocabulary, path = read_vocabulary(folder / "vocab.json"), folder / "merges.txt"
     merges = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line or (number == 1 and line.startswith("#version")):
             continue
         pair = tuple(line.split(" "))
@@ -51,3 +36,9 @@ def _model(folder):
             )
         merges.append(pair)
     return models.BPE(vocab=vocabulary, merges=merges)
+
+
+def read_bytes(folder, settings):
+    """ByT5's model, which has no file: padding, end and unknown token, then the 256 bytes."""
+    special = [text_of(settings[f"{role}_token"]) for role in ("pad", "eos", "unk")]
+    return models.BPE({token: index for index, token in enumerate([*special, *byte_characters()])}, [])
