@@ -6,20 +6,27 @@ Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 """
 
 import functools
+import math
 import random
 
+import keras
 import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.causality import check_causal
+from kerasllm.generation.options import GENERATION_WORDS, real_number, whole_number
 from kerasllm.generation.precision import in_float32
+from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
+from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
 DEFAULT_NEW_TOKENS = 256
+NO_NUMBERS = "The model's logits are no numbers, so it has diverged: train it with a lower learning rate."
 
 
 def generate_ids(model, prompts, max_new_tokens=None, **options):
@@ -27,27 +34,32 @@ def generate_ids(model, prompts, max_new_tokens=None, **options):
 
     Args:
         model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
-        prompts: list of non-empty lists of int.
+        prompts: non-empty list of int, or several such lists, or arrays of them.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         **options: see `Decoding`.
 
     Returns:
-        list of lists of int: the new ids, up to and without the end token.
+        list of int, or a list of such lists: the new ids, up to and without the end token.
 
     Example:
         >>> model = kerasllm.models.CausalLM(config)
-        >>> kerasllm.generation.generate_ids(model, [[1, 2, 3]], max_new_tokens=5)
+        >>> kerasllm.generation.generate_ids(model, [1, 2, 3], max_new_tokens=5)
     """
+    prompts, is_one = as_prompts(prompts)
+    if any(isinstance(prompt, str) for prompt in prompts):
+        raise TypeError("`generate_ids` continues token ids, got text: `generate` takes that, with a tokenizer.")
     decoding = Decoding(model, prompts, max_new_tokens, **options)
     decoding.run(decoding.max_new_tokens)
-    return decoding.new_ids()
+    return decoding.new_ids()[0] if is_one else decoding.new_ids()
 
 
+@explain_keywords(GENERATION_WORDS, "generate", also=["stop"])
 class Decoding:
     """One batch of prompts on its way: compiled once, run in one piece or in several.
 
     Args:
-        model, prompts, max_new_tokens: see `generate_ids`.
+        model, max_new_tokens: see `generate_ids`.
+        prompts: list of non-empty lists of int.
         end_ids: ids that end a row.
         min_new_tokens: int, end ids are not drawn before this many tokens.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
@@ -58,7 +70,9 @@ class Decoding:
         cached: see `stepping.get_stepper`.
 
     Raises:
-        ValueError: if prompts are empty, too long, or hold ids that the model does not know.
+        TypeError: if the model does not continue texts, or an option is unknown.
+        ValueError: if prompts are empty, too long, or hold ids that the model does not know; if the model is not
+            causal, or (in `run`) its logits are no numbers.
     """
 
     def __init__(
@@ -70,7 +84,7 @@ class Decoding:
         end_ids=(),
         min_new_tokens=0,
         vocab_size=None,
-        sampler="greedy",
+        sampler=None,
         temperature=None,
         top_k=None,
         top_p=None,
@@ -80,8 +94,13 @@ class Decoding:
         cached=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        if not repetition_penalty > 0:
+        repetition_penalty = real_number("repetition_penalty", repetition_penalty)
+        if not 0 < repetition_penalty < math.inf:
             raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"`generate` takes a Keras model, then its tokenizer, then prompts; got {type(model).__name__} as model."
+            )
         if isinstance(model, Seq2SeqLM | MaskedLM):
             raise TypeError(
                 f"`generate` continues texts, got a {type(model).__name__}: `translate` is for a Seq2SeqLM and "
@@ -90,13 +109,19 @@ class Decoding:
         V = output_width(model)
         self._check_prompts(prompts, V)
         longest = max(map(len, prompts))
+        if max_new_tokens is not None:
+            max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         rooms = [room_for_new_tokens(model, len(prompt), max_new_tokens) for prompt in prompts]
         self.max_new_tokens = max(rooms)
-        if not 0 <= min_new_tokens <= self.max_new_tokens:
+        min_new_tokens = whole_number("min_new_tokens", min_new_tokens, 0)
+        if min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got {min_new_tokens}."
             )
+        if seed is not None:
+            seed = whole_number("seed", seed, -(2**63))
 
+        check_causal(model)
         stepper = get_stepper(model, cached)
         P, L = buffer_lengths(model, longest, self.max_new_tokens)
         self._tokens = np.zeros((len(prompts), L), "int32")
@@ -116,7 +141,7 @@ class Decoding:
             "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
             "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        self._state = {}
+        self._state = {"is_finite": np.True_}
         if repetition_penalty != 1:
             self._numbers["repetition_penalty"] = ops.convert_to_tensor(repetition_penalty, "float32")
             self._state["seen"] = np.zeros((len(prompts), V), bool)
@@ -148,10 +173,13 @@ class Decoding:
     def _update(self, results):
         index, tokens, done, self._state = results
         self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
+        if not self._state["is_finite"]:
+            raise ValueError(NO_NUMBERS)
 
     def end(self, row):
-        """Marks a row as ended."""
+        """Ends a row where it stands."""
         self._done[row] = True
+        self._room[row] = min(self._room[row], self._index - self._start)
 
     def new_ids(self):
         """For each row, the ids drawn so far, up to and without its end id."""
@@ -168,8 +196,6 @@ def _until(ids, end_ids):
 
 def room_for_new_tokens(model, prompt_length, max_new_tokens):
     """Checks that prompt and continuation fit, and says how many tokens may be drawn."""
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}.")
     limit = context_length(model)
     if limit is None:
         # A Sequential of rotary layers takes any length, but has not learned what lies past that of its batches.
@@ -229,7 +255,8 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
         index: int scalar, the next place to fill.
         tokens: int32 (B, L).
         done: bool (B,), rows that have ended; they get token 0.
-        state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
+        state: dict with the stepper's "step_state"; "seen" bool (B, V) where repetition is penalised; and, where it is
+            to be known, "is_finite" bool, False as soon as a row that goes on has logits that are no numbers.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
         numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
@@ -250,7 +277,10 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
 
 def _drawn(structure, numbers, logits, index, tokens, done, state):
     """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
-    logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
+    logits = ops.cast(logits, "float32")
+    if "is_finite" in state:
+        state = {**state, "is_finite": ops.logical_and(state["is_finite"], _are_numbers(logits, done))}
+    logits = allowed_logits(logits, state.get("seen"), index, numbers)
     drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
     drawn = ops.where(done, 0, drawn)
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
@@ -260,6 +290,12 @@ def _drawn(structure, numbers, logits, index, tokens, done, state):
         vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
         state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
     return index + 1, tokens, done, state
+
+
+def _are_numbers(logits, done):
+    """Whether each row that goes on has a likeliest token. (A model may rule tokens out by minus infinity.)"""
+    good = ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))
+    return ops.all(ops.logical_or(good, done))
 
 
 def allowed_logits(logits, seen, index, numbers):
