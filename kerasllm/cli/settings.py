@@ -44,7 +44,7 @@ class TrainSettings:
     test: tuple[str, ...] = _setting(
         (), str, "translate only: pairs to score at the end (default: what --valid says)", metavar="PATH"
     )
-    out: str | None = _setting(None, str, "run folder to make; it must not exist", metavar="RUN")
+    out: str | None = _setting(None, str, "run folder to make; it must not exist, or be empty", metavar="RUN")
     tokenizer: str = _setting(
         "bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer"
     )

@@ -26,6 +26,7 @@ from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
 DEFAULT_NEW_TOKENS = 256
+NO_TOKEN = -2  # what is drawn from logits that are no numbers
 NO_NUMBERS = "The model's logits are no numbers, so it has diverged: train it with a lower learning rate."
 
 
@@ -99,7 +100,8 @@ class Decoding:
             raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
         if not isinstance(model, keras.Model):
             raise TypeError(
-                f"`generate` takes a Keras model, then its tokenizer, then prompts; got {type(model).__name__} as model."
+                f"`generate` takes a Keras model, its tokenizer and prompts, in this order; the first is of type "
+                f"{type(model).__name__}."
             )
         if isinstance(model, Seq2SeqLM | MaskedLM):
             raise TypeError(
@@ -141,7 +143,7 @@ class Decoding:
             "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
             "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        self._state = {"is_finite": np.True_}
+        self._state = {}
         if repetition_penalty != 1:
             self._numbers["repetition_penalty"] = ops.convert_to_tensor(repetition_penalty, "float32")
             self._state["seen"] = np.zeros((len(prompts), V), bool)
@@ -173,7 +175,7 @@ class Decoding:
     def _update(self, results):
         index, tokens, done, self._state = results
         self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
-        if not self._state["is_finite"]:
+        if (self._tokens == NO_TOKEN).any():
             raise ValueError(NO_NUMBERS)
 
     def end(self, row):
@@ -255,14 +257,14 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
         index: int scalar, the next place to fill.
         tokens: int32 (B, L).
         done: bool (B,), rows that have ended; they get token 0.
-        state: dict with the stepper's "step_state"; "seen" bool (B, V) where repetition is penalised; and, where it is
-            to be known, "is_finite" bool, False as soon as a row that goes on has logits that are no numbers.
+        state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
         numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
 
     Returns:
-        index, tokens, done and state as they are then.
+        index, tokens, done and state as they are then. Where a row's logits were no numbers, it has `NO_TOKEN`, and all
+        rows have ended.
     """
 
     def goes_on(index, tokens, done, state):
@@ -278,24 +280,23 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
 def _drawn(structure, numbers, logits, index, tokens, done, state):
     """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
     logits = ops.cast(logits, "float32")
-    if "is_finite" in state:
-        state = {**state, "is_finite": ops.logical_and(state["is_finite"], _are_numbers(logits, done))}
+    are_numbers = _are_numbers(logits)
     logits = allowed_logits(logits, state.get("seen"), index, numbers)
     drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
-    drawn = ops.where(done, 0, drawn)
+    drawn = ops.where(done, 0, ops.where(are_numbers, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
+    done = ops.logical_or(done, ops.any(drawn == NO_TOKEN))
     if "seen" in state:
         vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
         state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
     return index + 1, tokens, done, state
 
 
-def _are_numbers(logits, done):
-    """Whether each row that goes on has a likeliest token. (A model may rule tokens out by minus infinity.)"""
-    good = ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))
-    return ops.all(ops.logical_or(good, done))
+def _are_numbers(logits):
+    """Whether each row has a likeliest token, bool (B,). (A model may rule tokens out by minus infinity.)"""
+    return ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))
 
 
 def allowed_logits(logits, seen, index, numbers):

@@ -19,12 +19,10 @@ GENERATION_WORDS = {
         "max_new_tokens",
     ),
     "min_tokens": "min_new_tokens",
-    **dict.fromkeys(
-        ("num_return_sequences", "num_samples", "n"), "give the prompt as often as you want texts, [prompt] * 3, and draw"
-    ),
+    **dict.fromkeys(("num_return_sequences", "num_samples", "n"), "draw, and give the prompt as often, [prompt] * 3"),
     **dict.fromkeys(("stop_strings", "stop_sequences", "stop_words", "stop_string", "until"), "stop"),
     "stopping_criteria": "`stop` takes strings that end a text, and `end_ids` token ids",
-    **dict.fromkeys(("eos_token_id", "stop_token_ids", "eos_token_ids"), "`end_ids` takes a list of the ids that end a text"),
+    **dict.fromkeys(("eos_token_id", "stop_token_ids", "eos_token_ids"), "`end_ids` lists the ids that end a text"),
     **dict.fromkeys(("pad_token_id", "attention_mask", "padding", "padding_side", "padding_mask"), _NEEDS_NONE),
     "bos_token_id": "the tokenizer puts a start token where its model wants one",
     **dict.fromkeys(("streamer", "stream", "streaming"), _STREAM),
@@ -47,9 +45,10 @@ GENERATION_WORDS = {
         (
             *("penalty_alpha", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "typical_p"),
             *("suppress_tokens", "begin_suppress_tokens", "force_words_ids", "constraints", "length_penalty"),
-            *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff", "guidance_scale"),
-            *("logits_processor", "prompt_lookup_num_tokens", "assistant_model", "logit_bias", "max_time", "dola_layers"),
+            *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff", "logit_bias"),
+            *("logits_processor", "prompt_lookup_num_tokens", "assistant_model", "max_time", "dola_layers"),
             *("exponential_decay_length_penalty", "sequence_bias", "watermarking_config", "renormalize_logits"),
+            "guidance_scale",
         ),
         _NOT_OURS,
     ),

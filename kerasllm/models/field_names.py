@@ -1,7 +1,7 @@
 """The fields of `TransformerConfig` by the names that others give them.
 
-Those of Hugging Face's config.json, of nanoGPT, Llama's params.json, KerasHub's backbones and the tutorials of Keras and
-TensorFlow. (Whole files of Hugging Face are read by `kerasllm.huggingface`, which knows what each means there.)
+Those of Hugging Face's config.json, of nanoGPT, Llama's params.json, KerasHub's backbones and the tutorials of Keras
+and TensorFlow. (Whole files of Hugging Face are read by `kerasllm.huggingface`, which knows what each means there.)
 """
 
 _OTHERS = {
@@ -11,8 +11,8 @@ _OTHERS = {
     "num_heads": "n_head n_heads num_attention_heads num_query_heads attention_heads decoder_attention_heads",
     "dff": "intermediate_size intermediate_dim n_inner d_ff ffn_dim ff_dim ffn_hidden_size feed_forward_dim "
     "feedforward_dim dim_feedforward decoder_ffn_dim mlp_dim",
-    "max_length": "block_size n_positions n_ctx max_position_embeddings context_length context_size context max_seq_len "
-    "max_seq_length max_sequence_length sequence_length seq_len seq_length maxlen max_len",
+    "max_length": "block_size n_positions n_ctx max_position_embeddings context_length context_size context "
+    "max_seq_len max_seq_length max_sequence_length sequence_length seq_len seq_length maxlen max_len",
     "num_kv_heads": "num_key_value_heads n_kv_heads n_kv_head kv_heads",
     "head_dim": "head_size d_head d_kv key_dim",
     "attention_window": "sliding_window window_size sliding_window_size local_attention",
