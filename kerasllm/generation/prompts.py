@@ -42,6 +42,8 @@ def as_prompts(prompts):
         return [one], True
     if isinstance(one, str):
         return [""], True
+    if hasattr(prompts, "to_list"):
+        prompts = prompts.to_list()
     is_named = hasattr(prompts, "keys") and getattr(prompts, "ndim", None) != 1  # as dicts and tables, not columns
     if is_named or not isinstance(prompts, Iterable):
         raise TypeError(f"Prompts are texts or lists of token ids, got {_kind(prompts)}.")
