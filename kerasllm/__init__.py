@@ -4,9 +4,9 @@ Start with `layers.Transformer` inside any Keras model, or with `models.CausalLM
 `tf.data` pipelines they train on, and `generate` makes them talk.
 """
 
-import importlib
-import sys
-from pathlib import Path
+import importlib as _importlib
+import sys as _sys
+from pathlib import Path as _Path
 
 __version__ = "0.1.0"
 
@@ -29,18 +29,19 @@ _FUNCTIONS = {
 def __getattr__(name):
     """Loads what is heavy or rarely needed on first use."""
     if name in _MODULES:
-        return importlib.import_module(f"kerasllm.{name}")
+        return _importlib.import_module(f"kerasllm.{name}")
     if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"kerasllm.{_FUNCTIONS[name]}"), name)
+        return getattr(_importlib.import_module(f"kerasllm.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module 'kerasllm' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_MODULES, *_FUNCTIONS})
+    """What completion shows."""
+    return sorted({*(name for name in globals() if name.startswith("__")), *_MODULES, *_FUNCTIONS})
 
 
 # `keras.models.load_model` finds only classes that were imported, so these load at once. The command
 # line is the exception: it answers `--help` before Keras and TensorFlow take their seconds to load.
 # (The first of `argv` in `orig_argv` is the program: the script `kerasllm`, or the word behind `python -m`.)
-if Path(next(iter(sys.orig_argv[-len(sys.argv) :]), "")).name not in ("kerasllm", "kerasllm.exe"):
+if _Path(next(iter(_sys.orig_argv[-len(_sys.argv) :]), "")).name not in ("kerasllm", "kerasllm.exe"):
     from kerasllm import layers, losses, metrics, models, optimizers  # noqa: F401

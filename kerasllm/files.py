@@ -17,23 +17,26 @@ def new_folder(folder):
     """A context in which to write a folder that appears under its name when the context ends well, and never else.
 
     Args:
-        folder: path of the folder to make. It must not exist; missing parents are made.
+        folder: path of the folder to make. It must not exist, or be empty; missing parents are made.
 
     Yields:
         The path to write to: a temporary name beside `folder`, so that the last step is one rename.
 
     Raises:
-        FileExistsError: if `folder` exists; it is not touched.
+        FileExistsError: if `folder` exists and is not an empty folder; it is not touched.
         OSError: if something could not be written; the temporary folder is gone.
     """
-    folder = Path(folder)
-    if os.path.lexists(folder):
-        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not, or move it away.")
+    check_new_folder(folder)
+    folder = Path(os.path.abspath(folder))
     draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
         draft.mkdir(parents=True)
+        if folder.exists():
+            shutil.copymode(folder, draft)
         yield draft
         flush(draft)
+        if os.name != "posix" and folder.exists():
+            folder.rmdir()  # Elsewhere no folder takes the place of another, not even of an empty one.
         draft.rename(folder)
         flush(folder.parent)
     except OSError as error:
@@ -46,6 +49,24 @@ def new_folder(folder):
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new_folder(folder):
+    """Refuses a path where `new_folder` would not write: it exists, and is not an empty folder that one can replace.
+
+    Args:
+        folder: path.
+
+    Raises:
+        FileExistsError: if so.
+    """
+    folder = Path(folder)
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not, or move it away.")
+    if folder.samefile(os.curdir):
+        raise FileExistsError(f"{folder} is the folder that you are in, and would be replaced: name another.")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,12 @@ from keras import ops
 
 from kerasllm import backend
 
+__all__ = ["OutputLayer", "TokenCrossentropy", "token_weights"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
 
 @keras.saving.register_keras_serializable("kerasllm")
 class TokenCrossentropy(keras.losses.Loss):

@@ -6,6 +6,12 @@ Shapes: B batch, T time, V vocab.
 import keras
 from keras import ops
 
+__all__ = ["Perplexity", "TokenLoss"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
 
 @keras.saving.register_keras_serializable("kerasllm")
 class Perplexity(keras.metrics.Mean):

@@ -7,6 +7,12 @@ from keras import ops
 
 from kerasllm import backend
 
+__all__ = ["AdamW", "Muon", "WarmupStableDecay", "orthogonalize", "warmup_cosine"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
 
 @keras.saving.register_keras_serializable("kerasllm")
 class AdamW(keras.optimizers.AdamW):

@@ -27,6 +27,14 @@ from kerasllm.huggingface.origin import Origin
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
+from kerasllm.unread import what_it_is
+
+__all__ = ["add_model", "describe", "load", "read_tensors", "save", "write_tensors"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -42,10 +50,10 @@ def save(model, tokenizer, folder):
     Args:
         model: a model of `kerasllm.models`.
         tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with, or the pair (source, target).
-        folder: path of the folder to make. It must not exist.
+        folder: path of the folder to make. It must not exist, or be empty.
 
     Raises:
-        FileExistsError: if `folder` exists; it is not touched.
+        FileExistsError: if `folder` exists and is not empty; it is not touched.
         TypeError: if the model is not one of kerasllm's, or the tokenizer is not a `Tokenizer`.
         ValueError: if the tokenizer has ids that the model has no embedding for.
         OSError: if the folder cannot be written, for example on a full disk; nothing is left behind.
@@ -214,9 +222,11 @@ def _check_saveable(model, tokenizer):
 
 def _check_files(folder):
     """Refuses a folder that is not a finished run, or whose model files are not those that were saved."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no run folder {folder}; kerasllm train and kerasllm.save write one.")
-    if not (folder / MANIFEST).is_file():
+    is_sealed = (folder / MANIFEST).is_file()
+    lost_config = is_sealed and CONFIG in (folder / MANIFEST).read_text(errors="replace")
+    if not (folder / CONFIG).is_file() and not lost_config and (found := what_it_is(folder)):
+        raise FileNotFoundError(found)
+    if not is_sealed:
         raise FileNotFoundError(
             f"{folder} is not a finished run folder: it has no {MANIFEST}, which is written last when a run ends well."
         )

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import inspect
 import re
 import subprocess
 import sys
@@ -11,24 +12,28 @@ import tomllib
 import pytest
 from conftest import ROOT
 
+import kerasllm
+
 # The house: what each room imports. Through these it may also import what they import, and nothing else of ours.
 ROOMS = {
     "backend": [],
     "files": [],
+    "words": [],
+    "unread": [],
     "layers": ["backend"],
     "losses": ["backend"],
     "metrics": ["losses"],
     "optimizers": ["backend"],
     "training": ["backend"],
-    "models": ["layers", "losses", "metrics", "optimizers"],
+    "models": ["layers", "losses", "metrics", "optimizers", "words"],
     "tokenizers": ["files"],
-    "data": ["tokenizers"],
+    "data": ["tokenizers", "words"],
     "generation": ["models", "tokenizers"],
     "evaluation": ["data", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["files", "generation", "tokenizers"],
     "huggingface": ["files", "models", "tokenizers"],
-    "runs": ["huggingface"],
+    "runs": ["huggingface", "unread"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "cli": ["benchmark", "training"],
 }
@@ -85,9 +90,18 @@ def test_no_module_bears_the_name_of_an_exported_function():
                     assert not clashes, f"{init} exports {clashes}, the name of a module"
 
 
-def test_versions_and_requirements_have_one_home():
-    import kerasllm
+@pytest.mark.parametrize("name", [None, *kerasllm._MODULES])
+def test_completion_shows_what_is_ours_alone(name):
+    module = getattr(kerasllm, name) if name else kerasllm
+    for attribute in dir(module):
+        value = getattr(module, attribute)
+        if not attribute.startswith("_") and not isinstance(value, str | int | tuple):
+            home = value.__name__ if inspect.ismodule(value) else value.__module__
+            assert home.split(".")[0] == "kerasllm", f"{module.__name__}.{attribute} is {home}'s"
+    assert set(getattr(module, "__all__", ())) <= set(dir(module))
 
+
+def test_versions_and_requirements_have_one_home():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     assert setup["metadata"]["version"] == "attr: kerasllm.__version__"

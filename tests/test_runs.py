@@ -85,7 +85,7 @@ def test_tensorflow_and_jax_read_each_other(run, tokenizer, tmp_path, run_python
     np.testing.assert_allclose(model(np.array([ids])), json.loads(printed), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
 def test_what_exists_is_refused_and_untouched(model, tokenizer, tmp_path, kind):
     place = tmp_path / "mine"
     if kind == "file":

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import check_new_folder
 
 _USES = {
     "CausalLM": 'generate --model {} --prompt "The"',
@@ -14,8 +15,7 @@ _USES = {
 
 def run(arguments):
     folder = arguments.folder
-    if Path(folder).exists():
-        raise FileExistsError(f"{folder} exists, and is left as it is: name a folder that does not.")
+    check_new_folder(folder)
     if arguments.to == "saved-model":
         from kerasllm.cli import export
 

@@ -4,9 +4,11 @@ import os
 import shlex
 
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import check_new_folder
 
 
 def run(arguments):
+    check_new_folder(arguments.folder)  # before a model is loaded
     os.environ["KERAS_BACKEND"] = "tensorflow"  # A run folder knows no backend, and a SavedModel is TensorFlow's.
     start_keras()
     import kerasllm

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kerasllm.cli.settings import TrainSettings
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import check_new_folder
 
 # Two to three minutes of training on two cores. The text is short (0.4 MB): twice the steps would learn it by heart.
 SETTINGS = {
@@ -30,8 +31,7 @@ def run(arguments):
     start = time.perf_counter()
     out = Path(arguments.out) if arguments.out else _free_name("quickstart")
     settings = TrainSettings(**SETTINGS, out=str(out))
-    if out.exists():
-        raise FileExistsError(f"{out} exists, and is left as it is: give --out a folder that does not.")
+    check_new_folder(out)
     start_keras()
     from kerasllm.cli import report
 

@@ -52,7 +52,7 @@ class TrainSettings:
         "with text); to translate: two, the source's and the target's",
         metavar="NAME",
     )
-    out: str | None = _setting(None, str, "run folder to make; it must not exist", metavar="RUN")
+    out: str | None = _setting(None, str, "run folder to make; it must not exist, or be empty", metavar="RUN")
     tokenizer: str = _setting(
         "bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kerasllm.cli.settings import TrainSettings, read_yaml
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import check_new_folder
 
 _USES = {
     "causal": 'generate --run {} --prompt "The" --temperature 0.8 --seed 1',
@@ -42,8 +43,7 @@ def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
     values = read_yaml(arguments.config) if arguments.config else {}
     settings = TrainSettings(**{**values, **{name: getattr(arguments, name) for name in _given(arguments)}})
-    if Path(settings.out).exists():
-        raise FileExistsError(f"{settings.out} exists, and is left as it is: give --out a folder that does not.")
+    check_new_folder(settings.out)
     return settings
 
 

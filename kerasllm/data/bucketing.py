@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kerasllm.data.option_names import PAIR_WORDS
 from kerasllm.tokenizers.sides import Sides
+from kerasllm.words import explain_keywords
 
 BUCKET_WIDTH = 4
 # Shares of unknown tokens from which on nothing can be learned, and from which on it is worth a warning.
@@ -20,6 +22,7 @@ MOST_UNKNOWN, MANY_UNKNOWN = 0.5, 0.02
 _PAIRS_AT_ONCE = 2**14
 
 
+@explain_keywords(PAIR_WORDS)
 def seq2seq_dataset(
     pairs,
     tokenizer,

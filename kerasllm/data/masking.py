@@ -7,8 +7,10 @@ Shapes: B batch, T time, V vocab.
 
 import numpy as np
 
+from kerasllm.data.option_names import WINDOW_WORDS
 from kerasllm.data.windows import window_dataset
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask, word_joins
+from kerasllm.words import explain_keywords
 
 STRATEGIES = ("token", "word", "span")
 # Of the chosen tokens, 80 % are masked, 10 % replaced and 10 % left alone (Devlin et al. 2019, section 3.1).
@@ -18,6 +20,7 @@ SPAN_P, LONGEST_SPAN = 0.2, 10
 _MASKS = 1  # Sets these draws apart from those of the windows, which have the same seed.
 
 
+@explain_keywords(WINDOW_WORDS)
 def masked_lm_dataset(
     documents_or_token_dir,
     tokenizer,

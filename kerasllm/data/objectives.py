@@ -1,8 +1,11 @@
 """What a causal model learns from tokens: to predict the next one. masking.py is the same for masked models."""
 
+from kerasllm.data.option_names import WINDOW_WORDS
 from kerasllm.data.windows import window_dataset
+from kerasllm.words import explain_keywords
 
 
+@explain_keywords(WINDOW_WORDS)
 def causal_lm_dataset(
     documents_or_token_dir,
     tokenizer,

@@ -6,7 +6,6 @@ every token is scored exactly once. Shapes: B windows in a batch, T their length
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +15,10 @@ from keras import ops
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from kerasllm.evaluation.documents import as_documents, checked_document
+from kerasllm.generation.causality import check_causal
+from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.options import whole_number
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, ending_at, fixed_length, output_width
 
@@ -55,10 +58,10 @@ class LanguageModelScores:
         """Derives every figure from the total negative log-likelihood `nll` (nats) and the counts."""
         return cls(
             loss=nll / tokens,
-            perplexity=_exp(nll / tokens),
+            perplexity=exp(nll / tokens),
             bits_per_byte=nll / (bytes * math.log(2)) if bytes else None,
-            byte_perplexity=_exp(nll / bytes) if bytes else None,
-            word_perplexity=_exp(nll / words) if words else None,
+            byte_perplexity=exp(nll / bytes) if bytes else None,
+            word_perplexity=exp(nll / words) if words else None,
             tokens=tokens,
             words=words,
             bytes=bytes,
@@ -97,7 +100,8 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
             `CausalLM`, or a Sequential or Functional model of that kind.
         tokenizer: A `kerasllm.tokenizers.Tokenizer`, or anything with its `encode`, `start_id`, `end_id` and `pad_id`.
             Special tokens that its post-processor puts around the text are not scored.
-        documents: A str (one document) or an iterable of str. An iterator is read once and never held in memory.
+        documents: A str (one document) or an iterable of str; bytes and strings of NumPy and TensorFlow are read as
+            such. An iterator is read once and never held in memory.
         stride: How many tokens a window scores after the first one. None: as many as the context, which is fastest.
             Smaller strides cost more and give each token at least `context - stride + 1` tokens to look back on.
         context: Longest window, in tokens. None: `model.config.max_length`, or else the model's static input length.
@@ -107,9 +111,10 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
         A `LanguageModelScores`.
 
     Raises:
-        TypeError: `documents` holds something that is not a str, or the model is no causal one.
-        ValueError: There is nothing to score, an id is past the model's vocabulary, `stride` is not in
-            [1, context], or the context is unknown or longer than the model's maximum.
+        TypeError: `documents` holds something that is not a str, or the model is of a kind that is not causal.
+        ValueError: There is nothing to score, `documents` is the name of a file, an id is past the model's vocabulary,
+            `stride` is not in [1, context], or the context is unknown or longer than the model's maximum; the model
+            is not causal, or its logits are no numbers.
 
     Example:
 
@@ -117,10 +122,7 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
     >>> print(scores.perplexity, scores.bits_per_byte)
     """
     text = _TextCounts()
-    if isinstance(documents, str):
-        documents = [documents]
-    if not isinstance(documents, Iterable):
-        raise TypeError(f"documents is of type {type(documents).__name__}; give a str or an iterable of str.")
+    documents = as_documents(documents)
     sequences = (_encode(tokenizer, document, text) for document in documents)
     if isinstance(documents, list | tuple):
         sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest
@@ -208,7 +210,7 @@ class _Scorer(keras.Model):
 def _score(model, sequences, stride, context, batch_size, pad_id):
     """Returns (total negative log-likelihood in nats, tokens scored) over sequences of ids, each with its prefix."""
     context, width = _window_lengths(model, context)
-    stride = context if stride is None else stride
+    stride = context if stride is None else whole_number("stride", stride, 0)
     if not 1 <= stride <= context:
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
     if isinstance(model, MaskedLM | Seq2SeqLM):
@@ -221,6 +223,7 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
         batch_size = rows_at_once(width, vocab_size)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not possible; give 1 or more, or None.")
+    check_causal(model)
     windows = _windows(sequences, context, stride, vocab_size)
     total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
     scorer = _Scorer(model)
@@ -229,6 +232,8 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
         task = progress.add_task("scoring", total=total)
         for batch, scored in _batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
+            if np.isnan(nll):
+                raise ValueError(NO_NUMBERS)
             tokens += scored
             progress.update(task, completed=tokens)
     if not tokens:
@@ -298,8 +303,7 @@ class _TextCounts:
 
 def _encode(tokenizer, document, counts):
     """Returns the ids of a document behind its prefix token, and counts its words and bytes."""
-    if not isinstance(document, str):
-        raise TypeError(f"documents holds an item of type {type(document).__name__}; each document is a str.")
+    document = checked_document(document)
     counts.add(document)
     start_id, end_id = getattr(tokenizer, "start_id", None), getattr(tokenizer, "end_id", None)
     ids = list(tokenizer.encode(document))
@@ -316,7 +320,7 @@ def _figure(value):
     return f"{value:,.4f}" if value < 1e6 else f"{value:.4g}"
 
 
-def _exp(x):
+def exp(x):
     """exp(x), infinite where a float ends."""
     return math.exp(x) if x < 709 else math.inf
 

@@ -11,7 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasllm.evaluation.language_model import check_ids, progress_bar, rolling_windows, rows_at_once
+from kerasllm.evaluation.documents import as_documents, checked_document
+from kerasllm.evaluation.language_model import check_ids, exp, progress_bar, rolling_windows, rows_at_once
+from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.models import MaskedLM
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
@@ -69,16 +71,15 @@ def pseudo_perplexity(model, tokenizer, documents, *, context=None, batch_size=N
 
     Raises:
         TypeError: The model is no `MaskedLM`, or a document no str.
-        ValueError: There is nothing to score, the tokenizer has no mask token, or the context is longer than the
-            model's.
+        ValueError: There is nothing to score, `documents` is the name of a file, the tokenizer has no mask token, the
+            context is longer than the model's, or its logits are no numbers.
 
     Example:
 
     >>> kerasllm.evaluation.pseudo_perplexity(model, tokenizer, "It was the best of times.").perplexity
     """
     context, batch_size = _sizes(model, context, batch_size)
-    documents = [documents] if isinstance(documents, str) else documents
-    rows = _rows(documents, tokenizer, context)
+    rows = _rows(as_documents(documents), tokenizer, context)
     return _score(model, _batches(rows, batch_size, context, tokenizer))
 
 
@@ -156,7 +157,7 @@ def _rows(documents, tokenizer, context):
     """Yields (ids of a window, the place that is hidden) for each ordinary token of each document."""
     is_ordinary, end_id = ordinary_ids(tokenizer), tokenizer.end_id
     for document in documents:
-        ids = tokenizer.encode(document)
+        ids = tokenizer.encode(checked_document(document))
         if end_id is not None and end_id not in ids[-1:]:
             ids.append(end_id)
         for begin, end, scored in rolling_windows(len(ids), context, context):
@@ -192,13 +193,15 @@ def _score(model, batches):
             check_ids(np.stack([inputs["token_ids"], labels]), len(counts))
             sums = np.asarray(scorer.predict_on_batch((inputs, labels, weights)), "float64").sum(axis=0)
             nll, hits = nll + sums[0], hits + sums[1]
+            if np.isnan(nll):
+                raise ValueError(NO_NUMBERS)
             counts += np.bincount(labels[weights > 0], minlength=len(counts))
             progress.update(task, completed=counts.sum())
     tokens = int(counts.sum())
     if not tokens:
         raise ValueError("There is nothing to score: no token of the documents was hidden. Give more text.")
     loss = float(nll) / tokens
-    return MaskedLanguageModelScores(loss, math.exp(loss), float(hits) / tokens, counts.max() / tokens, tokens)
+    return MaskedLanguageModelScores(loss, exp(loss), float(hits) / tokens, counts.max() / tokens, tokens)
 
 
 class _MaskScorer(keras.Model):

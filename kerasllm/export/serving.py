@@ -57,10 +57,10 @@ def saved_model(model, tokenizer, path):
             On another backend than TensorFlow, the export runs in a second Python process, with the model read from a
             `.keras` file.
         tokenizer: its `Tokenizer`, or the pair (source, target); also saved beside the graph in `assets.extra/`.
-        path: folder to make.
+        path: folder to make. It must not exist, or be empty.
 
     Raises:
-        FileExistsError: if the folder exists; it is not touched.
+        FileExistsError: if the folder exists and is not empty; it is not touched.
         ValueError: for a model that takes one text length only, or a tokenizer that cannot run in a graph; the message
             names the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.

@@ -6,7 +6,7 @@ Shapes: B batch, T prompt, N new tokens, V vocab.
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
-from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, begin, go_on
+from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, begin, go_on
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
@@ -147,7 +147,8 @@ class ServedModel(tf.Module):
         }
         first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), {}, padding, numbers)
         index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
-        new = tokens[:, T:index]
+        with tf.control_dependencies([check(tokens != NO_TOKEN, "the model's logits are no numbers")]):
+            new = tokens[:, T:index]
         drawn = tf.sequence_mask(room, tf.shape(new)[1])
         goes_on = tf.reduce_all(new[:, :, None] != numbers["end_ids"], axis=-1)
         before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(goes_on, tf.int32), axis=1), tf.bool)

@@ -6,20 +6,28 @@ Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 """
 
 import functools
+import math
 import random
 
+import keras
 import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.causality import check_causal
+from kerasllm.generation.options import GENERATION_WORDS, real_number, whole_number
 from kerasllm.generation.precision import in_float32
+from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
+from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
 DEFAULT_NEW_TOKENS = 256
+NO_TOKEN = -2  # what is drawn from logits that are no numbers
+NO_NUMBERS = "The model's logits are no numbers, so it has diverged: train it with a lower learning rate."
 
 
 def generate_ids(model, prompts, max_new_tokens=None, **options):
@@ -27,27 +35,32 @@ def generate_ids(model, prompts, max_new_tokens=None, **options):
 
     Args:
         model: a `CausalLM`, or any causal Keras model from ids (B, T) to logits (B, T, V).
-        prompts: list of non-empty lists of int.
+        prompts: non-empty list of int, or several such lists, or arrays of them.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         **options: see `Decoding`.
 
     Returns:
-        list of lists of int: the new ids, up to and without the end token.
+        list of int, or a list of such lists: the new ids, up to and without the end token.
 
     Example:
         >>> model = kerasllm.models.CausalLM(config)
-        >>> kerasllm.generation.generate_ids(model, [[1, 2, 3]], max_new_tokens=5)
+        >>> kerasllm.generation.generate_ids(model, [1, 2, 3], max_new_tokens=5)
     """
+    prompts, is_one = as_prompts(prompts)
+    if any(isinstance(prompt, str) for prompt in prompts):
+        raise TypeError("`generate_ids` continues token ids, got text: `generate` takes that, with a tokenizer.")
     decoding = Decoding(model, prompts, max_new_tokens, **options)
     decoding.run(decoding.max_new_tokens)
-    return decoding.new_ids()
+    return decoding.new_ids()[0] if is_one else decoding.new_ids()
 
 
+@explain_keywords(GENERATION_WORDS, "generate", also=["stop"])
 class Decoding:
     """One batch of prompts on its way: compiled once, run in one piece or in several.
 
     Args:
-        model, prompts, max_new_tokens: see `generate_ids`.
+        model, max_new_tokens: see `generate_ids`.
+        prompts: list of non-empty lists of int.
         end_ids: ids that end a row.
         min_new_tokens: int, end ids are not drawn before this many tokens.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
@@ -58,7 +71,9 @@ class Decoding:
         cached: see `stepping.get_stepper`.
 
     Raises:
-        ValueError: if prompts are empty, too long, or hold ids that the model does not know.
+        TypeError: if the model does not continue texts, or an option is unknown.
+        ValueError: if prompts are empty, too long, or hold ids that the model does not know; if the model is not
+            causal, or (in `run`) its logits are no numbers.
     """
 
     def __init__(
@@ -70,7 +85,7 @@ class Decoding:
         end_ids=(),
         min_new_tokens=0,
         vocab_size=None,
-        sampler="greedy",
+        sampler=None,
         temperature=None,
         top_k=None,
         top_p=None,
@@ -80,8 +95,14 @@ class Decoding:
         cached=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        if not repetition_penalty > 0:
+        repetition_penalty = real_number("repetition_penalty", repetition_penalty)
+        if not 0 < repetition_penalty < math.inf:
             raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"`generate` takes a Keras model, its tokenizer and prompts, in this order; the first is of type "
+                f"{type(model).__name__}."
+            )
         if isinstance(model, Seq2SeqLM | MaskedLM):
             raise TypeError(
                 f"`generate` continues texts, got a {type(model).__name__}: `translate` is for a Seq2SeqLM and "
@@ -90,13 +111,19 @@ class Decoding:
         V = output_width(model)
         self._check_prompts(prompts, V)
         longest = max(map(len, prompts))
+        if max_new_tokens is not None:
+            max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         rooms = [room_for_new_tokens(model, len(prompt), max_new_tokens) for prompt in prompts]
         self.max_new_tokens = max(rooms)
-        if not 0 <= min_new_tokens <= self.max_new_tokens:
+        min_new_tokens = whole_number("min_new_tokens", min_new_tokens, 0)
+        if min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got {min_new_tokens}."
             )
+        if seed is not None:
+            seed = whole_number("seed", seed, -(2**63))
 
+        check_causal(model)
         stepper = get_stepper(model, cached)
         P, L = buffer_lengths(model, longest, self.max_new_tokens)
         self._tokens = np.zeros((len(prompts), L), "int32")
@@ -148,10 +175,13 @@ class Decoding:
     def _update(self, results):
         index, tokens, done, self._state = results
         self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
+        if (self._tokens == NO_TOKEN).any():
+            raise ValueError(NO_NUMBERS)
 
     def end(self, row):
-        """Marks a row as ended."""
+        """Ends a row where it stands."""
         self._done[row] = True
+        self._room[row] = min(self._room[row], self._index - self._start)
 
     def new_ids(self):
         """For each row, the ids drawn so far, up to and without its end id."""
@@ -168,8 +198,6 @@ def _until(ids, end_ids):
 
 def room_for_new_tokens(model, prompt_length, max_new_tokens):
     """Checks that prompt and continuation fit, and says how many tokens may be drawn."""
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}.")
     limit = context_length(model)
     if limit is None:
         # A Sequential of rotary layers takes any length, but has not learned what lies past that of its batches.
@@ -235,7 +263,8 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
         numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
 
     Returns:
-        index, tokens, done and state as they are then.
+        index, tokens, done and state as they are then. Where a row's logits were no numbers, it has `NO_TOKEN`, and all
+        rows have ended.
     """
 
     def goes_on(index, tokens, done, state):
@@ -250,16 +279,24 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
 
 def _drawn(structure, numbers, logits, index, tokens, done, state):
     """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
-    logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
+    logits = ops.cast(logits, "float32")
+    are_numbers = _are_numbers(logits)
+    logits = allowed_logits(logits, state.get("seen"), index, numbers)
     drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
-    drawn = ops.where(done, 0, drawn)
+    drawn = ops.where(done, 0, ops.where(are_numbers, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
+    done = ops.logical_or(done, ops.any(drawn == NO_TOKEN))
     if "seen" in state:
         vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
         state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
     return index + 1, tokens, done, state
+
+
+def _are_numbers(logits):
+    """Whether each row has a likeliest token, bool (B,). (A model may rule tokens out by minus infinity.)"""
+    return ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))
 
 
 def allowed_logits(logits, seen, index, numbers):

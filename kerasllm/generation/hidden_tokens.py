@@ -3,6 +3,9 @@
 import numpy as np
 from keras import ops
 
+from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.options import whole_number
+from kerasllm.generation.prompts import as_text
 from kerasllm.generation.text import continuation
 from kerasllm.models import MaskedLM
 from kerasllm.tokenizers.masks import ordinary_ids
@@ -25,7 +28,7 @@ def fill_mask(model, tokenizer, text, top_k=5):
     Raises:
         TypeError: if the model is no `MaskedLM`, or the text no str.
         ValueError: if the text has no mask or is longer than the model's context, the tokenizer has no mask token, or
-            `top_k` is not possible.
+            `top_k` is not possible; if the model's logits are no numbers.
 
     Example:
         >>> kerasllm.fill_mask(model, tokenizer, "The capital of France is <|mask|>.", top_k=1)
@@ -33,7 +36,9 @@ def fill_mask(model, tokenizer, text, top_k=5):
     """
     if not isinstance(model, MaskedLM):
         raise TypeError(f"`fill_mask` needs a MaskedLM, got {type(model).__name__}; causal models `generate`.")
-    ids = tokenizer.encode_masked(text)
+    if (string := as_text(text)) is None:
+        raise TypeError(f"`fill_mask` takes one text, a str, got {type(text).__name__}.")
+    ids = tokenizer.encode_masked(string)
     places = np.flatnonzero(np.array(ids) == tokenizer.mask_id)
     if not len(places):
         raise ValueError(
@@ -44,9 +49,12 @@ def fill_mask(model, tokenizer, text, top_k=5):
             f"The text has {len(ids)} tokens, and the model takes at most {model.config.max_length}: shorten it."
         )
     candidates = np.flatnonzero(ordinary_ids(tokenizer))
+    top_k = whole_number("top_k", top_k, 0)
     if not 1 <= top_k <= len(candidates):
         raise ValueError(f"`top_k` must be between 1 and {len(candidates)}, the tokens there are, got {top_k}.")
     logits = ops.convert_to_numpy(ops.cast(model(np.array([ids]), training=False), "float32"))[0, places]
+    if not np.isfinite(logits.max(axis=-1)).all():
+        raise ValueError(NO_NUMBERS)
     probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = (probabilities / probabilities.sum(axis=-1, keepdims=True))[:, candidates]
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]

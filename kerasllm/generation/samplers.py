@@ -5,10 +5,12 @@ not compile anew. Shapes: B batch, V vocab.
 """
 
 import dataclasses
+import math
 
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.options import real_number, whole_number
 
 NAMES = ("greedy", "random", "top_k", "top_p", "min_p")
 
@@ -34,9 +36,11 @@ class Sampler:
     choose: object = None
 
     def __post_init__(self):
+        object.__setattr__(self, "top_k", whole_number("top_k", self.top_k, 0))
+        for name in ("temperature", "top_p", "min_p"):
+            object.__setattr__(self, name, real_number(name, getattr(self, name)))
         limits = {
-            "temperature": (self.temperature >= 0, "at least 0"),
-            "top_k": (isinstance(self.top_k, int) and self.top_k >= 0, "an integer of at least 0 (0 keeps all tokens)"),
+            "temperature": (0 <= self.temperature < math.inf, "at least 0"),
             "top_p": (0 < self.top_p <= 1, "more than 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "between 0 and 1"),
         }
@@ -60,12 +64,12 @@ class Sampler:
         }
 
 
-def get_sampler(sampler, temperature=None, top_k=None, top_p=None, min_p=None):
+def get_sampler(sampler=None, temperature=None, top_k=None, top_p=None, min_p=None):
     """Reads what a user may mean by a sampler.
 
     Args:
         sampler: one of `NAMES`, a `Sampler`, a callable (logits, seed) -> ids, or a keras_nlp GreedySampler,
-            RandomSampler, TopKSampler or TopPSampler.
+            RandomSampler, TopKSampler or TopPSampler. None is "random" where a setting is given, and else "greedy".
         temperature, top_k, top_p, min_p: as for `Sampler`, for a sampler given by name. "top_k" alone keeps 50 tokens,
             "top_p" a probability of 0.95, "min_p" tokens at least 0.05 times as likely as the likeliest.
 
@@ -74,16 +78,18 @@ def get_sampler(sampler, temperature=None, top_k=None, top_p=None, min_p=None):
     """
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     given = {name: value for name, value in given.items() if value is not None}
+    if sampler is None:
+        sampler = "random" if given else "greedy"
     if isinstance(sampler, str):
         if sampler not in NAMES:
             raise ValueError(f"Unknown sampler {sampler!r}. Use one of {', '.join(NAMES)}, or a callable.")
         defaults = {"top_k": {"top_k": 50}, "top_p": {"top_p": 0.95}, "min_p": {"min_p": 0.05}}.get(sampler, {})
         if sampler != "greedy":
             return Sampler(**{**defaults, **given})
-        if given:
+        if given and given != {"temperature": 0}:
             raise ValueError(
-                f"The greedy sampler takes no {' or '.join(given)}: it always takes the likeliest token. "
-                f"Use sampler='random' with these settings."
+                f"The greedy sampler takes no {' or '.join(given)}: it always takes the likeliest token. Leave it out, "
+                "or use sampler='random' with these settings."
             )
         return Sampler(temperature=0.0)
     if given:

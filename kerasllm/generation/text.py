@@ -1,11 +1,16 @@
 """Text to more text: prompts are encoded, continued by `decoding.py`, and decoded again."""
 
+import re
 import time
 
 from kerasllm.generation.decoding import Decoding
+from kerasllm.generation.prompts import as_prompts, as_text
 
 STEPS_BETWEEN_STOP_CHECKS = 16
 SECONDS_BETWEEN_PIECES = 0.05
+BROKEN = "\ufffd"  # what bytes become that are no whole letter
+# A byte of a letter that the vocabulary lacks, in SentencePiece's way. A run of them is letters or broken as a whole.
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **options):
@@ -15,14 +20,16 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
         model: a `CausalLM`, or any causal Keras model from token ids (B, T) to logits (B, T, V), such as the
             documented Sequential.
         tokenizer: the model's `Tokenizer`.
-        prompts: str or list of str, of any lengths. Special tokens in them are plain text.
+        prompts: str or list of str, of any lengths; bytes and strings of NumPy and TensorFlow are read as such.
+            Special tokens in them are plain text. Or a list of int, token ids to continue as they are, or several.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
-        stop: str or list of str. Text ends before the first of them.
+        stop: str or list of str. Text ends before the one that is complete first.
         **options:
             min_new_tokens: int, default 0. The end token is not drawn before.
-            sampler: "greedy" (default), "random", "top_k", "top_p", "min_p", a callable (logits (B, V), seed) -> ids
-                (B,), or a keras_nlp Greedy, Random, TopK or TopP sampler, read for its settings.
-            temperature, top_k, top_p, min_p: settings of a sampler given by name other than "greedy"; they combine.
+            sampler: "greedy", "random", "top_k", "top_p", "min_p", a callable (logits (B, V), seed) -> ids (B,), or a
+                keras_nlp Greedy, Random, TopK or TopP sampler, read for its settings. By default "random" where one of
+                the settings that follow is given, and else "greedy".
+            temperature, top_k, top_p, min_p: settings of a draw, which combine. Temperature 0 is greedy.
             repetition_penalty: float, default 1 (off).
             seed: int. The same seed draws the same text.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
@@ -32,14 +39,14 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
         string or at `max_new_tokens`.
 
     Raises:
-        ValueError: if a prompt is too long, or an option is unknown or out of its range.
+        TypeError: if something is of the wrong type, or an option is unknown.
+        ValueError: if a prompt is too long, an option out of its range, or the model not causal; if its logits are no
+            numbers.
 
     Example:
-        >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, sampler="top_p", seed=1)
+        >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0.8, seed=1)
     """
-    if isinstance(prompts, str):
-        return generate(model, tokenizer, [prompts], max_new_tokens, stop=stop, **options)[0]
-    prompts = list(prompts)
+    prompts, is_one = as_prompts(prompts)
     if not prompts:
         return []
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
@@ -47,11 +54,12 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     goes_on = True
     while goes_on:
         goes_on = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
-        texts = [continuation(tokenizer, *pair) for pair in zip(prompt_ids, decoding.new_ids(), strict=True)]
-        for row, text in enumerate(texts):
-            if _cut(text, stop) != text:
+        rows = list(zip(prompt_ids, decoding.new_ids(), strict=True))
+        for row, pair in enumerate(rows):
+            if goes_on and _stop_place(settled_text(tokenizer, *pair), stop) is not None:
                 decoding.end(row)
-    return [_cut(text, stop) for text in texts]
+    texts = [_cut(continuation(tokenizer, *pair), stop) for pair in rows]
+    return texts[0] if is_one else texts
 
 
 def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **options):
@@ -59,7 +67,7 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
 
     Args:
         model, tokenizer, max_new_tokens, stop, **options: see `generate`.
-        prompt: str.
+        prompt: str, or list of int, token ids.
 
     Returns:
         iterator of str. Characters of several tokens, and what may become a stop string, are held back until they
@@ -69,9 +77,10 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
         >>> for piece in kerasllm.stream(model, tokenizer, "Once upon a time"):
         ...     print(piece, end="", flush=True)
     """
-    if not isinstance(prompt, str):
-        raise TypeError(f"`stream` takes one prompt, a str, got {type(prompt).__name__}.")
-    prompt_ids = encode_prompt(tokenizer, prompt)
+    prompts, is_one = as_prompts(prompt)
+    if not is_one:
+        raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
+    prompt_ids = encode_prompt(tokenizer, prompts[0])
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
     return pieces(
         begin(model, tokenizer, [prompt_ids], max_new_tokens, options), tokenizer, prompt_ids, stop_strings(stop)
@@ -86,20 +95,18 @@ def pieces(decoding, tokenizer, prompt_ids, stop):
         goes_on = decoding.run(steps)
         if time.perf_counter() - began < SECONDS_BETWEEN_PIECES / 2:
             steps = min(2 * steps, STEPS_BETWEEN_STOP_CHECKS)
-        text = continuation(tokenizer, prompt_ids, decoding.new_ids()[0])
-        whole = _cut(text, stop)
-        goes_on = goes_on and whole == text
-        ready = _settled(whole, stop) if goes_on else whole
+        new_ids = decoding.new_ids()[0]
+        text = (settled_text if goes_on else continuation)(tokenizer, prompt_ids, new_ids)
+        goes_on = goes_on and _stop_place(text, stop) is None
+        ready = _without_beginning_of(stop, text) if goes_on else _cut(text, stop)
         if len(ready) > len(shown):
             yield ready[len(shown) :]
             shown = ready
 
 
 def encode_prompt(tokenizer, prompt):
-    """Ids of a prompt; an empty one begins after a document's end, as training texts do."""
-    if not isinstance(prompt, str):
-        raise TypeError(f"A prompt must be a str, got {type(prompt).__name__}.")
-    ids = tokenizer.encode(prompt)
+    """Ids of a prompt, a str or ids already; an empty one begins after a document's end, as training texts do."""
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if ids:
         return ids
     begin = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
@@ -118,26 +125,40 @@ def continuation(tokenizer, prompt_ids, new_ids):
     """The text of new ids where they stand: some tokenizers drop a space at the beginning of a text."""
     before = tokenizer.decode(prompt_ids)
     text = tokenizer.decode(prompt_ids + new_ids)
-    return text[len(before) :] if text.startswith(before) else tokenizer.decode(new_ids)
+    for known in (before, before.rstrip(BROKEN)):  # A prompt of ids may end within a letter.
+        if text.startswith(known):
+            return text[len(known) :]
+    return tokenizer.decode(new_ids)
+
+
+def settled_text(tokenizer, prompt_ids, new_ids):
+    """The part of the continuation that no later id can change: without an unfinished letter at its end."""
+    end = len(new_ids)
+    while end and _BYTE_TOKEN.fullmatch(tokenizer.engine.id_to_token(new_ids[end - 1]) or ""):
+        end -= 1
+    return continuation(tokenizer, prompt_ids, new_ids[:end]).rstrip(BROKEN)
 
 
 def stop_strings(stop):
     """A list of what ends a text, from what a user gives."""
-    stop = [stop] if isinstance(stop, str) else list(stop or [])
-    if not all(isinstance(string, str) and string for string in stop):
+    one = as_text(stop)
+    strings = [one] if one is not None else [as_text(string) for string in ([] if stop is None else stop)]
+    if not all(strings):
         raise ValueError(f"`stop` must be a non-empty str or a list of them, got {stop!r}.")
-    return stop
+    return strings
+
+
+def _stop_place(text, stop):
+    """Where the stop string begins that is complete first, and of several that end together the longest; or None."""
+    found = [(place + len(string), place) for string in stop if (place := text.find(string)) >= 0]
+    return min(found)[1] if found else None
 
 
 def _cut(text, stop):
-    places = [text.find(string) for string in stop]
-    return text[: min((place for place in places if place >= 0), default=len(text))]
+    return text[: _stop_place(text, stop)]
 
 
-def _settled(text, stop):
-    """The part of a text that later tokens cannot change or cut off."""
-    text = text.rstrip("\ufffd")
-    held = 0
-    for string in stop:
-        held = max([held, *(n for n in range(1, len(string)) if text.endswith(string[:n]))])
+def _without_beginning_of(stop, text):
+    """A text without what may become a stop string at its end."""
+    held = max((n for string in stop for n in range(1, len(string)) if text.endswith(string[:n])), default=0)
     return text[: len(text) - held]

@@ -10,8 +10,10 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.options import TRANSLATION_WORDS
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
+from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
 DEFAULT_BEAMS = 4
@@ -24,6 +26,7 @@ class Translation(NamedTuple):
     score: float
 
 
+@explain_keywords(TRANSLATION_WORDS)
 def translate(
     model,
     tokenizer,

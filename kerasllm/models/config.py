@@ -17,8 +17,11 @@ from kerasllm.layers.checks import (
 )
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, join_layers, split_by_layer
+from kerasllm.models.field_names import OUR_NAMES
+from kerasllm.words import advice, explain_keywords
 
 
+@explain_keywords(OUR_NAMES)
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """The architecture of a language model. Validated when made; every field is plain data.
@@ -166,9 +169,9 @@ class TransformerConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(fields) - set(known))
         if unknown:
-            raise ValueError(
-                f"Unknown TransformerConfig field {', '.join(unknown)}. The fields are {', '.join(known)}."
-            )
+            told = next(filter(None, (advice(name, known, OUR_NAMES) for name in unknown)), None)
+            instead = told or f". The fields are {', '.join(known)}."
+            raise ValueError(f"Unknown TransformerConfig field {', '.join(unknown)}{instead}")
         missing = [name for name in known[:5] if name not in fields]
         if missing:
             raise ValueError(f"TransformerConfig needs {', '.join(missing)} too.")

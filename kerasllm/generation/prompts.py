@@ -1,0 +1,74 @@
+"""What may be given as a text or as prompts: strings and token ids, of Python, NumPy and TensorFlow."""
+
+from collections.abc import Iterable
+from numbers import Integral
+
+import numpy as np
+
+
+def as_text(value):
+    """The str that a string of any kind holds (str, UTF-8 bytes, a scalar of NumPy or TensorFlow), or None.
+
+    Raises:
+        ValueError: for bytes that are no UTF-8.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"Text in bytes must be UTF-8, and byte {error.start} of this one is not.") from error
+    if getattr(value, "shape", None) == () and hasattr(value, "__array__"):
+        item = np.asarray(value).item()
+        return as_text(item) if isinstance(item, str | bytes) else None
+    return None
+
+
+def as_prompts(prompts):
+    """Reads what a user gives to be continued.
+
+    Args:
+        prompts: a text or a sequence of token ids, or several of either.
+
+    Returns:
+        A list of prompts, each a str or a list of int; and whether one was given, not several.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    one = _prompt(prompts)
+    if one:
+        return [one], True
+    if isinstance(one, str):
+        return [""], True
+    if hasattr(prompts, "to_list"):
+        prompts = prompts.to_list()
+    is_named = hasattr(prompts, "keys") and getattr(prompts, "ndim", None) != 1  # as dicts and tables, not columns
+    if is_named or not isinstance(prompts, Iterable):
+        raise TypeError(f"Prompts are texts or lists of token ids, got {_kind(prompts)}.")
+    several = [(prompt, _prompt(prompt)) for prompt in prompts]
+    for given, prompt in several:
+        if prompt is None:
+            raise TypeError(f"A prompt must be a str or a list of token ids (int), got {_kind(given)}.")
+    return [prompt for _, prompt in several], False
+
+
+def _prompt(value):
+    """A str, a list of int (empty for what is empty), or None for what is not one prompt."""
+    text = as_text(value)
+    if text is not None:
+        return text
+    if hasattr(value, "to_list"):  # a ragged tensor, a column of a table
+        value = value.to_list()
+    elif hasattr(value, "__array__"):
+        array = np.asarray(value)
+        value = array.tolist() if array.ndim == 1 and (array.dtype.kind in "iu" or not array.size) else None
+    if isinstance(value, list | tuple) and all(isinstance(token, Integral) for token in value):
+        return [int(token) for token in value]
+    return None
+
+
+def _kind(value):
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ + ("" if dtype is None else f" of {getattr(dtype, 'name', dtype)}")

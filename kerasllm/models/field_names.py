@@ -1,0 +1,46 @@
+"""The fields of `TransformerConfig` by the names that others give them.
+
+Those of Hugging Face's config.json, of nanoGPT, Llama's params.json, KerasHub's backbones and the tutorials of Keras
+and TensorFlow. (Whole files of Hugging Face are read by `kerasllm.huggingface`, which knows what each means there.)
+"""
+
+_OTHERS = {
+    "vocab_size": "n_vocab vocab vocabulary_size vocab_len input_vocab_size",
+    "num_layers": "n_layer n_layers num_hidden_layers num_decoder_layers decoder_layers num_blocks n_blocks",
+    "d_model": "hidden_size n_embd n_embed embed_dim embedding_dim model_dim d_embed dim_model dim emb_dim",
+    "num_heads": "n_head n_heads num_attention_heads num_query_heads attention_heads decoder_attention_heads",
+    "dff": "intermediate_size intermediate_dim n_inner d_ff ffn_dim ff_dim ffn_hidden_size feed_forward_dim "
+    "feedforward_dim dim_feedforward decoder_ffn_dim mlp_dim",
+    "max_length": "block_size n_positions n_ctx max_position_embeddings context_length context_size context "
+    "max_seq_len max_seq_length max_sequence_length sequence_length seq_len seq_length maxlen max_len",
+    "num_kv_heads": "num_key_value_heads n_kv_heads n_kv_head kv_heads",
+    "head_dim": "head_size d_head d_kv key_dim",
+    "attention_window": "sliding_window window_size sliding_window_size local_attention",
+    "rope_theta": "rope_base rotary_emb_base rope_max_wavelength theta",
+    "partial_rotary_factor": "rotary_pct rotary_percentage rope_pct",
+    "qk_norm": "use_qk_norm qk_layernorm",
+    "qkv_bias": "use_qkv_bias",
+    "attention_soft_cap": "attn_logit_softcapping attention_logit_soft_cap",
+    "norm_epsilon": "rms_norm_eps layer_norm_eps layer_norm_epsilon layernorm_epsilon norm_eps eps",
+    "parallel": "use_parallel_residual parallel_attn parallel_residual",
+    "activation": "hidden_act activation_function hidden_activation act_fn",
+    "use_bias": "bias",
+    "dropout": "dropout_rate hidden_dropout hidden_dropout_prob resid_pdrop resid_dropout embd_pdrop drop_rate rate",
+    "attention_dropout": "attn_pdrop attention_probs_dropout_prob attn_dropout",
+    "tie_embeddings": "tie_word_embeddings tie_weights weight_tying",
+    "logit_soft_cap": "final_logit_softcapping final_logit_soft_cap",
+    "num_token_types": "type_vocab_size num_segments",
+    "num_encoder_layers": "encoder_layers",
+    "decoder_start_id": "decoder_start_token_id",
+    "forced_bos_id": "forced_bos_token_id",
+    "remat": "gradient_checkpointing use_gradient_checkpointing",
+}
+OUR_NAMES = {other: ours for ours, others in _OTHERS.items() for other in others.split()} | {
+    "hidden_dim": "`d_model` is the width of the model, and `dff` that of the feed-forward layers",
+    "causal": "it is the model that is causal (CausalLM, Seq2SeqLM) or not (MaskedLM)",
+    "dtype": "give the model dtype=, or keras.config.set_dtype_policy a policy",
+    "torch_dtype": "give the model dtype=, or keras.config.set_dtype_policy a policy",
+    "pad_token_id": "the tokenizer has the id of padding",
+    "bos_token_id": "the tokenizer has the id of the start token",
+    "eos_token_id": "the tokenizer has the id of the end token",
+}
