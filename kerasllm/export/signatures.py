@@ -3,10 +3,12 @@
 Shapes: B batch, T prompt, N new tokens, V vocab.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, begin, go_on
+from kerasllm.generation.rules import Rules
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
@@ -47,7 +49,8 @@ class ServedModel(tf.Module):
         self._longest = self._context or LONGEST_TEXT
         self._learned = self._context or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
-        self._known_ids = min(self._vocab_size, tokenizer.vocab_size)
+        self._hidden = np.arange(self._vocab_size) >= tokenizer.vocab_size
+        self._rules = Rules()
         self._end_ids = tokenizer.end_ids or [-1]
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
 
@@ -123,7 +126,7 @@ class ServedModel(tf.Module):
         Args:
             prompts: RaggedTensor of int32 (B, None).
             room: int32 (B,), the most new tokens of each row.
-            structure, numbers: of a `Sampler`, with the seed.
+            structure, numbers: of a `Sampler`, the numbers with the seed.
 
         Returns:
             new tokens, RaggedTensor of int32 (B, None), and which rows ended with an end token, bool (B,).
@@ -141,11 +144,10 @@ class ServedModel(tf.Module):
             **numbers,
             "start": T,
             "room": room,
-            "min_new_tokens": tf.constant(0),
-            "vocab_size": tf.constant(self._known_ids),
-            "end_ids": tf.constant(self._end_ids),
+            **self._rules.numbers(self._hidden, self._end_ids),
         }
-        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), {}, padding, numbers)
+        structure = structure, self._rules.structure
+        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), padding, numbers)
         index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
         new = tokens[:, T:index]
         drawn = tf.sequence_mask(room, tf.shape(new)[1])

@@ -13,6 +13,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.precision import in_float32
+from kerasllm.generation.rules import Rules, ruled
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
@@ -49,11 +50,10 @@ class Decoding:
     Args:
         model, prompts, max_new_tokens: see `generate_ids`.
         end_ids: ids that end a row.
-        min_new_tokens: int, end ids are not drawn before this many tokens.
+        min_new_tokens, min_length, repetition_penalty, no_repeat_ngram_size, suppress_tokens, begin_suppress_tokens: see
+            `rules.Rules`.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
         sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
-        repetition_penalty: float, divides positive and multiplies negative logits of tokens that occurred; 1 is off
-            (https://arxiv.org/abs/1909.05858).
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
         cached: see `stepping.get_stepper`.
 
@@ -68,7 +68,6 @@ class Decoding:
         max_new_tokens=None,
         *,
         end_ids=(),
-        min_new_tokens=0,
         vocab_size=None,
         sampler="greedy",
         temperature=None,
@@ -76,12 +75,23 @@ class Decoding:
         top_p=None,
         min_p=None,
         repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_new_tokens=0,
+        min_length=0,
+        suppress_tokens=(),
+        begin_suppress_tokens=(),
         seed=None,
         cached=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        if not repetition_penalty > 0:
-            raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
+        rules = Rules(
+            repetition_penalty,
+            no_repeat_ngram_size,
+            min_new_tokens,
+            min_length,
+            tuple(suppress_tokens),
+            tuple(begin_suppress_tokens),
+        )
         if isinstance(model, Seq2SeqLM | MaskedLM):
             raise TypeError(
                 f"`generate` continues texts, got a {type(model).__name__}: `translate` is for a Seq2SeqLM and "
@@ -109,20 +119,13 @@ class Decoding:
         self._end_ids = [int(i) for i in end_ids]
         self._numbers = {
             **sampler.numbers(),
+            **rules.numbers(np.arange(V) >= (V if vocab_size is None else vocab_size), self._end_ids),
             "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
             "start": ops.convert_to_tensor(P, "int32"),
             "room": ops.convert_to_tensor(self._room, "int32"),
-            "min_new_tokens": ops.convert_to_tensor(min_new_tokens, "int32"),
-            "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
-            "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        self._state = {}
-        if repetition_penalty != 1:
-            self._numbers["repetition_penalty"] = ops.convert_to_tensor(repetition_penalty, "float32")
-            self._state["seen"] = np.zeros((len(prompts), V), bool)
-            for row, prompt in enumerate(prompts):
-                self._state["seen"][row, prompt] = True
-        self._begin, self._go_on = compiled_decoder(model, stepper, sampler.structure, cached, P)
+        structure = sampler.structure, rules.structure
+        self._begin, self._go_on = compiled_decoder(model, stepper, structure, cached, P)
 
     def _check_prompts(self, prompts, vocab_size):
         if not prompts or not all(len(prompt) for prompt in prompts):
@@ -139,7 +142,7 @@ class Decoding:
         """Draws up to `steps` more tokens for each row that has not ended; returns whether any row goes on."""
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
-            self._update(self._begin(self._tokens, self._done, self._state, self._padding, self._numbers))
+            self._update(self._begin(self._tokens, self._done, self._padding, self._numbers))
         if not self._done.all() and limit > self._index:
             index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
             self._update(self._go_on(index, self._tokens, self._done, self._state, self._padding, limit, self._numbers))
@@ -198,7 +201,7 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
 
 
 def compiled_decoder(model, stepper, structure, cached, prompt_length):
-    """`begin` and `go_on`, compiled once for each model, kind of sampler and prompt bucket."""
+    """`begin` and `go_on`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
     compiled = vars(model).setdefault("_compiled_decoders", {})
     key = (structure, cached, prompt_length, len(model.weights))
     if key not in compiled:
@@ -214,10 +217,10 @@ def compiled_decoder(model, stepper, structure, cached, prompt_length):
     return compiled[key]
 
 
-def begin(stepper, structure, prompt_length, tokens, done, state, padding, numbers):
+def begin(stepper, structure, prompt_length, tokens, done, padding, numbers):
     """Reads the prompts and draws the first token after them. Arguments and results are those of `go_on`."""
-    logits, step_state = stepper.start(tokens, padding, prompt_length)
-    return _drawn(structure, numbers, logits, prompt_length, tokens, done, {**state, "step_state": step_state})
+    logits, state = stepper.start(tokens, padding, prompt_length)
+    return *_drawn(structure, numbers, logits, prompt_length, tokens, done, padding), state
 
 
 def go_on(stepper, structure, index, tokens, done, state, padding, limit, numbers):
@@ -225,11 +228,11 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
 
     Args:
         stepper: see `stepping.py`.
-        structure: of a `Sampler`.
+        structure: that of a `Sampler`, and that of `Rules`.
         index: int scalar, the next place to fill.
         tokens: int32 (B, L).
         done: bool (B,), rows that have ended; they get token 0.
-        state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
+        state: of the stepper.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
         numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
@@ -242,33 +245,19 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
         return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
 
     def step(index, tokens, done, state):
-        logits, step_state = stepper.logits(state["step_state"], tokens, padding, index)
-        return _drawn(structure, numbers, logits, index, tokens, done, {**state, "step_state": step_state})
+        logits, state = stepper.logits(state, tokens, padding, index)
+        return *_drawn(structure, numbers, logits, index, tokens, done, padding), state
 
     return ops.while_loop(goes_on, step, (index, tokens, done, state))
 
 
-def _drawn(structure, numbers, logits, index, tokens, done, state):
-    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
-    logits = allowed_logits(ops.cast(logits, "float32"), state.get("seen"), index, numbers)
-    drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
+def _drawn(structure, numbers, logits, index, tokens, done, padding):
+    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done."""
+    how, rules = structure
+    logits = ruled(rules, numbers, ops.cast(logits, "float32"), tokens, padding, numbers["start"], index)
+    drawn = sample(how, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
     drawn = ops.where(done, 0, drawn)
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
-    if "seen" in state:
-        vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
-        state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
-    return index + 1, tokens, done, state
-
-
-def allowed_logits(logits, seen, index, numbers):
-    """Minus infinity for ids that must not be drawn, and less for those that occurred."""
-    vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
-    if seen is not None:
-        penalty = numbers["repetition_penalty"]
-        logits = ops.where(seen, ops.where(logits > 0, logits / penalty, logits * penalty), logits)
-    ends = ops.any(vocabulary[:, None] == numbers["end_ids"][None], axis=-1)
-    too_early = index - numbers["start"] < numbers["min_new_tokens"]
-    hidden = ops.logical_or(vocabulary >= numbers["vocab_size"], ops.logical_and(ends, too_early))
-    return ops.where(hidden[None], -float("inf"), logits)
+    return index + 1, tokens, done
