@@ -140,6 +140,9 @@ def _add_chat(commands):
     )
     _add_model(command)
     command.add_argument("--system", metavar="TEXT", help="what the model is told before the first message")
+    command.add_argument(
+        "--shorten", action="store_true", help="leave out the oldest turns of a chat that outgrows the model's context"
+    )
     _add_drawing(command)
 
 

@@ -50,8 +50,8 @@ class Decoding:
     Args:
         model, prompts, max_new_tokens: see `generate_ids`.
         end_ids: ids that end a row.
-        min_new_tokens, min_length, repetition_penalty, no_repeat_ngram_size, suppress_tokens, begin_suppress_tokens: see
-            `rules.Rules`.
+        repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens,
+            begin_suppress_tokens: see `rules.Rules`.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
         sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.

@@ -44,7 +44,7 @@ class Rules:
                 raise ValueError(f"`{name}` must be an integer of at least 0 (0 is off), got {value!r}.")
         for name in ("suppress_tokens", "begin_suppress_tokens"):
             ids = np.asarray(getattr(self, name))
-            if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
+            if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
                 raise ValueError(f"`{name}` must be a list of token ids, got {getattr(self, name)!r:.80}.")
 
     @property
