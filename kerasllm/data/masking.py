@@ -8,6 +8,7 @@ Shapes: B batch, T time, V vocab.
 import numpy as np
 
 from kerasllm.data.windows import window_dataset
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask, word_joins
 
 STRATEGIES = ("token", "word", "span")
@@ -81,6 +82,7 @@ def masked_lm_dataset(
         raise ValueError(f"mask_share must be more than 0 and at most 1, got {mask_share}.")
     if strategy not in STRATEGIES:
         raise ValueError(f"Unknown strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
+    tokenizer = as_tokenizer(tokenizer)
     mask_id, is_ordinary = require_mask(tokenizer), ordinary_ids(tokenizer)
     joins = None if strategy == "token" else word_joins(tokenizer)
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
+from kerasllm.tokenizers import as_tokenizer
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
@@ -121,6 +122,7 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
         documents = [documents]
     if not isinstance(documents, Iterable):
         raise TypeError(f"documents is of type {type(documents).__name__}; give a str or an iterable of str.")
+    tokenizer = as_tokenizer(tokenizer)
     sequences = (_encode(tokenizer, document, text) for document in documents)
     if isinstance(documents, list | tuple):
         sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest

@@ -13,6 +13,7 @@ from keras import ops
 
 from kerasllm.evaluation.language_model import progress_bar, rolling_windows, rows_at_once
 from kerasllm.models import MaskedLM
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
 _SHORTEST_ROW = 16
@@ -77,6 +78,7 @@ def pseudo_perplexity(model, tokenizer, documents, *, context=None, batch_size=N
     >>> kerasllm.evaluation.pseudo_perplexity(model, tokenizer, "It was the best of times.").perplexity
     """
     context, batch_size = _sizes(model, context, batch_size)
+    tokenizer = as_tokenizer(tokenizer)
     documents = [documents] if isinstance(documents, str) else documents
     rows = _rows(documents, tokenizer, context)
     return _score(model, _batches(rows, batch_size, context, tokenizer))
@@ -121,6 +123,7 @@ def masked_accuracy(
     from kerasllm.data import masked_lm_dataset  # Needs TensorFlow, which the rest of this module does not.
 
     context, batch_size = _sizes(model, context, batch_size)
+    tokenizer = as_tokenizer(tokenizer)
     dataset = masked_lm_dataset(
         documents_or_token_dir,
         tokenizer,

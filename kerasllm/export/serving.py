@@ -17,7 +17,8 @@ from kerasllm import backend
 from kerasllm.files import new_folder
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import fixed_length, output_width
-from kerasllm.tokenizers.sides import load_tokenizer, save_tokenizer
+from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
 
 
 def saved_model(model, tokenizer, path):
@@ -76,6 +77,7 @@ def saved_model(model, tokenizer, path):
             f"export it."
         )
     output_width(model)  # Builds a model that has not seen data yet.
+    tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
             _write(model, tokenizer, draft)

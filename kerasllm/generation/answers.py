@@ -3,6 +3,7 @@
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS
 from kerasllm.generation.text import begin, pieces, stop_strings
 from kerasllm.models.shapes import context_length
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
 from kerasllm.tokenizers.messages import without_oldest_turn
 
@@ -64,6 +65,7 @@ def stream_chat(
         >>> for piece in kerasllm.stream_chat(model, tokenizer, [{"role": "user", "content": "Who are you?"}]):
         ...     print(piece, end="", flush=True)
     """
+    tokenizer = as_tokenizer(tokenizer)
     variables = {"continue_final_message": continue_final_message, **(template_variables or {})}
 
     def encode(messages):

@@ -5,6 +5,7 @@ from keras import ops
 
 from kerasllm.generation.text import continuation
 from kerasllm.models import MaskedLM
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids
 
 
@@ -33,6 +34,7 @@ def fill_mask(model, tokenizer, text, top_k=5):
     """
     if not isinstance(model, MaskedLM):
         raise TypeError(f"`fill_mask` needs a MaskedLM, got {type(model).__name__}; causal models `generate`.")
+    tokenizer = as_tokenizer(tokenizer)
     ids = tokenizer.encode_masked(text)
     places = np.flatnonzero(np.array(ids) == tokenizer.mask_id)
     if not len(places):

@@ -3,6 +3,7 @@
 import time
 
 from kerasllm.generation.decoding import Decoding
+from kerasllm.tokenizers import as_tokenizer
 
 STEPS_BETWEEN_STOP_CHECKS = 16
 SECONDS_BETWEEN_PIECES = 0.05
@@ -39,7 +40,7 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     """
     if isinstance(prompts, str):
         return generate(model, tokenizer, [prompts], max_new_tokens, stop=stop, **options)[0]
-    prompts = list(prompts)
+    prompts, tokenizer = list(prompts), as_tokenizer(tokenizer)
     if not prompts:
         return []
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
@@ -71,6 +72,7 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
     """
     if not isinstance(prompt, str):
         raise TypeError(f"`stream` takes one prompt, a str, got {type(prompt).__name__}.")
+    tokenizer = as_tokenizer(tokenizer)
     prompt_ids = encode_prompt(tokenizer, prompt)
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
     return pieces(
