@@ -97,6 +97,7 @@ def load(folder):
     config = TransformerConfig.from_dict(description["config"])
     model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
     read_tensors(folder / WEIGHTS, weight_names(model))
+    model.generation_settings = description.get("generation_settings", {})
     return model, load_tokenizer(folder)
 
 
@@ -128,7 +129,9 @@ def add_model(model, tokenizer, folder):
 
 def describe(model):
     """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
+    settings = getattr(model, "generation_settings", None)
     return {
+        **({"generation_settings": dict(settings)} if settings else {}),
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
         "dtype_policy": model.dtype_policy.name,

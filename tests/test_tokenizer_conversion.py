@@ -41,9 +41,9 @@ def test_a_tokenizer_of_transformers_works_where_ours_does(ours, model, tmp_path
     assert as_tokenizer(theirs.backend_tokenizer).encode(text) == ours.encode(text)
     assert theirs.backend_tokenizer.truncation is not None
     for call in (
-        lambda t: kerasllm.generate(model, t, text, 3),
-        lambda t: list(kerasllm.stream(model, t, text, 3)),
-        lambda t: kerasllm.chat(model, t, MESSAGES, 3),
+        lambda t: kerasllm.generate(model, t, text, 3, cached=False),
+        lambda t: list(kerasllm.stream(model, t, text, 3, cached=False)),
+        lambda t: kerasllm.chat(model, t, MESSAGES, 3, cached=False),
         lambda t: kerasllm.evaluation.perplexity(model, t, text).loss,
         lambda t: next(iter(kerasllm.data.causal_lm_dataset([text], t, 4, 1, progress=False)))[0].numpy().tolist(),
         lambda t: kerasllm.tokenizers.sides.as_pair((t, t))[0].encode(text),

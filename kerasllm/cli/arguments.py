@@ -182,7 +182,9 @@ def _add_translate(commands):
     source = command.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
-    command.add_argument("--beams", type=int, default=4, metavar="K", help="1 is greedy (default: 4)")
+    command.add_argument(
+        "--beams", type=int, metavar="K", help="1 is greedy (default: what the model's settings say, or 4)"
+    )
     command.add_argument(
         "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"
     )

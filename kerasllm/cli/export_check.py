@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import kerasllm
 from kerasllm.generation import generate_ids
+from kerasllm.generation.settings import rule_options
 from kerasllm.generation.text import continuation, encode_prompt
 from kerasllm.models import MaskedLM, Seq2SeqLM
 
@@ -75,7 +76,10 @@ def _generated_tokens(model, tokenizer, signatures):
     made = signatures["generate_ids"](
         token_ids=[prompt], prompt_lengths=tf.constant([len(prompt)]), **_generation_settings(length)
     )
-    expected = generate_ids(model, [prompt], length, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size)[0]
+    rules = rule_options(model, tokenizer.end_ids)
+    expected = generate_ids(
+        model, [prompt], length, end_ids=tokenizer.end_ids, vocab_size=tokenizer.vocab_size, **rules
+    )[0]
     return made["token_ids"][0, : int(made["lengths"][0])].numpy().tolist(), expected
 
 
@@ -100,7 +104,7 @@ def _translations(model, tokenizer, signatures):
         length_penalty=tf.constant(1.0),
         max_new_tokens=tf.constant(length),
     )
-    expected = kerasllm.translate(model, tokenizer, TEXT, num_beams=4, max_new_tokens=length)
+    expected = kerasllm.translate(model, tokenizer, TEXT, num_beams=4, length_penalty=1.0, max_new_tokens=length)
     return made["text"][0].numpy().decode(), expected
 
 

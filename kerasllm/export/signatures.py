@@ -10,6 +10,7 @@ from kerasllm.export.checks import check, fitting
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, begin, go_on
 from kerasllm.generation.rules import Rules
 from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.settings import rule_options
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
@@ -50,7 +51,7 @@ class ServedModel(tf.Module):
         self._learned = self._context or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         self._hidden = np.arange(self._vocab_size) >= tokenizer.vocab_size
-        self._rules = Rules()
+        self._rules = Rules(**rule_options(model, tokenizer.end_ids))
         self._end_ids = tokenizer.end_ids or [-1]
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
 

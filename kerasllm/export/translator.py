@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
 from kerasllm.generation.beam_search import blank_targets, search_targets
-from kerasllm.generation.translation import DEFAULT_BEAMS, beam_numbers, default_room
+from kerasllm.generation.settings import beam_settings
+from kerasllm.generation.translation import beam_numbers, default_room
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 from kerasllm.tokenizers.sides import Sides
 
@@ -32,8 +33,9 @@ class ServedTranslator(tf.Module):
         self._source, self._target = map(InGraphTokenizer, self._sides)
         self._context = model.config.max_length
         self._call = lambda inputs: model(inputs, training=False)
-        self._search = lambda *arguments: search_targets(model, *arguments)
-        self._numbers = lambda length_penalty: beam_numbers(self._sides, model, length_penalty)
+        self._settings = settings = beam_settings(model, self._sides.end_id)
+        self._search = lambda *arguments: search_targets(model, *arguments, settings.structure)
+        self._numbers = lambda: beam_numbers(self._sides, model, settings)
         self._sizes = (
             ("source_ids", model.config.source_vocab_size or model.config.vocab_size),
             ("target_ids", model.config.vocab_size),
@@ -41,7 +43,7 @@ class ServedTranslator(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
     def serving_default(self, text):
-        texts, _ = self._translate(text, DEFAULT_BEAMS, 1.0)
+        texts, _ = self._translate(text, self._settings.num_beams, self._settings.length_penalty)
         return {"text": texts}
 
     @tf.function(
@@ -95,11 +97,15 @@ class ServedTranslator(tf.Module):
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths <= self._context, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)
-        room = default_room(lengths) if max_new_tokens is None else tf.fill(tf.shape(lengths), max_new_tokens)
+        room = (
+            default_room(lengths, self._settings)
+            if max_new_tokens is None
+            else tf.fill(tf.shape(lengths), max_new_tokens)
+        )
         is_blank = tf.strings.regex_full_match(text, _BLANK)
         room = tf.where(is_blank, 1, tf.minimum(room, self._context))
         longest = tf.reduce_max(tf.concat([room, [1]], axis=0))
-        numbers = self._numbers(length_penalty)
+        numbers = {**self._numbers(), "length_penalty": tf.cast(length_penalty, tf.float32)}
         targets = blank_targets(tf.size(room), num_beams, longest, numbers)
         source_mask = tf.sequence_mask(lengths, tf.shape(source_ids)[1])
         tokens, scores = self._search(source_ids, source_mask, targets, room, numbers)

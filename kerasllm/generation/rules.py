@@ -73,7 +73,7 @@ class Rules:
         }
 
 
-def ruled(structure, numbers, logits, tokens, begins, start, index):
+def ruled(structure, numbers, logits, tokens, begins, start, index, free=None):
     """Logits as the rules leave them: minus infinity for ids that must not be drawn, less for those that occurred.
 
     Args:
@@ -81,8 +81,9 @@ def ruled(structure, numbers, logits, tokens, begins, start, index):
         logits: float32 (B, V), for the tokens at place `index`.
         tokens: int32 (B, L), texts so far.
         begins: int32 (B,), the place where each text begins.
-        start: int scalar, the place of the first token that was drawn.
+        start: int scalar, the place of the first token that is drawn.
         index: int scalar.
+        free: int scalar or None, the place of the first that is not prescribed; None means `start`.
 
     Returns:
         float32 (B, V).
@@ -100,7 +101,7 @@ def ruled(structure, numbers, logits, tokens, begins, start, index):
     ids = ops.arange(V, dtype="int32")
     is_end = ops.any(ids[:, None] == numbers["end_ids"][None], axis=-1)
     too_early = ops.logical_or(index - start < numbers["min_new_tokens"], index - begins < numbers["min_length"])
-    hidden = ops.where(index == start, numbers["hidden_first"], numbers["hidden"])
+    hidden = ops.where(index == (start if free is None else free), numbers["hidden_first"], numbers["hidden"])
     hidden = ops.logical_or(hidden[None], ops.logical_and(is_end[None], too_early))
     return ops.where(hidden, -float("inf"), logits)
 

@@ -3,6 +3,7 @@
 import time
 
 from kerasllm.generation.decoding import Decoding
+from kerasllm.generation.settings import rule_options
 from kerasllm.tokenizers import as_tokenizer
 
 STEPS_BETWEEN_STOP_CHECKS = 16
@@ -24,7 +25,9 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
             sampler: "greedy" (default), "random", "top_k", "top_p", "min_p", a callable (logits (B, V), seed) -> ids
                 (B,), or a keras_nlp Greedy, Random, TopK or TopP sampler, read for its settings.
             temperature, top_k, top_p, min_p: settings of a sampler given by name other than "greedy"; they combine.
-            repetition_penalty: float, default 1 (off).
+            repetition_penalty, no_repeat_ngram_size, min_length, suppress_tokens, begin_suppress_tokens: see
+                `rules.Rules`. What is not given is that of `model.generation_settings`, which a checkpoint of Hugging
+                Face may bring; all are off by default.
             seed: int. The same seed draws the same text.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
@@ -112,7 +115,8 @@ def encode_prompt(tokenizer, prompt):
 
 def begin(model, tokenizer, prompt_ids, max_new_tokens, options):
     """A `Decoding` of prompts (list of lists of int) that ends where the tokenizer's texts end."""
-    options = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    options = {**rule_options(model, given["end_ids"]), **given}
     return Decoding(model, prompt_ids, max_new_tokens, **options)
 
 

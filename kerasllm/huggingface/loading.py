@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kerasllm import backend
 from kerasllm.files import read_json
+from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.settings import Settings
@@ -63,6 +64,8 @@ def load(path_or_id, dtype=None, revision=None):
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint)
     model.huggingface_type = values["model_type"]  # Several compute the same: `save` writes what was loaded.
+    path = folder / GENERATION
+    model.generation_settings = read_settings(read_json(path) if path.is_file() else values)
     return model, tokenizer
 
 

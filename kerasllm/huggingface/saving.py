@@ -67,7 +67,7 @@ def save(model, tokenizer, path):
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if family.model is not MaskedLM:
             ends = {"eos_token_id": target.end_ids} if len(target.end_ids) > 1 else {}
-            _write_json(folder / GENERATION, {**special, **ends})
+            _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **special, **ends})
         tensors.write(folder, kinds, read)
         write_tokenizer(tokenizer, folder)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: UP006, UP007, UP035, UP042, UP045
 """Chats beside transformers: real templates, tools as functions, final messages left open."""
 
 import enum
@@ -5,7 +6,7 @@ import functools
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple, Union  # noqa: UP035
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import pytest
 from chat_templates import TOKENS
@@ -90,7 +91,7 @@ class Colour(str, enum.Enum):
 
 def old_types(
     a: Union[int, str], b: Optional[List[Dict[str, Any]]], c: Tuple[int, str], *more: "int", d: Colour = None
-):  # noqa: UP006, UP007, UP045
+):
     """Old.
 
     Args:
@@ -114,7 +115,7 @@ def bare(flag: Literal[True, None, "x"] = None) -> None:
       Nothing."""
 
 
-def plain() -> List:  # noqa: UP006
+def plain() -> List:
     """Nothing to give. Returns: what?
 
     Returns: here
