@@ -226,6 +226,9 @@ def _add_export(commands):
     command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
     command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
     command.add_argument("folder", metavar="FOLDER", help="folder to make")
+    command.add_argument(
+        "--ids", action="store_true", help="take and give token ids alone, where the tokenizer cannot run in a graph"
+    )
 
 
 def _add_convert(commands):

@@ -39,13 +39,17 @@ def check(model, tokenizer, folder):
         raise ValueError(
             f"The SavedModel in {folder} does not do what the model does: its logits differ by up to {difference:.2g}."
         )
+    has_text = "serving_default" in signatures
+    if not has_text and "generate_ids" not in signatures:
+        return difference
     if isinstance(model, Seq2SeqLM):
         made, expected = _translations(model, tokenizer, signatures)
     elif isinstance(model, MaskedLM):
         made, expected = _filled_texts(model, tokenizer, signatures)
     else:
         made, expected = _generated_tokens(model, tokenizer, signatures)
-        _check_spelling(tokenizer, signatures, made, folder)
+        if has_text:
+            _check_spelling(tokenizer, signatures, made, folder)
     if made != expected and not is_rounded:
         raise ValueError(
             f"The SavedModel in {folder} does not do what the model does: of {TEXT!r} it makes {made!r}, not "

@@ -148,8 +148,8 @@ def _kinds(split):
 
 @functools.cache
 def _digits():
-    """The code points that are digits to `tokenizers`, asked of it."""
-    codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    """The code points that are digits to `tokenizers`, asked of it; there are none past Unicode's first two planes."""
+    codes = [code for code in range(0x20000) if not 0xD800 <= code < 0xE000]
     pieces = tokenizers.pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("a".join(map(chr, codes)))
     return [codes[begin // 2] for _, (begin, end) in pieces if end - begin == 1 and begin % 2 == 0]
 
