@@ -108,6 +108,7 @@ def load(folder):
     read_tensors(folder / WEIGHTS, weight_names(model))
     if "origin" in description:
         model.origin = Origin(**description["origin"])
+    model.generation_settings = description.get("generation_settings", {})
     return model, load_tokenizer(folder)
 
 
@@ -140,7 +141,9 @@ def add_model(model, tokenizer, folder):
 def describe(model):
     """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
     origin = getattr(model, "origin", None)
+    settings = getattr(model, "generation_settings", None)
     return {
+        **({"generation_settings": dict(settings)} if settings else {}),
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
         "dtype_policy": model.dtype_policy.name,

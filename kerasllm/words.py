@@ -40,7 +40,8 @@ def explain_keywords(words, name=None, also=()):
 
     def decorate(target):
         function = target.__init__ if isinstance(target, type) else target
-        known = [parameter for parameter in inspect.signature(function).parameters if parameter != "self"] + list(also)
+        parameters = inspect.signature(function).parameters.values()
+        known = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD] + list(also)
 
         @functools.wraps(function)
         def checked(*args, **keywords):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tokenizers
 from hypothesis import strategies as st
 
 import kerasllm
@@ -228,3 +229,23 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokeni
     with pytest.raises(ValueError, match="takes texts of 8 tokens only"):
         kerasllm.export.saved_model(fixed, tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_where_a_tokenizer_cannot_be_had_ids_are_served(model, tokenizer, tmp_path):
+    engine = tokenizers.Tokenizer.from_str(tokenizer.engine.to_str())
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    strange = Tokenizer(engine)
+    with pytest.raises(ValueError, match=r"pre-tokenizer is 'Whitespace'.* export.saved_model\(…, text=False\)"):
+        kerasllm.export.saved_model(model, strange, tmp_path / "ids")
+    kerasllm.export.saved_model(model, strange, tmp_path / "ids", text=False)
+    signatures = tf.saved_model.load(str(tmp_path / "ids")).signatures
+    assert set(signatures) == {"generate_ids", "forward"}
+    settings = {"max_new_tokens": 5, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    made = signatures["generate_ids"](
+        token_ids=tf.constant([[5, 6, 7]]), prompt_lengths=[3], **{n: tf.constant(v) for n, v in settings.items()}
+    )
+    options = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size}
+    assert (
+        made["token_ids"][0, : int(made["lengths"][0])].numpy().tolist()
+        == generate_ids(model, [[5, 6, 7]], 5, **options)[0]
+    )

@@ -32,7 +32,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["files", "generation", "tokenizers"],
-    "huggingface": ["files", "models", "tokenizers"],
+    "huggingface": ["files", "generation", "models", "tokenizers"],
     "runs": ["huggingface", "unread"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "cli": ["benchmark", "training"],

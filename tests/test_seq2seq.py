@@ -14,6 +14,7 @@ from oracles import scramble, weights_of
 import kerasllm
 from kerasllm.data import seq2seq_dataset
 from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.settings import BeamSettings
 from kerasllm.generation.translation import beam_numbers
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.presets import BART, T5, TRANSFORMER
@@ -182,7 +183,7 @@ def test_pairs_too_long_are_left_out_and_counted():
         (lambda t: kerasllm.translate(diverged(), t, "a"), ValueError, "it has diverged"),
         (lambda t: seq2seq_dataset(PAIRS, t, batch_tokens=0), ValueError, "batch_tokens must be at least 1, got 0"),
         (lambda t: seq2seq_dataset(PAIRS, t, start_step=99), ValueError, "start_step=99 is past the end"),
-        (lambda t: seq2seq_dataset(PAIRS, "bpe"), TypeError, "must be a Tokenizer or a pair of them"),
+        (lambda t: seq2seq_dataset(PAIRS, "bpe"), TypeError, "A tokenizer is a kerasllm.tokenizers.Tokenizer"),
         (lambda t: kerasllm.translate(small(), t, ["a"] * 2 + [3]), TypeError, "text 2 is of type int"),
         (lambda t: kerasllm.translate(small(), t, "a", num_best=5), ValueError, "at most `num_beams` (4), got 5"),
         (lambda t: kerasllm.translate(small(), t, "a", 0), ValueError, "`num_beams` must be at least 1, got 0"),
@@ -245,9 +246,10 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
     source = [*tokenizer.encode("abc"), tokenizer.end_id]
     expected = every_target(model, sides, source, room=3)
     ids, room = np.array([source]), np.array([3], "int32")
-    numbers = beam_numbers(sides, model, 1.0)
+    settings = BeamSettings()
+    numbers = beam_numbers(sides, model, settings)
     targets = blank_targets(1, len(expected), 3, numbers)
-    tokens, scores = search_targets(model, ids, np.ones_like(ids, bool), targets, room, numbers)
+    tokens, scores = search_targets(model, ids, np.ones_like(ids, bool), targets, room, numbers, settings.structure)
     found = [
         (tuple(row[: row.index(sides.end_id) + 1]) if sides.end_id in row else tuple(row), score)
         for row, score in zip(np.array(tokens)[0].tolist(), np.array(scores)[0].tolist(), strict=True)

@@ -133,8 +133,7 @@ def restore(model, path, progress):
 def _describe(model):
     if type(model).__name__ in runs.KINDS:
         description = runs.describe(model)
-        del description["kerasllm"]
-        return description
+        return {name: value for name, value in description.items() if name not in ("kerasllm", "generation_settings")}
     return {"class": type(model).__name__, "dtype_policy": model.dtype_policy.name}
 
 

@@ -142,6 +142,9 @@ def _add_chat(commands):
     )
     _add_model(command)
     command.add_argument("--system", metavar="TEXT", help="what the model is told before the first message")
+    command.add_argument(
+        "--shorten", action="store_true", help="leave out the oldest turns of a chat that outgrows the model's context"
+    )
     _add_drawing(command)
 
 
@@ -181,7 +184,9 @@ def _add_translate(commands):
     source = command.add_mutually_exclusive_group()
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
-    command.add_argument("--beams", type=int, default=4, metavar="K", help="1 is greedy (default: 4)")
+    command.add_argument(
+        "--beams", type=int, metavar="K", help="1 is greedy (default: what the model's settings say, or 4)"
+    )
     command.add_argument(
         "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"
     )
@@ -223,6 +228,9 @@ def _add_export(commands):
     command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
     command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
     command.add_argument("folder", metavar="FOLDER", help="folder to make")
+    command.add_argument(
+        "--ids", action="store_true", help="take and give token ids alone, where the tokenizer cannot run in a graph"
+    )
 
 
 def _add_convert(commands):

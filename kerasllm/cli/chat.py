@@ -21,7 +21,8 @@ def run(arguments):
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        pieces = kerasllm.stream_chat(model, tokenizer, messages, **drawing_options(arguments))
+        options = {"shorten": arguments.shorten, **drawing_options(arguments)}
+        pieces = kerasllm.stream_chat(model, tokenizer, messages, **options)
         messages.append({"role": "assistant", "content": print_pieces(pieces)})
 
 

@@ -16,10 +16,11 @@ def run(arguments):
     from kerasllm.cli.export_check import check
 
     model, tokenizer = kerasllm.load(arguments.model)
-    kerasllm.export.saved_model(model, tokenizer, arguments.folder)
+    kerasllm.export.saved_model(model, tokenizer, arguments.folder, text=not arguments.ids)
     difference = check(model, tokenizer, arguments.folder)
+    takes = "token ids and no text" if arguments.ids else "text and returns text"
     report.stage(
-        f"{arguments.folder} takes text and returns text, with the model's own tokens and logits (largest difference "
+        f"{arguments.folder} takes {takes}, with the model's own tokens and logits (largest difference "
         f"{difference:.1e})"
     )
     report.next_commands(f"saved_model_cli show --dir {shlex.quote(arguments.folder)} --all")

@@ -9,6 +9,7 @@ import numpy as np
 
 from kerasllm.data.option_names import WINDOW_WORDS
 from kerasllm.data.windows import window_dataset
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask, word_joins
 from kerasllm.words import explain_keywords
 
@@ -84,6 +85,7 @@ def masked_lm_dataset(
         raise ValueError(f"mask_share must be more than 0 and at most 1, got {mask_share}.")
     if strategy not in STRATEGIES:
         raise ValueError(f"Unknown strategy {strategy!r}; choose one of {', '.join(STRATEGIES)}.")
+    tokenizer = as_tokenizer(tokenizer)
     mask_id, is_ordinary = require_mask(tokenizer), ordinary_ids(tokenizer)
     joins = None if strategy == "token" else word_joins(tokenizer)
 

@@ -18,6 +18,7 @@ from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, T
 from rich.text import Text
 
 from kerasllm.files import check_documents, new_folder
+from kerasllm.tokenizers import as_tokenizer
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
@@ -57,6 +58,7 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     """
     folder = Path(folder)
     check_documents("documents", documents)
+    tokenizer = as_tokenizer(tokenizer)
     counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
     with (

@@ -18,6 +18,7 @@ import tensorflow as tf
 from kerasllm.data.packing import lay_out, plan_windows
 from kerasllm.data.sources import path_of
 from kerasllm.data.token_files import TokenFiles, write_tokens
+from kerasllm.tokenizers import as_tokenizer
 
 
 def window_dataset(
@@ -48,6 +49,7 @@ def window_dataset(
     _check(
         seq_len=(seq_len, 1), batch_size=(batch_size, 1), epochs=(epochs, 1), seed=(seed, 0), start_step=(start_step, 0)
     )
+    tokenizer = as_tokenizer(tokenizer)
     files = _token_files(documents_or_token_dir, tokenizer, token_folder, progress)
     if packed:
         windows = _packed_windows(files, seq_len, ahead)

@@ -21,6 +21,7 @@ from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import whole_number
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, ending_at, fixed_length, output_width
+from kerasllm.tokenizers import as_tokenizer
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
@@ -122,7 +123,7 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
     >>> print(scores.perplexity, scores.bits_per_byte)
     """
     text = _TextCounts()
-    documents = as_documents(documents)
+    documents, tokenizer = as_documents(documents), as_tokenizer(tokenizer)
     sequences = (_encode(tokenizer, document, text) for document in documents)
     if isinstance(documents, list | tuple):
         sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest

@@ -15,6 +15,7 @@ from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.evaluation.language_model import check_ids, exp, progress_bar, rolling_windows, rows_at_once
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.models import MaskedLM
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
 _SHORTEST_ROW = 16
@@ -79,6 +80,7 @@ def pseudo_perplexity(model, tokenizer, documents, *, context=None, batch_size=N
     >>> kerasllm.evaluation.pseudo_perplexity(model, tokenizer, "It was the best of times.").perplexity
     """
     context, batch_size = _sizes(model, context, batch_size)
+    tokenizer = as_tokenizer(tokenizer)
     rows = _rows(as_documents(documents), tokenizer, context)
     return _score(model, _batches(rows, batch_size, context, tokenizer))
 
@@ -122,6 +124,7 @@ def masked_accuracy(
     from kerasllm.data import masked_lm_dataset  # Needs TensorFlow, which the rest of this module does not.
 
     context, batch_size = _sizes(model, context, batch_size)
+    tokenizer = as_tokenizer(tokenizer)
     dataset = masked_lm_dataset(
         documents_or_token_dir,
         tokenizer,

@@ -11,26 +11,54 @@ from kerasllm.tokenizers.in_graph.masks import MaskReader
 from kerasllm.tokenizers.masks import ordinary_ids
 
 
-class ServedMaskFiller(tf.Module):
-    """The functions of a SavedModel; `kerasllm.export.saved_model` says what each takes and returns.
+class ServedIds(tf.Module):
+    """The function of a SavedModel that takes token ids; `kerasllm.export.saved_model` says what it returns.
+
+    Args:
+        model: a `MaskedLM`.
+    """
+
+    SIGNATURES = ("forward",)
+
+    def __init__(self, model):
+        super().__init__()
+        self.variables_of_model = [variable.value for variable in model.variables]
+        self._call = lambda ids, mask: model(ids, padding_mask=mask, training=False)
+        self._context = model.config.max_length
+        self._vocab_size = model.config.vocab_size
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32, "token_ids")], autograph=False)
+    def forward(self, token_ids):
+        size = self._vocab_size
+        known = (token_ids >= 0) & (token_ids < size)
+        checks = [
+            check(known, f"token_ids must be at least 0 and less than {size}, the size of the vocabulary"),
+            check(tf.shape(token_ids)[1] <= self._context, self._too_long),
+        ]
+        with tf.control_dependencies(checks):
+            return {"logits": tf.cast(self._call(tf.identity(token_ids), None), tf.float32)}
+
+    @property
+    def _too_long(self):
+        return f"the text would be longer than the {self._context} tokens that the model takes"
+
+
+class ServedMaskFiller(ServedIds):
+    """This, and the functions that take text.
 
     Args:
         model: a `MaskedLM`.
         tokenizer: its `Tokenizer`, with a mask token.
     """
 
-    SIGNATURES = ("serving_default", "fill_mask", "forward")
+    SIGNATURES = ("serving_default", "fill_mask", *ServedIds.SIGNATURES)
 
     def __init__(self, model, tokenizer):
-        super().__init__()
-        self.variables_of_model = [variable.value for variable in model.variables]
-        self._call = lambda ids, mask: model(ids, padding_mask=mask, training=False)
+        super().__init__(model)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._read = MaskReader(tokenizer, self._in_graph)
         self._mask_id = tokenizer.mask_id
         self._pad_id = tokenizer.pad_id or 0
-        self._context = model.config.max_length
-        self._vocab_size = model.config.vocab_size
         is_ordinary = ordinary_ids(tokenizer).tolist()
         self._num_candidates = sum(is_ordinary)
         self._is_ordinary = tf.constant(is_ordinary + [False] * (self._vocab_size - len(is_ordinary)))
@@ -68,17 +96,6 @@ class ServedMaskFiller(tf.Module):
             "probability": probabilities,
         }
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32, "token_ids")], autograph=False)
-    def forward(self, token_ids):
-        size = self._vocab_size
-        known = (token_ids >= 0) & (token_ids < size)
-        checks = [
-            check(known, f"token_ids must be at least 0 and less than {size}, the size of the vocabulary"),
-            check(tf.shape(token_ids)[1] <= self._context, self._too_long),
-        ]
-        with tf.control_dependencies(checks):
-            return {"logits": tf.cast(self._call(tf.identity(token_ids), None), tf.float32)}
-
     def _encode(self, text):
         """Ids of texts with their masks, RaggedTensor of int32 (B, None)."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
@@ -96,7 +113,3 @@ class ServedMaskFiller(tf.Module):
         places = tf.cast(tf.where(ids.flat_values == self._mask_id)[:, 0], tf.int32)
         probabilities = tf.nn.softmax(tf.cast(tf.gather(logits, places), tf.float32))
         return tf.where(self._is_ordinary, probabilities, -1.0), places
-
-    @property
-    def _too_long(self):
-        return f"the text would be longer than the {self._context} tokens that the model takes"

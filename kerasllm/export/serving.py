@@ -17,10 +17,11 @@ from kerasllm import backend
 from kerasllm.files import new_folder
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import fixed_length, output_width
-from kerasllm.tokenizers.sides import load_tokenizer, save_tokenizer
+from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
 
 
-def saved_model(model, tokenizer, path):
+def saved_model(model, tokenizer, path, *, text=True):
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
     Its signatures, for batches of B texts of any lengths:
@@ -58,6 +59,8 @@ def saved_model(model, tokenizer, path):
             `.keras` file.
         tokenizer: its `Tokenizer`, or the pair (source, target); also saved beside the graph in `assets.extra/`.
         path: folder to make. It must not exist, or be empty.
+        text: bool. False leaves out what takes or gives text, and so asks nothing of the tokenizer: what is left is
+            `generate_ids` and `forward`, and `forward` alone of other than causal models.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
@@ -76,45 +79,46 @@ def saved_model(model, tokenizer, path):
             f"export it."
         )
     output_width(model)  # Builds a model that has not seen data yet.
+    tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
-            _write(model, tokenizer, draft)
+            _write(model, tokenizer, draft, text)
         else:
-            _write_in_another_process(model, tokenizer, draft)
+            _write_in_another_process(model, tokenizer, draft, text)
         (draft / "assets.extra").mkdir()
         save_tokenizer(tokenizer, draft / "assets.extra")
 
 
-def _write(model, tokenizer, folder):
+def _write(model, tokenizer, folder, text):
     import tensorflow as tf
 
-    served = _served(model, tokenizer)
+    served = _served(model, tokenizer, text)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         with _without_info(tf.get_logger()):  # It would name the temporary folder.
             tf.saved_model.save(served, str(folder), signatures)
 
 
-def _served(model, tokenizer):
+def _served(model, tokenizer, text):
     if isinstance(model, Seq2SeqLM):
-        from kerasllm.export.translator import ServedTranslator
+        from kerasllm.export import translator
 
-        return ServedTranslator(model, tokenizer)
+        return translator.ServedTranslator(model, tokenizer) if text else translator.ServedIds(model)
     if isinstance(model, MaskedLM):
-        from kerasllm.export.mask_filler import ServedMaskFiller
+        from kerasllm.export import mask_filler
 
-        return ServedMaskFiller(model, tokenizer)
-    from kerasllm.export.signatures import ServedModel
+        return mask_filler.ServedMaskFiller(model, tokenizer) if text else mask_filler.ServedIds(model)
+    from kerasllm.export import signatures
 
-    return ServedModel(model, tokenizer)
+    return signatures.ServedModel(model, tokenizer) if text else signatures.ServedIds(model, tokenizer)
 
 
-def _write_in_another_process(model, tokenizer, folder):
+def _write_in_another_process(model, tokenizer, folder, text):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
-        command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
+        command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *(["text"] if text else [])]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -124,9 +128,9 @@ def _write_in_another_process(model, tokenizer, folder):
         raise RuntimeError(f"The export under TensorFlow failed: {lines[-1] if lines else finished.returncode}")
 
 
-def write_from_files(source, folder):
+def write_from_files(source, folder, text=""):
     """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
-    _write(keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source), folder)
+    _write(keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source), folder, bool(text))
 
 
 @contextlib.contextmanager

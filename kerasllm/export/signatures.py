@@ -3,11 +3,14 @@
 Shapes: B batch, T prompt, N new tokens, V vocab.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, begin, go_on
+from kerasllm.generation.rules import Rules
 from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.settings import rule_options
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
@@ -27,48 +30,28 @@ _SETTINGS = [
 ]
 
 
-class ServedModel(tf.Module):
-    """The functions of a SavedModel; `kerasllm.export.saved_model` says what each takes and returns.
+class ServedIds(tf.Module):
+    """The functions of a SavedModel that take token ids; `kerasllm.export.saved_model` says what they return.
 
     Args:
         model: a causal Keras model from ids (B, T) to logits (B, T, V).
-        tokenizer: its `Tokenizer`.
+        tokenizer: its `Tokenizer`, which says where texts end.
     """
 
-    SIGNATURES = ("serving_default", "generate", "generate_ids", "forward")
+    SIGNATURES = ("generate_ids", "forward")
 
     def __init__(self, model, tokenizer):
         super().__init__()
         self.variables_of_model = [variable.value for variable in model.variables]
         self._call = lambda token_ids: model(token_ids, training=False)
         self._stepper = get_stepper(model)
-        self._in_graph = InGraphTokenizer(tokenizer)
         self._context = context_length(model)
         self._longest = self._context or LONGEST_TEXT
         self._learned = self._context or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
-        self._known_ids = min(self._vocab_size, tokenizer.vocab_size)
+        self._hidden = np.arange(self._vocab_size) >= tokenizer.vocab_size
+        self._rules = Rules(**rule_options(model, tokenizer.end_ids))
         self._end_ids = tokenizer.end_ids or [-1]
-        self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
-
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def serving_default(self, text):
-        prompts = self._encode(text)
-        lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        room = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
-        greedy = Sampler(temperature=0.0)
-        new, _ = self._continue(prompts, room, greedy.structure, {**greedy.numbers(), "seed": tf.constant(0)})
-        return {"text": self._in_graph.continuation(prompts, new)}
-
-    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
-    def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
-        prompts = self._encode(text)
-        new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
-        return {
-            "text": self._in_graph.continuation(prompts, new),
-            "tokens": tf.cast(new.row_lengths(), tf.int32),
-            "finish_reason": tf.where(ended, "stop", "length"),
-        }
 
     @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
     def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
@@ -91,17 +74,6 @@ class ServedModel(tf.Module):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
-    def _encode(self, text):
-        """The ids of prompts, RaggedTensor (B, None); an empty one begins after a document's end."""
-        ids = self._in_graph.encode(fitting(text, self._in_graph.longest_token, self._longest, self._too_long))
-        empty = ids.row_lengths() == 0
-        if self._begin_id is None:
-            message = "the text is empty, and the tokenizer has no end or start token to begin with"
-            with tf.control_dependencies([check(~empty, message)]):
-                return tf.identity(ids)
-        begins = tf.fill([tf.math.count_nonzero(empty)], self._begin_id)
-        return tf.concat([tf.RaggedTensor.from_row_lengths(begins, tf.cast(empty, tf.int64)), ids], axis=1)
-
     def _draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
         """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
         checks = [
@@ -123,7 +95,7 @@ class ServedModel(tf.Module):
         Args:
             prompts: RaggedTensor of int32 (B, None).
             room: int32 (B,), the most new tokens of each row.
-            structure, numbers: of a `Sampler`, with the seed.
+            structure, numbers: of a `Sampler`, the numbers with the seed.
 
         Returns:
             new tokens, RaggedTensor of int32 (B, None), and which rows ended with an end token, bool (B,).
@@ -141,11 +113,10 @@ class ServedModel(tf.Module):
             **numbers,
             "start": T,
             "room": room,
-            "min_new_tokens": tf.constant(0),
-            "vocab_size": tf.constant(self._known_ids),
-            "end_ids": tf.constant(self._end_ids),
+            **self._rules.numbers(self._hidden, self._end_ids),
         }
-        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), {}, padding, numbers)
+        structure = structure, self._rules.structure
+        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), padding, numbers)
         index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
         with tf.control_dependencies([check(tokens != NO_TOKEN, "the model's logits are no numbers")]):
             new = tokens[:, T:index]
@@ -165,3 +136,48 @@ class ServedModel(tf.Module):
     @property
     def _too_long(self):
         return f"the text would be longer than the {self._longest} tokens that the model takes"
+
+
+class ServedModel(ServedIds):
+    """These, and the functions that take text.
+
+    Args:
+        model, tokenizer: see `ServedIds`.
+    """
+
+    SIGNATURES = ("serving_default", "generate", *ServedIds.SIGNATURES)
+
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer)
+        self._in_graph = InGraphTokenizer(tokenizer)
+        self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
+
+    @tf.function(input_signature=[_TEXT], autograph=False)
+    def serving_default(self, text):
+        prompts = self._encode(text)
+        lengths = tf.cast(prompts.row_lengths(), tf.int32)
+        room = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
+        greedy = Sampler(temperature=0.0)
+        new, _ = self._continue(prompts, room, greedy.structure, {**greedy.numbers(), "seed": tf.constant(0)})
+        return {"text": self._in_graph.continuation(prompts, new)}
+
+    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
+    def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
+        prompts = self._encode(text)
+        new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        return {
+            "text": self._in_graph.continuation(prompts, new),
+            "tokens": tf.cast(new.row_lengths(), tf.int32),
+            "finish_reason": tf.where(ended, "stop", "length"),
+        }
+
+    def _encode(self, text):
+        """The ids of prompts, RaggedTensor (B, None); an empty one begins after a document's end."""
+        ids = self._in_graph.encode(fitting(text, self._in_graph.longest_token, self._longest, self._too_long))
+        empty = ids.row_lengths() == 0
+        if self._begin_id is None:
+            message = "the text is empty, and the tokenizer has no end or start token to begin with"
+            with tf.control_dependencies([check(~empty, message)]):
+                return tf.identity(ids)
+        begins = tf.fill([tf.math.count_nonzero(empty)], self._begin_id)
+        return tf.concat([tf.RaggedTensor.from_row_lengths(begins, tf.cast(empty, tf.int64)), ids], axis=1)

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
 from kerasllm.generation.beam_search import blank_targets, search_targets
-from kerasllm.generation.translation import DEFAULT_BEAMS, beam_numbers, default_room
+from kerasllm.generation.settings import beam_settings
+from kerasllm.generation.translation import beam_numbers, default_room
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 from kerasllm.tokenizers.sides import Sides
 
@@ -15,33 +16,70 @@ from kerasllm.tokenizers.sides import Sides
 _BLANK = r"[\t-\r\x1c-\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]*"
 
 
-class ServedTranslator(tf.Module):
-    """The functions of a SavedModel; `kerasllm.export.saved_model` says what each takes and returns.
+class ServedIds(tf.Module):
+    """The function of a SavedModel that takes token ids; `kerasllm.export.saved_model` says what it returns.
+
+    Args:
+        model: a `Seq2SeqLM`.
+    """
+
+    SIGNATURES = ("forward",)
+
+    def __init__(self, model):
+        super().__init__()
+        self.variables_of_model = [variable.value for variable in model.variables]
+        self._context = model.config.max_length
+        self._call = lambda inputs: model(inputs, training=False)
+        self._sizes = (
+            ("source_ids", model.config.source_vocab_size or model.config.vocab_size),
+            ("target_ids", model.config.vocab_size),
+        )
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, None), tf.int32, "source_ids"),
+            tf.TensorSpec((None, None), tf.bool, "source_mask"),
+            tf.TensorSpec((None, None), tf.int32, "target_ids"),
+        ],
+        autograph=False,
+    )
+    def forward(self, source_ids, source_mask, target_ids):
+        inputs = {"source_ids": source_ids, "source_mask": source_mask, "target_ids": target_ids}
+        checks = []
+        for name, size in self._sizes:
+            known = (inputs[name] >= 0) & (inputs[name] < size)
+            checks.append(check(known, f"{name} must be at least 0 and less than {size}, the size of the vocabulary"))
+            checks.append(check(tf.shape(inputs[name])[1] <= self._context, self._too_long))
+        with tf.control_dependencies(checks):
+            logits = self._call({name: tf.identity(value) for name, value in inputs.items()})
+        return {"logits": tf.cast(logits, tf.float32)}
+
+    @property
+    def _too_long(self):
+        return f"the text would be longer than the {self._context} tokens that the model takes"
+
+
+class ServedTranslator(ServedIds):
+    """This, and the functions that take text.
 
     Args:
         model: a `Seq2SeqLM`.
         tokenizer: its `Tokenizer`, or the pair (source, target).
     """
 
-    SIGNATURES = ("serving_default", "translate", "forward")
+    SIGNATURES = ("serving_default", "translate", *ServedIds.SIGNATURES)
 
     def __init__(self, model, tokenizer):
-        super().__init__()
-        self.variables_of_model = [variable.value for variable in model.variables]
+        super().__init__(model)
         self._sides = Sides.of(tokenizer)
         self._source, self._target = map(InGraphTokenizer, self._sides)
-        self._context = model.config.max_length
-        self._call = lambda inputs: model(inputs, training=False)
-        self._search = lambda *arguments: search_targets(model, *arguments)
-        self._numbers = lambda length_penalty: beam_numbers(self._sides, model, length_penalty)
-        self._sizes = (
-            ("source_ids", model.config.source_vocab_size or model.config.vocab_size),
-            ("target_ids", model.config.vocab_size),
-        )
+        self._settings = settings = beam_settings(model, self._sides.end_id)
+        self._search = lambda *arguments: search_targets(model, *arguments, settings.structure)
+        self._numbers = lambda: beam_numbers(self._sides, model, settings)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
     def serving_default(self, text):
-        texts, _ = self._translate(text, DEFAULT_BEAMS, 1.0)
+        texts, _ = self._translate(text, self._settings.num_beams, self._settings.length_penalty)
         return {"text": texts}
 
     @tf.function(
@@ -63,25 +101,6 @@ class ServedTranslator(tf.Module):
             texts, scores = self._translate(text, tf.identity(num_beams), length_penalty, max_new_tokens)
         return {"text": texts, "score": scores}
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, None), tf.int32, "source_ids"),
-            tf.TensorSpec((None, None), tf.bool, "source_mask"),
-            tf.TensorSpec((None, None), tf.int32, "target_ids"),
-        ],
-        autograph=False,
-    )
-    def forward(self, source_ids, source_mask, target_ids):
-        inputs = {"source_ids": source_ids, "source_mask": source_mask, "target_ids": target_ids}
-        checks = []
-        for name, size in self._sizes:
-            known = (inputs[name] >= 0) & (inputs[name] < size)
-            checks.append(check(known, f"{name} must be at least 0 and less than {size}, the size of the vocabulary"))
-            checks.append(check(tf.shape(inputs[name])[1] <= self._context, self._too_long))
-        with tf.control_dependencies(checks):
-            logits = self._call({name: tf.identity(value) for name, value in inputs.items()})
-        return {"logits": tf.cast(logits, tf.float32)}
-
     def _translate(self, text, num_beams, length_penalty, max_new_tokens=None):
         """The best translations and their scores, string and float32 (B,)."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
@@ -95,11 +114,15 @@ class ServedTranslator(tf.Module):
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths <= self._context, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)
-        room = default_room(lengths) if max_new_tokens is None else tf.fill(tf.shape(lengths), max_new_tokens)
+        room = (
+            default_room(lengths, self._settings)
+            if max_new_tokens is None
+            else tf.fill(tf.shape(lengths), max_new_tokens)
+        )
         is_blank = tf.strings.regex_full_match(text, _BLANK)
         room = tf.where(is_blank, 1, tf.minimum(room, self._context))
         longest = tf.reduce_max(tf.concat([room, [1]], axis=0))
-        numbers = self._numbers(length_penalty)
+        numbers = {**self._numbers(), "length_penalty": tf.cast(length_penalty, tf.float32)}
         targets = blank_targets(tf.size(room), num_beams, longest, numbers)
         source_mask = tf.sequence_mask(lengths, tf.shape(source_ids)[1])
         tokens, scores = self._search(source_ids, source_mask, targets, room, numbers)
@@ -107,7 +130,3 @@ class ServedTranslator(tf.Module):
         before_end = tf.cast(tf.math.cumprod(tf.cast(best != numbers["end_id"], tf.int32), axis=1), tf.bool)
         translations = self._target.decode(tf.ragged.boolean_mask(best, before_end))
         return tf.where(is_blank, "", translations), tf.where(is_blank, 0.0, scores[:, 0])
-
-    @property
-    def _too_long(self):
-        return f"the text would be longer than the {self._context} tokens that the model takes"

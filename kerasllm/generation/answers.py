@@ -1,7 +1,11 @@
 """Messages to an answer: the tokenizer's chat template writes the prompt, and the answer ends where its turn does."""
 
+from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS
 from kerasllm.generation.text import begin, pieces, stop_strings
+from kerasllm.models.shapes import context_length
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
+from kerasllm.tokenizers.messages import without_oldest_turn
 
 
 def chat(model, tokenizer, messages, max_new_tokens=None, **options):
@@ -15,7 +19,11 @@ def chat(model, tokenizer, messages, max_new_tokens=None, **options):
         max_new_tokens: int; None means up to 256, within the model's context.
         **options: as in `generate`, and
             chat_template: str, in place of the tokenizer's own.
-            template_variables: dict of what else the template takes, such as `{"enable_thinking": False}`.
+            template_variables: dict of what else the template takes, such as `{"enable_thinking": False}`, or
+                `{"tools": [...]}`, of Python functions (see `tokenizers.tool_schemas`) or their JSON schemas.
+            continue_final_message: bool. Go on with the last message, of which the answer is the rest.
+            shorten: bool. Leave out the oldest turns of a chat that is longer than the context: a user's message with
+                all that follows it until the next. System messages at the beginning stay.
 
     Returns:
         str, the answer. It ends at the end of a turn, at an end token, at a stop string or at `max_new_tokens`.
@@ -39,13 +47,16 @@ def stream_chat(
     *,
     chat_template=None,
     template_variables=None,
+    continue_final_message=False,
+    shorten=False,
     stop=None,
     **options,
 ):
     """Answers piece by piece; the pieces joined are what `chat` returns.
 
     Args:
-        model, tokenizer, messages, max_new_tokens, chat_template, template_variables, stop, **options: see `chat`.
+        model, tokenizer, messages, max_new_tokens, chat_template, template_variables, continue_final_message, shorten,
+            stop, **options: see `chat`.
 
     Returns:
         iterator of str.
@@ -54,9 +65,43 @@ def stream_chat(
         >>> for piece in kerasllm.stream_chat(model, tokenizer, [{"role": "user", "content": "Who are you?"}]):
         ...     print(piece, end="", flush=True)
     """
-    variables = template_variables or {}
-    prompt_ids = tokenizer.encode_chat(messages, chat_template=chat_template, **variables)
+    tokenizer = as_tokenizer(tokenizer)
+    variables = {"continue_final_message": continue_final_message, **(template_variables or {})}
+
+    def encode(messages):
+        return tokenizer.encode_chat(messages, chat_template=chat_template, **variables)
+
+    prompt_ids = _fitting(encode, messages, context_length(model), max_new_tokens, shorten)
     turn_end = turn_end_id(tokenizer, chat_template, **variables)
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
     decoding = begin(model, tokenizer, [prompt_ids], max_new_tokens, {**options, "end_ids": end_ids})
     return pieces(decoding, tokenizer, prompt_ids, stop_strings(stop))
+
+
+def _fitting(encode, messages, context, max_new_tokens, shorten):
+    """The ids of a chat that leaves room for its answer: for `max_new_tokens`, where shortened for half of the context
+    or what is drawn at most if nothing is said.
+
+    Args:
+        encode: function from messages to ids.
+        context: int or None, the most tokens that the model takes.
+    """
+    ids = encode(messages)
+    if context is None:
+        return ids
+    size, least = len(ids), max_new_tokens or 1
+    room = max_new_tokens or min(DEFAULT_NEW_TOKENS, context // 2)
+    while shorten and len(ids) > context - room and (shorter := without_oldest_turn(messages)):
+        messages = shorter
+        ids = encode(messages)
+    if len(ids) <= context - least:
+        return ids
+    advice = (
+        "its last turn alone is too long: shorten that, or ask for fewer new tokens"
+        if shorten
+        else "shorten=True (--shorten) leaves out its oldest turns"
+    )
+    raise ValueError(
+        f"The chat has {size} tokens, which do not fit the model's context of {context} with {least} new ones: "
+        f"{advice}."
+    )

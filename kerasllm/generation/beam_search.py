@@ -3,16 +3,18 @@
 Shapes: B rows (source texts), k beams, N tokens of a target, V vocab.
 """
 
+import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.rules import ruled
 
 
-def beam_search(next_logits, cache, targets, room, numbers):
+def beam_search(next_logits, cache, targets, room, numbers, structure):
     """Finds the k targets of each row whose mean log-probability per token is highest, as far as beams reach.
 
-    A row ends when k of its targets have ended and none that goes on stands higher than they do; or when it has no room
-    left, where every target ends as it is. With one beam this is greedy decoding.
+    A row ends when k of its targets have ended and none that goes on stands higher than they do, or any does, if it is
+    to stop early; or when it has no room left, where every target ends as it is. With one beam this is greedy decoding.
 
     Args:
         next_logits: function (ids (B x k, 1), cache, index) -> (logits (B x k, V), cache). Tensors of the cache are
@@ -21,8 +23,8 @@ def beam_search(next_logits, cache, targets, room, numbers):
             row share.
         targets: int32 (B, k, N + 1), from `blank_targets`: what is to be filled.
         room: int32 (B,), the most tokens of each row, at most N.
-        numbers: dict of scalars: "start_id", "first_id" (what every target goes on with, or -1), "end_id", "pad_id",
-            "vocab_size", "length_penalty" float.
+        numbers: from `search_numbers`.
+        structure: of `BeamSettings`.
 
     Returns:
         tokens int32 (B, k, N), best first, each up to its end token, where it has one, with "pad_id" behind it; and
@@ -43,7 +45,10 @@ def beam_search(next_logits, cache, targets, room, numbers):
     def step(index, tokens, scores, best, best_scores, done, cache):
         ids = ops.reshape(ops.take(tokens, [index], axis=2), (B * k, 1))
         logits, cache = next_logits(ids, cache, index)
-        total = scores[:, :, None] + ops.reshape(_log_probabilities(logits, index, numbers), (B, k, -1))
+        rows = ops.reshape(tokens, (B * k, -1))
+        is_last = ops.repeat(index + 1 >= room, k)
+        logits = _log_probabilities(logits, rows, index, is_last, numbers, structure)
+        total = scores[:, :, None] + ops.reshape(logits, (B, k, -1))
         V = ops.shape(total)[2]
         # Twice as many as beams, for at most half of them end.
         total, place = ops.top_k(ops.reshape(total, (B, k * V)), 2 * k)
@@ -61,7 +66,8 @@ def beam_search(next_logits, cache, targets, room, numbers):
         best = ops.take_along_axis(ops.concatenate([best, tokens], axis=1), order[:, :, None], axis=1)
 
         scores, order = ops.top_k(ops.where(ended, -float("inf"), total), k)
-        settled = ops.logical_and(best_scores[:, -1] > -float("inf"), best_scores[:, -1] >= scores[:, 0] / divisor)
+        stands = ops.logical_or(best_scores[:, -1] >= scores[:, 0] / divisor, numbers["early_stopping"])
+        settled = ops.logical_and(best_scores[:, -1] > -float("inf"), stands)
         done = ops.logical_or(done, ops.logical_or(full, settled))
         tokens = ops.take_along_axis(tokens, order[:, :, None], axis=1)
         rows = ops.arange(B, dtype="int32")[:, None] * k + ops.cast(ops.take_along_axis(beam, order, axis=1), "int32")
@@ -74,17 +80,43 @@ def beam_search(next_logits, cache, targets, room, numbers):
     return best[:, :, 1:], best_scores
 
 
-def _log_probabilities(logits, index, numbers):
-    """Log-probabilities (B x k, V), minus infinity for what no target holds, and for all but a first token that is
-    prescribed."""
-    logits = ops.cast(logits, "float32")
-    ids = ops.arange(ops.shape(logits)[-1], dtype="int32")
-    hidden = ops.logical_or(ids >= numbers["vocab_size"], ids == numbers["pad_id"])
-    hidden = ops.logical_or(hidden, ops.logical_and(ids == numbers["start_id"], ids != numbers["end_id"]))
-    prescribed = ops.logical_and(index == 0, numbers["first_id"] >= 0)
-    hidden = ops.where(prescribed, ids != numbers["first_id"], hidden)
-    logits = ops.where(prescribed, 0.0, ops.log_softmax(logits))
-    return ops.where(hidden[None], -float("inf"), logits)
+def _log_probabilities(logits, targets, index, is_last, numbers, structure):
+    """Log-probabilities (B x k, V) of what stands behind place `index` of targets (B x k, N + 1): minus infinity for
+    what must not, and for all but a first token that is prescribed, or the end at the last place, which cost nothing.
+    """
+    rules, renormalises = structure
+    free = ops.where(numbers["first_id"] >= 0, 2, 1)  # the first place where nothing is prescribed
+    logits = ops.log_softmax(ops.cast(logits, "float32"))
+    logits = ruled(rules, numbers, logits, targets, ops.zeros_like(targets[:, 0]), 1, index + 1, free)
+    must_end = ops.logical_and(is_last, numbers["ends_at_last"])
+    prescribed = ops.logical_or(must_end, index + 1 < free)[:, None]
+    token = ops.where(must_end, numbers["end_id"], numbers["first_id"])[:, None]
+    ids = ops.arange(ops.shape(logits)[-1], dtype="int32")[None]
+    logits = ops.where(prescribed, ops.where(ids == token, 0.0, -float("inf")), logits)
+    return ops.log_softmax(logits) if renormalises else logits
+
+
+def search_numbers(settings, vocab_size, *, start_id, end_id, pad_id, first_id=None, known_ids=None):
+    """The scalars that `beam_search` takes.
+
+    Args:
+        settings: BeamSettings.
+        vocab_size: int, logits that the model gives.
+        start_id, end_id, pad_id: int, what targets begin and end with, and what fills them up.
+        first_id: int or None, what every target goes on with.
+        known_ids: int or None, how many of the ids the tokenizer has.
+    """
+    ids = np.arange(vocab_size)
+    hidden = (ids >= (vocab_size if known_ids is None else known_ids)) | (ids == pad_id) | (ids == start_id)
+    hidden &= ids != end_id
+    whole = {"start_id": start_id, "first_id": -1 if first_id is None else first_id, "end_id": end_id, "pad_id": pad_id}
+    flags = {name: getattr(settings, name) for name in ("early_stopping", "ends_at_last")}
+    return {
+        **settings.rules.numbers(hidden, [end_id]),
+        **{name: ops.convert_to_tensor(number, "int32") for name, number in whole.items()},
+        **{name: ops.convert_to_tensor(flag, "bool") for name, flag in flags.items()},
+        "length_penalty": ops.cast(settings.length_penalty, "float32"),
+    }
 
 
 def blank_targets(num_rows, num_beams, length, numbers):
@@ -94,14 +126,14 @@ def blank_targets(num_rows, num_beams, length, numbers):
     return ops.concatenate([start, ops.full(shape, numbers["pad_id"], "int32")], axis=2)
 
 
-def search_targets(model, source_ids, source_mask, targets, room, numbers):
+def search_targets(model, source_ids, source_mask, targets, room, numbers, structure):
     """Encodes sources once and searches their targets.
 
     Args:
         model: a `Seq2SeqLM`.
         source_ids: int32 (B, S).
         source_mask: bool (B, S), False for padding.
-        targets, room, numbers: see `beam_search`.
+        targets, room, numbers, structure: see `beam_search`.
 
     Returns:
         As `beam_search`.
@@ -114,4 +146,4 @@ def search_targets(model, source_ids, source_mask, targets, room, numbers):
         logits, cache = model.decode(ids, None, source_mask, cache=cache, cache_index=index, training=False)
         return logits[:, 0], cache
 
-    return beam_search(next_logits, model.init_cache(encoded, places - 1), targets, room, numbers)
+    return beam_search(next_logits, model.init_cache(encoded, places - 1), targets, room, numbers, structure)

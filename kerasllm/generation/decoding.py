@@ -6,7 +6,6 @@ Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 """
 
 import functools
-import math
 import random
 
 import keras
@@ -15,9 +14,10 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.causality import check_causal
-from kerasllm.generation.options import GENERATION_WORDS, real_number, whole_number
+from kerasllm.generation.options import GENERATION_WORDS, whole_number
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.prompts import as_prompts
+from kerasllm.generation.rules import Rules, ruled
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
@@ -62,11 +62,10 @@ class Decoding:
         model, max_new_tokens: see `generate_ids`.
         prompts: list of non-empty lists of int.
         end_ids: ids that end a row.
-        min_new_tokens: int, end ids are not drawn before this many tokens.
+        repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens,
+            begin_suppress_tokens: see `rules.Rules`.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
         sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
-        repetition_penalty: float, divides positive and multiplies negative logits of tokens that occurred; 1 is off
-            (https://arxiv.org/abs/1909.05858).
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
         cached: see `stepping.get_stepper`.
 
@@ -83,7 +82,6 @@ class Decoding:
         max_new_tokens=None,
         *,
         end_ids=(),
-        min_new_tokens=0,
         vocab_size=None,
         sampler=None,
         temperature=None,
@@ -91,13 +89,23 @@ class Decoding:
         top_p=None,
         min_p=None,
         repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_new_tokens=0,
+        min_length=0,
+        suppress_tokens=(),
+        begin_suppress_tokens=(),
         seed=None,
         cached=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        repetition_penalty = real_number("repetition_penalty", repetition_penalty)
-        if not 0 < repetition_penalty < math.inf:
-            raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {repetition_penalty}.")
+        rules = Rules(
+            repetition_penalty,
+            no_repeat_ngram_size,
+            min_new_tokens,
+            min_length,
+            tuple(suppress_tokens),
+            tuple(begin_suppress_tokens),
+        )
         if not isinstance(model, keras.Model):
             raise TypeError(
                 f"`generate` takes a Keras model, its tokenizer and prompts, in this order; the first is of type "
@@ -136,20 +144,13 @@ class Decoding:
         self._end_ids = [int(i) for i in end_ids]
         self._numbers = {
             **sampler.numbers(),
+            **rules.numbers(np.arange(V) >= (V if vocab_size is None else vocab_size), self._end_ids),
             "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
             "start": ops.convert_to_tensor(P, "int32"),
             "room": ops.convert_to_tensor(self._room, "int32"),
-            "min_new_tokens": ops.convert_to_tensor(min_new_tokens, "int32"),
-            "vocab_size": ops.convert_to_tensor(V if vocab_size is None else vocab_size, "int32"),
-            "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        self._state = {}
-        if repetition_penalty != 1:
-            self._numbers["repetition_penalty"] = ops.convert_to_tensor(repetition_penalty, "float32")
-            self._state["seen"] = np.zeros((len(prompts), V), bool)
-            for row, prompt in enumerate(prompts):
-                self._state["seen"][row, prompt] = True
-        self._begin, self._go_on = compiled_decoder(model, stepper, sampler.structure, cached, P)
+        structure = sampler.structure, rules.structure
+        self._begin, self._go_on = compiled_decoder(model, stepper, structure, cached, P)
 
     def _check_prompts(self, prompts, vocab_size):
         if not prompts or not all(len(prompt) for prompt in prompts):
@@ -166,7 +167,7 @@ class Decoding:
         """Draws up to `steps` more tokens for each row that has not ended; returns whether any row goes on."""
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
-            self._update(self._begin(self._tokens, self._done, self._state, self._padding, self._numbers))
+            self._update(self._begin(self._tokens, self._done, self._padding, self._numbers))
         if not self._done.all() and limit > self._index:
             index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
             self._update(self._go_on(index, self._tokens, self._done, self._state, self._padding, limit, self._numbers))
@@ -226,7 +227,7 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
 
 
 def compiled_decoder(model, stepper, structure, cached, prompt_length):
-    """`begin` and `go_on`, compiled once for each model, kind of sampler and prompt bucket."""
+    """`begin` and `go_on`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
     compiled = vars(model).setdefault("_compiled_decoders", {})
     key = (structure, cached, prompt_length, len(model.weights))
     if key not in compiled:
@@ -242,10 +243,10 @@ def compiled_decoder(model, stepper, structure, cached, prompt_length):
     return compiled[key]
 
 
-def begin(stepper, structure, prompt_length, tokens, done, state, padding, numbers):
+def begin(stepper, structure, prompt_length, tokens, done, padding, numbers):
     """Reads the prompts and draws the first token after them. Arguments and results are those of `go_on`."""
-    logits, step_state = stepper.start(tokens, padding, prompt_length)
-    return _drawn(structure, numbers, logits, prompt_length, tokens, done, {**state, "step_state": step_state})
+    logits, state = stepper.start(tokens, padding, prompt_length)
+    return *_drawn(structure, numbers, logits, prompt_length, tokens, done, padding), state
 
 
 def go_on(stepper, structure, index, tokens, done, state, padding, limit, numbers):
@@ -253,11 +254,11 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
 
     Args:
         stepper: see `stepping.py`.
-        structure: of a `Sampler`.
+        structure: that of a `Sampler`, and that of `Rules`.
         index: int scalar, the next place to fill.
         tokens: int32 (B, L).
         done: bool (B,), rows that have ended; they get token 0.
-        state: dict with the stepper's "step_state", and "seen" bool (B, V) where repetition is penalised.
+        state: of the stepper.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
         numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
@@ -271,41 +272,26 @@ def go_on(stepper, structure, index, tokens, done, state, padding, limit, number
         return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
 
     def step(index, tokens, done, state):
-        logits, step_state = stepper.logits(state["step_state"], tokens, padding, index)
-        return _drawn(structure, numbers, logits, index, tokens, done, {**state, "step_state": step_state})
+        logits, state = stepper.logits(state, tokens, padding, index)
+        return *_drawn(structure, numbers, logits, index, tokens, done, padding), state
 
     return ops.while_loop(goes_on, step, (index, tokens, done, state))
 
 
-def _drawn(structure, numbers, logits, index, tokens, done, state):
-    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, state."""
+def _drawn(structure, numbers, logits, index, tokens, done, padding):
+    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done."""
+    how, rules = structure
     logits = ops.cast(logits, "float32")
     are_numbers = _are_numbers(logits)
-    logits = allowed_logits(logits, state.get("seen"), index, numbers)
-    drawn = sample(structure, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
+    logits = ruled(rules, numbers, logits, tokens, padding, numbers["start"], index)
+    drawn = sample(how, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
     drawn = ops.where(done, 0, ops.where(are_numbers, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
-    done = ops.logical_or(done, ops.any(drawn == NO_TOKEN))
-    if "seen" in state:
-        vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
-        state = {**state, "seen": ops.logical_or(state["seen"], vocabulary[None] == drawn[:, None])}
-    return index + 1, tokens, done, state
+    return index + 1, tokens, ops.logical_or(done, ops.any(drawn == NO_TOKEN))
 
 
 def _are_numbers(logits):
     """Whether each row has a likeliest token, bool (B,). (A model may rule tokens out by minus infinity.)"""
     return ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))
-
-
-def allowed_logits(logits, seen, index, numbers):
-    """Minus infinity for ids that must not be drawn, and less for those that occurred."""
-    vocabulary = ops.arange(ops.shape(logits)[-1], dtype="int32")
-    if seen is not None:
-        penalty = numbers["repetition_penalty"]
-        logits = ops.where(seen, ops.where(logits > 0, logits / penalty, logits * penalty), logits)
-    ends = ops.any(vocabulary[:, None] == numbers["end_ids"][None], axis=-1)
-    too_early = index - numbers["start"] < numbers["min_new_tokens"]
-    hidden = ops.logical_or(vocabulary >= numbers["vocab_size"], ops.logical_and(ends, too_early))
-    return ops.where(hidden[None], -float("inf"), logits)

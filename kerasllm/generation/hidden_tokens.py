@@ -8,6 +8,7 @@ from kerasllm.generation.options import whole_number
 from kerasllm.generation.prompts import as_text
 from kerasllm.generation.text import continuation
 from kerasllm.models import MaskedLM
+from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids
 
 
@@ -38,6 +39,7 @@ def fill_mask(model, tokenizer, text, top_k=5):
         raise TypeError(f"`fill_mask` needs a MaskedLM, got {type(model).__name__}; causal models `generate`.")
     if (string := as_text(text)) is None:
         raise TypeError(f"`fill_mask` takes one text, a str, got {type(text).__name__}.")
+    tokenizer = as_tokenizer(tokenizer)
     ids = tokenizer.encode_masked(string)
     places = np.flatnonzero(np.array(ids) == tokenizer.mask_id)
     if not len(places):

@@ -13,7 +13,6 @@ GENERATION_WORDS = {
     "do_sample": "sampler='random' draws, or any of temperature, top_k, top_p and min_p, and sampler='greedy' does not",
     "num_beams": "`generate` follows one text, and `translate` searches with beams",
     "max_length": "`max_new_tokens` counts the new tokens alone, without the prompt",
-    "min_length": "`min_new_tokens` counts the new tokens alone, without the prompt",
     **dict.fromkeys(
         ("max_tokens", "max_output_tokens", "max_gen_len", "max_gen_toks", "n_predict", "num_predict", "length"),
         "max_new_tokens",
@@ -43,8 +42,8 @@ GENERATION_WORDS = {
     "chat_template": "that is an option of `chat`",
     **dict.fromkeys(
         (
-            *("penalty_alpha", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "typical_p"),
-            *("suppress_tokens", "begin_suppress_tokens", "force_words_ids", "constraints", "length_penalty"),
+            *("penalty_alpha", "encoder_no_repeat_ngram_size", "bad_words_ids", "typical_p", "length_penalty"),
+            *("force_words_ids", "constraints"),
             *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff", "logit_bias"),
             *("logits_processor", "prompt_lookup_num_tokens", "assistant_model", "max_time", "dola_layers"),
             *("exponential_decay_length_penalty", "sequence_bias", "watermarking_config", "renormalize_logits"),
@@ -68,7 +67,6 @@ TRANSLATION_WORDS = {
         "`translate` searches for the likeliest text and draws nothing",
     ),
     **dict.fromkeys(("pad_token_id", "eos_token_id", "attention_mask"), "the tokenizer knows, so leave it out"),
-    **dict.fromkeys(("early_stopping", "no_repeat_ngram_size", "repetition_penalty"), _NOT_OURS),
 }
 
 

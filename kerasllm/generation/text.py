@@ -5,6 +5,8 @@ import time
 
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.prompts import as_prompts, as_text
+from kerasllm.generation.settings import rule_options
+from kerasllm.tokenizers import as_tokenizer
 
 STEPS_BETWEEN_STOP_CHECKS = 16
 SECONDS_BETWEEN_PIECES = 0.05
@@ -30,7 +32,9 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
                 keras_nlp Greedy, Random, TopK or TopP sampler, read for its settings. By default "random" where one of
                 the settings that follow is given, and else "greedy".
             temperature, top_k, top_p, min_p: settings of a draw, which combine. Temperature 0 is greedy.
-            repetition_penalty: float, default 1 (off).
+            repetition_penalty, no_repeat_ngram_size, min_length, suppress_tokens, begin_suppress_tokens: see
+                `rules.Rules`. What is not given is that of `model.generation_settings`, which a checkpoint of Hugging
+                Face may bring; all are off by default.
             seed: int. The same seed draws the same text.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
@@ -46,7 +50,7 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     Example:
         >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0.8, seed=1)
     """
-    prompts, is_one = as_prompts(prompts)
+    (prompts, is_one), tokenizer = as_prompts(prompts), as_tokenizer(tokenizer)
     if not prompts:
         return []
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
@@ -77,7 +81,7 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
         >>> for piece in kerasllm.stream(model, tokenizer, "Once upon a time"):
         ...     print(piece, end="", flush=True)
     """
-    prompts, is_one = as_prompts(prompt)
+    (prompts, is_one), tokenizer = as_prompts(prompt), as_tokenizer(tokenizer)
     if not is_one:
         raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
     prompt_ids = encode_prompt(tokenizer, prompts[0])
@@ -117,7 +121,8 @@ def encode_prompt(tokenizer, prompt):
 
 def begin(model, tokenizer, prompt_ids, max_new_tokens, options):
     """A `Decoding` of prompts (list of lists of int) that ends where the tokenizer's texts end."""
-    options = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    options = {**rule_options(model, given["end_ids"]), **given}
     return Decoding(model, prompt_ids, max_new_tokens, **options)
 
 

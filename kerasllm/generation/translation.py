@@ -3,20 +3,22 @@
 Shapes: B rows, S source time, N tokens of a target.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
 from kerasllm.generation.options import TRANSLATION_WORDS
+from kerasllm.generation.rules import Rules
+from kerasllm.generation.settings import beam_settings
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
-DEFAULT_BEAMS = 4
 
 
 class Translation(NamedTuple):
@@ -26,18 +28,20 @@ class Translation(NamedTuple):
     score: float
 
 
-@explain_keywords(TRANSLATION_WORDS)
+@explain_keywords(TRANSLATION_WORDS, also=[field.name for field in dataclasses.fields(Rules)])
 def translate(
     model,
     tokenizer,
     texts,
-    num_beams=DEFAULT_BEAMS,
+    num_beams=None,
     *,
     num_best=None,
-    length_penalty=1.0,
+    length_penalty=None,
+    early_stopping=None,
     max_new_tokens=None,
     batch_size=32,
     target_language=None,
+    **rules,
 ):
     """Translates texts, or makes of them whatever the model has learned to make.
 
@@ -45,15 +49,19 @@ def translate(
         model: a `Seq2SeqLM`.
         tokenizer: the model's `Tokenizer`, or a pair of them (source, target).
         texts: str or list of str. One of white space alone stays an empty text.
-        num_beams: int, how many unfinished translations beam search keeps; 1 is greedy.
+        num_beams: int, how many unfinished translations beam search keeps; 1 is greedy. What is None here or below is
+            that of `model.generation_settings`, which a checkpoint of Hugging Face may bring, or else the default: 4.
         num_best: int or None. Give this many translations of each text, at most `num_beams`.
         length_penalty: float. Translations are compared by the sum of log-probabilities over the number of tokens to
-            this power: above 1 prefers longer ones, 0 compares the sums.
+            this power: above 1 prefers longer ones, 0 compares the sums. Default: 1.
+        early_stopping: bool. End where `num_beams` translations have ended, whatever might still come. Default: no.
         max_new_tokens: int; None means 16 more than twice the source's tokens, within the model's context.
         batch_size: int, texts at a time.
         target_language: str or None, the token of the language to write, for models that write several: "deu_Latn" for
             NLLB, "de_DE" for mBART. None means that of the model's config. The language of the sources is that for
             which the tokenizer was made.
+        **rules: repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length (with what targets begin with),
+            suppress_tokens, begin_suppress_tokens: see `rules.Rules`. They hold for translations alone.
 
     Returns:
         str, or list of str: the best translation of each text. With `num_best`, for each text a list of `Translation`
@@ -76,8 +84,10 @@ def translate(
             num_beams,
             num_best=num_best,
             length_penalty=length_penalty,
+            early_stopping=early_stopping,
             max_new_tokens=max_new_tokens,
             target_language=target_language,
+            **rules,
         )[0]
     texts = list(texts)
     for number, text in enumerate(texts):
@@ -87,10 +97,12 @@ def translate(
     for name, value in limits.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if num_best is not None and num_best > num_beams:
-        raise ValueError(f"`num_best` must be at most `num_beams` ({num_beams}), got {num_best}.")
     sides = Sides.of(tokenizer)
-    numbers = beam_numbers(sides, model, length_penalty, target_language)
+    given = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+    settings = beam_settings(model, sides.end_id, **given, **rules)
+    if num_best is not None and num_best > settings.num_beams:
+        raise ValueError(f"`num_best` must be at most `num_beams` ({settings.num_beams}), got {num_best}.")
+    numbers = beam_numbers(sides, model, settings, target_language)
     sources = check_sources(tokenizer, texts, model.config.max_length)
     _check_ids(sources, model.config.source_vocab_size or model.config.vocab_size)
     found = [[Translation("", 0.0)] for _ in texts]
@@ -98,7 +110,7 @@ def translate(
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
-        tokens, scores = _search(model, numbers, [sources[i] for i in rows], num_beams, max_new_tokens, batch_size)
+        tokens, scores = _search(model, settings, numbers, [sources[i] for i in rows], max_new_tokens, batch_size)
         for i, row_tokens, row_scores in zip(rows, tokens, scores, strict=True):
             found[i] = _translations(sides, row_tokens, row_scores)
     if num_best is None:
@@ -136,23 +148,25 @@ def _check_ids(sources, rows):
             )
 
 
-def default_room(source_length):
-    """The most tokens of a target where nothing else is said."""
-    return 2 * source_length + 16
+def default_room(source_lengths, settings):
+    """The most tokens of targets where nothing else is said, int (B,): within what the settings say, twice as many as
+    of the sources, and a few more."""
+    room = ops.maximum(2 * source_lengths + 16, max(settings.rules.min_length, settings.rules.min_new_tokens))
+    return room if settings.most is None else ops.minimum(room, settings.most)
 
 
-def beam_numbers(sides, model, length_penalty, target_language=None):
+def beam_numbers(sides, model, settings, target_language=None):
     """The scalars that `beam_search` takes."""
     start_id, first_id = _beginning(sides, model.config, target_language)
-    ids = {
-        "start_id": start_id,
-        "first_id": -1 if first_id is None else first_id,
-        "end_id": sides.end_id,
-        "pad_id": sides.pad_id,
-        "vocab_size": min(sides.target.vocab_size, model.config.vocab_size),
-    }
-    ids = {name: ops.convert_to_tensor(number, "int32") for name, number in ids.items()}
-    return {**ids, "length_penalty": ops.cast(length_penalty, "float32")}
+    return search_numbers(
+        settings,
+        model.config.vocab_size,
+        start_id=start_id,
+        end_id=sides.end_id,
+        pad_id=sides.pad_id,
+        first_id=first_id,
+        known_ids=sides.target.vocab_size,
+    )
 
 
 def _beginning(sides, config, target_language):
@@ -168,7 +182,7 @@ def _beginning(sides, config, target_language):
     return language, None
 
 
-def _search(model, numbers, sources, num_beams, max_new_tokens, batch_size):
+def _search(model, settings, numbers, sources, max_new_tokens, batch_size):
     """Tokens (B, k, N) and scores (B, k) of one batch. Rows, sources and targets are rounded up to buckets, so that
     another batch seldom compiles anew."""
     B = min(_bucket(len(sources), 1), max(batch_size, len(sources)))
@@ -181,11 +195,12 @@ def _search(model, numbers, sources, num_beams, max_new_tokens, batch_size):
     source_mask[len(sources) :, 0] = True  # rows that fill up the batch, and end at once
     room = np.ones(B, "int32")
     context = model.config.max_length
-    room[: len(sources)] = [
-        min(default_room(len(ids)) if max_new_tokens is None else max_new_tokens, context) for ids in sources
-    ]
-    targets = blank_targets(B, num_beams, min(_bucket(int(room.max())), context), numbers)
-    tokens, scores = _compiled_search(model)(source_ids, source_mask, targets, room, numbers)
+    lengths = np.array([len(ids) for ids in sources], "int32")
+    wanted = default_room(lengths, settings) if max_new_tokens is None else max_new_tokens
+    room[: len(sources)] = np.minimum(wanted, context)
+    targets = blank_targets(B, settings.num_beams, min(_bucket(int(room.max())), context), numbers)
+    search = _compiled_search(model, settings.structure)
+    tokens, scores = search(source_ids, source_mask, targets, room, numbers)
     return np.array(tokens)[: len(sources)], np.array(scores)[: len(sources)]
 
 
@@ -196,16 +211,17 @@ def _bucket(size, smallest=SMALLEST_BUCKET):
     return bucket
 
 
-def _compiled_search(model):
-    """`search_targets`, compiled once for each model (on JAX, for each shape)."""
-    if "_compiled_search" not in vars(model):
+def _compiled_search(model, structure):
+    """`search_targets`, compiled once for each model and structure (on JAX, for each shape)."""
+    compiled = vars(model).setdefault("_compiled_searches", {})
+    if structure not in compiled:
 
         def search(*arguments):
-            return search_targets(model, *arguments)
+            return search_targets(model, *arguments, structure)
 
         # Without XLA: its programs are no faster here (batches of beams keep the matmuls busy) and take longer to make.
-        vars(model)["_compiled_search"] = backend.compile_function(search, model.variables, xla=False)
-    return vars(model)["_compiled_search"]
+        compiled[structure] = backend.compile_function(search, model.variables, xla=False)
+    return compiled[structure]
 
 
 def _translations(sides, tokens, scores):

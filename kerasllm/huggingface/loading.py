@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasllm import backend
 from kerasllm.files import read_json
+from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
@@ -63,6 +64,7 @@ def load(path_or_id, dtype=None, revision=None):
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     model.origin = Origin.of(values, generation, as_pair(tokenizer)[1].vocab_size)
+    model.generation_settings = read_settings(generation or values)
     return model, tokenizer
 
 

@@ -60,7 +60,7 @@ def save(model, tokenizer, path):
         config = {"architectures": [family.architecture], "model_type": kind, **ids, **settings}
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if family.model is not MaskedLM:
-            _write_json(folder / GENERATION, of_generation)
+            _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
         tensors.write(folder, kinds, read)
         write_tokenizer(tokenizer, folder)
 

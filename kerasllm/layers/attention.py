@@ -17,6 +17,7 @@ from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, spli
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.positions import RelativePositionBias, input_positions
 from kerasllm.layers.rotary import Rotation, text_lengths, turned
+from kerasllm.layers.sequence_layer import SequenceLayer
 
 _OPTIONS = (
     "d_model", "num_heads", "num_kv_heads", "head_dim", "causal", "attention_window", "positions", "max_length",
@@ -24,9 +25,29 @@ _OPTIONS = (
     "qkv_bias", "attention_scale", "attention_soft_cap", "dropout",
 )  # fmt: skip
 
+# What Keras' layer of this name and torch's take, and how it is said here.
+_CONSTRUCTOR_WORDS = {
+    "key_dim": "d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
+    "value_dim": "values are as wide as keys, head_dim",
+    "output_shape": "d_model is the width of the output",
+    "embed_dim": "d_model is the width of the output",
+    "attention_axes": "attention is over axis 1",
+    "batch_first": "the batch always comes first",
+}
+_CALL_WORDS = {
+    "query": "the first argument, x, holds the queries",
+    "value": "context holds keys and values, and without it they come from x",
+    "key": "context holds keys and values, and without it they come from x",
+    "use_causal_mask": "MultiHeadAttention(…, causal=True) sees no later tokens",
+    "query_mask": "mask=… hides tokens of x",
+    "value_mask": "context_mask=… hides tokens of the context",
+    "key_mask": "context_mask=… hides tokens of the context",
+    "key_padding_mask": "mask=… hides tokens of x, and context_mask=… those of the context, where it is False",
+}
+
 
 @keras.saving.register_keras_serializable("kerasllm")
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(SequenceLayer):
     """Multi-head attention, over the input itself or over a context.
 
     Args:
@@ -66,8 +87,8 @@ class MultiHeadAttention(keras.layers.Layer):
     Call arguments:
         x: float (B, T, any width).
         context: float (B, S, any width) or None. Given: cross-attention, whose keys and values come from here.
-        attention_mask: bool, broadcastable to (B, H, T, S) or None. True where a query may see a key, on top of
-            everything else that hides keys.
+        attention_mask: bool (B, T, S), or broadcastable to (B, H, T, S), or None. True where a query may see a key, on
+            top of everything else that hides keys.
         mask: bool (B, S) or None. False hides a key of self-attention; a Keras mask arrives here by itself. With a
             cache, give one for all its places.
         x_mask: where Keras hands in that mask when more tensors than `x` are given; leave it alone.
@@ -154,7 +175,20 @@ class MultiHeadAttention(keras.layers.Layer):
         self.output_initializer = keras.initializers.get(output_initializer)
         self.supports_masking = True
 
+    def __new__(cls, *args, **kwargs):
+        _refuse_other_words(kwargs, _CONSTRUCTOR_WORDS)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __call__(self, *args, **kwargs):
+        _refuse_other_words(kwargs, _CALL_WORDS)
+        if len(args) > 2:
+            raise TypeError(
+                "MultiHeadAttention takes one context, for keys and values alike: call it as layer(query, context)."
+            )
+        return super().__call__(*args, **kwargs)
+
     def build(self, x_shape, context_shape=None):
+        self._input_width = x_shape[-1]
         query_width, kv_width = self.num_heads * self.head_dim, 2 * self.num_kv_heads * self.head_dim
         self.is_cross_attention = context_shape is not None
         if self.is_cross_attention:
@@ -268,6 +302,8 @@ class MultiHeadAttention(keras.layers.Layer):
         if is_plain and (training or is_long(query, key)):
             output = attend_in_blocks(query, key, value, visible, causal, window, **last)
         else:
+            if attention_mask is not None and len(attention_mask.shape) == 3:
+                attention_mask = attention_mask[:, None]
             mask = masks.combine(visible(), attention_mask)
             output, probabilities = attend(query, key, value, mask, position_bias, **last)
         output = self.output_projection(join_heads(output))
@@ -327,3 +363,8 @@ class MultiHeadAttention(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
+
+
+def _refuse_other_words(given, words):
+    for name in given.keys() & words.keys():
+        raise TypeError(f"MultiHeadAttention has no `{name}`: {words[name]}.")

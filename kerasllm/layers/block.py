@@ -13,6 +13,7 @@ from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.rematerialization import next_seed, rematerialized
+from kerasllm.layers.sequence_layer import SequenceLayer
 
 _OPTIONS = (
     "d_model", "num_heads", "dff", "causal", "dropout", "attention_dropout", "norm", "norm_placement", "norm_epsilon",
@@ -21,7 +22,7 @@ _OPTIONS = (
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(SequenceLayer):
     """Self-attention, cross-attention if there is a context, and a feed-forward layer.
 
     Args:
@@ -190,6 +191,7 @@ class TransformerBlock(keras.layers.Layer):
             )
         if context_shape is not None and self.parallel:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with a context.")
+        self._input_width = x_shape[-1]
         self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
         self.attention.build(x_shape)
         self.cross_attention = None

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.checks import check_vectors
 from kerasllm.layers.dense import Dense, clone_initializer
 
 
@@ -87,6 +88,7 @@ class FeedForward(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._input_width = None
         self.d_model = d_model
         self.dff = dff
         self.activation = activation
@@ -97,7 +99,13 @@ class FeedForward(keras.layers.Layer):
         self.output_initializer = keras.initializers.get(output_initializer)
         self.supports_masking = True
 
+    def __call__(self, x, *args, **kwargs):
+        rank = max(len(getattr(x, "shape", ())), 2)
+        check_vectors(self.name, "x", x, self._input_width, rank)
+        return super().__call__(x, *args, **kwargs)
+
     def build(self, x_shape):
+        self._input_width = x_shape[-1]
         self.inner = self._dense(2 * self.dff if self.gated else self.dff, "inner", self.kernel_initializer)
         self.inner.build(x_shape)
         self.outer = self._dense(self.d_model, "outer", self.output_initializer or self.kernel_initializer)

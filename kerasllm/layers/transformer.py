@@ -17,10 +17,11 @@ from kerasllm.layers.positions import (
     input_positions,
     positions_in_documents,
 )
+from kerasllm.layers.sequence_layer import SequenceLayer
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class Transformer(keras.layers.Layer):
+class Transformer(SequenceLayer):
     """A stack of `TransformerBlock`s that knows positions; causal, rotary and pre-norm unless told otherwise.
 
     Args:
@@ -46,7 +47,7 @@ class Transformer(keras.layers.Layer):
         mask: bool (B, S) or None. False hides a token from all others; a Keras mask arrives here by itself.
         x_mask: where Keras hands in that mask when more tensors than `x` are given; leave it alone.
         context_mask: bool (B, S) or None, the same for the context.
-        attention_mask: bool, broadcastable to (B, H, T, S), or None. True where a token may see another one.
+        attention_mask: bool (B, T, S), or broadcastable to (B, H, T, S), or None. True where a token may see another.
         document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
             0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
@@ -122,6 +123,7 @@ class Transformer(keras.layers.Layer):
         ]
 
     def build(self, x_shape, context_shape=None):
+        self._input_width = x_shape[-1]
         block = self.blocks[0]
         inner_shape = (*x_shape[:-1], self.d_model)
         self.input_projection = None

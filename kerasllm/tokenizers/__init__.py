@@ -5,6 +5,7 @@
 turns documents and a tokenizer into batches.
 """
 
+from kerasllm.tokenizers.conversion import as_tokenizer
 from kerasllm.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "as_tokenizer"]

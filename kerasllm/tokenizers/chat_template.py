@@ -18,27 +18,32 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from kerasllm.tokenizers import training
+from kerasllm.tokenizers.messages import cut_open, left_open, plain_messages, plain_variables
 
 MOST_CHARACTERS = 2**24  # of a chat
 _PRIVATE_USE = range(0xF0000, 0x10FFFE)
 _ESCAPED_PRIVATE_USE = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}")
 
 
-def render_chat(template, messages, *, add_generation_prompt=True, **variables):
+def render_chat(template, messages, *, add_generation_prompt=None, continue_final_message=False, **variables):
     """The text that a template makes of messages.
 
     Args:
         template: str, in Jinja2's language, as transformers reads it. It runs in a sandbox.
         messages: list of dicts with a "role" (str) and what the template asks for, "content" for the most part.
-        add_generation_prompt: bool, whether the text ends with what stands before an answer.
-        **variables: what else the template takes.
+        add_generation_prompt: bool, whether the text ends with what stands before an answer; None means that it does
+            where no message is left open.
+        continue_final_message: bool. Leave the last message open, for a model to go on with: the text ends with it. Or
+            a str, the part of the message that is open, "content" where nothing is said.
+        **variables: what else the template takes: `tools`, Python functions or their JSON schemas; `documents`.
 
     Returns:
         str.
 
     Raises:
-        TypeError: where `messages` is something else.
-        ValueError: where the template is wrong, refuses the messages, or makes a text of more than 2^24 characters.
+        TypeError: where `messages`, tools or documents are something else.
+        ValueError: where the template is wrong, refuses the messages, or makes a text of more than 2^24 characters; or
+            where a message is to be left open and an answer to begin.
 
     Example:
 
@@ -46,13 +51,23 @@ def render_chat(template, messages, *, add_generation_prompt=True, **variables):
     >>> render_chat(template, [{"role": "user", "content": "Hello"}])
     'user: Hello;'
     """
-    _check(messages)
-    given = {"tools": None, "documents": None, **variables}
+    messages, variables = plain_messages(messages), plain_variables(variables)
+    if continue_final_message and add_generation_prompt:
+        raise ValueError(
+            "continue_final_message goes on with the last message, and add_generation_prompt begins another: give one."
+        )
+    if continue_final_message:
+        field = continue_final_message if isinstance(continue_final_message, str) else "content"
+        messages, final = left_open(messages, field)
+    variables["add_generation_prompt"] = not continue_final_message and add_generation_prompt is not False
+    text = _rendered(template, {**variables, "messages": messages})
+    return cut_open(text, final) if continue_final_message else text
+
+
+def _rendered(template, variables):
     parts, size = [], 0
     try:
-        for part in _compiled(template).generate(
-            messages=messages, add_generation_prompt=add_generation_prompt, **given
-        ):
+        for part in _compiled(template).generate(variables):
             parts.append(part)
             size += len(part)
             if size > MOST_CHARACTERS:
@@ -65,18 +80,19 @@ def render_chat(template, messages, *, add_generation_prompt=True, **variables):
 
 def encode_chat(tokenizer, messages, chat_template=None, **variables):
     """The ids of a chat; `Tokenizer.encode_chat` says more."""
+    messages, variables = plain_messages(messages), plain_variables(variables)
     template, reader = _prepare(tokenizer, chat_template, [messages, variables])
-    _check(messages)
     messages = [reader.hide_message(message) for message in messages]
-    return reader.read(render_chat(template, messages, **_tokens(tokenizer), **reader.hide(variables)))
+    return reader.read(render_chat(template, messages, **{**_tokens(tokenizer), **reader.hide(variables)}))
 
 
 def turn_end_id(tokenizer, chat_template=None, **variables):
     """The id of the special token that a template puts behind an answer, an int; None where it puts none there."""
+    variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
     template, reader = _prepare(tokenizer, chat_template, variables)
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
     try:
-        text = render_chat(template, messages, add_generation_prompt=False, **_tokens(tokenizer), **variables)
+        text = render_chat(template, messages, **{**_tokens(tokenizer), **variables})
     except ValueError:  # A template that wants other messages than these.
         return None
     found = reader.control.match(text.rpartition(reader.guard)[2].lstrip())
@@ -98,14 +114,6 @@ def _tokens(tokenizer):
     """What templates call the special tokens that they write."""
     names = {"start": "bos_token", "end": "eos_token", "pad": "pad_token", "mask": "mask_token"}
     return {names[role]: token for role, token in tokenizer.special_tokens.items() if token}
-
-
-def _check(messages):
-    if not isinstance(messages, list | tuple) or not messages:
-        raise TypeError(f'Messages are a list of {{"role": …, "content": …}}, got {messages!r:.80}.')
-    for number, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise TypeError(f'Message {number} must be a dict with a "role" and a "content", got {message!r:.80}.')
 
 
 class _Reader(NamedTuple):

@@ -3,21 +3,26 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from kerasllm.tokenizers.conversion import as_tokenizer
 from kerasllm.tokenizers.tokenizer import Tokenizer
 
 SOURCE = "source"  # The folder of the sources' tokenizer, beside the files of the targets'.
 
 
 def as_pair(tokenizer):
-    """The tokenizers of sources and targets: one `Tokenizer` is both, a pair is (source, target).
+    """The tokenizers of sources and targets: one is both, a pair is (source, target); each as `as_tokenizer` takes it.
 
     Raises:
         TypeError: for anything else.
     """
-    pair = tokenizer if isinstance(tokenizer, tuple | list) else (tokenizer, tokenizer)
+    if not isinstance(tokenizer, tuple | list):
+        tokenizer = as_tokenizer(tokenizer)
+        pair = tokenizer, tokenizer
+    else:
+        pair = tuple(map(as_tokenizer, tokenizer))
     if len(pair) != 2 or not all(isinstance(side, Tokenizer) for side in pair):
         raise TypeError(f"tokenizer must be a Tokenizer or a pair of them, (source, target); got {tokenizer!r:.80}.")
-    return tuple(pair)
+    return pair
 
 
 def save_tokenizer(tokenizer, folder):

@@ -261,15 +261,19 @@ class Tokenizer:
         masks.require_mask(self)
         return self._read_masked(training.checked(text))
 
-    def encode_chat(self, messages, *, chat_template=None, add_generation_prompt=True, **variables):
+    def encode_chat(self, messages, *, chat_template=None, **variables):
         """The token ids of a chat, as its template writes it. Special tokens in messages are text.
 
         Args:
             messages: list of dicts with a "role" and a "content" (str), and what else the template reads.
             chat_template: str or None, a template in place of the tokenizer's own, in Jinja2's language as transformers
                 reads it. It runs in a sandbox.
-            add_generation_prompt: bool, whether the chat ends with what stands before an answer.
-            **variables: what else the template takes, such as `tools`.
+            **variables:
+                add_generation_prompt: bool, whether the chat ends with what stands before an answer, as it does by
+                    default.
+                continue_final_message: bool. Leave the last message open instead, for a model to go on with.
+                tools: list of Python functions, described as `tool_schemas.tool_schema` says, or of JSON schemas.
+                documents and whatever else the template takes.
 
         Returns:
             A list of int.
@@ -286,8 +290,7 @@ class Tokenizer:
         >>> tokenizer.decode(ids, skip_special=False)
         'to be<|endoftext|>'
         """
-        options = {"add_generation_prompt": add_generation_prompt, **variables}
-        return encode_chat(self, messages, chat_template, **options)
+        return encode_chat(self, messages, chat_template, **variables)
 
     def encode_batch(self, texts, parse_special=False):
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.

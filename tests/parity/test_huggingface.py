@@ -7,7 +7,8 @@ import pytest
 import kerasllm
 from kerasllm.cli import main
 from kerasllm.generation import generate_ids
-from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
+from kerasllm.generation.settings import BeamSettings
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
@@ -385,12 +386,12 @@ def test_greedy_text_is_the_same(checkpoint):
 
 def greedy_target(model, source, length):
     """What one beam finds for a source where no token ends a target."""
-    numbers = {"start_id": START, "first_id": -1, "end_id": -1, "pad_id": -1, "vocab_size": model.config.vocab_size}
-    numbers = {name: keras.ops.convert_to_tensor(number, "int32") for name, number in numbers.items()}
-    numbers["length_penalty"] = keras.ops.convert_to_tensor(1.0)
+    settings, nothing = BeamSettings(), {"end_id": -1, "pad_id": -1}
+    numbers = search_numbers(settings, model.config.vocab_size, start_id=START, **nothing)
     source = np.array([source])
     targets = blank_targets(1, 1, length, numbers)
-    tokens, _ = search_targets(model, source, np.ones_like(source, bool), targets, np.array([length], "int32"), numbers)
+    inputs = source, np.ones_like(source, bool), targets, np.array([length], "int32")
+    tokens, _ = search_targets(model, *inputs, numbers, settings.structure)
     return np.array(tokens)[0, 0].tolist()
 
 

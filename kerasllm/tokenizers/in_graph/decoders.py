@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from kerasllm.tokenizers import training
 from kerasllm.tokenizers.in_graph.refusal import refuse
+from kerasllm.tokenizers.in_graph.splitting import numbered, previous
+from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE
 
 _BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(training.byte_characters())}
 
@@ -27,8 +29,13 @@ def make_decoder(engine, spec, vocab_size):
         def in_bytes(token, before):
             return engine.decoder.decode([*before, token]).encode()
 
+    elif kind == "Sequence" and (strips := _sentencepiece_strips(spec["decoder"]["decoders"])) is not None:
+
+        def in_bytes(token, before):
+            return token.replace(META_SPACE, " ").encode()
+
     else:
-        refuse("decoder", kind, "ByteLevel, Fuse, WordPiece and Metaspace")
+        refuse("decoder", kind, "ByteLevel, Fuse, WordPiece, Metaspace and SentencePiece's with bytes")
     later = [b""] * vocab_size  # so do ids without a token decode
     first = later.copy()
     known = set()
@@ -36,7 +43,26 @@ def make_decoder(engine, spec, vocab_size):
         later[index], first[index] = in_bytes(token, [""]), in_bytes(token, [])
         known.add(index)
     known -= {added["id"] for added in spec["added_tokens"] if added["special"]}
-    return JoiningDecoder(first, later, known)
+    if kind != "Sequence":
+        return JoiningDecoder(first, later, known)
+    spelled = {}
+    for byte in range(256):
+        index = engine.token_to_id(f"<0x{byte:02X}>")
+        if index is not None:
+            first[index] = later[index] = bytes([byte])
+            spelled[index] = byte
+    return JoiningDecoder(first, later, known, spelled, strips)
+
+
+def _sentencepiece_strips(steps):
+    """How many spaces SentencePiece's decoder takes from a text's beginning; None for any other decoder."""
+    replace = {"type": "Replace", "pattern": {"String": META_SPACE}, "content": " "}
+    if steps[:3] != [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]:
+        return None
+    strip = steps[3] if len(steps) == 4 else {}
+    if strip.get("type") == "Strip" and (strip["content"], strip["stop"]) == (" ", 0):
+        return strip["start"]
+    return None if steps[3:] else 0
 
 
 def bytes_of(token):
@@ -58,10 +84,14 @@ class JoiningDecoder(tf.Module):
     Args:
         first, later: lists of bytes, by id: the token at the beginning of a text, and behind others.
         known: set of ids; others are left out before anything else.
+        spelled: ids that stand for one byte, of which a run that is no UTF-8 becomes a U+FFFD for each.
+        strips: int, how many spaces are taken from a text's beginning, at most.
     """
 
-    def __init__(self, first, later, known):
+    def __init__(self, first, later, known, spelled=(), strips=0):
         super().__init__()
+        self._strips = strips
+        self._is_byte = tf.constant([index in spelled for index in range(len(later))]) if spelled else None
         self._first, self._later = (tf.constant(tokens) for tokens in (first, later))
         self._known = tf.constant([index in known for index in range(len(later))])
 
@@ -71,5 +101,19 @@ class JoiningDecoder(tf.Module):
         texts = tf.where(
             first_of_row(ids), tf.gather(self._first, ids.flat_values), tf.gather(self._later, ids.flat_values)
         )
+        if self._is_byte is not None:
+            texts = self._without_broken_runs(texts, tf.gather(self._is_byte, ids.flat_values), ids.value_rowids())
         joined = tf.strings.reduce_join(ids.with_flat_values(texts).to_tensor(""), axis=1)
-        return tf.strings.unicode_transcode(joined, "UTF-8", "UTF-8", errors="replace")
+        joined = _valid(joined)
+        return tf.strings.regex_replace(joined, f"^ {{1,{self._strips}}}", "") if self._strips else joined
+
+    def _without_broken_runs(self, texts, is_byte, rows):
+        goes_on = is_byte & previous(is_byte, False) & (rows == previous(rows, tf.constant(-1, rows.dtype)))
+        runs = numbered(~goes_on)
+        joined = tf.strings.unsorted_segment_join(texts, runs, tf.reduce_max(tf.concat([runs, [-1]], axis=0)) + 1)
+        is_broken = tf.gather(joined != _valid(joined), runs)
+        return tf.where(is_byte & is_broken, training.UNKNOWN, texts)
+
+
+def _valid(texts):
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")

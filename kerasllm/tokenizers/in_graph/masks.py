@@ -4,6 +4,7 @@ import json
 
 import tensorflow as tf
 
+from kerasllm.tokenizers.in_graph.added_tokens import escaped
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.masks import require_mask, words_take_spaces
 
@@ -35,7 +36,7 @@ class MaskReader:
     def __call__(self, texts):
         """The ids of texts, valid UTF-8 (B,): RaggedTensor of int32 (B, None)."""
         if self._takes_space:
-            texts = tf.strings.regex_replace(texts, " " + _escaped(self._mask), self._mask.replace("\\", "\\\\"))
+            texts = tf.strings.regex_replace(texts, " " + escaped(self._mask), self._mask.replace("\\", "\\\\"))
         pieces = tf.strings.split(texts, self._mask)
         ids = self._in_graph.encode(pieces.flat_values, bare=True)
         rows = pieces.value_rowids()
@@ -46,8 +47,3 @@ class MaskReader:
         rows = tf.gather(rows, with_masks.value_rowids())
         whole = tf.RaggedTensor.from_value_rowids(with_masks.flat_values, rows, nrows=pieces.nrows())
         return self._in_graph.surround(whole)
-
-
-def _escaped(text):
-    """A text as a regular expression that matches it and nothing else."""
-    return "".join(character if character.isalnum() else rf"\x{{{ord(character):x}}}" for character in text)

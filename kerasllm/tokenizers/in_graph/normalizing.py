@@ -8,16 +8,27 @@ import tensorflow as tf
 _BETWEEN = "\N{SNOWMAN}"  # stays what it is, and keeps its neighbours apart
 
 
+def code_points(codes):
+    """Those of a range that characters have, and that `normalized` takes."""
+    return [code for code in codes if not 0xD800 <= code < 0xE000 and code != ord(_BETWEEN)]
+
+
+def normalized(normalizer, texts):
+    """What becomes of many short texts, in one call."""
+    return normalizer.normalize_str(_BETWEEN.join(texts)).split(_BETWEEN)
+
+
 class CodePointNormalizer:
     """A normalizer that does the same to a character whatever stands around it: BERT's, or lower case.
 
     Args:
         normalizer: of `tokenizers`.
+        codes: the code points that it may change; None means all.
     """
 
-    def __init__(self, normalizer):
-        codes = [code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000 and code != ord(_BETWEEN)]
-        results = normalizer.normalize_str(_BETWEEN.join(map(chr, codes))).split(_BETWEEN)
+    def __init__(self, normalizer, codes=None):
+        codes = code_points(range(sys.maxunicode + 1)) if codes is None else codes
+        results = normalized(normalizer, map(chr, codes))
         changed = [(code, result) for code, result in zip(codes, results, strict=True) if result != chr(code)]
         self._codes = tf.constant([code for code, _ in changed], tf.int32)
         self._lengths = tf.constant([len(result) for _, result in changed], tf.int32)

@@ -10,5 +10,6 @@ def refuse(part, found, known):
         known: str, what it may be.
     """
     raise ValueError(
-        f"This tokenizer cannot run inside a TensorFlow graph: its {part} is {found!r}, and the graph knows {known}."
+        f"This tokenizer cannot run inside a TensorFlow graph: its {part} is {found!r}, and the graph knows {known}. "
+        f"What takes token ids can be exported without it: export.saved_model(…, text=False), or kerasllm export --ids."
     )

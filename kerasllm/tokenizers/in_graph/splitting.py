@@ -1,5 +1,8 @@
 """Words in a text, found where `tokenizers` finds them.
 
+A step of splitting is called with the code points of all texts and the numbers of their words so far, int32 (N,) each,
+ascending from 0, and gives the numbers after it.
+
 TensorFlow's regular expressions (RE2) know another version of Unicode than those of `tokenizers`, and no look-ahead.
 So each character is first replaced by a letter that says what it is to the pattern, as the engine of `tokenizers`
 itself classifies it, and RE2 runs over these letters alone:
@@ -49,7 +52,7 @@ PATTERNS = {
 
 
 class WordSplitter:
-    """Numbers the words of texts.
+    """Cuts by a pattern.
 
     Args:
         pattern: str, one of `PATTERNS`.
@@ -67,15 +70,8 @@ class WordSplitter:
         before_others[[ord(kind) for kind in "SJW"]] = [ord(kind) for kind in "_jw"]
         self._before_others = tf.constant(before_others)
 
-    def __call__(self, characters):
-        """The words of texts.
-
-        Args:
-            characters: RaggedTensor of int32 code points, a row for each text.
-
-        Returns:
-            int32, for each of all characters the number of its word, ascending from 0 through all texts.
-        """
+    def __call__(self, codes, words):
+        characters = tf.RaggedTensor.from_value_rowids(codes, tf.cast(words, tf.int64))
         kinds = tf.gather(self._kinds, tf.searchsorted(self._begins, characters.flat_values, side="right") - 1)
         before_others = tf.gather(self._before_others, kinds)
         is_space = characters.with_flat_values(before_others > 0)
@@ -88,6 +84,45 @@ class WordSplitter:
         marked = tf.strings.unicode_decode(marked, "UTF-8").flat_values
         ends = tf.cast(marked == ord("|"), tf.int32)
         return tf.boolean_mask(tf.cumsum(ends), ends == 0)
+
+
+class DigitSplitter:
+    """Cuts digits from all else, and from one another.
+
+    Args:
+        individual: bool. False leaves digits together that stand side by side.
+    """
+
+    def __init__(self, individual):
+        self._individual = individual
+        is_digit = np.zeros(sys.maxunicode + 1, bool)
+        is_digit[_digits()] = True
+        self._changes = tf.constant(np.flatnonzero(np.diff(is_digit, prepend=False)).astype("int32"))
+
+    def __call__(self, codes, words):
+        is_digit = tf.searchsorted(self._changes, codes, side="right") % 2 == 1
+        begins = (is_digit != previous(is_digit, False)) | (is_digit & self._individual)
+        return numbered(begins | (words != previous(words, -1)))
+
+
+class Cutter:
+    """Cuts words every `length` characters."""
+
+    def __init__(self, length):
+        self._length = length
+
+    def __call__(self, codes, words):
+        return cut(words, self._length)
+
+
+def previous(x, first):
+    """At each place (N,) what stands before it."""
+    return tf.concat([[first], x[:-1]], axis=0)[: tf.size(x)]
+
+
+def numbered(begins):
+    """The number of the word of each character, from 0, by where words begin, bool (N,)."""
+    return tf.cumsum(tf.cast(begins, tf.int32)) - 1
 
 
 def cut(words, length):
@@ -109,6 +144,14 @@ def _kinds(split):
     for code in _members(split.contractions):
         kinds[code] = ord(chr(code).casefold())
     return kinds
+
+
+@functools.cache
+def _digits():
+    """The code points that are digits to `tokenizers`, asked of it; there are none past Unicode's first two planes."""
+    codes = [code for code in range(0x20000) if not 0xD800 <= code < 0xE000]
+    pieces = tokenizers.pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("a".join(map(chr, codes)))
+    return [codes[begin // 2] for _, (begin, end) in pieces if end - begin == 1 and begin % 2 == 0]
 
 
 @functools.cache

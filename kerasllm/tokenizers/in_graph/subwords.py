@@ -14,9 +14,9 @@ from kerasllm.tokenizers.in_graph.decoders import first_of_row
 from kerasllm.tokenizers.in_graph.normalizing import CodePointNormalizer
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import cut
+from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE
 from kerasllm.tokenizers.training import MAX_UNIGRAM_WORD_LENGTH, SCORE_STEP
 
-_META_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _ORDINARY, _WHITE_SPACE, _SIGN = range(3)
 
 
@@ -84,11 +84,11 @@ class UnigramEncoder(tf.Module):
         self._tokenizer = tensorflow_text.FastSentencepieceTokenizer(_sentencepiece_model(model, special))
 
     def __call__(self, texts):
-        texts = tf.strings.regex_replace(texts, " ", _META_SPACE)
+        texts = tf.strings.regex_replace(texts, " ", META_SPACE)
         if self._begins_with_space:
-            texts = tf.strings.regex_replace(texts, f"^([^{_META_SPACE}])", _META_SPACE + r"\1")
+            texts = tf.strings.regex_replace(texts, f"^([^{META_SPACE}])", META_SPACE + r"\1")
         characters = tf.strings.unicode_decode(texts, "UTF-8")
-        begins = (characters.flat_values == ord(_META_SPACE)) | first_of_row(characters)
+        begins = (characters.flat_values == ord(META_SPACE)) | first_of_row(characters)
         numbers = cut(tf.cumsum(tf.cast(begins, tf.int32)) - 1, self._longest_word)
         words, rows = _words(characters.flat_values, characters.value_rowids(), numbers)
         ids = self._tokenizer.tokenize(tf.strings.unicode_encode(words, "UTF-8"))
@@ -126,13 +126,13 @@ def _space_and_length(pre_tokenizer):
     """Whether a text gets a space before it, and the most characters of a word, from a unigram pre-tokenizer."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     known = (
-        f"Metaspace with {_META_SPACE} and split, then FixedLength of at most {MAX_UNIGRAM_WORD_LENGTH}, for unigram "
+        f"Metaspace with {META_SPACE} and split, then FixedLength of at most {MAX_UNIGRAM_WORD_LENGTH}, for unigram "
         f"models"
     )
     if [step and step["type"] for step in steps] != ["Metaspace", "FixedLength"]:
         refuse("pre-tokenizer", [step and step["type"] for step in steps], known)
     space, length = steps
-    if space["replacement"] != _META_SPACE or not space["split"] or length["length"] > MAX_UNIGRAM_WORD_LENGTH:
+    if space["replacement"] != META_SPACE or not space["split"] or length["length"] > MAX_UNIGRAM_WORD_LENGTH:
         refuse("pre-tokenizer", steps, known)
     return space["prepend_scheme"] != "never", length["length"]
 

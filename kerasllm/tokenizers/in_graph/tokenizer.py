@@ -4,6 +4,7 @@ import json
 
 import tensorflow as tf
 
+from kerasllm.tokenizers.in_graph.added_tokens import AddedTokenReader
 from kerasllm.tokenizers.in_graph.decoders import make_decoder
 from kerasllm.tokenizers.in_graph.encoders import make_encoder
 from kerasllm.tokenizers.in_graph.refusal import refuse
@@ -35,14 +36,14 @@ class InGraphTokenizer(tf.Module):
     def __init__(self, tokenizer):
         super().__init__()
         spec = json.loads(tokenizer.engine.to_str())
-        for added in spec["added_tokens"]:
-            if not added["special"]:
-                refuse("added token", added["content"], "only special ones, which stay text in a text")
         with tf.init_scope():
             self._encode = make_encoder(tokenizer.engine, spec)
             self._decode = make_decoder(tokenizer.engine, spec, tokenizer.vocab_size)
+            self.longest_token = self._encode.longest_token
+            if not all(added["special"] for added in spec["added_tokens"]):
+                self._encode = AddedTokenReader(self._encode, spec)
+                self.longest_token = self.longest_token and max(self.longest_token, self._encode.longest)
         self._before, self._after = _surrounding_ids(tokenizer.engine, spec)
-        self.longest_token = self._encode.longest_token
 
     def encode(self, texts, bare=False):
         """The ids of texts.

@@ -1,0 +1,37 @@
+"""What layers on sequences of vectors have in common: they say in one sentence what they take."""
+
+import keras
+
+from kerasllm.layers.checks import check_shape, check_vectors
+
+
+class SequenceLayer(keras.layers.Layer):
+    """A layer called as `layer(x, context, mask=…, …)` on float (B, T, width).
+
+    It looks at what it is called with before Keras does, so that what is wrong is said here and in these words.
+    """
+
+    _input_width = None  # what it was built for
+
+    def __call__(self, x, *args, **kwargs):
+        self._check_call(x, *args, **kwargs)
+        return super().__call__(x, *args, **kwargs)
+
+    def _check_call(self, x, context=None, *, cache=None, **given):
+        check_vectors(self.name, "x", x, self._input_width)
+        B, T, _ = x.shape
+        S = T if cache is None else None  # A cache holds other tokens too.
+        if context is not None:
+            check_vectors(self.name, "context", context)
+            check_shape(self.name, "context", context, [(B, None, None)])
+        known = {
+            "mask": [(B, S)],
+            "x_mask": [(B, S)],
+            "context_mask": [(B, None if context is None else context.shape[1])],
+            "document_ids": [(B, T)],
+            "position_ids": [(B, T), (T,)],
+            "attention_mask": [(B, getattr(self, "num_heads", None), T, S), (B, T, S), (T, S)],
+        }
+        for name, shapes in known.items():
+            if given.get(name) is not None:
+                check_shape(self.name, name, given[name], shapes)

@@ -1,0 +1,135 @@
+# ruff: noqa: UP006, UP007, UP035, UP042, UP045
+"""Chats beside transformers: real templates, tools as functions, final messages left open."""
+
+import enum
+import functools
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
+
+import pytest
+from chat_templates import TOKENS
+from test_chat_messages import nested, weather
+
+from kerasllm.tokenizers.chat_template import render_chat
+from kerasllm.tokenizers.tool_schemas import tool_schema
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
+templates = pytest.importorskip("transformers.utils.chat_template_utils")
+pytestmark = pytest.mark.parity
+
+CONFIGS = Path(__file__).parents[3] / "shared" / "data" / "hf_configs"
+
+
+def real_templates():
+    found = {name: TOKENS[name][0] for name in TOKENS}
+    for path in sorted(CONFIGS.glob("*/tokenizer_config.json")):
+        if isinstance(template := json.loads(path.read_text()).get("chat_template"), str):
+            found[path.parent.name] = template
+    marked = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}{{ documents }}"
+    return {**found, "marked": marked, "dated": "{{ strftime_now('%Y-%m') }}{{ messages | length }}"}
+
+
+CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+USER = {"role": "user", "content": "Hi <b> "}
+CHATS = {
+    "plain": [USER, {"role": "assistant", "content": " Hello "}, {"role": "user", "content": "Bye\n"}],
+    "system": [{"role": "system", "content": "Be brief."}, USER, {"role": "assistant", "content": "Yes "}],
+    "thought": [
+        USER,
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nYes", "reasoning": "hm"},
+        {**USER, "name": None},
+        {"role": "assistant", "content": "Done. "},
+    ],
+    "call": [
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "name": "weather", "content": "20"},
+        {"role": "assistant", "content": "It is 20."},
+    ],
+    "parts": [
+        {"role": "user", "content": [{"type": "text", "text": "a "}, {"type": "image"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "b "}, {"type": "text", "text": "c "}]},
+    ],
+}
+MODES = ({"add_generation_prompt": False}, {"add_generation_prompt": True}, {"continue_final_message": True})
+GIVEN = (
+    {},
+    {"tools": [weather]},
+    {"tools": [{"type": "function", "function": {"name": "x"}}], "documents": [{"title": "t", "text": "é"}]},
+)
+
+
+def rendered(render, chat, options):
+    """A text, or None where the template refuses the messages."""
+    try:
+        return render(chat, **options, bos_token="<s>", eos_token="</s>")
+    except Exception:
+        return None
+
+
+@pytest.mark.parametrize("name", real_templates())
+def test_templates_write_what_they_write_there(name):
+    template = real_templates()[name]
+
+    def theirs(chat, **options):
+        chat = templates._normalize_chat_messages(chat)
+        return templates.render_jinja_template([chat], chat_template=template, **options)[0][0]
+
+    texts = []
+    for chat, mode, given in itertools.product(CHATS.values(), MODES, GIVEN):
+        options = {**mode, **given}
+        texts.append(rendered(functools.partial(render_chat, template), chat, options))
+        assert texts[-1] == rendered(theirs, chat, options), (chat, options)
+    assert sum(text is not None for text in texts) >= 9
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+def old_types(
+    a: Union[int, str], b: Optional[List[Dict[str, Any]]], c: Tuple[int, str], *more: "int", d: Colour = None
+):
+    """Old.
+
+    Args:
+        a (int): A: with
+           more: words
+        b:
+            B
+        c: C (Choices: [" x", 1])
+        more: M
+        d: D
+    Returns:
+        Nothing at all.
+    """
+
+
+def bare(flag: Literal[True, None, "x"] = None) -> None:
+    """One line. Args:
+    Args:
+      flag: F
+    Raises:
+      Nothing."""
+
+
+def plain() -> List:
+    """Nothing to give. Returns: what?
+
+    Returns: here
+    """
+
+
+@pytest.mark.parametrize("function", [weather, nested, old_types, bare, plain, Path.home], ids=lambda f: f.__name__)
+def test_schemas_of_functions(function):
+    try:
+        theirs = json.dumps(templates.get_json_schema(function))
+    except templates.DocstringParsingException:
+        theirs = None
+    try:
+        ours = json.dumps(tool_schema(function))
+    except ValueError:
+        ours = None
+    assert ours == theirs
