@@ -85,7 +85,7 @@ def _folder(path_or_id, revision):
 
 def _of_known_type(values, path):
     """The settings with the type of their model, which old files leave out."""
-    if "quantization_config" in values:
+    if values.get("quantization_config"):
         raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
     kind = values.get("model_type") or type_of(values)
     if kind not in FAMILIES:
