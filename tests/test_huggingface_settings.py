@@ -189,4 +189,5 @@ def test_more_ids_than_rows_are_warned_of_once_and_refused_where_they_are_needed
     for use in (kerasllm.generate, kerasllm.evaluation.perplexity):
         with pytest.raises(ValueError, match=r"[Tt]oken id \d+"):
             use(model, tokenizer, "!E")
+    kerasllm.save(model, tokenizer, tmp_path / "run")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "saved")

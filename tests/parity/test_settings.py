@@ -53,7 +53,7 @@ def counts_other_tokens(values):
 def test_places_that_pass_over_tokens_are_refused():
     for name, values in of_ours():
         if counts_other_tokens(cut(values)):
-            with pytest.raises(ValueError, match="asks for pad_token_id=.*, and kerasllm computes only 1"):
+            with pytest.raises(ValueError, match=r"asks for pad_token_id=.*, and kerasllm computes only 1"):
                 FAMILIES[values["model_type"]].fields(Settings(values, name))
 
 
