@@ -101,6 +101,16 @@ def test_an_interrupted_run_can_be_read_and_is_known_to_be_unfinished(corpus, tm
         kerasllm.load(tmp_path / "run")
 
 
+def test_train_says_before_it_begins_what_keeps_a_model_from_transformers(corpus, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe, "_model", interrupted)
+    arguments = ["train", "--data", str(corpus), "--preset", "palm-laptop", "--context", "16", "--tokenizer", "char"]
+    assert main([*arguments, "--batch-size", "4", "--steps", "1", "--out", str(tmp_path / "run")]) != 0
+    assert "and parallel=True (there False). Only a run folder can hold it." in capsys.readouterr().out
+
+
 def test_evaluate_finds_what_train_recorded(run, corpus, tmp_path, capsys):
     text = corpus.read_text()
     (tmp_path / "held-out.txt").write_text(text[int(len(text) * 0.9) :])

@@ -114,11 +114,10 @@ def test_the_nearest_family_is_named_with_what_stands_in_the_way():
     sizes = {"vocab_size": 9, "num_layers": 2, "d_model": 24, "num_heads": 4, "dff": 36}
     kind, *_ = family_of(CausalLM, TransformerConfig(**sizes, norm="rms", gated=True, use_bias=False))
     assert kind == "llama"
-    plain = TransformerConfig(**sizes, norm="rms", use_bias=False, activation="silu")
-    with pytest.raises(
-        ValueError, match=r"the nearest, llama, it differs in gated=False \(there True\)\. Only a run folder"
-    ):
-        family_of(CausalLM, plain)
+    capped = TransformerConfig(**sizes, norm="rms", gated=True, use_bias=False, logit_soft_cap=9.0)
+    message = r"the nearest, llama, it differs in logit_soft_cap=9\.0 \(there None\)\. Only a run folder can hold it\."
+    with pytest.raises(ValueError, match=message):
+        family_of(CausalLM, capped)
 
 
 @pytest.fixture
@@ -190,4 +189,5 @@ def test_more_ids_than_rows_are_warned_of_once_and_refused_where_they_are_needed
     for use in (kerasllm.generate, kerasllm.evaluation.perplexity):
         with pytest.raises(ValueError, match=r"[Tt]oken id \d+"):
             use(model, tokenizer, "!E")
+    kerasllm.save(model, tokenizer, tmp_path / "run")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "saved")

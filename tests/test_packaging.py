@@ -123,6 +123,19 @@ def test_versions_and_requirements_have_one_home():
         assert bounds.setdefault(name.lower(), bound) == bound, f"{name} has two lower bounds"
 
 
+def test_data_goes_into_the_wheel():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packed = {
+        path
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "kerasllm").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert packed == {path for path in files if path.suffix != ".py"}
+
+
 def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
     distributions = {"yaml": "pyyaml"}

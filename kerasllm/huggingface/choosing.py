@@ -65,7 +65,7 @@ def family_of(model_class, config, first=None):
             settings, found = _as_read_back(families[kind], kind, config)
         except (ValueError, TypeError, StopIteration):
             continue
-        ours, theirs = _essence(config), _essence(found)
+        ours, theirs = essence(config), essence(found)
         differences[kind] = {n: (value, theirs.get(n)) for n, value in ours.items() if value != theirs.get(n)}
         if not differences[kind]:
             return kind, families[kind], settings
@@ -86,8 +86,8 @@ def _as_read_back(family, kind, config):
     return settings, TransformerConfig.from_dict({**fields, **{name: getattr(config, name) for name in family.by_file}})
 
 
-def _essence(config):
-    """What changes logits, with nothing left to be inferred."""
+def essence(config):
+    """The fields of a `TransformerConfig` that change logits, with nothing left to be inferred, as a dict."""
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
     fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
     fields["num_kv_heads"] = config.num_kv_heads or config.num_heads

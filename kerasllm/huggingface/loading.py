@@ -19,7 +19,6 @@ from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, re
 from kerasllm.huggingface.tying import tie
 from kerasllm.models import Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
-from kerasllm.tokenizers.sides import as_pair
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -63,7 +62,7 @@ def load(path_or_id, dtype=None, revision=None):
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
-    model.origin = Origin.of(values, generation, as_pair(tokenizer)[1].vocab_size)
+    model.origin = Origin.of(values, generation, tokenizer)
     model.generation_settings = read_settings(generation or values)
     return model, tokenizer
 
@@ -87,7 +86,7 @@ def _folder(path_or_id, revision):
 
 def _of_known_type(values, path):
     """The settings with the type of their model, which old files leave out."""
-    if "quantization_config" in values:
+    if values.get("quantization_config"):
         raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
     kind = values.get("model_type") or type_of(values)
     if kind not in FAMILIES:

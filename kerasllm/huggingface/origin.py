@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from kerasllm.tokenizers.sides import as_pair
+
 _IDS = re.compile(r".*_token_ids?|bad_words_ids|tokenizer_class|prefix")
 
 
@@ -20,10 +22,14 @@ class Origin:
     model_type: str
     config: dict
     generation: dict
-    tokenizer_size: int = 0
+    tokenizer_size: int
+
+    def has(self, tokenizer):
+        """Whether a tokenizer, or a pair, has as many ids as the one that came with the model."""
+        return as_pair(tokenizer)[1].vocab_size == self.tokenizer_size
 
     @classmethod
-    def of(cls, values, generation, tokenizer_size):
-        """From the content of the files."""
+    def of(cls, values, generation, tokenizer):
+        """From the content of the files, and the tokenizer or the pair."""
         config, generation = ({k: v for k, v in d.items() if _IDS.fullmatch(k)} for d in (values, generation))
-        return cls(values["model_type"], config, generation, tokenizer_size)
+        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size)

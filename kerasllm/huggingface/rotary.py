@@ -3,14 +3,13 @@
 from kerasllm.layers.checks import ROPE_SCALINGS
 
 
-def rope(settings, theta=10000.0, share=None, theta_name="rope_theta"):
+def rope(settings, theta=10000.0, share=None):
     """The fields of rotary positions and of the longest text, from what transformers 5 writes or earlier ones did.
 
     Args:
         settings: Settings.
         theta: float, what an absent base means.
         share: float, what an absent `partial_rotary_factor` means; None where there are only whole heads.
-        theta_name: str, what the base is called beside these parameters.
     """
     new = settings.take("rope_parameters", {})
     given = dict(settings.take("rope_scaling") or new)
@@ -19,7 +18,7 @@ def rope(settings, theta=10000.0, share=None, theta_name="rope_theta"):
     if trained is not None:  # Beside the other numbers it stands above one among them.
         given["original_max_position_embeddings"] = trained
     given.setdefault("partial_rotary_factor", settings.take("partial_rotary_factor") if share is None else share)
-    fields = rotation(settings, given, settings.take(theta_name, theta), length, partly=share is not None)
+    fields = rotation(settings, given, settings.take("rope_theta", theta), length, partly=share is not None)
     settings.ignore("partial_rotary_factor")
     return {**fields, "max_length": longest_text(fields["rope_scaling"], length)}
 

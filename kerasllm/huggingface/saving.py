@@ -34,10 +34,10 @@ def save(model, tokenizer, path):
     >>> kerasllm.huggingface.save(model, tokenizer, "my-gpt2")
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
-    origin = getattr(model, "origin", None)
+    origin = getattr(model, "origin", None)  # of a model that was loaded
     kind, family, settings = family_of(type(model), getattr(model, "config", None), origin and origin.model_type)
     source, target = as_pair(tokenizer)
-    if (surplus := more_ids(tokenizer, model.config)) and not (origin and target.vocab_size == origin.tokenizer_size):
+    if (surplus := more_ids(tokenizer, model.config)) and not (origin and origin.has(tokenizer)):
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
     if source is not target and kind != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
@@ -81,7 +81,7 @@ def _ids(model, source, target, origin):
     of_generation = {role: number for role, number in ids.items() if number is not None}
     if len(target.end_ids) > 1:
         of_generation["eos_token_id"] = target.end_ids
-    if origin is None or target.vocab_size != origin.tokenizer_size:
+    if origin is None or not origin.has((source, target)):
         return ids, of_generation
     return {**ids, **origin.config}, {**of_generation, **origin.generation}
 

@@ -27,13 +27,8 @@ def tie(config, family, values, checkpoint):
         config = dataclasses.replace(config, source_vocab_size=config.vocab_size, tie_embeddings=False)
     elif output in apart:
         config = dataclasses.replace(config, tie_embeddings=False)
-    return _with_bias(config, family, checkpoint), {
-        family.shared,
-        embedding,
-        output,
-        *family.sides,
-        *family.output_bias,
-    }
+    dealt_with = {family.shared, embedding, output, *family.sides, *family.output_bias}
+    return _with_bias(config, family, checkpoint), dealt_with
 
 
 def _apart(checkpoint, source, names):

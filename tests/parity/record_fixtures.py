@@ -59,6 +59,7 @@ CHECKPOINTS = {
             "eos_token_id": 0,
         },
     ),
+    "opt": ("OPTForCausalLM", {**DECODER, "ffn_dim": 20, "word_embed_proj_dim": 12}),
     "gpt_neox": ("GPTNeoXForCausalLM", {**DECODER, "hidden_size": 16, "rope_parameters": PART}),
     "llama": ("LlamaForCausalLM", {**GROUPED, "rope_parameters": LLAMA_3}),
     "arcee": ("ArceeForCausalLM", GROUPED),

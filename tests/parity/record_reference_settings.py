@@ -24,7 +24,6 @@ from kerasllm.huggingface.families import FAMILIES
 PATH = Path(kerasllm.huggingface.__file__).parent / "reference_settings.json"
 _ROTATIONS = "transformers.modeling_rope_utils"
 _SHARED_MODULES = ("transformers.masking_utils", _ROTATIONS)
-_OF_ROTATIONS = ("convert_rope_params_to_dict", "standardize_rope_params")
 _CONFIGS = ("config", "self.config")
 _NOT_OF_LOGITS = ("_init_weights", "to_dict", "_validate", "validate_")
 # What the classes look at that all models and all configs are made of.
@@ -65,9 +64,9 @@ def _read_by_config(config_class):
     bases = config_class.__mro__[: config_class.__mro__.index(transformers.PreTrainedConfig)]
     nodes = [node for base in bases for node in _definitions(base.__module__)[base.__name__].body]
     made = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    if hasattr(config_class, "rope_parameters"):
+    if hasattr(config_class, "rope_parameters") and "convert_rope_params_to_dict" not in made:
         mixin = _definitions(_ROTATIONS)["RotaryEmbeddingConfigMixin"].body
-        nodes += [node for node in mixin if getattr(node, "name", "") in {*_OF_ROTATIONS} - made]
+        nodes += [node for node in mixin if getattr(node, "name", "") == "convert_rope_params_to_dict"]
     own = {name: value for node in nodes for name, value in _looked_at(node, ("self",))}
     given = {name: value for node in nodes for name, value in _looked_at(node, ("kwargs",))}
     fields = {field.name for field in dataclasses.fields(config_class)}

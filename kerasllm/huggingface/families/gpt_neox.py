@@ -8,11 +8,10 @@ from kerasllm.models import CausalLM
 
 
 def _fields(settings):
-    settings.ignore("rope_theta")  # It counts by its other name alone.
     parallel = settings.take("use_parallel_residual")
     return {
         **settings.sizes(),
-        **rotary.rope(settings, share=settings.take("rotary_pct"), theta_name="rotary_emb_base"),
+        **rotary.rope(settings, settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct")),
         "parallel": parallel,
         "shared_norm": not parallel,
         "norm_epsilon": settings.take("layer_norm_eps"),

@@ -83,6 +83,7 @@ def _smollm3(settings):
     fields = common(settings, rotary.rope(settings, 2000000.0))
     every = settings.take("no_rope_layer_interval")
     rotated = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(fields["num_layers"])])
+    rotated = rotated[: fields["num_layers"]]
     used, window = settings.take("use_sliding_window"), settings.take("sliding_window")
     kinds = settings.layer_types([WINDOW if used and window and not turns else EVERYTHING for turns in rotated])
     return {
