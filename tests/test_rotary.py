@@ -3,10 +3,12 @@
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import kerasllm
 from kerasllm.evaluation import perplexity
 from kerasllm.generation import generate_ids
 from kerasllm.huggingface.families import FAMILIES
@@ -125,6 +127,15 @@ def test_padding_is_no_text(model):
         chances = before_last - np.log(np.exp(before_last).sum(-1, keepdims=True))
         nll -= np.take_along_axis(chances, IDS[row, 1:n, None], -1).sum()
     assert scored.loss == pytest.approx(nll / (sum(LENGTHS) - 3), rel=1e-5)
+
+
+def test_a_model_that_cannot_be_told_where_texts_end_is_refused():
+    block = kerasllm.layers.TransformerBlock(8, 2, 8, rope_scaling={**DYNAMIC, "factor": 3})
+    model = keras.Sequential([keras.layers.Embedding(40, 8), block, keras.layers.Dense(40)])
+    with pytest.raises(ValueError, match="cannot be told where a padded text ends: make it a CausalLM"):
+        generate_ids(model, [[1, 2]], cached=False)
+    with pytest.raises(ValueError, match="cannot be told where a padded text ends: make it a CausalLM"):
+        perplexity(model, Letters(), "1 2 3", context=8)
 
 
 def test_each_packed_document_is_a_text(model):

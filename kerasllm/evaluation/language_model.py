@@ -20,7 +20,14 @@ from kerasllm.generation.causality import check_causal
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import whole_number
 from kerasllm.models import MaskedLM, Seq2SeqLM
-from kerasllm.models.shapes import built_length, context_length, ending_at, fixed_length, output_width
+from kerasllm.models.shapes import (
+    built_length,
+    context_length,
+    fixed_length,
+    needs_endings,
+    output_width,
+    positions_until,
+)
 from kerasllm.tokenizers import as_tokenizer
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
@@ -196,13 +203,15 @@ class _Scorer(keras.Model):
     def __init__(self, model):
         super().__init__(name="scorer", dtype="float32")
         self.model = model
+        self._needs_endings = needs_endings(model)
         self.jit_compile = model.jit_compile
 
     def call(self, inputs):
         token_ids, labels, weights = inputs
         length = ops.shape(token_ids)[1]
         last = ops.max(ops.where(weights > 0, ops.arange(length, dtype="int32"), 0), axis=-1)
-        logits = ops.cast(self.model(token_ids, training=False, **ending_at(self.model, last, length)), "float32")
+        options = {"position_ids": positions_until(last, length)} if self._needs_endings else {}
+        logits = ops.cast(self.model(token_ids, training=False, **options), "float32")
         nll = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # A padded position may hold anything, also an infinity, which times zero would be NaN.
         return ops.sum(ops.where(weights > 0, nll, 0.0), axis=-1)

@@ -8,7 +8,7 @@ from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock
 from kerasllm.models import CausalLM
-from kerasllm.models.shapes import context_length, ending_at, length_dependent_rotations
+from kerasllm.models.shapes import context_length, length_dependent_rotations, needs_endings, positions_until
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -196,6 +196,7 @@ class PlainStepper:
     def __init__(self, model):
         self._model = model
         self._context = context_length(model)
+        self._needs_endings = needs_endings(model)
 
     def start(self, tokens, padding, prompt_length):
         """As `logits`, for the place after the prompt."""
@@ -209,5 +210,6 @@ class PlainStepper:
         ids = ops.take_along_axis(tokens, columns % L, axis=1)[:, : self._context]
         length = ops.shape(ids)[1]
         last = ops.minimum(index - 1 - padding, length - 1)
-        logits = self._model(ids, training=False, **ending_at(self._model, last, length))
+        options = {"position_ids": positions_until(last, length)} if self._needs_endings else {}
+        logits = self._model(ids, training=False, **options)
         return ops.take_along_axis(logits, last[:, None, None], axis=1)[:, 0], state

@@ -34,29 +34,25 @@ def length_dependent_rotations(model):
     return [layer.rotation for layer in attentions if layer.rotation is not None and layer.rotation.depends_on_length]
 
 
-def ending_at(model, last, length):
-    """What a call on rows of one length needs so that what follows a place counts for nothing: position ids, where the
-    logits of a causal model depend on the length of a text.
-
-    Args:
-        model: a `CausalLM`, or any causal Keras model.
-        last: int (B,), the last place of each text.
-        length: int, of the rows.
-
-    Returns:
-        dict of keyword arguments; mostly none.
+def needs_endings(model):
+    """Whether logits depend on the length of a text, so that a call on padded texts must say where each ends.
 
     Raises:
-        ValueError: if they are needed, and the model is of a kind that takes no position ids.
+        ValueError: if they do, and the model is of a kind that cannot be told.
     """
     if not length_dependent_rotations(model):
-        return {}
+        return False
     if not hasattr(model, "hidden_states"):
         raise ValueError(
             f"{model.name} has rotary positions that depend on the length of a text (`rope_scaling` of type 'dynamic' "
-            "or 'longrope'), and no way to say where a padded text ends: make it a CausalLM."
+            "or 'longrope'), and cannot be told where a padded text ends: make it a CausalLM."
         )
-    return {"position_ids": ops.minimum(ops.arange(length, dtype="int32")[None], last[:, None])}
+    return True
+
+
+def positions_until(last, length):
+    """Position ids (B, length) of texts that end at places `last` (B,): what follows does not make them longer."""
+    return ops.minimum(ops.arange(length, dtype="int32")[None], last[:, None])
 
 
 def output_width(model):
