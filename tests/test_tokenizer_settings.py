@@ -292,7 +292,7 @@ def test_opt_begins_with_its_end_token(tmp_path):
 
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path):
     tokenizer = Tokenizer.load(folder_of(tmp_path, byte_level()))
-    with pytest.raises(TypeError, match=r"encode takes one str, got list; encode_batch\(texts\) takes many") as raised:
+    with pytest.raises(TypeError, match=r"encode takes str, got list; encode_batch\(texts\) takes many") as raised:
         tokenizer.encode(["hi", "12"])
     assert "\n" not in str(raised.value) and len(tokenizer) == tokenizer.vocab_size == 266
     folder_of(tmp_path, None, {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": "no"}, "gpt2")

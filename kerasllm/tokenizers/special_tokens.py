@@ -32,7 +32,8 @@ def add_special_tokens(engine, folder, settings, row=None, listed=(), raw=False)
     more += row.more_tokens({**row.defaults, **settings}) if row else []
     placed = {token["content"]: (token["id"], token) for token in listed}
     placed |= _placed(folder, settings, special={*map(text_of, (*named, *more))})
-    for token in named + [token for token in _named(row.defaults if row else {}) if _is_known(engine, token)]:
+    defaults = {name: token for name, token in (row.defaults if row else {}).items() if name not in settings}
+    for token in named + [token for token in _named(defaults) if engine.token_to_id(text_of(token)) is not None]:
         place, about = placed.get(text_of(token), (None, token if isinstance(token, dict) else {}))
         placed[text_of(token)] = place, {**about, "special": True}
     for token in more:
@@ -73,10 +74,6 @@ def _placed(folder, settings, special):
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not list added tokens with their ids ({error!r}).") from error
-
-
-def _is_known(engine, token):
-    return engine.token_to_id(text_of(token)) is not None
 
 
 def _added(token, about):

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from kerasllm.files import check_documents, read_json, replacing
+from kerasllm.files import check_documents, replacing
 from kerasllm.tokenizers import masks, training
 from kerasllm.tokenizers.chat_template import encode_chat
-from kerasllm.tokenizers.older_formats import read_tokenizer
-from kerasllm.tokenizers.tokenizer_config import read_settings, text_of
-from kerasllm.tokenizers.tokenizer_json import SAVED_HERE, read_tokenizer_json
+from kerasllm.tokenizers.reading import read_folder
+from kerasllm.tokenizers.tokenizer_config import text_of
+from kerasllm.tokenizers.tokenizer_json import SAVED_HERE
 
 # How published tokenizers call these tokens, in the order in which they are looked for.
 _USUAL_NAMES = {
@@ -139,34 +139,19 @@ class Tokenizer:
 
         Args:
             path: a folder with a tokenizer.json, or such a file; or a folder with files of before its time, which
-                `older_formats` converts (vocab.json and merges.txt, vocab.txt, models of SentencePiece). Padding,
-                start, end and mask and the chat template are taken from tokenizer_config.json or
-                special_tokens_map.json beside it, or else from the usual names, such as <|endoftext|>, </s> or [SEP].
-                What the tokenizer's post-processor adds, `encode` adds. Truncation and padding set in the file are
-                switched off.
+                `older_formats` converts (vocab.json and merges.txt, vocab.txt, models of SentencePiece). Where
+                tokenizer_config.json beside a tokenizer.json says otherwise, ids are those of transformers'
+                AutoTokenizer; `classes` says how. Padding, start, end and mask, further tokens and the chat template
+                are taken from tokenizer_config.json, special_tokens_map.json and added_tokens.json, or else from the
+                usual names, such as <|endoftext|>, </s> or [SEP]. What the tokenizer's post-processor adds, `encode`
+                adds. Truncation and padding set in the file are switched off.
 
         Raises:
             FileNotFoundError: where there is no such file.
             ValueError: where a file is damaged, or of a kind that cannot be converted.
         """
         path = Path(path)
-        folder = path if path.is_dir() else path.parent
-        settings = read_settings(folder)
-        config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-        try:
-            if path.suffix == ".spm":
-                engine, settings = read_tokenizer(folder, settings, config, name=path.name)
-            elif path.is_file() or (path / "tokenizer.json").is_file():
-                file = path if path.is_file() else path / "tokenizer.json"
-                engine, settings = read_tokenizer_json(file, settings, config)
-            elif converted := read_tokenizer(path, settings, config):
-                engine, settings = converted
-            else:
-                raise FileNotFoundError(
-                    f"No tokenizer at {path}: a folder with a tokenizer.json, or that file, is needed."
-                )
-        except TypeError as error:
-            raise ValueError(f"{folder}: a setting of tokenizer_config.json is of the wrong type: {error}.") from error
+        engine, settings = read_folder(path)
         named = {role: text_of(settings.get(key)) for role, key in _CONFIG_KEYS.items()}
         known = {role: token for role, token in named.items() if token and engine.token_to_id(token) is not None}
         if "bos_token" in settings and named["start"] is None:
@@ -174,7 +159,7 @@ class Tokenizer:
         tokenizer = cls(engine, **known)
         ends = settings.get("end_ids", tokenizer.end_ids)
         if not isinstance(ends, list) or not all(type(end) is int and 0 <= end < tokenizer.vocab_size for end in ends):
-            raise ValueError(f"tokenizer_config.json in {folder} names end_ids that are no ids: {ends!r:.80}.")
+            raise ValueError(f"tokenizer_config.json at {path} names end_ids that are no ids: {ends!r:.80}.")
         tokenizer.end_ids = list(ends)
         tokenizer.chat_template = settings.get("chat_template")
         return tokenizer
@@ -235,7 +220,7 @@ class Tokenizer:
             ValueError: where it holds lone surrogates, which are no characters.
         """
         if not isinstance(text, str):
-            raise TypeError(f"encode takes one str, got {type(text).__name__}; encode_batch(texts) takes many.")
+            raise TypeError(f"encode takes str, got {type(text).__name__}; encode_batch(texts) takes many.")
         return self.encode_batch([text], parse_special)[0]
 
     def encode_masked(self, text):
@@ -321,7 +306,10 @@ class Tokenizer:
                     parts = []
 
     def decode(self, ids, skip_special=True):
-        """The text of token ids.
+        """The text of token ids, as the tokenizer's own decoder writes it.
+
+        That of WordPiece puts no space before signs such as "." and "'s". The setting `clean_up_tokenization_spaces`,
+        which asks for as much of others, is not heeded.
 
         Args:
             ids: int list or 1-D array. Bytes that are no UTF-8 become U+FFFD.

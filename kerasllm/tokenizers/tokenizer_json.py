@@ -37,7 +37,10 @@ def read_tokenizer_json(file, settings, config):
     named = {key: value for key, value in settings.items() if key not in _NOT_HEEDED}
     settings = {**(row.defaults if row else {}), **named}
     engine = _rebuilt(file, spec, row, settings) if row else _parsed(file, {**spec, "added_tokens": []})
-    places = add_special_tokens(engine, file.parent, named, row, spec["added_tokens"])
+    listed = spec["added_tokens"]
+    if row and "added_tokens_decoder" in settings:  # which then says what of the vocabulary is special
+        listed = [token for token in listed if engine.token_to_id(token["content"]) is None]
+    places = add_special_tokens(engine, file.parent, named, row, listed)
     if row and not row.keeps_post_processor:
         with contextlib.suppress(ValueError):  # where tokens are missing, what the file puts around a text stays
             classes.put_around(engine, row, settings, file.parent)
@@ -46,7 +49,7 @@ def read_tokenizer_json(file, settings, config):
         warnings.warn(
             f"{file.parent} gives the token {wrong!r} the id {places[wrong]}, but it is {engine.token_to_id(wrong)} by "
             f"its {file.name}: that is taken, as transformers does.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return engine, settings
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import tokenizer_folders as folders
+from peer_tokenizers import M2M100, MBART, MBART50, NLLB, check, transformers
 from sentencepiece import sentencepiece_model_pb2
 
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import load_tokenizer
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
 pytestmark = pytest.mark.parity
 
 BOTH = (True, False)
@@ -23,10 +23,6 @@ GEMMA = {
     **{"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>", "control_symbols": "<mask>"},
 }
 T5 = ("<pad>", "</s>", "<unk>")
-MBART = transformers.models.mbart.tokenization_mbart.FAIRSEQ_LANGUAGE_CODES
-MBART50 = transformers.models.mbart50.tokenization_mbart50.FAIRSEQ_LANGUAGE_CODES
-NLLB = transformers.models.nllb.tokenization_nllb.FAIRSEQ_LANGUAGE_CODES
-M2M100 = [f"__{code}__" for code in transformers.models.m2m_100.tokenization_m2m_100.FAIRSEQ_LANGUAGE_CODES["m2m100"]]
 INFILLING = ("▁<PRE>", "▁<MID>", "▁<SUF>", "▁<EOT>", "<FILL_ME>")
 TEMPLATES = {"none": None, "both": "{} $A {}"}
 
@@ -127,26 +123,6 @@ def variants(options, **base):
     for name, values in options.items():
         for value in values:
             yield {**base, name: value}
-
-
-def check(folder, texts=None, **settings):
-    """That both read a folder alike: texts, and special tokens."""
-    texts = folders.texts() if texts is None else texts
-    theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
-    expected = theirs(texts, return_attention_mask=False, return_token_type_ids=False)["input_ids"]
-    found = ours.encode_batch(texts, parse_special=True)
-    wrong = [index for index in range(len(texts)) if found[index] != expected[index]]
-    if wrong:
-        index = min(wrong, key=lambda index: len(texts[index]))
-        tokens = theirs.convert_ids_to_tokens(expected[index]), [*map(ours.engine.id_to_token, found[index])]
-        raise AssertionError(f"{settings}: {len(wrong)} texts, of these {texts[index]!r}: {tokens}")
-    for role, name in (("pad_id", "pad"), ("start_id", "bos"), ("end_id", "eos"), ("mask_id", "mask")):
-        their_id = getattr(theirs, f"{name}_token_id")
-        assert their_id is None or getattr(ours, role) == their_id, (settings, role)
-    added = [token for token in ours.engine.get_added_tokens_decoder().values() if token.special]
-    plain = [i for i in range(0, len(texts), 7) if not any(token.content in texts[i] for token in added)]
-    assert ours.encode_batch([texts[i] for i in plain]) == [expected[i] for i in plain]
-    return theirs, ours
 
 
 @pytest.mark.parametrize("case", JSONS)
