@@ -29,6 +29,8 @@ def advice(name, known, words):
 def explain_keywords(words, name=None, also=()):
     """A decorator of a function or class, whose unknown keywords then get a sentence that says what to write.
 
+    Of a function that takes further keywords, those only that are among `words`.
+
     Args:
         words: see `advice`.
         name: str or None, what the function is called where that is not its own name.
@@ -40,12 +42,14 @@ def explain_keywords(words, name=None, also=()):
 
     def decorate(target):
         function = target.__init__ if isinstance(target, type) else target
-        known = [parameter for parameter in inspect.signature(function).parameters if parameter != "self"] + list(also)
+        parameters = inspect.signature(function).parameters
+        known = [parameter for parameter in parameters if parameter != "self"] + list(also)
+        takes_more = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values())
 
         @functools.wraps(function)
         def checked(*args, **keywords):
             for keyword in keywords:
-                if keyword not in known:
+                if keyword not in known and (keyword in words or not takes_more):
                     instead = advice(keyword, known, words) or f". It takes {', '.join(known)}."
                     raise TypeError(f"`{name or target.__name__}` has no `{keyword}`{instead}")
             return function(*args, **keywords)

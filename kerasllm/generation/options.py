@@ -68,7 +68,6 @@ TRANSLATION_WORDS = {
         "`translate` searches for the likeliest text and draws nothing",
     ),
     **dict.fromkeys(("pad_token_id", "eos_token_id", "attention_mask"), "the tokenizer knows, so leave it out"),
-    **dict.fromkeys(("early_stopping", "no_repeat_ngram_size", "repetition_penalty"), _NOT_OURS),
 }
 
 

@@ -10,7 +10,9 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import TRANSLATION_WORDS
+from kerasllm.generation.prompts import as_texts
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
@@ -44,7 +46,8 @@ def translate(
     Args:
         model: a `Seq2SeqLM`.
         tokenizer: the model's `Tokenizer`, or a pair of them (source, target).
-        texts: str or list of str. One of white space alone stays an empty text.
+        texts: str or list of str; bytes and strings of NumPy and TensorFlow are read as such. One of white space alone
+            stays an empty text.
         num_beams: int, how many unfinished translations beam search keeps; 1 is greedy.
         num_best: int or None. Give this many translations of each text, at most `num_beams`.
         length_penalty: float. Translations are compared by the sum of log-probabilities over the number of tokens to
@@ -68,6 +71,7 @@ def translate(
     """
     if not isinstance(model, Seq2SeqLM):
         raise TypeError(f"`translate` needs a Seq2SeqLM, got {type(model).__name__}; `generate` continues texts.")
+    texts = as_texts(texts)
     if isinstance(texts, str):
         return translate(
             model,
@@ -79,10 +83,6 @@ def translate(
             max_new_tokens=max_new_tokens,
             target_language=target_language,
         )[0]
-    texts = list(texts)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"Texts must be str, text {number} is of type {type(text).__name__}.")
     limits = {"num_beams": num_beams, "num_best": num_best, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     for name, value in limits.items():
         if value is not None and value < 1:
@@ -201,7 +201,7 @@ def _compiled_search(model):
 def _translations(sides, tokens, scores):
     """The texts of one row with their scores, each text once."""
     if not (scores > -np.inf).any():
-        raise ValueError("The model's logits are no numbers, so it has diverged: train it with a lower learning rate.")
+        raise ValueError(NO_NUMBERS)
     texts = {}
     for ids, score in zip(tokens.tolist(), scores.tolist(), strict=True):
         if score > -np.inf:
