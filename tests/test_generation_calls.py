@@ -199,7 +199,7 @@ def test_a_call_with_other_things_in_another_order_is_refused(model_and_tokenize
 def spoilt(model_and_tokenizer, request):
     """The model with values that are no numbers in its embedding of token 5."""
     table = model_and_tokenizer[0].token_embedding.embeddings
-    whole = np.array(table)
+    whole = ops.convert_to_numpy(table)
     table.assign(np.where(np.arange(len(whole))[:, None] == 5, request.param, whole))
     yield model_and_tokenizer
     table.assign(whole)
@@ -254,7 +254,7 @@ NOT_CAUSAL = {
 
 
 @pytest.mark.parametrize("name", NOT_CAUSAL)
-def test_models_that_are_not_causal_neither_generate_nor_are_scored(model_and_tokenizer, name):
+def test_models_that_are_not_causal_neither_generate_nor_are_scored_nor_exported(model_and_tokenizer, name, tmp_path):
     model = NOT_CAUSAL[name]()
     refused = pytest.raises(
         ValueError, match=f"{model.name} is not causal: a later token changes the logits of earlier"
@@ -263,6 +263,9 @@ def test_models_that_are_not_causal_neither_generate_nor_are_scored(model_and_to
         generate_ids(model, [3, 4], 2)
     with refused:
         evaluation.score_tokens(model, np.arange(9), context=8)
+    if model.input_shape[1] is None:
+        with refused:
+            kerasllm.export.saved_model(model, model_and_tokenizer[1], tmp_path / "exported")
 
 
 @pytest.mark.parametrize("length", [None, 12])
