@@ -29,10 +29,12 @@ def advice(name, known, words):
 def explain_keywords(words, name=None, also=()):
     """A decorator of a function or class, whose unknown keywords then get a sentence that says what to write.
 
+    Of a function that takes further keywords, and `also` does not say which, those only that are among `words`.
+
     Args:
         words: see `advice`.
         name: str or None, what the function is called where that is not its own name.
-        also: names of parameters that are taken before the function is reached.
+        also: names of parameters that are not in its signature.
 
     Raises (when the function is called):
         TypeError: for a keyword that it does not have.
@@ -42,11 +44,12 @@ def explain_keywords(words, name=None, also=()):
         function = target.__init__ if isinstance(target, type) else target
         parameters = inspect.signature(function).parameters.values()
         known = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD] + list(also)
+        takes_more = not also and any(p.kind is p.VAR_KEYWORD for p in parameters)
 
         @functools.wraps(function)
         def checked(*args, **keywords):
             for keyword in keywords:
-                if keyword not in known:
+                if keyword not in known and (keyword in words or not takes_more):
                     instead = advice(keyword, known, words) or f". It takes {', '.join(known)}."
                     raise TypeError(f"`{name or target.__name__}` has no `{keyword}`{instead}")
             return function(*args, **keywords)

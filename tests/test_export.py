@@ -218,6 +218,15 @@ def test_a_model_of_the_jax_backend_is_exported_too(tokenizer, tmp_path, run_pyt
     assert Served(tmp_path / "model").generate(TEXTS, max_new_tokens=10)[0] == expected
 
 
+def test_logits_that_are_no_numbers_are_refused(served):
+    weights = served.signatures["generate_ids"].variables[0]
+    whole = weights.numpy()
+    weights.assign(np.full_like(whole, np.nan))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the model's logits are no numbers"):
+        served.generate_ids(PROMPTS)
+    weights.assign(whole)
+
+
 def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokenizer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("keep")

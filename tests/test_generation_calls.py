@@ -1,6 +1,7 @@
 """Generation as people call it: whatever they call a prompt or an option, and models that cannot generate."""
 
 import keras
+import keras_nlp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -198,7 +199,7 @@ def test_a_call_with_other_things_in_another_order_is_refused(model_and_tokenize
 def spoilt(model_and_tokenizer, request):
     """The model with values that are no numbers in its embedding of token 5."""
     table = model_and_tokenizer[0].token_embedding.embeddings
-    whole = np.array(table)
+    whole = ops.convert_to_numpy(table)
     table.assign(np.where(np.arange(len(whole))[:, None] == 5, request.param, whole))
     yield model_and_tokenizer
     table.assign(whole)
@@ -253,7 +254,7 @@ NOT_CAUSAL = {
 
 
 @pytest.mark.parametrize("name", NOT_CAUSAL)
-def test_models_that_are_not_causal_neither_generate_nor_are_scored(model_and_tokenizer, name):
+def test_models_that_are_not_causal_neither_generate_nor_are_scored_nor_exported(model_and_tokenizer, name, tmp_path):
     model = NOT_CAUSAL[name]()
     refused = pytest.raises(
         ValueError, match=f"{model.name} is not causal: a later token changes the logits of earlier"
@@ -262,6 +263,9 @@ def test_models_that_are_not_causal_neither_generate_nor_are_scored(model_and_to
         generate_ids(model, [3, 4], 2)
     with refused:
         evaluation.score_tokens(model, np.arange(9), context=8)
+    if model.input_shape[1] is None:
+        with refused:
+            kerasllm.export.saved_model(model, model_and_tokenizer[1], tmp_path / "exported")
 
 
 @pytest.mark.parametrize("length", [None, 12])
@@ -286,3 +290,43 @@ def test_the_name_of_a_file_is_no_text_to_score(model_and_tokenizer, tmp_path):
         evaluation.perplexity(*model_and_tokenizer, [3, 4])
     with pytest.raises(TypeError, match="documents is of type dict"):
         evaluation.perplexity(*model_and_tokenizer, {"text": TEXT})
+
+
+def test_what_models_of_other_libraries_do_is_found_where_it_is(model_and_tokenizer):
+    model = model_and_tokenizer[0]
+    for name, place in [("generate", "kerasllm.generate"), ("save_pretrained", "kerasllm.huggingface.save")]:
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}': {place}\(model, tokenizer, …\) does that"):
+            getattr(model, name)
+    with pytest.raises(AttributeError, match=r"'CausalLM' object has no attribute 'colour'$"):
+        model.colour  # noqa: B018
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(V, 16)(ids)
+    with pytest.raises(ValueError, match=r"has several outputs; keras\.Model\(model\.inputs, model\.outputs\[0\]\)"):
+        generate_ids(keras.Model(ids, [keras.layers.Dense(V)(x), x]), [3])
+    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 8}
+    with pytest.raises(ValueError, match=r"kerasllm\.models\.from_keras_hub\(its backbone\) makes one"):
+        generate_ids(keras_nlp.models.GPT2Backbone(vocabulary_size=V, **sizes), [3])
+
+
+def test_ids_that_end_a_text_and_classes_of_samplers(model_and_tokenizer):
+    model = model_and_tokenizer[0]
+    (first, *_), options = generate_ids(model, [3], 2, cached=False), {"cached": False, "max_new_tokens": 2}
+    assert generate_ids(model, [3], end_ids=first, **options) == []
+    assert generate_ids(model, [3], end_ids=np.array([first]), **options) == []
+    with pytest.raises(ValueError, match="`end_ids` must be an integer, got 'x'"):
+        generate_ids(model, [3], end_ids=["x"])
+    with pytest.raises(TypeError, match=r"`sampler` must be a name .* or a callable, got <class"):
+        generate_ids(model, [3], sampler=Sampler)
+
+
+def test_translations_take_strings_of_all_kinds():
+    tokenizer = Tokenizer.train([TEXT], kind="char", progress=False)
+    model = Seq2SeqLM(TransformerConfig(tokenizer.vocab_size, num_encoder_layers=1, **SIZES))
+    options = {"num_beams": 1, "max_new_tokens": 3}
+    text = kerasllm.translate(model, tokenizer, "to be", **options)
+    assert kerasllm.translate(model, tokenizer, b"to be", **options) == text
+    assert kerasllm.translate(model, tokenizer, tf.constant("to be"), **options) == text
+    assert kerasllm.translate(model, tokenizer, tf.constant(["to be"]), **options) == [text]
+    for wrong, message in [([3], "text 0 is of type int"), ({"a": "b"}, "got dict"), (3, "got int")]:
+        with pytest.raises(TypeError, match=message):
+            kerasllm.translate(model, tokenizer, wrong, **options)

@@ -2,8 +2,8 @@
 
 from kerasllm.cli.startup import start_keras
 
-DRAW = ("temperature", "top_k", "top_p", "min_p", "seed")
-OPTIONS = ("max_new_tokens", "sampler", "repetition_penalty", "stop", *DRAW)
+_DRAW = ("sampler", "temperature", "top_k", "top_p", "min_p", "seed")
+OPTIONS = ("max_new_tokens", "repetition_penalty", "stop", *_DRAW)
 
 
 def run(arguments):
@@ -19,7 +19,7 @@ def run(arguments):
 def drawing_options(arguments):
     """What the flags say of how to draw, as `kerasllm.generate` takes it."""
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
-    if options.keys() & set(DRAW):
+    if "seed" in options:  # which is asked for a draw
         options.setdefault("sampler", "random")
     return options
 

@@ -64,8 +64,8 @@ def saved_model(model, tokenizer, path, *, text=True):
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
-        ValueError: for a model that takes one text length only, or a tokenizer that cannot run in a graph; the message
-            names the part.
+        ValueError: for a model that is not causal or takes one text length only, or a tokenizer that cannot run in a
+            graph; the message names the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:

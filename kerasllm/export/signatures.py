@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
+from kerasllm.generation.causality import check_causal
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, begin, go_on
 from kerasllm.generation.rules import Rules
 from kerasllm.generation.samplers import Sampler
@@ -42,6 +43,7 @@ class ServedIds(tf.Module):
 
     def __init__(self, model, tokenizer):
         super().__init__()
+        check_causal(model)
         self.variables_of_model = [variable.value for variable in model.variables]
         self._call = lambda token_ids: model(token_ids, training=False)
         self._stepper = get_stepper(model)

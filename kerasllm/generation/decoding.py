@@ -7,6 +7,7 @@ Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
 
 import functools
 import random
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -141,7 +142,8 @@ class Decoding:
         self._done = np.zeros(len(prompts), bool)
         self._index = self._start = P
         self._room = [min(room, L - P) for room in rooms]
-        self._end_ids = [int(i) for i in end_ids]
+        end_ids = [end_ids] if isinstance(end_ids, Integral) else end_ids
+        self._end_ids = [whole_number("end_ids", i, 0) for i in end_ids]
         self._numbers = {
             **sampler.numbers(),
             **rules.numbers(np.arange(V) >= (V if vocab_size is None else vocab_size), self._end_ids),

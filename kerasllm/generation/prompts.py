@@ -25,6 +25,24 @@ def as_text(value):
     return None
 
 
+def as_texts(texts):
+    """A str where one text is given, and else a list of str.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    one = as_text(texts)
+    if one is not None:
+        return one
+    if hasattr(texts, "items") or not isinstance(texts, Iterable):
+        raise TypeError(f"Texts must be a str or a list of str, got {_kind(texts)}.")
+    several = [(text, as_text(text)) for text in texts]
+    for number, (given, text) in enumerate(several):
+        if text is None:
+            raise TypeError(f"Texts must be str, text {number} is of type {type(given).__name__}.")
+    return [text for _, text in several]
+
+
 def as_prompts(prompts):
     """Reads what a user gives to be continued.
 

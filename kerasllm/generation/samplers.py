@@ -98,9 +98,9 @@ def get_sampler(sampler=None, temperature=None, top_k=None, top_p=None, min_p=No
         return sampler
     if type(sampler).__module__.startswith(("keras_hub", "keras_nlp")):
         return _from_keras_nlp(sampler)
-    if callable(sampler):
+    if callable(sampler) and not isinstance(sampler, type):
         return Sampler(choose=sampler)
-    raise TypeError(f"`sampler` must be a name ({', '.join(NAMES)}) or a callable, got {type(sampler).__name__}.")
+    raise TypeError(f"`sampler` must be a name ({', '.join(NAMES)}) or a callable, got {sampler!r:.80}.")
 
 
 def _from_keras_nlp(sampler):

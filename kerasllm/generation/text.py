@@ -149,7 +149,7 @@ def stop_strings(stop):
     one = as_text(stop)
     strings = [one] if one is not None else [as_text(string) for string in ([] if stop is None else stop)]
     if not all(strings):
-        raise ValueError(f"`stop` must be a non-empty str or a list of them, got {stop!r}.")
+        raise ValueError(f"`stop` must be a non-empty str or a list of them (`end_ids` takes ids), got {stop!r}.")
     return strings
 
 

@@ -11,7 +11,9 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
+from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import TRANSLATION_WORDS
+from kerasllm.generation.prompts import as_texts
 from kerasllm.generation.rules import Rules
 from kerasllm.generation.settings import beam_settings
 from kerasllm.models import Seq2SeqLM
@@ -48,7 +50,8 @@ def translate(
     Args:
         model: a `Seq2SeqLM`.
         tokenizer: the model's `Tokenizer`, or a pair of them (source, target).
-        texts: str or list of str. One of white space alone stays an empty text.
+        texts: str or list of str; bytes and strings of NumPy and TensorFlow are read as such. One of white space alone
+            stays an empty text.
         num_beams: int, how many unfinished translations beam search keeps; 1 is greedy. What is None here or below is
             that of `model.generation_settings`, which a checkpoint of Hugging Face may bring, or else the default: 4.
         num_best: int or None. Give this many translations of each text, at most `num_beams`.
@@ -76,6 +79,7 @@ def translate(
     """
     if not isinstance(model, Seq2SeqLM):
         raise TypeError(f"`translate` needs a Seq2SeqLM, got {type(model).__name__}; `generate` continues texts.")
+    texts = as_texts(texts)
     if isinstance(texts, str):
         return translate(
             model,
@@ -89,10 +93,6 @@ def translate(
             target_language=target_language,
             **rules,
         )[0]
-    texts = list(texts)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"Texts must be str, text {number} is of type {type(text).__name__}.")
     limits = {"num_beams": num_beams, "num_best": num_best, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     for name, value in limits.items():
         if value is not None and value < 1:
@@ -227,7 +227,7 @@ def _compiled_search(model, structure):
 def _translations(sides, tokens, scores):
     """The texts of one row with their scores, each text once."""
     if not (scores > -np.inf).any():
-        raise ValueError("The model's logits are no numbers, so it has diverged: train it with a lower learning rate.")
+        raise ValueError(NO_NUMBERS)
     texts = {}
     for ids, score in zip(tokens.tolist(), scores.tolist(), strict=True):
         if score > -np.inf:

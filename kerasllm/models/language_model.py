@@ -8,6 +8,16 @@ from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
 from kerasllm.models.token_model import TokenModel
 
+# What models of other libraries do by themselves, and ours with their tokenizers.
+_METHODS_ELSEWHERE = {
+    "generate": "kerasllm.generate",
+    "stream": "kerasllm.stream",
+    "chat": "kerasllm.chat",
+    "translate": "kerasllm.translate",
+    "save_pretrained": "kerasllm.huggingface.save",
+    "save_to_preset": "kerasllm.save",
+}
+
 
 def small_deviation(config):
     """The standard deviation of kernels by Nguyen and Salazar 2019, https://arxiv.org/abs/1910.05895: GPT-2's 0.02 near
@@ -119,3 +129,8 @@ class LanguageModel(TokenModel):
     def from_config(cls, config):
         config = dict(config)
         return cls(TransformerConfig.from_dict(config.pop("config")), **config)
+
+    def __getattr__(self, name):  # for what the class does not have
+        instead = _METHODS_ELSEWHERE.get(name)
+        advice = f": {instead}(model, tokenizer, …) does that" if instead else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")
