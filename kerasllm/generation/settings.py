@@ -21,7 +21,7 @@ RULES = {
     "bad_words_ids": [],
 }
 BEAMS = {
-    "num_beams": 1,
+    "num_beams": None,
     "length_penalty": 1.0,
     "early_stopping": False,
     "forced_eos_token_id": None,
@@ -100,7 +100,7 @@ def rule_options(model, end_ids):
         end_ids: ids at which its texts end.
     """
     settings = _settings_of(model)
-    _warn(settings, [*UNHEEDED, "num_beams"])
+    _warn(settings, [*UNHEEDED, *(["num_beams"] if settings.get("num_beams", 1) > 1 else [])])
     return _rules(settings, end_ids)
 
 

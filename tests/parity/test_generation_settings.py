@@ -104,14 +104,14 @@ BEAMS = [
 @pytest.mark.parametrize("settings", BEAMS, ids=str)
 def test_translations_are_those_of_transformers(checkpoints, tokenizer, kind, settings, tmp_path):
     folder, theirs, _ = checkpoints[kind]
-    generation = {"eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id, "max_length": 20, **settings}
+    generation = {"eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id, "max_length": 24, **settings}
     generation["decoder_start_token_id"] = tokenizer.start_id
     (folder / "generation_config.json").write_text(json.dumps(generation))
     ours, _ = kerasllm.huggingface.load(folder)
     never = {"suppress_tokens": sorted({tokenizer.pad_id, tokenizer.start_id, *settings.get("suppress_tokens", ())})}
     for text in ("hello", "abcabcabcabc"):
         source = torch.tensor([[*tokenizer.encode(text), tokenizer.end_id]])
-        ids = theirs.generate(source, max_length=20, **{**settings, **never})
+        ids = theirs.generate(source, max_length=24, **{**settings, **never})
         expected = tokenizer.decode(ids[0].numpy())
         assert kerasllm.translate(ours, tokenizer, text) == expected
     kerasllm.huggingface.save(ours, tokenizer, tmp_path / "out")
