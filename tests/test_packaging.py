@@ -16,7 +16,8 @@ ROOMS = {
     "backend": [],
     "files": [],
     "layers": ["backend"],
-    "losses": ["backend"],
+    "vocabulary": ["backend"],
+    "losses": ["vocabulary"],
     "metrics": ["losses"],
     "optimizers": ["backend"],
     "training": ["backend"],
@@ -33,7 +34,7 @@ ROOMS = {
     "cli": ["benchmark", "training"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
-WITHOUT_TENSORFLOW = {"layers", "losses", "metrics", "optimizers", "training", "models"}
+WITHOUT_TENSORFLOW = {"layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models"}
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]
 

@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_TENSORFLOW, track
 from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_processor, plain_graph
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -16,16 +16,20 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.tensors import (
     add_at,
+    as_integers,
     assign_rows,
     dense,
     dropout,
+    known,
     matmul,
     pad_rows,
     row_means,
     row_times_matrix,
     slice_update,
     stateless_uniform,
+    static_shape,
     sum_of_rows,
+    values_on_devices,
     wait_for,
     while_loop,
 )
@@ -35,6 +39,7 @@ __all__ = [
     "accumulate_gradients",
     "add_at",
     "apply_gradients",
+    "as_integers",
     "assign_rows",
     "clip_by_norm",
     "compile_function",
@@ -46,6 +51,7 @@ __all__ = [
     "fused_adam",
     "global_norm",
     "has_fused_adam",
+    "known",
     "matmul",
     "on_processor",
     "pad_rows",
@@ -55,9 +61,12 @@ __all__ = [
     "row_times_matrix",
     "slice_update",
     "stateless_uniform",
+    "static_shape",
     "sum_of_rows",
     "sum_over_replicas",
+    "track",
     "update_if_finite",
+    "values_on_devices",
     "wait_for",
     "while_loop",
 ]

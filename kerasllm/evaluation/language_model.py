@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from kerasllm.models import MaskedLM, Seq2SeqLM
-from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
+from kerasllm.models.shapes import built_length, context_length, fixed_length, log_of_probabilities, output_width
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
@@ -193,11 +193,12 @@ class _Scorer(keras.Model):
     def __init__(self, model):
         super().__init__(name="scorer", dtype="float32")
         self.model = model
+        self.to_logits = log_of_probabilities(model)
         self.jit_compile = model.jit_compile
 
     def call(self, inputs):
         token_ids, labels, weights = inputs
-        logits = ops.cast(self.model(token_ids, training=False), "float32")
+        logits = self.to_logits(ops.cast(self.model(token_ids, training=False), "float32"))
         nll = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # A padded position may hold anything, also an infinity, which times zero would be NaN.
         return ops.sum(ops.where(weights > 0, nll, 0.0), axis=-1)

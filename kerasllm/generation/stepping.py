@@ -8,7 +8,7 @@ from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock
 from kerasllm.models import CausalLM
-from kerasllm.models.shapes import context_length
+from kerasllm.models.shapes import context_length, log_of_probabilities
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -39,7 +39,7 @@ def get_stepper(model, cached=None):
             return CachedStepper(model.init_cache, _call_causal_lm(model), context_length(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
-            return _chain_stepper(layers, context_length(model))
+            return _chain_stepper(layers, context_length(model), log_of_probabilities(model))
         if cached:
             raise ValueError(
                 f"{model.name} cannot be decoded with a cache: that needs a CausalLM, or a chain of layers around a "
@@ -82,7 +82,7 @@ def _call_causal_lm(model):
     return forward
 
 
-def _chain_stepper(layers, context):
+def _chain_stepper(layers, context, to_logits):
     caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
     mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
 
@@ -106,7 +106,7 @@ def _chain_stepper(layers, context):
                 new.append(layer_cache)
             else:
                 x = layer(x)
-        return x, new
+        return to_logits(x), new
 
     return CachedStepper(init_cache, forward, context, mask_zero)
 
@@ -185,6 +185,7 @@ class PlainStepper:
     def __init__(self, model):
         self._model = model
         self._context = context_length(model)
+        self._to_logits = log_of_probabilities(model)
 
     def start(self, tokens, padding, prompt_length):
         """As `logits`, for the place after the prompt."""
@@ -196,6 +197,6 @@ class PlainStepper:
         L = ops.shape(tokens)[1]
         columns = ops.arange(L, dtype="int32")[None] + padding[:, None]
         ids = ops.take_along_axis(tokens, columns % L, axis=1)[:, : self._context]
-        logits = self._model(ids, training=False)
+        logits = self._to_logits(self._model(ids, training=False))
         last = ops.minimum(index - 1 - padding, ops.shape(ids)[1] - 1)[:, None, None]
         return ops.take_along_axis(logits, last, axis=1)[:, 0], state

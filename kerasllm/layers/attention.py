@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasllm.layers import masks
 from kerasllm.layers.checks import check_attention, check_heads, check_positions, check_sizes
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
@@ -25,7 +26,7 @@ _OPTIONS = (
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class MultiHeadAttention(keras.layers.Layer):
+class MultiHeadAttention(Composite, keras.layers.Layer):
     """Multi-head attention, over the input itself or over a context.
 
     Args:

@@ -1,12 +1,16 @@
 """What all our language models share: a config, and the layers that it says."""
 
+import warnings
+
 import keras
 from keras import ops
 
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
 from kerasllm.models.token_model import TokenModel
+from kerasllm.vocabulary import within
 
 
 def small_deviation(config):
@@ -15,7 +19,7 @@ def small_deviation(config):
     return (2 / (5 * config.d_model)) ** 0.5
 
 
-class LanguageModel(TokenModel):
+class LanguageModel(Composite, TokenModel):
     """A `keras.Model` made from a `TransformerConfig`.
 
     Args:
@@ -25,6 +29,7 @@ class LanguageModel(TokenModel):
     """
 
     has_encoder = False
+    predicts_next = True  # a token, from those before it
 
     def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):
@@ -36,9 +41,26 @@ class LanguageModel(TokenModel):
             )
         super().__init__(**kwargs)
         self.config = config
+        self._screen.context = None if config.positions == "relative" else config.max_length
         self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
         self.output_bias = None
+
+    def _labels(self, x, y, sample_weight):
+        """Labels and weights as they were given; without any, each token's label is the one that follows it."""
+        if y is not None:
+            return y, sample_weight
+        if not self.predicts_next:
+            raise ValueError(
+                f"A {type(self).__name__} learns to name hidden tokens, so it needs labels: "
+                "kerasllm.data.masked_lm_dataset hides tokens and gives them."
+            )
+        warnings.warn("No labels were given, so the model learns the token that follows each.", stacklevel=2)
+        ids = self._ids_of_logits(x)
+        documents = x.get("document_ids", ops.ones_like(ids)) if isinstance(x, dict) else ops.ones_like(ids)
+        follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] != 0)
+        last = ((0, 0), (0, 1))
+        return ops.pad(ids[:, 1:], last), ops.pad(ops.cast(follows, "float32"), last)
 
     def _normal(self, deviation):
         if self._random_weights:
@@ -83,8 +105,23 @@ class LanguageModel(TokenModel):
             **config.block_options(),
         )
 
+    @property
+    def _vocab_size(self):
+        return self.config.vocab_size
+
+    def _ids_of(self, x):
+        ids = x["token_ids"] if isinstance(x, dict) else x
+        return {"token_ids": (ids, self.config.vocab_size)}
+
+    def _ids_of_logits(self, x):
+        """The ids (B, T) that have logits."""
+        return next(iter(self._ids_of(x).values()))[0]
+
     def _embed(self, token_ids, embedding=None):
-        x = (embedding or self.token_embedding)(token_ids)
+        embedding = embedding or self.token_embedding
+        if self._is_stepping:  # nothing is learned of such a batch, but some devices stop at it
+            token_ids = within(token_ids, embedding.input_dim)
+        x = embedding(token_ids)
         return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
 
     def _head(self, x):
@@ -113,9 +150,11 @@ class LanguageModel(TokenModel):
 
     def get_config(self):
         dtype = keras.dtype_policies.serialize(self.dtype_policy)
-        return {"name": self.name, "dtype": dtype, "config": self.config.to_dict()}
+        trainable = {**({} if self.trainable else {"trainable": False}), **self._trainable_config()}
+        return {"name": self.name, "dtype": dtype, "config": self.config.to_dict(), **trainable}
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        return cls(TransformerConfig.from_dict(config.pop("config")), **config)
+        config["config"] = TransformerConfig.from_dict(config["config"])
+        return super().from_config(config)

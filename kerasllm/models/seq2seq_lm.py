@@ -81,6 +81,13 @@ class Seq2SeqLM(LanguageModel):
             training=training,
         )
 
+    def _ids_of(self, x):
+        config = self.config
+        return {
+            "target_ids": (x["target_ids"], config.vocab_size),
+            "source_ids": (x["source_ids"], config.source_vocab_size or config.vocab_size),
+        }
+
     def encode(self, source_ids, source_mask=None, training=None):
         """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""
         return self.encoder(self._embed(source_ids, self.source_embedding), mask=source_mask, training=training)
