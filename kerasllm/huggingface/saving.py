@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import keras
 import numpy as np
 
 from kerasllm.files import new_folder
@@ -13,7 +12,7 @@ from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.settings import Settings, attention_bias
 from kerasllm.huggingface.tokenizer_files import GENERATION, check_sizes, write_tokenizer
 from kerasllm.models import MaskedLM, Seq2SeqLM, TransformerConfig
-from kerasllm.models.weights import weight_names
+from kerasllm.models.weights import weights_to_save
 from kerasllm.tokenizers.sides import Sides
 
 _NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
@@ -42,7 +41,7 @@ def save(model, tokenizer, path):
     source, target = check_sizes(tokenizer, model.config)
     if source is not target and kind != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
-    table, weights = family.weights(model.config, settings), weight_names(model)
+    table, weights = family.weights(model.config, settings), weights_to_save(model, quantized=False)
     kinds, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
@@ -76,7 +75,7 @@ _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
 
 
 def _parts(table, name, weight, config):
-    array = np.asarray(keras.ops.convert_to_numpy(weight))
+    array = weight()
     return source_of(table, name).write(array, widths_of(name, array.shape, config))
 
 

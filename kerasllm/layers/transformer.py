@@ -248,7 +248,7 @@ class Transformer(Composite, keras.layers.Layer):
     def get_config(self):
         block = self.blocks[0].get_config()
         return {
-            **{name: value for name, value in block.items() if name != "trainable_parts"},
+            **{name: value for name, value in block.items() if not name.endswith("_parts")},  # those are its own
             **self._by_layer,
             **super().get_config(),
             "num_layers": self.num_layers,

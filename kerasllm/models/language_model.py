@@ -148,9 +148,21 @@ class LanguageModel(Composite, TokenModel):
         bias = None if self.output_bias is None else ops.convert_to_tensor(self.output_bias)
         return OutputLayer(ops.convert_to_tensor(weights), bias, self.config.logit_soft_cap)
 
+    def export(self, *args, input_signature=None, **kwargs):
+        """As Keras' own, with token ids for inputs: without this they would be floats.
+
+        `kerasllm.export.saved_model` exports a tokenizer with the model, so that text goes in and comes out.
+        """
+        if input_signature is None:
+            input_signature = [self._export_signature()]
+        return super().export(*args, input_signature=input_signature, **kwargs)
+
+    def _export_signature(self):
+        return keras.InputSpec(shape=(None, None), dtype="int32", name="token_ids")
+
     def get_config(self):
         dtype = keras.dtype_policies.serialize(self.dtype_policy)
-        trainable = {**({} if self.trainable else {"trainable": False}), **self._trainable_config()}
+        trainable = {**({} if self.trainable else {"trainable": False}), **self._parts_config()}
         return {"name": self.name, "dtype": dtype, "config": self.config.to_dict(), **trainable}
 
     @classmethod

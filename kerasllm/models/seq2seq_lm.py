@@ -88,6 +88,10 @@ class Seq2SeqLM(LanguageModel):
             "source_ids": (x["source_ids"], config.source_vocab_size or config.vocab_size),
         }
 
+    def _export_signature(self):
+        names = ("source_ids", "target_ids")
+        return {name: keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names}
+
     def encode(self, source_ids, source_mask=None, training=None):
         """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""
         return self.encoder(self._embed(source_ids, self.source_embedding), mask=source_mask, training=training)
