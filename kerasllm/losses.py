@@ -36,8 +36,8 @@ class TokenCrossentropy(keras.losses.Loss):
 
     Raises:
         ValueError: if `label_smoothing`, `chunk_size` or `ignore_class` is out of range. Outside of a graph also for a
-            label that is neither in the vocabulary nor ignored; within one, where our models look after such labels,
-            the loss of another model is then not a number.
+            label that is neither in the vocabulary nor ignored. Our models say in every mode which one it is; with
+            another model TensorFlow's own error holds this sentence, or the loss is not a number where XLA compiles.
 
     Example:
         >>> loss = kerasllm.losses.TokenCrossentropy()
@@ -62,9 +62,12 @@ class TokenCrossentropy(keras.losses.Loss):
         y_pred = ops.convert_to_tensor(y_pred, "float32")
         labels, weight = self.targets(y_true, sample_weight, y_pred)
         weight = weight if mask is None else weight * ops.cast(mask, "float32")
-        check_ids(backend.known(labels), y_pred.shape[-1], "label", self.ignore_class)
-        losses = self._smoothed(_crossentropies(within(labels, y_pred.shape[-1]), y_pred, self.label_smoothing > 0))
-        losses = ops.where(is_outside(labels, y_pred.shape[-1]), float("nan"), losses)
+        V = y_pred.shape[-1]
+        check_ids(backend.known(labels), V, "label", self.ignore_class)
+        are_bad = is_outside(labels, V)
+        backend.refuse(are_bad, f"A label is outside of 0 to {V - 1}, and not ignore_class={self.ignore_class}.")
+        losses = self._smoothed(_crossentropies(within(labels, V), y_pred, self.label_smoothing > 0))
+        losses = ops.where(are_bad, float("nan"), losses)
         return ops.sum(losses * weight) / ops.maximum(ops.sum(weight), 1e-9)
 
     def targets(self, y_true, sample_weight, outputs):

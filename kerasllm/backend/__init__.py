@@ -14,6 +14,7 @@ from kerasllm.backend.gradients import (
     sum_over_replicas,
     update_if_finite,
 )
+from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,
@@ -23,6 +24,7 @@ from kerasllm.backend.tensors import (
     known,
     matmul,
     pad_rows,
+    refuse,
     row_means,
     row_times_matrix,
     slice_update,
@@ -47,14 +49,17 @@ __all__ = [
     "densify",
     "dropout",
     "fast_bfloat16_device",
+    "filled",
     "fused",
     "fused_adam",
     "global_norm",
     "has_fused_adam",
+    "is_ragged",
     "known",
     "matmul",
     "on_processor",
     "pad_rows",
+    "refuse",
     "plain_graph",
     "remat",
     "row_means",

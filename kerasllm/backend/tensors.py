@@ -22,6 +22,12 @@ def known(tensor):
     return None if isinstance(tensor, jax.core.Tracer) else np.asarray(tensor)
 
 
+def refuse(are_bad, sentence):
+    """Stops a TensorFlow graph where any of many bools is true. XLA and JAX cannot."""
+    if IS_TENSORFLOW:
+        tf.debugging.Assert(tf.logical_not(tf.reduce_any(are_bad)), [sentence])
+
+
 def values_on_devices(variable):
     """What a Keras variable holds, as a NumPy array for each replica of a `tf.distribute` strategy."""
     return [np.array(value) for value in getattr(variable.value, "values", (variable.value,))]

@@ -30,6 +30,7 @@ class LanguageModel(Composite, TokenModel):
 
     has_encoder = False
     predicts_next = True  # a token, from those before it
+    _main_ids = "token_ids"  # those that have logits
 
     def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):
@@ -56,7 +57,7 @@ class LanguageModel(Composite, TokenModel):
                 "kerasllm.data.masked_lm_dataset hides tokens and gives them."
             )
         warnings.warn("No labels were given, so the model learns the token that follows each.", stacklevel=2)
-        ids = self._ids_of_logits(x)
+        ids, _ = self._ids_of(x)[self._main_ids]
         documents = x.get("document_ids", ops.ones_like(ids)) if isinstance(x, dict) else ops.ones_like(ids)
         follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] != 0)
         last = ((0, 0), (0, 1))
@@ -112,10 +113,6 @@ class LanguageModel(Composite, TokenModel):
     def _ids_of(self, x):
         ids = x["token_ids"] if isinstance(x, dict) else x
         return {"token_ids": (ids, self.config.vocab_size)}
-
-    def _ids_of_logits(self, x):
-        """The ids (B, T) that have logits."""
-        return next(iter(self._ids_of(x).values()))[0]
 
     def _embed(self, token_ids, embedding=None):
         embedding = embedding or self.token_embedding

@@ -13,7 +13,8 @@ class ScreenedModel(keras.Model):
     """A `keras.Model` of token ids, which says in one sentence what it cannot take.
 
     Subclasses say which ids they read, by `_ids_of(x)`: a dict from their names to the pairs (ids (B, T), size of their
-    vocabulary); and the size of the vocabulary of their labels, `_vocab_size`.
+    vocabulary); the name of those that have logits, `_main_ids`; whether they predict the next one, `predicts_next`; and
+    the size of the vocabulary of their labels, `_vocab_size`.
 
     Args:
         **kwargs: `name` and `dtype`, as for any Keras layer.
@@ -134,4 +135,10 @@ class ScreenedModel(keras.Model):
         for name, ids in x.items() if isinstance(x, dict) else {"token_ids": x}.items():
             if isinstance(ids, str | list | tuple | np.ndarray):
                 check_are_ids(ids, name)
-        return x, y, sample_weight
+        if not backend.is_ragged(x):
+            return x, y, sample_weight
+        if hasattr(x, "element_spec"):
+            return backend.filled(x, self._main_ids, self.predicts_next), None, None
+        return keras.utils.unpack_x_y_sample_weight(
+            backend.filled((x, y, sample_weight), self._main_ids, self.predicts_next)
+        )

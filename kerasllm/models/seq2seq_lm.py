@@ -40,6 +40,7 @@ class Seq2SeqLM(LanguageModel):
     """
 
     has_encoder = True
+    _main_ids = "target_ids"
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)

@@ -138,7 +138,8 @@ class TokenModel(ScreenedModel):
     def _train_on_parts(self, data):
         """A training step that takes a batch in `micro_batches` parts of as many rows each."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y, sample_weight, is_bad = self._targets(x, y, self._ids_of_logits(x)[..., None], sample_weight, training=True)
+        ids, _ = self._ids_of(x)[self._main_ids]
+        y, sample_weight, is_bad = self._targets(x, y, ids[..., None], sample_weight, training=True)
         weight = ops.sum(sample_weight)
         all_tokens = _all_tokens(weight)
         scale = self.optimizer.scale_loss(ops.ones(()))
