@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.vocabulary import check_ids, is_outside, within
 
 __all__ = ["OutputLayer", "TokenCrossentropy", "token_weights"]
 
@@ -29,17 +30,20 @@ class TokenCrossentropy(keras.losses.Loss):
         chunk_size: int or None. Our models then make the logits of so many tokens at a time, with their gradient, and
             never hold those of all, which for a large vocabulary take most of the memory of training. The numbers are
             the same. Metrics that need logits cannot be compiled beside it.
+        ignore_class: int or None, the label of tokens that nothing is to be learned of, besides those of weight 0.
 
     Call arguments:
-        y_true: int (B, T), labels.
+        y_true: int (B, T) or (B, T, 1), labels.
         y_pred: float (B, T, V), logits.
-        sample_weight: float (B, T) or None, 0 where nothing is to be learned.
+        sample_weight: float (B, T), or (B,) for whole rows, or None; 0 where nothing is to be learned.
 
     Returns:
         float scalar.
 
     Raises:
-        ValueError: if `label_smoothing` or `chunk_size` is out of range.
+        ValueError: if `label_smoothing`, `chunk_size` or `ignore_class` is out of range. Outside of a graph also for a
+            label that is neither in the vocabulary nor ignored. Our models say in every mode which one it is; with
+            another model TensorFlow's own error holds this sentence, or the loss is not a number where XLA compiles.
 
     Example:
         >>> loss = kerasllm.losses.TokenCrossentropy()
@@ -47,22 +51,53 @@ class TokenCrossentropy(keras.losses.Loss):
         1.3862943649291992
     """
 
-    def __init__(self, label_smoothing=0.0, chunk_size=None, name="token_crossentropy"):
+    def __init__(self, label_smoothing=0.0, chunk_size=None, ignore_class=-100, name="token_crossentropy"):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}.")
         if chunk_size is not None and (type(chunk_size) is not int or chunk_size < 1):
             raise ValueError(f"`chunk_size` must be a positive number of tokens or None, got {chunk_size!r}.")
+        if ignore_class is not None and type(ignore_class) is not int:
+            raise ValueError(f"`ignore_class` must be a label or None, got {ignore_class!r}.")
         super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
+        self.ignore_class = ignore_class
 
-    def call(self, y_true, y_pred):
-        return self._smoothed(_crossentropies(ops.cast(y_true, "int32"), y_pred, self.label_smoothing > 0))
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        mask = getattr(y_pred, "_keras_mask", None)  # such as that of an Embedding with mask_zero
+        y_pred = ops.convert_to_tensor(y_pred, "float32")
+        labels, weight = self.targets(y_true, sample_weight, y_pred)
+        weight = weight if mask is None else weight * ops.cast(mask, "float32")
+        V = y_pred.shape[-1]
+        check_ids(backend.known(labels), V, "label", self.ignore_class)
+        are_bad = is_outside(labels, V)
+        backend.refuse(are_bad, f"A label is outside of 0 to {V - 1}, and not ignore_class={self.ignore_class}.")
+        losses = self._smoothed(_crossentropies(within(labels, V), y_pred, self.label_smoothing > 0))
+        losses = ops.where(are_bad, float("nan"), losses)
+        return ops.sum(losses * weight) / ops.maximum(ops.sum(weight), 1e-9)
+
+    def targets(self, y_true, sample_weight, outputs):
+        """What is to be learned.
+
+        Args:
+            y_true, sample_weight: as in a call.
+            outputs: float (B, T, any), of the model.
+
+        Returns:
+            Labels int (B, T), 0 where nothing is to be learned, whatever stood there; and weights float32 (B, T).
+        """
+        labels = as_rows(y_true, outputs)
+        weight = token_weights(sample_weight, labels)
+        if self.ignore_class is not None:
+            weight = ops.where(labels == self.ignore_class, 0.0, weight)
+        return ops.where(weight != 0, labels, 0), weight
 
     def sums(self, y_true, y_pred, sample_weight=None):
         """What the mean is made of: the weighted sum of the loss, that of the negative log-likelihood (the same without
-        label smoothing), and the sum of the weights."""
-        labels, weight = _labels_and_weights(y_true, sample_weight, y_pred)
+        label smoothing), and the sum of the weights. Labels outside of the vocabulary are taken for those at its ends.
+        """
+        labels, weight = self.targets(y_true, sample_weight, y_pred)
+        labels = within(labels, y_pred.shape[-1])
         losses = _crossentropies(labels, y_pred, self.label_smoothing > 0)
         return ops.sum(self._smoothed(losses) * weight), ops.sum(losses[0] * weight), ops.sum(weight)
 
@@ -75,8 +110,8 @@ class TokenCrossentropy(keras.losses.Loss):
             output_layer: `OutputLayer`.
             training: bool. False makes no gradient.
         """
-        labels, weight = _labels_and_weights(y_true, sample_weight, hidden)
-        chunks = _Chunks.of(labels, weight, self.chunk_size)
+        labels, weight = self.targets(y_true, sample_weight, hidden)
+        chunks = _Chunks.of(within(labels, output_layer.weights.shape[0]), weight, self.chunk_size)
         if training:
             sums = _differentiable_sums(self, chunks, hidden, output_layer)
         else:
@@ -89,29 +124,36 @@ class TokenCrossentropy(keras.losses.Loss):
         return (1 - self.label_smoothing) * losses[0] + self.label_smoothing * losses[1]
 
     def get_config(self):
-        return {"name": self.name, "label_smoothing": self.label_smoothing, "chunk_size": self.chunk_size}
+        names = ("name", "label_smoothing", "chunk_size", "ignore_class")
+        return {name: getattr(self, name) for name in names}
+
+
+def as_rows(labels, outputs):
+    """Labels int (B, T), from (B, T) or (B, T, 1), for outputs (B, T, any)."""
+    labels = backend.as_integers(labels)
+    given, wanted = backend.static_shape(labels), tuple(outputs.shape[:-1])
+    if given is None or given[2:] == (1,):  # TensorFlow no longer knows which, where one `fit` had one and one another
+        return ops.reshape(labels, ops.shape(outputs)[:-1])
+    if len(given) != 2 or any(None not in (a, b) and a != b for a, b in zip(given, wanted, strict=True)):
+        raise ValueError(
+            f"Labels {given} do not fit the model's output {tuple(outputs.shape)}: a label is needed for each token, "
+            "such as the token that follows it."
+        )
+    return labels
 
 
 def token_weights(sample_weight, labels):
     """Weights float32 (B, T) of labels (B, T), from those of tokens, those of rows (B,) or None, which is 1 for all."""
     shape = ops.shape(labels)
-    weight = ops.ones(shape, "float32") if sample_weight is None else ops.cast(sample_weight, "float32")
-    weight = weight if len(weight.shape) == 2 else weight[:, None]
+    if sample_weight is None:
+        return ops.ones(shape, "float32")
+    weight = ops.cast(sample_weight, "float32")
+    given = backend.static_shape(weight)
+    if given is None or len(given) != 2:
+        weight = ops.reshape(weight, (shape[0], -1))
     if any(None not in (a, b) and a not in (1, b) for a, b in zip(weight.shape, labels.shape, strict=True)):
-        raise ValueError(f"`sample_weight` {tuple(weight.shape)} does not fit the labels {tuple(labels.shape)}.")
+        raise ValueError(f"`sample_weight` {tuple(sample_weight.shape)} does not fit the labels {tuple(labels.shape)}.")
     return ops.broadcast_to(weight, shape)
-
-
-def _labels_and_weights(labels, sample_weight, outputs):
-    """Labels int32 (B, T), 0 where nothing is to be learned, whatever stood there; and weights float32 (B, T)."""
-    labels = ops.cast(labels, "int32")
-    if any(None not in (a, b) and a != b for a, b in zip(labels.shape, outputs.shape[:-1], strict=True)):
-        raise ValueError(
-            f"Labels {tuple(labels.shape)} do not fit the model's output {tuple(outputs.shape)}: a label is needed for "
-            "each token, such as the token that follows it."
-        )
-    weight = token_weights(sample_weight, labels)
-    return ops.where(weight != 0, labels, 0), weight
 
 
 def _crossentropies(labels, logits, with_uniform):

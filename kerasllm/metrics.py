@@ -6,6 +6,8 @@ Shapes: B batch, T time, V vocab.
 import keras
 from keras import ops
 
+from kerasllm.losses import TokenCrossentropy
+
 __all__ = ["Perplexity", "TokenLoss"]
 
 
@@ -19,10 +21,13 @@ class Perplexity(keras.metrics.Mean):
 
     Give it to `compile(weighted_metrics=[...])`: Keras ignores sample weights in `metrics=`.
 
+    Args:
+        ignore_class: int or None, the label of tokens that do not count.
+
     Call arguments of `update_state`:
-        y_true: int (B, T), labels.
+        y_true: int (B, T) or (B, T, 1), labels.
         y_pred: float (B, T, V), logits.
-        sample_weight: float (B, T) or None, 0 for tokens that do not count.
+        sample_weight: float (B, T), or (B,) for whole rows, or None; 0 for tokens that do not count.
 
     Example:
         >>> metric = kerasllm.metrics.Perplexity()
@@ -31,15 +36,20 @@ class Perplexity(keras.metrics.Mean):
         4.0
     """
 
-    def __init__(self, name="perplexity", dtype=None):
+    def __init__(self, name="perplexity", dtype=None, ignore_class=-100):
         super().__init__(name=name, dtype=dtype)
+        self.ignore_class = ignore_class
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        nll = ops.sparse_categorical_crossentropy(y_true, ops.cast(y_pred, "float32"), from_logits=True)
-        return super().update_state(nll, sample_weight)
+        labels, weight = TokenCrossentropy(ignore_class=self.ignore_class).targets(y_true, sample_weight, y_pred)
+        nll = ops.sparse_categorical_crossentropy(labels, ops.cast(y_pred, "float32"), from_logits=True)
+        return super().update_state(nll, weight)
 
     def result(self):
         return ops.exp(super().result())
+
+    def get_config(self):
+        return {**super().get_config(), "ignore_class": self.ignore_class}
 
 
 @keras.saving.register_keras_serializable("kerasllm")

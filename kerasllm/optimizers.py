@@ -27,7 +27,8 @@ class AdamW(keras.optimizers.AdamW):
         weight_decay: float, decoupled decay per step in units of the learning rate.
         beta_1, beta_2, epsilon: as in Keras. beta_2 is 0.95 here, as in GPT-3 and Llama, for it follows the
             gradient's scale faster than 0.999.
-        global_clipnorm: float or None. Gradients are scaled down to this norm, taken over all of them together.
+        global_clipnorm: float or None. Gradients are scaled down to this norm, taken over all of them together; 1.0
+            unless `clipnorm` or `clipvalue` is given.
         **kwargs: see `keras.optimizers.AdamW`.
 
     Example:
@@ -45,10 +46,12 @@ class AdamW(keras.optimizers.AdamW):
         beta_1=0.9,
         beta_2=0.95,
         epsilon=1e-8,
-        global_clipnorm=1.0,
+        global_clipnorm="default",
         name="adamw",
         **kwargs,
     ):
+        if global_clipnorm == "default":
+            global_clipnorm = None if kwargs.get("clipnorm") or kwargs.get("clipvalue") else 1.0
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,

@@ -25,7 +25,7 @@ from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.origin import Origin
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
-from kerasllm.models.weights import weight_names
+from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is
 
@@ -103,8 +103,14 @@ def load(folder):
         raise ValueError(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(KINDS)}."
         )
-    config = TransformerConfig.from_dict(description["config"])
-    model = KINDS[kind](config, random_weights=False, dtype=description["dtype_policy"])
+    model = KINDS[kind].from_config(
+        {
+            "config": description["config"],
+            "dtype": description["dtype_policy"],
+            "random_weights": False,
+            **{name: parts for name, parts in description.items() if name == "quantized_parts"},
+        }
+    )
     read_tensors(folder / WEIGHTS, weight_names(model))
     if "origin" in description:
         model.origin = Origin(**description["origin"])
@@ -133,7 +139,7 @@ def add_model(model, tokenizer, folder):
     _check_saveable(model, tokenizer)
     folder = Path(folder)
     write_json(folder / CONFIG, describe(model))
-    write_tensors(folder / WEIGHTS, {name: keras.ops.convert_to_numpy(w) for name, w in weight_names(model).items()})
+    write_tensors(folder / WEIGHTS, {name: array() for name, array in weights_to_save(model).items()})
     if not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
 
@@ -149,6 +155,7 @@ def describe(model):
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
         **({"origin": dataclasses.asdict(origin)} if origin else {}),
+        **{name: parts for name, parts in model.get_config().items() if name == "quantized_parts"},
     }
 
 

@@ -21,7 +21,8 @@ ROOMS = {
     "words": [],
     "unread": [],
     "layers": ["backend"],
-    "losses": ["backend"],
+    "vocabulary": ["backend"],
+    "losses": ["vocabulary"],
     "metrics": ["losses"],
     "optimizers": ["backend"],
     "training": ["backend"],
@@ -38,7 +39,7 @@ ROOMS = {
     "cli": ["benchmark", "training"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
-WITHOUT_TENSORFLOW = {"layers", "losses", "metrics", "optimizers", "training", "models"}
+WITHOUT_TENSORFLOW = {"layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models"}
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]
 

@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_TENSORFLOW, track
 from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_processor, plain_graph
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -14,18 +14,24 @@ from kerasllm.backend.gradients import (
     sum_over_replicas,
     update_if_finite,
 )
+from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.tensors import (
     add_at,
+    as_integers,
     assign_rows,
     dense,
     dropout,
+    known,
     matmul,
     pad_rows,
+    refuse,
     row_means,
     row_times_matrix,
     slice_update,
     stateless_uniform,
+    static_shape,
     sum_of_rows,
+    values_on_devices,
     wait_for,
     while_loop,
 )
@@ -35,6 +41,7 @@ __all__ = [
     "accumulate_gradients",
     "add_at",
     "apply_gradients",
+    "as_integers",
     "assign_rows",
     "clip_by_norm",
     "compile_function",
@@ -42,22 +49,29 @@ __all__ = [
     "densify",
     "dropout",
     "fast_bfloat16_device",
+    "filled",
     "fused",
     "fused_adam",
     "global_norm",
     "has_fused_adam",
+    "is_ragged",
+    "known",
     "matmul",
     "on_processor",
     "pad_rows",
+    "refuse",
     "plain_graph",
     "remat",
     "row_means",
     "row_times_matrix",
     "slice_update",
     "stateless_uniform",
+    "static_shape",
     "sum_of_rows",
     "sum_over_replicas",
+    "track",
     "update_if_finite",
+    "values_on_devices",
     "wait_for",
     "while_loop",
 ]

@@ -15,6 +15,12 @@ if IS_TENSORFLOW:
     import tensorflow as tf
 
 
+def track(layer, layers):
+    """Tells TensorFlow's checkpoints of layers that another one has in a list, which they do not look into."""
+    for inner in layers if IS_TENSORFLOW else ():
+        layer._track_trackable(inner, inner.name)
+
+
 def as_tensor(x):
     """What an array or a variable holds now, in the dtype in which a layer being called computes."""
     return tf.convert_to_tensor(x) if IS_TENSORFLOW else ops.convert_to_tensor(x)

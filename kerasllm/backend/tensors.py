@@ -1,5 +1,7 @@
 """Tensors: products, places, random numbers."""
 
+import keras
+import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
@@ -9,6 +11,39 @@ if IS_TENSORFLOW:
     import tensorflow as tf
 else:
     import jax
+
+
+def known(tensor):
+    """What a tensor holds, as a NumPy array; None where that is not known yet, as in a graph that is being made."""
+    if isinstance(tensor, np.ndarray | keras.KerasTensor):
+        return tensor if isinstance(tensor, np.ndarray) else None
+    if IS_TENSORFLOW:
+        return None if tf.is_symbolic_tensor(tensor) or not hasattr(tensor, "numpy") else tensor.numpy()
+    return None if isinstance(tensor, jax.core.Tracer) else np.asarray(tensor)
+
+
+def refuse(are_bad, sentence):
+    """Stops a TensorFlow graph where any of many bools is true. XLA and JAX cannot."""
+    if IS_TENSORFLOW:
+        tf.debugging.Assert(tf.logical_not(tf.reduce_any(are_bad)), [sentence])
+
+
+def values_on_devices(variable):
+    """What a Keras variable holds, as a NumPy array for each replica of a `tf.distribute` strategy."""
+    return [np.array(value) for value in getattr(variable.value, "values", (variable.value,))]
+
+
+def static_shape(tensor):
+    """The shape of a tensor as a tuple, None for sizes that are not known; None where not even its rank is."""
+    shape = tensor.shape
+    return None if getattr(shape, "rank", 0) is None else tuple(shape)
+
+
+def as_integers(array):
+    """A tensor of signed integers of 32 bits, or of 64 where an array has more than those hold."""
+    tensor = ops.convert_to_tensor(array)
+    is_wide = keras.backend.standardize_dtype(tensor.dtype) in ("int64", "uint32", "uint64")
+    return ops.cast(tensor, "int64" if is_wide else "int32")
 
 
 def slice_update(tensor, update, start):

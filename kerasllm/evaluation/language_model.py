@@ -24,6 +24,7 @@ from kerasllm.models.shapes import (
     built_length,
     context_length,
     fixed_length,
+    log_of_probabilities,
     needs_endings,
     output_width,
     positions_until,
@@ -204,6 +205,7 @@ class _Scorer(keras.Model):
         super().__init__(name="scorer", dtype="float32")
         self.model = model
         self._needs_endings = needs_endings(model)
+        self.to_logits = log_of_probabilities(model)
         self.jit_compile = model.jit_compile
 
     def call(self, inputs):
@@ -211,7 +213,7 @@ class _Scorer(keras.Model):
         length = ops.shape(token_ids)[1]
         last = ops.max(ops.where(weights > 0, ops.arange(length, dtype="int32"), 0), axis=-1)
         options = {"position_ids": positions_until(last, length)} if self._needs_endings else {}
-        logits = ops.cast(self.model(token_ids, training=False, **options), "float32")
+        logits = self.to_logits(ops.cast(self.model(token_ids, training=False, **options), "float32"))
         nll = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         # A padded position may hold anything, also an infinity, which times zero would be NaN.
         return ops.sum(ops.where(weights > 0, nll, 0.0), axis=-1)

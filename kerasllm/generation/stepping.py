@@ -8,7 +8,13 @@ from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock
 from kerasllm.models import CausalLM
-from kerasllm.models.shapes import context_length, length_dependent_rotations, needs_endings, positions_until
+from kerasllm.models.shapes import (
+    context_length,
+    length_dependent_rotations,
+    log_of_probabilities,
+    needs_endings,
+    positions_until,
+)
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -83,6 +89,7 @@ def _call_causal_lm(model):
 
 
 def _chain_stepper(model, layers):
+    to_logits = log_of_probabilities(model)
     caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
     mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
 
@@ -106,7 +113,7 @@ def _chain_stepper(model, layers):
                 new.append(layer_cache)
             else:
                 x = layer(x)
-        return x, new
+        return to_logits(x), new
 
     return CachedStepper(model, init_cache, forward, mask_zero)
 
@@ -197,6 +204,7 @@ class PlainStepper:
         self._model = model
         self._context = context_length(model)
         self._needs_endings = needs_endings(model)
+        self._to_logits = log_of_probabilities(model)
 
     def start(self, tokens, padding, prompt_length):
         """As `logits`, for the place after the prompt."""
@@ -211,5 +219,5 @@ class PlainStepper:
         length = ops.shape(ids)[1]
         last = ops.minimum(index - 1 - padding, length - 1)
         options = {"position_ids": positions_until(last, length)} if self._needs_endings else {}
-        logits = self._model(ids, training=False, **options)
+        logits = self._to_logits(self._model(ids, training=False, **options))
         return ops.take_along_axis(logits, last[:, None, None], axis=1)[:, 0], state

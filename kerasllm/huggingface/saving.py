@@ -2,7 +2,6 @@
 
 import json
 
-import keras
 import numpy as np
 
 from kerasllm.files import new_folder
@@ -11,7 +10,7 @@ from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
 from kerasllm.models import MaskedLM, Seq2SeqLM
-from kerasllm.models.weights import weight_names
+from kerasllm.models.weights import weights_to_save
 from kerasllm.tokenizers.sides import Sides, as_pair
 
 
@@ -41,7 +40,7 @@ def save(model, tokenizer, path):
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
     if source is not target and kind != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
-    table, weights = family.weights(model.config, settings), weight_names(model)
+    table, weights = family.weights(model.config, settings), weights_to_save(model, quantized=False)
     kinds, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
@@ -87,7 +86,7 @@ def _ids(model, source, target, origin):
 
 
 def _parts(table, name, weight, config):
-    array = np.asarray(keras.ops.convert_to_numpy(weight))
+    array = weight()
     return source_of(table, name).write(array, widths_of(name, array.shape, config))
 
 

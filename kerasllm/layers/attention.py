@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasllm.layers import masks
 from kerasllm.layers.checks import check_attention, check_heads, check_positions, check_sizes
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
@@ -47,7 +48,7 @@ _CALL_WORDS = {
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class MultiHeadAttention(SequenceLayer):
+class MultiHeadAttention(Composite, SequenceLayer):
     """Multi-head attention, over the input itself or over a context.
 
     Args:

@@ -9,6 +9,7 @@ import keras
 
 from kerasllm.layers.attention import MultiHeadAttention
 from kerasllm.layers.checks import check_norms, check_remat
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
 from kerasllm.layers.normalization import make_norm
@@ -22,7 +23,7 @@ _OPTIONS = (
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class TransformerBlock(SequenceLayer):
+class TransformerBlock(Composite, SequenceLayer):
     """Self-attention, cross-attention if there is a context, and a feed-forward layer.
 
     Args:
@@ -327,6 +328,9 @@ class TransformerBlock(SequenceLayer):
         width) its keys and values, two more (B, K, S, h)."""
         own = self.attention.init_cache(batch_size, length)
         return own if context is None else own + self.cross_attention.project_context(context)
+
+    def compute_output_shape(self, x_shape, context_shape=None):
+        return x_shape
 
     def compute_output_spec(
         self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs

@@ -10,6 +10,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers.checks import check_vectors
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 
 
@@ -51,7 +52,7 @@ def relu_squared(x):
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class FeedForward(keras.layers.Layer):
+class FeedForward(Composite, keras.layers.Layer):
     """Two dense layers on each token: widen to `dff`, activate, narrow to `d_model`.
 
     Args:

@@ -24,15 +24,19 @@ def positions_in_documents(document_ids):
     """Positions that restart at 0 where a new document begins.
 
     Args:
-        document_ids: int (B, T), T known when the graph is made.
+        document_ids: int (B, T).
 
     Returns:
         int32 (B, T). `[[1, 1, 2, 2, 2]]` gives `[[0, 1, 0, 1, 2]]`.
     """
-    T = document_ids.shape[1]
+    T = ops.shape(document_ids)[1]
     index = ops.arange(T, dtype="int32")
     begins = ops.pad(document_ids[:, 1:] != document_ids[:, :-1], ((0, 0), (1, 0)))
-    last_begin = ops.associative_scan(ops.maximum, ops.where(begins, index, 0), axis=1)
+    begins = ops.where(begins, index, 0)
+    if isinstance(T, int):
+        last_begin = ops.associative_scan(ops.maximum, begins, axis=1)
+    else:  # which the scan would have to know when the graph is made
+        last_begin = ops.max(ops.where(index[:, None] >= index, begins[:, None, :], 0), axis=-1)
     return index - ops.reshape(last_begin, (-1, T))
 
 

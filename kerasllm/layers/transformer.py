@@ -6,8 +6,10 @@ Shapes: B batch, T query time, S key time, D d_model, H heads.
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers.block import TransformerBlock
 from kerasllm.layers.checks import check_heads, check_positions, check_sizes
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import clone_initializer
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
@@ -21,7 +23,7 @@ from kerasllm.layers.sequence_layer import SequenceLayer
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-class Transformer(SequenceLayer):
+class Transformer(Composite, SequenceLayer):
     """A stack of `TransformerBlock`s that knows positions; causal, rotary and pre-norm unless told otherwise.
 
     Args:
@@ -121,6 +123,7 @@ class Transformer(SequenceLayer):
             )
             for i, options in enumerate(split_by_layer(block, num_layers))
         ]
+        backend.track(self, self.blocks)
 
     def build(self, x_shape, context_shape=None):
         self._input_width = x_shape[-1]
@@ -227,6 +230,9 @@ class Transformer(SequenceLayer):
         (B, S, any width) its keys and values too, (B, K, S, h)."""
         return [block.init_cache(batch_size, length, context) for block in self.blocks]
 
+    def compute_output_shape(self, x_shape, context_shape=None):
+        return (*x_shape[:-1], self.d_model)
+
     def compute_output_spec(
         self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
     ):
@@ -244,7 +250,7 @@ class Transformer(SequenceLayer):
     def get_config(self):
         block = self.blocks[0].get_config()
         return {
-            **block,
+            **{name: value for name, value in block.items() if not name.endswith("_parts")},  # those are its own
             **self._by_layer,
             **super().get_config(),
             "num_layers": self.num_layers,

@@ -1,12 +1,16 @@
 """What all our language models share: a config, and the layers that it says."""
 
+import warnings
+
 import keras
 from keras import ops
 
+from kerasllm.layers.composite import Composite
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
 from kerasllm.models.token_model import TokenModel
+from kerasllm.vocabulary import within
 
 # What models of other libraries do by themselves, and ours with their tokenizers.
 _METHODS_ELSEWHERE = {
@@ -25,7 +29,7 @@ def small_deviation(config):
     return (2 / (5 * config.d_model)) ** 0.5
 
 
-class LanguageModel(TokenModel):
+class LanguageModel(Composite, TokenModel):
     """A `keras.Model` made from a `TransformerConfig`.
 
     Args:
@@ -35,6 +39,8 @@ class LanguageModel(TokenModel):
     """
 
     has_encoder = False
+    predicts_next = True  # a token, from those before it
+    _main_ids = "token_ids"  # those that have logits
 
     def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):
@@ -46,9 +52,26 @@ class LanguageModel(TokenModel):
             )
         super().__init__(**kwargs)
         self.config = config
+        self._screen.context = None if config.positions == "relative" else config.max_length
         self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
         self.output_bias = None
+
+    def _labels(self, x, y, sample_weight):
+        """Labels and weights as they were given; without any, each token's label is the one that follows it."""
+        if y is not None:
+            return y, sample_weight
+        if not self.predicts_next:
+            raise ValueError(
+                f"A {type(self).__name__} learns to name hidden tokens, so it needs labels: "
+                "kerasllm.data.masked_lm_dataset hides tokens and gives them."
+            )
+        warnings.warn("No labels were given, so the model learns the token that follows each.", stacklevel=2)
+        ids, _ = self._ids_of(x)[self._main_ids]
+        documents = x.get("document_ids", ops.ones_like(ids)) if isinstance(x, dict) else ops.ones_like(ids)
+        follows = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] != 0)
+        last = ((0, 0), (0, 1))
+        return ops.pad(ids[:, 1:], last), ops.pad(ops.cast(follows, "float32"), last)
 
     def _normal(self, deviation):
         if self._random_weights:
@@ -93,8 +116,19 @@ class LanguageModel(TokenModel):
             **config.block_options(),
         )
 
+    @property
+    def _vocab_size(self):
+        return self.config.vocab_size
+
+    def _ids_of(self, x):
+        ids = x["token_ids"] if isinstance(x, dict) else x
+        return {"token_ids": (ids, self.config.vocab_size)}
+
     def _embed(self, token_ids, embedding=None):
-        x = (embedding or self.token_embedding)(token_ids)
+        embedding = embedding or self.token_embedding
+        if self._is_stepping:  # nothing is learned of such a batch, but some devices stop at it
+            token_ids = within(token_ids, embedding.input_dim)
+        x = embedding(token_ids)
         return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
 
     def _head(self, x):
@@ -121,14 +155,28 @@ class LanguageModel(TokenModel):
         bias = None if self.output_bias is None else ops.convert_to_tensor(self.output_bias)
         return OutputLayer(ops.convert_to_tensor(weights), bias, self.config.logit_soft_cap)
 
+    def export(self, *args, input_signature=None, **kwargs):
+        """As Keras' own, with token ids for inputs: without this they would be floats.
+
+        `kerasllm.export.saved_model` exports a tokenizer with the model, so that text goes in and comes out.
+        """
+        if input_signature is None:
+            input_signature = [self._export_signature()]
+        return super().export(*args, input_signature=input_signature, **kwargs)
+
+    def _export_signature(self):
+        return keras.InputSpec(shape=(None, None), dtype="int32", name="token_ids")
+
     def get_config(self):
         dtype = keras.dtype_policies.serialize(self.dtype_policy)
-        return {"name": self.name, "dtype": dtype, "config": self.config.to_dict()}
+        trainable = {**({} if self.trainable else {"trainable": False}), **self._parts_config()}
+        return {"name": self.name, "dtype": dtype, "config": self.config.to_dict(), **trainable}
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        return cls(TransformerConfig.from_dict(config.pop("config")), **config)
+        config["config"] = TransformerConfig.from_dict(config["config"])
+        return super().from_config(config)
 
     def __getattr__(self, name):  # for what the class does not have
         instead = _METHODS_ELSEWHERE.get(name)

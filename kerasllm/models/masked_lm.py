@@ -8,6 +8,7 @@ import keras
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.normalization import make_norm
 from kerasllm.models.language_model import LanguageModel, small_deviation
+from kerasllm.vocabulary import within
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -43,6 +44,8 @@ class MaskedLM(LanguageModel):
     Reference: Devlin et al. 2019, https://arxiv.org/abs/1810.04805; Liu et al. 2019, RoBERTa,
     https://arxiv.org/abs/1907.11692
     """
+
+    predicts_next = False
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
@@ -89,6 +92,14 @@ class MaskedLM(LanguageModel):
         )
         return self._head(self.head_norm(self.head_activation(self.head_dense(x))))
 
+    def _ids_of(self, x):
+        ids = super()._ids_of(x)
+        for kind in ("token_type", "task_type"):
+            count = getattr(self.config, f"num_{kind}s")
+            if isinstance(x, dict) and count and x.get(f"{kind}_ids") is not None:
+                ids[f"{kind}_ids"] = x[f"{kind}_ids"], count
+        return ids
+
     def _type_embedding(self, kind, count):
         if not count:
             return None
@@ -103,7 +114,9 @@ class MaskedLM(LanguageModel):
     def _add_types(self, x, kind, embedding, inputs):
         ids = inputs.get(f"{kind}_ids")
         if embedding is not None:
-            return x + embedding(keras.ops.zeros(keras.ops.shape(x)[:2], "int32") if ids is None else ids)
+            if ids is None:
+                ids = keras.ops.zeros(keras.ops.shape(x)[:2], "int32")
+            return x + embedding(within(ids, embedding.input_dim) if self._is_stepping else ids)
         if ids is not None:
             raise ValueError(
                 f"This model has no {kind.replace('_', ' ')}s: leave {kind}_ids out, or make its config with "

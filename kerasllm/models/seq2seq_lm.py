@@ -40,6 +40,7 @@ class Seq2SeqLM(LanguageModel):
     """
 
     has_encoder = True
+    _main_ids = "target_ids"
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
@@ -80,6 +81,17 @@ class Seq2SeqLM(LanguageModel):
             return_attention_scores=return_attention_scores,
             training=training,
         )
+
+    def _ids_of(self, x):
+        config = self.config
+        return {
+            "target_ids": (x["target_ids"], config.vocab_size),
+            "source_ids": (x["source_ids"], config.source_vocab_size or config.vocab_size),
+        }
+
+    def _export_signature(self):
+        names = ("source_ids", "target_ids")
+        return {name: keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names}
 
     def encode(self, source_ids, source_mask=None, training=None):
         """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""

@@ -1,9 +1,12 @@
 """What any causal Keras model, ours or a user's own, takes and gives: the lengths of text and the width of logits."""
 
+import warnings
+
 import keras
 from keras import ops
 
 from kerasllm.layers import MultiHeadAttention
+from kerasllm.models.language_model import LanguageModel
 
 
 def fixed_length(model):
@@ -21,11 +24,10 @@ def built_length(model):
 
 def context_length(model):
     """The longest text in tokens that a model takes, or None where it has no limit."""
-    config = getattr(model, "config", None)
-    if config is not None:
-        return config.max_length
+    if isinstance(model, LanguageModel):
+        return model.config.max_length
     limits = [fixed_length(model), *(getattr(layer, "max_length", None) for layer in model.layers)]
-    return min((limit for limit in limits if limit), default=None)
+    return min((limit for limit in limits if isinstance(limit, int) and limit), default=None)
 
 
 def length_dependent_rotations(model):
@@ -61,9 +63,8 @@ def output_width(model):
     Raises:
         ValueError: if the model does not map token ids (B, T) to logits (B, T, V).
     """
-    config = getattr(model, "config", None)
-    if config is not None:
-        return config.vocab_size
+    if isinstance(model, LanguageModel):
+        return model.config.vocab_size
     wanted = f"{model.name} must map token ids (B, T) to logits (B, T, V)"
     if type(model).__module__.startswith(("keras_hub", "keras_nlp")):
         raise ValueError(f"{wanted}: of a model of KerasHub kerasllm.models.from_keras_hub(its backbone) makes one.")
@@ -76,3 +77,28 @@ def output_width(model):
     if len(shape) != 3:
         raise ValueError(f"{wanted}, but its output is {shape}.")
     return shape[-1]
+
+
+def log_of_probabilities(model):
+    """A function that makes logits of what a model gives: nothing is done to logits, and of probabilities, which a model
+    gives whose last layer is a softmax, the logarithm is taken."""
+    if not _ends_in_softmax(model):
+        return lambda outputs: outputs
+    warnings.warn(
+        f"{model.name} ends in a softmax, so its outputs are taken for probabilities. A last layer without it gives "
+        "logits, which are exact where probabilities are small.",
+        stacklevel=4,
+    )
+    return lambda outputs: ops.log(ops.maximum(ops.cast(outputs, "float32"), 1e-37))
+
+
+def _ends_in_softmax(layer):
+    """Whether the last layer of a model, of one inside it, or of a wrapper such as `TimeDistributed`, is a softmax."""
+    inner = getattr(layer, "layer", None)
+    if isinstance(inner, keras.layers.Layer):
+        return _ends_in_softmax(inner)
+    if isinstance(layer, keras.Sequential | keras.Function) and layer.layers:
+        return _ends_in_softmax(layer.layers[-1])
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    return getattr(layer, "activation", None) in (keras.activations.softmax, keras.ops.softmax)

@@ -2,19 +2,22 @@
 
 import contextlib
 import contextvars
+import warnings
 
 import keras
 from keras import ops, tree
 
 from kerasllm import backend
-from kerasllm.losses import TokenCrossentropy, token_weights
+from kerasllm.losses import TokenCrossentropy, as_rows, token_weights
 from kerasllm.metrics import TokenLoss
+from kerasllm.models.screened_model import ScreenedModel
+from kerasllm.optimizers import AdamW
 
-# The model whose loss makes the logits itself, chunk by chunk, in the step that is under way.
-_chunking_model = contextvars.ContextVar("chunking_model", default=None)
+# The model of the step that is under way.
+_stepping_model = contextvars.ContextVar("stepping_model", default=None)
 
 
-class TokenModel(keras.Model):
+class TokenModel(ScreenedModel):
     """A `keras.Model` from token ids to logits, whose loss is a mean over tokens.
 
     Keras averages a batch's loss over B x T and the batches by rows. This averages over the tokens whose weight is not
@@ -33,8 +36,11 @@ class TokenModel(keras.Model):
     def compile(self, optimizer="adam", loss=None, *, micro_batches=1, **kwargs):
         """As `keras.Model.compile`; without a loss, cross-entropy over the weighted tokens.
 
+        With that loss, metrics count the tokens that it counts, also those given as `metrics`.
+
         Args:
-            optimizer, loss: as in Keras.
+            optimizer, loss: as in Keras. A loss of Keras' takes what our models give for the logits that it is, whether
+                it says from_logits=True or not.
             micro_batches: int, parts that a training step takes its batch in, one after the other, to save memory. The
                 update is that of the whole batch: gradients are added up, and clipped and applied once.
             **kwargs: as in Keras.
@@ -42,7 +48,7 @@ class TokenModel(keras.Model):
         Raises:
             ValueError: for metrics or a loss of your own where a part of the logits is all that ever exists.
         """
-        loss = TokenCrossentropy() if loss is None else loss
+        loss = TokenCrossentropy() if loss is None else _from_logits(loss)
         if type(micro_batches) is not int or micro_batches < 1:
             raise ValueError(f"`micro_batches` must be a positive integer, got {micro_batches!r}.")
         chunk_size = getattr(loss, "chunk_size", None)
@@ -57,6 +63,8 @@ class TokenModel(keras.Model):
                 f"micro_batches={micro_batches} needs a loss that is a mean over tokens, kerasllm.losses."
                 f"TokenCrossentropy, got {loss!r}."
             )
+        if isinstance(loss, TokenCrossentropy) and not kwargs.get("weighted_metrics"):
+            kwargs["weighted_metrics"] = kwargs.pop("metrics", None)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self._micro_batches = micro_batches
 
@@ -69,19 +77,41 @@ class TokenModel(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, sample_weight, is_bad = self._targets(x, y, y_pred, sample_weight, training)
         if not self._counts_tokens:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         total, nll, weight = self._sums(y, y_pred, sample_weight, training)
         self._token_loss.update_state(nll, weight, skip_non_finite=training)
-        return self._share_of_mean(total, weight, _all_tokens(weight))
+        return self._share_of_mean(total, weight, _all_tokens(weight), is_bad)
 
-    def _share_of_mean(self, total, weight, all_tokens):
+    def _targets(self, x, y, y_pred, sample_weight, training):
+        """Labels and weights as they are to be learned, and whether there is anything in a batch that cannot be."""
+        y, sample_weight = self._labels(x, y, sample_weight)
+        labels = None
+        if self._counts_tokens:
+            y, sample_weight = self.loss.targets(y, sample_weight, y_pred)
+            labels = y, self._vocab_size
+        is_bad = self._screen.update_state(self._ids_of(x), labels, getattr(self.loss, "ignore_class", None))
+        if self._class_weight and training:
+            y = as_rows(y, y_pred)
+            sample_weight = token_weights(sample_weight, y) * self._weight_of(y)
+        return y, sample_weight, is_bad
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if self._counts_tokens and self._compile_metrics is not None:
+            y, sample_weight = self.loss.targets(*self._labels(x, y, sample_weight), y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _share_of_mean(self, total, weight, all_tokens, is_bad):
         """What tokens of some weight contribute to the loss: losses of layers, such as regularisers, included.
 
-        A loss that is not finite gets a gradient that is not finite either, so that the optimizer makes no update.
+        A loss that is not finite gets a gradient that is not finite either, so that the optimizer makes no update. One
+        of what cannot be learned likewise, or where the optimizer would take it, a gradient of zero.
         """
         loss = sum((weight * loss for loss in self.losses), start=total) / all_tokens
-        return loss * ops.where(ops.isfinite(loss), 1.0, float("nan"))
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        of_bad = float("nan") if isinstance(optimizer, AdamW) else 0.0
+        return loss * ops.where(is_bad, of_bad, ops.where(ops.isfinite(loss), 1.0, float("nan")))
 
     def _sums(self, y, y_pred, sample_weight, training):
         if self._is_chunking:  # y_pred is what the output layer reads
@@ -94,7 +124,7 @@ class TokenModel(keras.Model):
         return super().make_train_function(force)
 
     def train_step(self, *args):
-        with self._chunking():
+        with self._stepping():
             if self._micro_batches == 1:
                 return super().train_step(*args)
             if backend.IS_TENSORFLOW:
@@ -102,13 +132,14 @@ class TokenModel(keras.Model):
             return self._stateless(self._train_on_parts, *args)
 
     def test_step(self, *args):
-        with self._chunking():
+        with self._stepping():
             return super().test_step(*args)
 
     def _train_on_parts(self, data):
         """A training step that takes a batch in `micro_batches` parts of as many rows each."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        sample_weight = token_weights(sample_weight, y)
+        ids, _ = self._ids_of(x)[self._main_ids]
+        y, sample_weight, is_bad = self._targets(x, y, ids[..., None], sample_weight, training=True)
         weight = ops.sum(sample_weight)
         all_tokens = _all_tokens(weight)
         scale = self.optimizer.scale_loss(ops.ones(()))
@@ -123,7 +154,7 @@ class TokenModel(keras.Model):
         def loss_and_nll(part):
             x, y, sample_weight = part
             total, nll, weight = self._sums(y, self(x, training=True), sample_weight, training=True)
-            return scale * self._share_of_mean(total, weight, all_tokens), nll
+            return scale * self._share_of_mean(total, weight, all_tokens, is_bad), nll
 
         variables = self.trainable_variables
         parts = tree.map_structure(in_parts, (x, y, sample_weight))
@@ -146,17 +177,21 @@ class TokenModel(keras.Model):
         return logs, tuple([scope.get_current_value(variable) for variable in variables] for variables in groups)
 
     @property
+    def _is_stepping(self):
+        return _stepping_model.get() is self
+
+    @property
     def _is_chunking(self):
-        return _chunking_model.get() is self
+        """Whether the loss makes the logits itself, chunk by chunk."""
+        return self._is_stepping and self._counts_tokens and self.loss.chunk_size and self._has_plain_output_layer
 
     @contextlib.contextmanager
-    def _chunking(self):
-        chunks = self._counts_tokens and self.loss.chunk_size and self._has_plain_output_layer
-        token = _chunking_model.set(self if chunks else None)
+    def _stepping(self):
+        token = _stepping_model.set(self)
         try:
             yield
         finally:
-            _chunking_model.reset(token)
+            _stepping_model.reset(token)
 
     @property
     def metrics(self):
@@ -171,3 +206,19 @@ class TokenModel(keras.Model):
 def _all_tokens(weight):
     """The weight of a batch's tokens, on all replicas together."""
     return ops.maximum(backend.sum_over_replicas(weight), 1e-9)
+
+
+def _from_logits(loss):
+    """A cross-entropy of Keras', by name or not, told that it gets logits; any other loss as it is."""
+    for kind in (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy):
+        name = kind().name
+        is_named = loss in (name, kind.__name__) if isinstance(loss, str) else loss is getattr(keras.losses, name)
+        config = kind().get_config() if is_named else loss.get_config() if type(loss) is kind else None
+        if config and not config["from_logits"]:
+            warnings.warn(
+                f"The model gives logits, so {name} takes them for logits: say from_logits=True, or leave the loss "
+                "out for kerasllm's own, which counts tokens.",
+                stacklevel=3,
+            )
+            return kind.from_config({**config, "from_logits": True})
+    return loss

@@ -1,0 +1,144 @@
+"""What `fit` is given, brought into the form of a step, or refused before anything of it reaches a compiled function."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.models.screening import Screen, check_are_ids
+from kerasllm.vocabulary import check_ids
+
+
+class ScreenedModel(keras.Model):
+    """A `keras.Model` of token ids, which says in one sentence what it cannot take.
+
+    Subclasses say which ids they read, by `_ids_of(x)`: a dict from their names to the pairs (ids (B, T), size of their
+    vocabulary); the name of those that have logits, `_main_ids`; whether they predict the next one, `predicts_next`; and
+    the size of the vocabulary of their labels, `_vocab_size`.
+
+    Args:
+        **kwargs: `name` and `dtype`, as for any Keras layer.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._screen = Screen()
+        self._class_weight = None
+
+    def __call__(self, inputs, *args, **kwargs):
+        for name, (ids, size) in self._ids_of(inputs).items():
+            check_are_ids(ids, name)
+            check_ids(backend.known(ids), size, name)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, validation_data=None, **kwargs):
+        self._take_class_weight(class_weight)
+        x, y, sample_weight = self._prepared(x, y, sample_weight)
+        if validation_data is not None:
+            validation_data = self._prepared(*keras.utils.unpack_x_y_sample_weight(validation_data))
+            validation_data = keras.utils.pack_x_y_sample_weight(*validation_data)
+        try:
+            return super().fit(x, y, *args, sample_weight=sample_weight, validation_data=validation_data, **kwargs)
+        finally:
+            self._take_class_weight(None)
+
+    def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
+        x, y, sample_weight = self._prepared(x, y, sample_weight)
+        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        x, _, _ = self._prepared(x)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+        self._take_class_weight(class_weight)
+        x, y, sample_weight = self._prepared(x, y, sample_weight)
+        try:
+            results = super().train_on_batch(x, y, sample_weight, **kwargs)
+        finally:
+            self._take_class_weight(None)
+        self._screen.look()
+        return results
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        results = super().test_on_batch(*self._prepared(x, y, sample_weight), **kwargs)
+        self._screen.look()
+        return results
+
+    def make_train_function(self, force=False):
+        self._watch("train_function", super().make_train_function, force)
+
+    def make_test_function(self, force=False):
+        self._watch("test_function", super().make_test_function, force)
+
+    def _watch(self, name, make, force):
+        """Has a function made that takes a step, and has it look first at what the step before it found."""
+        before = getattr(self, name)
+        make(force)
+        step = getattr(self, name)
+        if step is before:
+            return
+
+        def watched(*args):
+            # On JAX what a step gets is gone once it has begun, so there is no other time to raise.
+            found = None if backend.IS_TENSORFLOW else self._screen.variable_in(self.metrics_variables, args[0][-1])
+            self._screen.look(found, at_once=False)
+            return step(*args)
+
+        setattr(self, name, watched)
+
+    def get_metrics_result(self):
+        """As Keras' own, which it calls when an epoch has ended, and within each step."""
+        if not self._is_stepping:
+            self._screen.look()
+        return super().get_metrics_result()
+
+    def make_predict_function(self, force=False):
+        before = self.predict_function
+        super().make_predict_function(force)
+        predict = self.predict_function
+        if predict is before:
+            return predict
+
+        def checked(batches):
+            for batch in batches:
+                for name, (ids, size) in self._ids_of(keras.utils.unpack_x_y_sample_weight(batch)[0]).items():
+                    check_ids(backend.known(ids), size, name)
+                yield batch
+
+        def watched(*args):
+            *state, batches = args
+            return predict(*state, list(checked(batches)) if backend.IS_TENSORFLOW else checked(batches))
+
+        self.predict_function = watched
+        return watched
+
+    def _take_class_weight(self, class_weight):
+        if class_weight == self._class_weight:
+            return
+        for label, weight in (class_weight or {}).items():
+            if not 0 <= label < self._vocab_size or not weight >= 0:
+                raise ValueError(
+                    f"`class_weight` has weights of at least 0 for labels from 0 to {self._vocab_size - 1}, got "
+                    f"{weight!r} for {label!r}."
+                )
+        self._class_weight, self.train_function = class_weight, None
+
+    def _weight_of(self, labels):
+        """What `class_weight` says of labels: float32, as many."""
+        weights = np.ones(self._vocab_size, "float32")
+        weights[list(self._class_weight)] = list(self._class_weight.values())
+        return ops.take(ops.convert_to_tensor(weights), ops.clip(labels, 0, self._vocab_size - 1))
+
+    def _prepared(self, x, y=None, sample_weight=None):
+        """What `fit` and its like are given, as Keras takes it."""
+        for name, ids in x.items() if isinstance(x, dict) else {"token_ids": x}.items():
+            if isinstance(ids, str | list | tuple | np.ndarray):
+                check_are_ids(ids, name)
+        if not backend.is_ragged(x):
+            return x, y, sample_weight
+        if hasattr(x, "element_spec"):
+            return backend.filled(x, self._main_ids, self.predicts_next), None, None
+        return keras.utils.unpack_x_y_sample_weight(
+            backend.filled((x, y, sample_weight), self._main_ids, self.predicts_next)
+        )
