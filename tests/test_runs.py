@@ -213,7 +213,7 @@ def test_the_manifest_covers_every_file(run):
 def test_only_what_a_run_folder_can_hold_is_saved(model, tokenizer, tmp_path):
     with pytest.raises(TypeError, match=r"CausalLM, MaskedLM, Seq2SeqLM, not Sequential.*model\.save"):
         kerasllm.save(keras.Sequential([keras.layers.Dense(1)]), tokenizer, tmp_path / "run")
-    with pytest.raises(TypeError, match="tokenizer must be a Tokenizer or a pair of them"):
+    with pytest.raises(TypeError, match=r"A tokenizer is a kerasllm.tokenizers.Tokenizer, got .bpe."):
         kerasllm.save(model, "bpe", tmp_path / "run")
     small = kerasllm.models.CausalLM(kerasllm.models.TransformerConfig(5, 1, 8, 1, 8))
     with pytest.raises(ValueError, match=f"{tokenizer.vocab_size} ids and the model only 5"):
