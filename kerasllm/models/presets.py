@@ -25,7 +25,7 @@ PYTHIA = {
 }
 
 # The choices of the records in https://github.com/KellerJordan/modded-nanogpt, as https://github.com/karpathy/nanochat
-# has them: norms without scales, of the embedding too, and logits that stay below a cap.
+# has them: norms without scales, one of the embedding too, an output layer of its own, and logits below a cap.
 SPEEDRUN = {
     "vocab_size": 50257,
     "max_length": 1024,
@@ -36,6 +36,7 @@ SPEEDRUN = {
     "qk_norm": True,
     "activation": "relu_squared",
     "use_bias": False,
+    "tie_embeddings": False,
     "logit_soft_cap": 15.0,
 }
 

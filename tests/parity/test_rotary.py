@@ -121,7 +121,7 @@ def test_logits_are_the_same_at_every_length(name, tokenizer, tmp_path):
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
     plain = {"rope_scaling": None, "rope_parameters": None, "original_max_position_embeddings": TRAINED}
     unscaled = checkpoint(tmp_path / "plain", {**common, **own, **plain}, tokenizer)
-    for length in (TRAINED, TRAINED + 1, 24, 25, 60):
+    for length in (TRAINED, TRAINED + 1, 25, 60):
         expected = their_logits(folder, IDS[:, :length])
         np.testing.assert_allclose(model(IDS[:, :length]), expected, atol=1e-4)
         np.testing.assert_allclose(their_logits(tmp_path / "ours", IDS[:, :length]), expected, atol=1e-5)
@@ -138,8 +138,8 @@ def test_greedy_text_that_grows_too_long_for_the_training_is_the_same(name, toke
     model, _ = kerasllm.huggingface.load(folder)
     text = IDS[0, :9].tolist()
     for token in generate_ids(model, [text], max_new_tokens=30)[0]:
-        best, second = np.sort(their_logits(folder, [text])[0, -1])[:-3:-1]
-        assert best - second < 1e-3 or their_logits(folder, [text])[0, -1].argmax() == token
+        logits = their_logits(folder, [text])[0, -1]
+        assert logits.argmax() == token or logits.max() - logits[token] < 1e-3
         text.append(token)
 
 
