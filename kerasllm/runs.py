@@ -15,7 +15,6 @@ import os
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -24,7 +23,7 @@ import kerasllm
 from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.origin import Origin
-from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is

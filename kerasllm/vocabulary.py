@@ -15,7 +15,7 @@ def is_outside(ids, size):
 
 
 def within(ids, size):
-    """Ids as int32, those outside of a vocabulary replaced by ids at its ends, so that nothing is read beside a table."""
+    """Ids as int32, those outside of a vocabulary replaced by those at its ends."""
     return ops.cast(ops.clip(ids, 0, size - 1), "int32")
 
 

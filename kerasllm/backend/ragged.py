@@ -27,8 +27,8 @@ def filled(batches, main, learns_next):
     """
     import tensorflow as tf
 
-    def dense(rows, T=None):
-        return rows.to_tensor(shape=(None, T, *rows.shape[2:])) if is_ragged(rows) else rows
+    def dense(rows):
+        return rows.to_tensor() if is_ragged(rows) else rows
 
     def fill(x, y=None, sample_weight=None):
         inputs = dict(x) if isinstance(x, dict) else {main: x}
@@ -42,9 +42,7 @@ def filled(batches, main, learns_next):
             inputs.setdefault("document_ids", tf.sequence_mask(lengths[main], T, "int32"))
         x = inputs if isinstance(x, dict) or len(inputs) > 1 else inputs[main]
         if main not in lengths or (y is None and not learns_next):
-            return (
-                (x,) if y is None else (x, dense(y)) if sample_weight is None else (x, dense(y), dense(sample_weight))
-            )
+            return tuple(dense(part) for part in (x, y, sample_weight) if part is not None)
         real = tf.sequence_mask(lengths[main] - (y is None), T, "float32")
         if sample_weight is not None:
             sample_weight = tf.cast(dense(sample_weight), "float32")

@@ -1,7 +1,5 @@
 """Layers made of layers: what is frozen or quantized in them stays so, when they are built and when they are saved."""
 
-import keras
-
 _RESTORABLE = ("int8", "int4", "float8")  # the other ways to quantize look at data
 
 

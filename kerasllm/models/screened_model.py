@@ -1,4 +1,4 @@
-"""What `fit` is given, brought into the form of a step, or refused before anything of it reaches a compiled function."""
+"""What `fit` is given, brought into the form of a step, or refused before a compiled function gets it."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ class ScreenedModel(keras.Model):
     """A `keras.Model` of token ids, which says in one sentence what it cannot take.
 
     Subclasses say which ids they read, by `_ids_of(x)`: a dict from their names to the pairs (ids (B, T), size of their
-    vocabulary); the name of those that have logits, `_main_ids`; whether they predict the next one, `predicts_next`; and
+    vocabulary); the name of those that have logits, `_main_ids`; whether these are of the next id, `predicts_next`; and
     the size of the vocabulary of their labels, `_vocab_size`.
 
     Args:

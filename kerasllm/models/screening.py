@@ -1,7 +1,7 @@
 """What keeps bad batches out of a model: ids that it has no embedding for, rows longer than its context, text.
 
-A compiled step cannot raise: XLA leaves out every check. So it makes no update with a bad batch, and keeps in a variable
-what is bad, which is looked at between steps.
+A compiled step cannot raise: XLA leaves out every check. So it makes no update with a bad batch, and keeps what is bad
+in a variable, which is looked at between steps.
 """
 
 import time
@@ -46,9 +46,8 @@ class Screen(keras.metrics.Metric):
         found = ops.convert_to_tensor(self._found)
 
         def note(is_bad, number, *what):
-            return ops.where(
-                (found[0] == 0) & is_bad, ops.stack([ops.cast(n, "int32") for n in (number, *what)]), found
-            )
+            what = ops.stack([ops.cast(n, "int32") for n in (number, *what)])
+            return ops.where((found[0] == 0) & is_bad, what, found)
 
         for number, (name, (values, size)) in enumerate([*ids.items(), *([("label", labels)] if labels else [])], 1):
             self._looked_at[number] = name, size, ignore_class
@@ -56,7 +55,7 @@ class Screen(keras.metrics.Metric):
             if isinstance(T, int):
                 check_length(T, self.context)
             elif self.context is not None and name != "label":
-                found = note(T > self.context, -number, T, 0, T)
+                found = note(self.context < T, -number, T, 0, T)
             is_bad, value, place = farthest(values, size)
             found = note(is_bad, number, value, place, T)
         self._found.assign(found)
@@ -109,10 +108,9 @@ def check_are_ids(ids, name="token_ids"):
     if isinstance(ids, str | list | tuple):
         ids = np.asarray(ids, dtype=None if isinstance(ids, str) else object)
     kind = getattr(ids.dtype, "name", ids.dtype)
-    is_text = (
-        isinstance(next(iter(ids.flat), None), str | bytes) if kind == "object" else kind.startswith(("str", "by"))
-    )
-    if is_text:
+    if kind == "object":
+        kind = type(next(iter(ids.flat), None)).__name__
+    if kind.startswith(("str", "bytes")):
         raise TypeError(
             f"`{name}` are numbers, and got text: encode it with the tokenizer first, as its `encode_batch` and "
             "kerasllm.data.causal_lm_dataset do."

@@ -80,8 +80,8 @@ def output_width(model):
 
 
 def log_of_probabilities(model):
-    """A function that makes logits of what a model gives: nothing is done to logits, and of probabilities, which a model
-    gives whose last layer is a softmax, the logarithm is taken."""
+    """A function that makes logits of what a model gives: of probabilities, which a model gives whose last layer is a
+    softmax, it takes the logarithm, and it does nothing to logits."""
     if not _ends_in_softmax(model):
         return lambda outputs: outputs
     warnings.warn(
