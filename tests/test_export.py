@@ -27,7 +27,8 @@ class Served:
 
     def __init__(self, folder):
         self.folder = folder
-        self.signatures = tf.saved_model.load(str(folder)).signatures
+        self.loaded = tf.saved_model.load(str(folder))
+        self.signatures = self.loaded.signatures
 
     def generate(self, texts, **settings):
         answer = self.signatures["generate"](text=tf.constant(texts, tf.string), **inputs(settings))
@@ -218,7 +219,7 @@ def test_a_model_of_the_jax_backend_is_exported_too(tokenizer, tmp_path, run_pyt
 
 
 def test_logits_that_are_no_numbers_are_refused(served):
-    weights = served.signatures["generate_ids"].variables[0]
+    weights = served.loaded.variables_of_model[0]
     whole = weights.numpy()
     weights.assign(np.full_like(whole, np.nan))
     with pytest.raises(tf.errors.InvalidArgumentError, match="the model's logits are no numbers"):
