@@ -222,9 +222,11 @@ def test_logits_that_are_no_numbers_are_refused(served):
     weights = served.loaded.variables_of_model[0]
     whole = weights.numpy()
     weights.assign(np.full_like(whole, np.nan))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the model's logits are no numbers"):
-        served.generate_ids(PROMPTS)
-    weights.assign(whole)
+    try:
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the logits of the model are no numbers"):
+            served.generate_ids(PROMPTS)
+    finally:
+        weights.assign(whole)
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokenizer, tmp_path):
