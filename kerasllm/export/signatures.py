@@ -120,7 +120,7 @@ class ServedIds(tf.Module):
         structure = structure, self._rules.structure
         first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), padding, numbers)
         index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
-        with tf.control_dependencies([check(tokens != NO_TOKEN, "the model's logits are no numbers")]):
+        with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are no numbers")]):
             new = tokens[:, T:index]
         drawn = tf.sequence_mask(room, tf.shape(new)[1])
         goes_on = tf.reduce_all(new[:, :, None] != numbers["end_ids"], axis=-1)
