@@ -12,7 +12,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
 from kerasllm.generation.decoding import NO_NUMBERS
-from kerasllm.generation.options import TRANSLATION_WORDS
+from kerasllm.generation.options import TRANSLATION_WORDS, whole_number
 from kerasllm.generation.prompts import as_texts
 from kerasllm.generation.rules import Rules
 from kerasllm.generation.settings import beam_settings
@@ -95,8 +95,8 @@ def translate(
         )[0]
     limits = {"num_beams": num_beams, "num_best": num_best, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     for name, value in limits.items():
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if value is not None:
+            whole_number(name, value, 1)
     sides = Sides.of(tokenizer)
     given = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
     settings = beam_settings(model, sides.end_id, **given, **rules)
