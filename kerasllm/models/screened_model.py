@@ -65,6 +65,12 @@ class ScreenedModel(keras.Model):
         self._screen.look()
         return results
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if backend.IS_TENSORFLOW and data_batch is not None:  # Of replicas, Keras hands in the means of ids: floats.
+            x, *others = keras.utils.unpack_x_y_sample_weight(data_batch)
+            data_batch = (keras.tree.map_structure(backend.as_integers, x), *others)
+        super()._symbolic_build(iterator, data_batch)
+
     def make_train_function(self, force=False):
         self._watch("train_function", super().make_train_function, force)
 
