@@ -207,7 +207,7 @@ def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "quickstart-2" / "saved_model" / "saved_model.pb").is_file()
     for words in ["bits per byte of gzip -9", "tokens/s", "What it writes", "kerasllm generate --run quickstart-2"]:
         assert words in printed
-    assert main(["quickstart", "--out", "quickstart"]) == 2
+    assert main(["quickstart", "--out", "quickstart-2"]) == 2
 
 
 BAD_RUNS = {

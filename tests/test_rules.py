@@ -61,8 +61,8 @@ def test_rules_are_those_of_the_definition(rules):
     ("given", "message"),
     [
         ({"repetition_penalty": 0}, "`repetition_penalty` must be more than 0"),
-        ({"no_repeat_ngram_size": -1}, "`no_repeat_ngram_size` must be an integer of at least 0"),
-        ({"min_length": 1.5}, "`min_length` must be an integer of at least 0"),
+        ({"no_repeat_ngram_size": -1}, "`no_repeat_ngram_size` must be at least 0, got -1"),
+        ({"min_length": 1.5}, "`min_length` must be an integer, got 1.5"),
         ({"suppress_tokens": ("a",)}, "`suppress_tokens` must be a list of token ids"),
     ],
 )
@@ -139,5 +139,5 @@ def test_translate_heeds_the_settings_of_its_model(tokenizer):
     assert kerasllm.translate(model, tokenizer, text, no_repeat_ngram_size=0, max_new_tokens=24, min_length=0) == first
     with pytest.raises(ValueError, match=r"`num_best` must be at most `num_beams` \(2\), got 3"):
         kerasllm.translate(model, tokenizer, text, num_best=3)
-    with pytest.raises(TypeError, match="`translate` has no option 'top_k'; rules are repetition_penalty"):
+    with pytest.raises(TypeError, match="`translate` has no `top_k`: `translate` searches for the likeliest text"):
         kerasllm.translate(model, tokenizer, text, top_k=3)

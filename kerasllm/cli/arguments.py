@@ -228,8 +228,14 @@ def _add_export(commands):
     command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
     command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
     command.add_argument("folder", metavar="FOLDER", help="folder to make")
+    _add_ids(command)
+
+
+def _add_ids(command):
     command.add_argument(
-        "--ids", action="store_true", help="take and give token ids alone, where the tokenizer cannot run in a graph"
+        "--ids",
+        action="store_true",
+        help="a SavedModel that takes and gives token ids alone, where the tokenizer cannot run in a graph",
     )
 
 
@@ -242,3 +248,4 @@ def _add_convert(commands):
         choices=CONVERTED,
         help="format to write (default: a run folder from Hugging Face's format, and that from a run folder)",
     )
+    _add_ids(command)

@@ -133,7 +133,8 @@ def _qwen3_settings(config):
 
 
 def _phi3_settings(config):
-    trained = (config.rope_scaling or {}).get("original_max_position_embeddings", config.max_length)
+    scaling = config.by_layer("rope_scaling")[0] or {}
+    trained = scaling.get("original_max_position_embeddings", config.max_length)
     own = {"partial_rotary_factor": config.partial_rotary_factor, "original_max_position_embeddings": trained}
     return {**_mistral_settings(config), **own}
 
