@@ -31,10 +31,10 @@ def _gemma3(settings):
     given = settings.take("rope_parameters", {})
     local, far = dict(given.get(WINDOW) or {}), {**(given.get(EVERYTHING) or {}), **settings.take("rope_scaling", {})}
     bases = settings.take("rope_local_base_freq", 10000.0), settings.take("rope_theta", 1000000.0)
-    fields = _sandwiched(settings, qk_norm=True)
+    length = settings.take("max_position_embeddings")
+    fields = _sandwiched(settings, rope={"max_length": length}, qk_norm=True)
     every = settings.take("sliding_window_pattern", 6)
     kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
-    length = fields["max_length"]
     rotations = {
         kind: rotary.rotation(settings, {**parameters, "truncate": None}, base, length)  # It is not read by kind.
         for kind, parameters, base in zip((WINDOW, EVERYTHING), (local, far), bases, strict=True)
