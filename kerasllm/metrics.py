@@ -6,7 +6,9 @@ Shapes: B batch, T time, V vocab.
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.losses import TokenCrossentropy
+from kerasllm.vocabulary import check_ids, is_outside, within
 
 __all__ = ["Perplexity", "TokenLoss"]
 
@@ -42,8 +44,10 @@ class Perplexity(keras.metrics.Mean):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         labels, weight = TokenCrossentropy(ignore_class=self.ignore_class).targets(y_true, sample_weight, y_pred)
-        nll = ops.sparse_categorical_crossentropy(labels, ops.cast(y_pred, "float32"), from_logits=True)
-        return super().update_state(nll, weight)
+        V = y_pred.shape[-1]
+        check_ids(backend.known(labels), V, "label", self.ignore_class)
+        nll = ops.sparse_categorical_crossentropy(within(labels, V), ops.cast(y_pred, "float32"), from_logits=True)
+        return super().update_state(ops.where(is_outside(labels, V), float("nan"), nll), weight)
 
     def result(self):
         return ops.exp(super().result())

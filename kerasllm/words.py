@@ -26,6 +26,14 @@ def advice(name, known, words):
     return ""
 
 
+def check_keywords(keywords, name, known, words):
+    """Refuses keywords that something of that name does not have: see `advice`."""
+    for keyword in keywords:
+        if keyword not in known:
+            instead = advice(keyword, known, words) or f". It takes {', '.join(known)}."
+            raise TypeError(f"`{name}` has no `{keyword}`{instead}")
+
+
 def explain_keywords(words, name=None, also=()):
     """A decorator of a function or class, whose unknown keywords then get a sentence that says what to write.
 
@@ -48,10 +56,8 @@ def explain_keywords(words, name=None, also=()):
 
         @functools.wraps(function)
         def checked(*args, **keywords):
-            for keyword in keywords:
-                if keyword not in known and (keyword in words or not takes_more):
-                    instead = advice(keyword, known, words) or f". It takes {', '.join(known)}."
-                    raise TypeError(f"`{name or target.__name__}` has no `{keyword}`{instead}")
+            asked = [keyword for keyword in keywords if keyword in words or not takes_more]
+            check_keywords(asked, name or target.__name__, known, words)
             return function(*args, **keywords)
 
         if not isinstance(target, type):

@@ -53,6 +53,11 @@ def fitted(x, y=None, sample_weight=None, mode="graph", kind=CausalLM, **options
     return {name: values[0] for name, values in history.items()}
 
 
+@functools.cache
+def unfitted(kind):
+    return make(kind)
+
+
 def ragged(rows):
     return tf.RaggedTensor.from_tensor(rows, lengths=LENGTHS)
 
@@ -153,6 +158,49 @@ def test_what_no_model_can_take_is_refused():
             fitted(*data)
     with pytest.raises(ValueError, match=r"Labels \(.*5\) do not fit the model's output"):
         make().fit(IDS, LABELS[:, :5], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "labels", "said"),
+    [
+        (CausalLM, {"input_ids": IDS}, LABELS, "no `input_ids` among its inputs: here it is `token_ids`"),
+        (
+            CausalLM,
+            {"token_ids": IDS, "attention_mask": IDS},
+            LABELS,
+            "`attention_mask`.*: document_ids is 0 where a row",
+        ),
+        (CausalLM, {"token_ids": IDS, "labels": LABELS}, None, "`labels`.*: labels stand beside the inputs"),
+        (MaskedLM, {"token_ids": IDS, "segment_ids": IDS}, LABELS, "here it is `token_type_ids`"),
+        (CausalLM, {"document_ids": IDS}, LABELS, "A CausalLM reads token_ids, got document_ids"),
+        (Seq2SeqLM, {"input_ids": IDS, "target_ids": IDS}, LABELS, "here it is `source_ids`"),
+        (Seq2SeqLM, (IDS, IDS), LABELS, "reads a dict with source_ids and target_ids, got inputs of type tuple"),
+        (Seq2SeqLM, IDS, LABELS, "reads a dict with source_ids and target_ids, got inputs of type ndarray"),
+        (CausalLM, IDS.tolist(), LABELS, r"are an array, and got a list: np.array\(rows\)"),
+        (CausalLM, IDS[0], LABELS[0], r"are rows of ids, \(B, T\), got the shape \(12,\)"),
+        (CausalLM, IDS, LABELS[:, 0], r"Labels \(6,\) do not fit token ids \(6, 12\)"),
+        (CausalLM, IDS, LABELS + 0.5, "Labels are token ids, whole numbers, and got"),
+    ],
+)
+def test_inputs_of_other_names_and_forms_are_answered_with_ours(kind, inputs, labels, said):
+    model = unfitted(kind)
+    with pytest.raises((TypeError, ValueError), match=said):
+        model.fit(inputs, labels, verbose=0)
+    if isinstance(inputs, dict | tuple):
+        with pytest.raises((TypeError, ValueError), match=said):
+            model(inputs)
+
+
+@pytest.mark.parametrize("ignored", [None, -100])
+@pytest.mark.parametrize("mode", ["graph", "XLA"])
+def test_losses_of_keras_get_no_labels_outside_the_vocabulary(mode, ignored):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignored)
+    model = make(loss=loss, weighted_metrics=[Perplexity()], **MODES[mode])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="label -1 in row 4 of its batch, at position 3, is outside the model's"):
+        model.fit(IDS, replaced(LABELS, -1), verbose=0)
+    for found, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_weights_of_rows_tokens_and_labels_one_after_the_other(of_real_tokens):

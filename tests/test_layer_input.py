@@ -97,7 +97,21 @@ def test_a_feed_forward_layer_takes_vectors_of_any_rank():
         (lambda layer: layer(X, use_causal_mask=True), r"no `use_causal_mask`: MultiHeadAttention\(…, causal=True\)"),
         (lambda layer: layer(X, X, X), "takes one context, for keys and values alike"),
         (lambda _: MultiHeadAttention(num_heads=2, key_dim=8), "no `key_dim`: d_model is the width of the output"),
-        (lambda _: MultiHeadAttention(16, 2, value_dim=8), "no `value_dim`"),
+        (lambda _: MultiHeadAttention(16, 2, value_dim=8), "no `value_dim`: values are as wide as keys"),
+        (lambda _: MultiHeadAttention(embed_dim=16, num_heads=2), "no `embed_dim`: here it is `d_model`"),
+        (lambda _: Transformer(1, 16, 2, 8, dropout_rate=0.1), "`Transformer` has no `dropout_rate`: .* `dropout`"),
+        (lambda _: Transformer(1, 16, 2, 8, n_kv_heads=1), "no `n_kv_heads`: here it is `num_kv_heads`"),
+        (lambda _: Transformer(1, 16, 2, 8, input_vocab_size=9), "the vocabulary is that of an Embedding before it"),
+        (lambda _: Transformer(1, 16, 2, 8, tie_word_embeddings=True), "that is for a whole model, such as a CausalLM"),
+        (
+            lambda _: TransformerBlock(16, 2, 8, num_layers=2),
+            "`TransformerBlock` has no `num_layers`: `Transformer` stacks",
+        ),
+        (lambda _: FeedForward(hidden_size=16, dff=8), "`FeedForward` has no `hidden_size`: here it is `d_model`"),
+        (
+            lambda _: Transformer(1, 16, 2, 8, colour="red"),
+            "no `colour`. It takes num_layers, d_model, .*attention_window",
+        ),
     ],
 )
 def test_other_words_are_answered_with_ours(call, message):

@@ -16,6 +16,7 @@ from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
 from kerasllm.layers.normalization import RMSNormalization
+from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.positions import RelativePositionBias, input_positions
 from kerasllm.layers.rotary import Rotation, text_lengths, turned
 from kerasllm.layers.sequence_layer import SequenceLayer
@@ -26,15 +27,7 @@ _OPTIONS = (
     "qkv_bias", "attention_scale", "attention_soft_cap", "dropout",
 )  # fmt: skip
 
-# What Keras' layer of this name and torch's take, and how it is said here.
-_CONSTRUCTOR_WORDS = {
-    "key_dim": "d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
-    "value_dim": "values are as wide as keys, head_dim",
-    "output_shape": "d_model is the width of the output",
-    "embed_dim": "d_model is the width of the output",
-    "attention_axes": "attention is over axis 1",
-    "batch_first": "the batch always comes first",
-}
+# What calls of Keras' layer of this name and of torch's take, and how it is said here.
 _CALL_WORDS = {
     "query": "the first argument, x, holds the queries",
     "value": "context holds keys and values, and without it they come from x",
@@ -48,6 +41,13 @@ _CALL_WORDS = {
 
 
 @keras.saving.register_keras_serializable("kerasllm")
+@explain_options(
+    key_dim="d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
+    value_dim="values are as wide as keys, head_dim",
+    output_shape="d_model is the width of the output",
+    attention_axes="attention is over axis 1",
+    batch_first="the batch always comes first",
+)
 class MultiHeadAttention(Composite, SequenceLayer):
     """Multi-head attention, over the input itself or over a context.
 
@@ -176,12 +176,9 @@ class MultiHeadAttention(Composite, SequenceLayer):
         self.output_initializer = keras.initializers.get(output_initializer)
         self.supports_masking = True
 
-    def __new__(cls, *args, **kwargs):
-        _refuse_other_words(kwargs, _CONSTRUCTOR_WORDS)
-        return super().__new__(cls, *args, **kwargs)
-
     def __call__(self, *args, **kwargs):
-        _refuse_other_words(kwargs, _CALL_WORDS)
+        for name in kwargs.keys() & _CALL_WORDS.keys():
+            raise TypeError(f"MultiHeadAttention has no `{name}`: {_CALL_WORDS[name]}.")
         if len(args) > 2:
             raise TypeError(
                 "MultiHeadAttention takes one context, for keys and values alike: call it as layer(query, context)."
@@ -364,8 +361,3 @@ class MultiHeadAttention(Composite, SequenceLayer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }
-
-
-def _refuse_other_words(given, words):
-    for name in given.keys() & words.keys():
-        raise TypeError(f"MultiHeadAttention has no `{name}`: {words[name]}.")

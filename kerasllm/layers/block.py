@@ -13,6 +13,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward
 from kerasllm.layers.normalization import make_norm
+from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.rematerialization import next_seed, rematerialized
 from kerasllm.layers.sequence_layer import SequenceLayer
 
@@ -23,6 +24,7 @@ _OPTIONS = (
 
 
 @keras.saving.register_keras_serializable("kerasllm")
+@explain_options()
 class TransformerBlock(Composite, SequenceLayer):
     """Self-attention, cross-attention if there is a context, and a feed-forward layer.
 

@@ -12,6 +12,7 @@ from kerasllm import backend
 from kerasllm.layers.checks import check_vectors
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
+from kerasllm.layers.option_names import explain_options
 
 
 def get_activation(name):
@@ -52,6 +53,7 @@ def relu_squared(x):
 
 
 @keras.saving.register_keras_serializable("kerasllm")
+@explain_options()
 class FeedForward(Composite, keras.layers.Layer):
     """Two dense layers on each token: widen to `dff`, activate, narrow to `d_model`.
 

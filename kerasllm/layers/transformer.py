@@ -13,6 +13,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import clone_initializer
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
+from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, split_by_layer
 from kerasllm.layers.positions import (
     RelativePositionBias,
@@ -23,6 +24,7 @@ from kerasllm.layers.sequence_layer import SequenceLayer
 
 
 @keras.saving.register_keras_serializable("kerasllm")
+@explain_options(also=TransformerBlock)
 class Transformer(Composite, SequenceLayer):
     """A stack of `TransformerBlock`s that knows positions; causal, rotary and pre-norm unless told otherwise.
 

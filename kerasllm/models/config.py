@@ -16,8 +16,8 @@ from kerasllm.layers.checks import (
     check_sizes,
 )
 from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.option_names import OUR_NAMES
 from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, join_layers, split_by_layer
-from kerasllm.models.field_names import OUR_NAMES
 from kerasllm.words import advice, explain_keywords
 
 

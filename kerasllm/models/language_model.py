@@ -41,6 +41,8 @@ class LanguageModel(Composite, TokenModel):
     has_encoder = False
     predicts_next = True  # a token, from those before it
     _main_ids = "token_ids"  # those that have logits
+    _needed_inputs = ("token_ids",)
+    _optional_inputs = ("document_ids",)
 
     def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):

@@ -46,6 +46,7 @@ class MaskedLM(LanguageModel):
     """
 
     predicts_next = False
+    _optional_inputs = ("document_ids", "token_type_ids", "task_type_ids")
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)

@@ -5,7 +5,8 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.models.screening import Screen, check_are_ids
+from kerasllm.models.inputs import check_are_ids, check_are_labels, check_names
+from kerasllm.models.screening import Screen
 from kerasllm.vocabulary import check_ids
 
 
@@ -26,6 +27,7 @@ class ScreenedModel(keras.Model):
         self._class_weight = None
 
     def __call__(self, inputs, *args, **kwargs):
+        self._check_names(inputs)
         for name, (ids, size) in self._ids_of(inputs).items():
             check_are_ids(ids, name)
             check_ids(backend.known(ids), size, name)
@@ -108,7 +110,9 @@ class ScreenedModel(keras.Model):
 
         def checked(batches):
             for batch in batches:
-                for name, (ids, size) in self._ids_of(keras.utils.unpack_x_y_sample_weight(batch)[0]).items():
+                x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+                self._check_names(x)
+                for name, (ids, size) in self._ids_of(x).items():
                     check_ids(backend.known(ids), size, name)
                 yield batch
 
@@ -123,7 +127,8 @@ class ScreenedModel(keras.Model):
         if class_weight == self._class_weight:
             return
         for label, weight in (class_weight or {}).items():
-            if not 0 <= label < self._vocab_size or not weight >= 0:
+            numbers = isinstance(label, int | np.integer) and isinstance(weight, int | float | np.number)
+            if not numbers or not 0 <= label < self._vocab_size or not weight >= 0:
                 raise ValueError(
                     f"`class_weight` has weights of at least 0 for labels from 0 to {self._vocab_size - 1}, got "
                     f"{weight!r} for {label!r}."
@@ -136,11 +141,18 @@ class ScreenedModel(keras.Model):
         weights[list(self._class_weight)] = list(self._class_weight.values())
         return ops.take(ops.convert_to_tensor(weights), ops.clip(labels, 0, self._vocab_size - 1))
 
+    def _check_names(self, x):
+        check_names(x, type(self).__name__, self._needed_inputs, self._optional_inputs)
+
     def _prepared(self, x, y=None, sample_weight=None):
         """What `fit` and its like are given, as Keras takes it."""
+        if isinstance(x, dict | np.ndarray) or (isinstance(x, tuple | list) and len(self._needed_inputs) > 1):
+            self._check_names(x)
         for name, ids in x.items() if isinstance(x, dict) else {"token_ids": x}.items():
             if isinstance(ids, str | list | tuple | np.ndarray):
                 check_are_ids(ids, name)
+        if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and self._labels_are_ids:
+            check_are_labels(y, x[self._main_ids] if isinstance(x, dict) else x)
         if not backend.is_ragged(x):
             return x, y, sample_weight
         if hasattr(x, "element_spec"):

@@ -97,26 +97,3 @@ def check_length(length, context):
             f"Rows of {length} tokens are longer than the model's context of {context}: make them shorter, as with "
             f"seq_len={context}, or the model's config with max_length={length}."
         )
-
-
-def check_are_ids(ids, name="token_ids"):
-    """Refuses text, and numbers that are not whole.
-
-    Args:
-        ids: an array, a tensor, or nested lists of numbers.
-    """
-    if isinstance(ids, str | list | tuple):
-        ids = np.asarray(ids, dtype=None if isinstance(ids, str) else object)
-    kind = getattr(ids.dtype, "name", ids.dtype)
-    if kind == "object":
-        kind = type(next(iter(ids.flat), None)).__name__
-    if kind.startswith(("str", "bytes")):
-        raise TypeError(
-            f"`{name}` are numbers, and got text: encode it with the tokenizer first, as its `encode_batch` and "
-            "kerasllm.data.causal_lm_dataset do."
-        )
-    if "float" in kind:
-        raise TypeError(
-            f"`{name}` are whole numbers, and got {kind}: convert them, as with ids.astype('int32'), or say "
-            "keras.Input(..., dtype='int32')."
-        )

@@ -41,6 +41,8 @@ class Seq2SeqLM(LanguageModel):
 
     has_encoder = True
     _main_ids = "target_ids"
+    _needed_inputs = ("source_ids", "target_ids")
+    _optional_inputs = ("source_mask",)
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)

@@ -79,7 +79,8 @@ class TokenModel(ScreenedModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         y, sample_weight, is_bad = self._targets(x, y, y_pred, sample_weight, training)
         if not self._counts_tokens:
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+            return loss * ops.where(is_bad, self._factor_of_bad, 1.0)
         total, nll, weight = self._sums(y, y_pred, sample_weight, training)
         self._token_loss.update_state(nll, weight, skip_non_finite=training)
         return self._share_of_mean(total, weight, _all_tokens(weight), is_bad)
@@ -87,10 +88,15 @@ class TokenModel(ScreenedModel):
     def _targets(self, x, y, y_pred, sample_weight, training):
         """Labels and weights as they are to be learned, and whether there is anything in a batch that cannot be."""
         y, sample_weight = self._labels(x, y, sample_weight)
-        labels = None
+        labels, V = None, self._vocab_size
         if self._counts_tokens:
             y, sample_weight = self.loss.targets(y, sample_weight, y_pred)
-            labels = y, self._vocab_size
+            labels = y, V
+        elif self._labels_are_ids:
+            y = as_rows(y, y_pred)
+            is_ignored = False if self.loss.ignore_class is None else y == self.loss.ignore_class
+            labels = ops.where(is_ignored, 0, y), V
+            y = ops.where(is_ignored, y, ops.clip(y, 0, V - 1))  # Keras' own loss stops at others, or is no number
         is_bad = self._screen.update_state(self._ids_of(x), labels, getattr(self.loss, "ignore_class", None))
         if self._class_weight and training:
             y = as_rows(y, y_pred)
@@ -109,9 +115,12 @@ class TokenModel(ScreenedModel):
         of what cannot be learned likewise, or where the optimizer would take it, a gradient of zero.
         """
         loss = sum((weight * loss for loss in self.losses), start=total) / all_tokens
+        return loss * ops.where(is_bad, self._factor_of_bad, ops.where(ops.isfinite(loss), 1.0, float("nan")))
+
+    @property
+    def _factor_of_bad(self):
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        of_bad = float("nan") if isinstance(optimizer, AdamW) else 0.0
-        return loss * ops.where(is_bad, of_bad, ops.where(ops.isfinite(loss), 1.0, float("nan")))
+        return float("nan") if isinstance(optimizer, AdamW) else 0.0
 
     def _sums(self, y, y_pred, sample_weight, training):
         if self._is_chunking:  # y_pred is what the output layer reads
@@ -201,6 +210,12 @@ class TokenModel(ScreenedModel):
     @property
     def _counts_tokens(self):
         return self.compiled and isinstance(self.loss, TokenCrossentropy)
+
+    @property
+    def _labels_are_ids(self):
+        return (
+            self._counts_tokens or self.compiled and isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy)
+        )
 
 
 def _all_tokens(weight):

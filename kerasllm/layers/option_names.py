@@ -1,14 +1,18 @@
-"""The fields of `TransformerConfig` by the names that others give them.
+"""The options of layers, and the fields of `TransformerConfig`, by the names that others give them.
 
 Those of Hugging Face's config.json, of nanoGPT, Llama's params.json, KerasHub's backbones and the tutorials of Keras
 and TensorFlow. (Whole files of Hugging Face are read by `kerasllm.huggingface`, which knows what each means there.)
 """
 
+import inspect
+
+from kerasllm.words import check_keywords
+
 _OTHERS = {
     "vocab_size": "n_vocab vocab vocabulary_size vocab_len input_vocab_size",
     "num_layers": "n_layer n_layers num_hidden_layers num_decoder_layers decoder_layers num_blocks n_blocks",
     "d_model": "hidden_size n_embd n_embed embed_dim embedding_dim model_dim d_embed dim_model dim emb_dim",
-    "num_heads": "n_head n_heads num_attention_heads num_query_heads attention_heads decoder_attention_heads",
+    "num_heads": "nhead n_head n_heads num_attention_heads num_query_heads attention_heads decoder_attention_heads",
     "dff": "intermediate_size intermediate_dim n_inner d_ff ffn_dim ff_dim ffn_hidden_size feed_forward_dim "
     "feedforward_dim dim_feedforward decoder_ffn_dim mlp_dim",
     "max_length": "block_size n_positions n_ctx max_position_embeddings context_length context_size context "
@@ -44,3 +48,44 @@ OUR_NAMES = {other: ours for ours, others in _OTHERS.items() for other in others
     "bos_token_id": "the tokenizer has the id of the start token",
     "eos_token_id": "the tokenizer has the id of the end token",
 }
+
+_OF_LAYERS = ("name", "dtype", "trainable", "autocast", "activity_regularizer", "input_shape", "input_dim")  # Keras'
+_VOCABULARY = "the vocabulary is that of an Embedding before it, and of a Dense after it that makes logits"
+_CLAUSES = {
+    **dict.fromkeys(("vocab_size", "target_vocab_size", "source_vocab_size"), _VOCABULARY),
+    "num_layers": "`Transformer` stacks blocks",
+    "normalize_first": "norm_placement='pre' normalises first, and 'post' last",
+    "norm_first": "norm_placement='pre' normalises first, and 'post' last",
+}
+_WHOLE_MODELS = "that is for a whole model, such as a CausalLM of a TransformerConfig"
+
+
+def explain_options(also=None, **clauses):
+    """A decorator of a layer, whose unknown options then get a sentence that says what to write.
+
+    Args:
+        also: a layer or None, whose options it takes too.
+        **clauses: what to do instead of some, as for `words.advice`.
+    """
+
+    def decorate(layer):
+        known = [*_options(layer), *_options(also), *_OF_LAYERS]
+        words = {name: ours if ours in known or " " in ours else _WHOLE_MODELS for name, ours in OUR_NAMES.items()}
+        words |= {name: _VOCABULARY for name, ours in OUR_NAMES.items() if ours == "vocab_size"} | _CLAUSES | clauses
+        make = layer.__new__
+
+        def checked(cls, *args, **options):  # not in __init__, whose signature Keras reads
+            if cls is layer:
+                check_keywords(options, layer.__name__, known, words)
+            return make(cls, *args, **options)
+
+        layer.__new__ = checked
+        return layer
+
+    return decorate
+
+
+def _options(layer):
+    """The names of what a layer is made with."""
+    parameters = inspect.signature(layer.__init__).parameters.values() if layer else ()
+    return [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
