@@ -70,8 +70,9 @@ def complaint(name, value, place, size, ignore_class=None):
     if value >= 0:
         return f"{what}: use the tokenizer that the model was made for, or make the model with its vocab_size."
     if name == "label":
+        here = "" if ignore_class is None else f" (here it is {ignore_class})"
         return (
-            f"{what}: labels of which nothing is to be learned are {ignore_class} here; "
-            f"kerasllm.losses.TokenCrossentropy(ignore_class={value}) takes {value} for them."
+            f"{what}: to learn nothing of such labels, give the loss ignore_class={value}{here}, as in "
+            f"kerasllm.losses.TokenCrossentropy(ignore_class={value})."
         )
     return f"{what}: pad with an id of the tokenizer, such as its pad_id."

@@ -20,7 +20,7 @@ ROOMS = {
     "files": [],
     "words": [],
     "unread": [],
-    "layers": ["backend"],
+    "layers": ["backend", "words"],
     "vocabulary": ["backend"],
     "losses": ["vocabulary"],
     "metrics": ["losses"],

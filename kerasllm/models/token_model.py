@@ -214,7 +214,7 @@ class TokenModel(ScreenedModel):
     @property
     def _labels_are_ids(self):
         return (
-            self._counts_tokens or self.compiled and isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy)
+            self._counts_tokens or (self.compiled and isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy))
         )
 
 
