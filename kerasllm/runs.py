@@ -122,7 +122,7 @@ def _is_huggingface(folder):
         return not folder.is_absolute() and len(folder.parts) == 2
     if (folder / MANIFEST).is_file() or not (folder / CONFIG).is_file():
         return False
-    return "model_type" in read_json(folder / CONFIG)
+    return "kind" not in read_json(folder / CONFIG)  # which every run folder names
 
 
 def add_model(model, tokenizer, folder):

@@ -191,3 +191,26 @@ def test_more_ids_than_rows_are_warned_of_once_and_refused_where_they_are_needed
             use(model, tokenizer, "!E")
     kerasllm.save(model, tokenizer, tmp_path / "run")
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("folder", ["llama"], indirect=True)
+def test_a_padding_token_without_a_row_goes_out_as_none(folder, tmp_path):
+    tokenizer = Tokenizer.train(["abcdefghijklmnopqrstuvwxy"], kind="char", progress=False)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    tokenizer.engine.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "<PAD_TOKEN>"}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({n: v for n, v in config.items() if n != "pad_token_id"}))
+    with pytest.warns(UserWarning, match="the tokenizer has 30 ids and the model's table 29 rows"):
+        model, tokenizer = kerasllm.load(folder)
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "saved")
+    assert tokenizer.pad_id == 29
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["pad_token_id"] is None
+
+
+@pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
+def test_a_folder_without_a_type_is_one_of_hugging_face(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({n: v for n, v in config.items() if n != "model_type"}))
+    assert isinstance(kerasllm.load(folder)[0], CausalLM)

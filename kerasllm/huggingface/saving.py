@@ -70,9 +70,10 @@ _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
 def _ids(model, source, target, origin):
     """The ids that config.json and generation_config.json name: those that were read, or else the tokenizer's.
 
-    What has no id is null: what is left out would be an id of another vocabulary.
+    What has no id is null: what is left out would be an id of another vocabulary. So is an id without a row in the
+    table, such as that of a padding token that was added later: transformers makes no table with such a one.
     """
-    ids = {f"{role}_token_id": getattr(target, f"{ours}_id") for role, ours in _ROLES.items()}
+    ids = {f"{role}_token_id": _within(getattr(target, f"{ours}_id"), model.config) for role, ours in _ROLES.items()}
     if isinstance(model, Seq2SeqLM):
         ours, theirs = model.config.decoder_start_id, Sides(source, target).start_id
         ids["decoder_start_token_id"] = theirs if ours is None else ours
@@ -83,6 +84,10 @@ def _ids(model, source, target, origin):
     if origin is None or not origin.has((source, target)):
         return ids, of_generation
     return {**ids, **origin.config}, {**of_generation, **origin.generation}
+
+
+def _within(number, config):
+    return number if number is not None and number < config.vocab_size else None
 
 
 def _parts(table, name, weight, config):
