@@ -61,7 +61,7 @@ def save(model, tokenizer, path):
         if family.model is not MaskedLM:
             _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
         tensors.write(folder, kinds, read)
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
@@ -80,9 +80,11 @@ def _ids(model, source, target, origin):
     of_generation = {role: number for role, number in ids.items() if number is not None}
     if len(target.end_ids) > 1:
         of_generation["eos_token_id"] = target.end_ids
-    if origin is None or not origin.has((source, target)):
-        return ids, of_generation
-    return {**ids, **origin.config}, {**of_generation, **origin.generation}
+    if origin is not None and origin.has((source, target)):
+        ids, of_generation = {**ids, **origin.config}, {**of_generation, **origin.generation}
+    if (ids["pad_token_id"] or 0) >= model.config.vocab_size:
+        ids["pad_token_id"] = None  # transformers makes no model whose table lacks that row.
+    return ids, of_generation
 
 
 def _parts(table, name, weight, config):
