@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 import kerasllm
 from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
+from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.models.weights import weight_names, weights_to_save
@@ -122,7 +123,8 @@ def _is_huggingface(folder):
         return not folder.is_absolute() and len(folder.parts) == 2
     if (folder / MANIFEST).is_file() or not (folder / CONFIG).is_file():
         return False
-    return "kind" not in read_json(folder / CONFIG)  # which every run folder names
+    values = read_json(folder / CONFIG)
+    return "model_type" in values or type_of(values) is not None  # Old files do not name it.
 
 
 def add_model(model, tokenizer, folder):

@@ -162,6 +162,12 @@ def test_processors_decode_narrow_models_in_float32(dtype):
     assert keras.backend.standardize_dtype(narrow(np.array([[1]])).dtype) == dtype.removeprefix("mixed_")
 
 
+def test_many_models_in_one_process_are_no_retracing(caplog):
+    for number in range(8):  # as of models and lengths that are compiled apart
+        assert backend.compile_function(lambda x: x + 1, [], xla=False)(np.float32(number)) == number + 1
+    assert not caplog.records
+
+
 def test_another_length_or_setting_compiles_nothing_new():
     model = causal_lm()
     options = {"max_new_tokens": 5, "sampler": "random", "seed": 1}

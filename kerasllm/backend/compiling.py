@@ -108,14 +108,14 @@ def compile_function(function, variables, xla=True):
             compiles by XLA.
     """
     if IS_TENSORFLOW and xla:
-        return tf.function(function, jit_compile=True, autograph=False)
+        return _quiet(tf.function(function, jit_compile=True, autograph=False))
     if IS_TENSORFLOW:
 
         def traced(*args):
             with plain_graph():
                 return function(*args)
 
-        return tf.function(traced, reduce_retracing=True, autograph=False)
+        return _quiet(tf.function(traced, reduce_retracing=True, autograph=False))
 
     @jax.jit
     def stateless(values, *args):
@@ -123,6 +123,13 @@ def compile_function(function, variables, xla=True):
             return function(*args)
 
     return lambda *args: stateless([variable.value for variable in variables], *args)
+
+
+def _quiet(compiled):
+    """A `tf.function` of which TensorFlow does not warn that it is traced often: it takes those of all models and
+    lengths, which share their code, for one."""
+    compiled._omit_frequent_tracing_warning = True
+    return compiled
 
 
 def on_processor():

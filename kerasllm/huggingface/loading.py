@@ -19,6 +19,7 @@ from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, re
 from kerasllm.huggingface.tying import tie
 from kerasllm.models import Seq2SeqLM, TransformerConfig
 from kerasllm.models.weights import weight_names
+from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -62,7 +63,7 @@ def load(path_or_id, dtype=None, revision=None):
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
-    model.origin = Origin.of(values, generation, tokenizer)
+    model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
     return model, tokenizer
 

@@ -5,6 +5,7 @@ import re
 
 from kerasllm.tokenizers.sides import as_pair
 
+_TOKENIZER = ("padding_side", "truncation_side", "model_max_length")
 _IDS = re.compile(r".*_token_ids?|bad_words_ids|tokenizer_class|prefix")
 
 
@@ -17,19 +18,22 @@ class Origin:
         config: dict, of config.json.
         generation: dict, of generation_config.json.
         tokenizer_size: int, ids of the tokenizer that came with it, of which the model may have fewer.
+        tokenizer: dict, how transformers pads and cuts texts, of tokenizer_config.json.
     """
 
     model_type: str
     config: dict
     generation: dict
     tokenizer_size: int
+    tokenizer: dict = dataclasses.field(default_factory=dict)
 
     def has(self, tokenizer):
         """Whether a tokenizer, or a pair, has as many ids as the one that came with the model."""
         return as_pair(tokenizer)[1].vocab_size == self.tokenizer_size
 
     @classmethod
-    def of(cls, values, generation, tokenizer):
-        """From the content of the files, and the tokenizer or the pair."""
+    def of(cls, values, generation, of_tokenizer, tokenizer):
+        """From the content of the three files, and the tokenizer or the pair."""
         config, generation = ({k: v for k, v in d.items() if _IDS.fullmatch(k)} for d in (values, generation))
-        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size)
+        habits = {name: of_tokenizer[name] for name in _TOKENIZER if name in of_tokenizer}
+        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size, habits)

@@ -61,7 +61,7 @@ def save(model, tokenizer, path):
         if family.model is not MaskedLM:
             _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
         tensors.write(folder, kinds, read)
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
@@ -70,10 +70,9 @@ _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
 def _ids(model, source, target, origin):
     """The ids that config.json and generation_config.json name: those that were read, or else the tokenizer's.
 
-    What has no id is null: what is left out would be an id of another vocabulary. So is an id without a row in the
-    table, such as that of a padding token that was added later: transformers makes no table with such a one.
+    What has no id is null: what is left out would be an id of another vocabulary.
     """
-    ids = {f"{role}_token_id": _within(getattr(target, f"{ours}_id"), model.config) for role, ours in _ROLES.items()}
+    ids = {f"{role}_token_id": getattr(target, f"{ours}_id") for role, ours in _ROLES.items()}
     if isinstance(model, Seq2SeqLM):
         ours, theirs = model.config.decoder_start_id, Sides(source, target).start_id
         ids["decoder_start_token_id"] = theirs if ours is None else ours
@@ -81,13 +80,11 @@ def _ids(model, source, target, origin):
     of_generation = {role: number for role, number in ids.items() if number is not None}
     if len(target.end_ids) > 1:
         of_generation["eos_token_id"] = target.end_ids
-    if origin is None or not origin.has((source, target)):
-        return ids, of_generation
-    return {**ids, **origin.config}, {**of_generation, **origin.generation}
-
-
-def _within(number, config):
-    return number if number is not None and number < config.vocab_size else None
+    if origin is not None and origin.has((source, target)):
+        ids, of_generation = {**ids, **origin.config}, {**of_generation, **origin.generation}
+    if (ids["pad_token_id"] or 0) >= model.config.vocab_size:
+        ids["pad_token_id"] = None  # transformers makes no model whose table lacks that row.
+    return ids, of_generation
 
 
 def _parts(table, name, weight, config):

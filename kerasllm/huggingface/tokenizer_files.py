@@ -2,6 +2,7 @@
 
 import warnings
 
+from kerasllm.files import read_json, write_json
 from kerasllm.tokenizers.older_formats import write_marian
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer
 
@@ -35,13 +36,16 @@ def read_tokenizer(folder, values, config):
     return tokenizer
 
 
-def write_tokenizer(tokenizer, folder):
-    """Writes a `Tokenizer`, or the pair (source, target) that a model of Marian's has, into a folder."""
+def write_tokenizer(tokenizer, folder, habits):
+    """Writes a `Tokenizer`, or the pair (source, target) that a model of Marian's has, into a folder, with what its
+    tokenizer_config.json is to say of padding and cutting (a dict)."""
     source, target = as_pair(tokenizer)
     if source is target:
         target.save(folder)
     else:
         write_marian(source.engine, target.engine, folder)
+    path = folder / "tokenizer_config.json"
+    write_json(path, {**read_json(path), **habits})
 
 
 def more_ids(tokenizer, config):
