@@ -213,8 +213,8 @@ class TokenModel(ScreenedModel):
 
     @property
     def _labels_are_ids(self):
-        return (
-            self._counts_tokens or (self.compiled and isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy))
+        return self._counts_tokens or (
+            self.compiled and isinstance(self.loss, keras.losses.SparseCategoricalCrossentropy)
         )
 
 
