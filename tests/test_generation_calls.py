@@ -153,6 +153,7 @@ def test_other_functions_answer_with_our_words_too():
             lambda: kerasllm.translate(None, None, "a", temperature=1),
             "searches for the likeliest text and draws nothing",
         ),
+        (lambda: kerasllm.generate(None, None, prompt="to be"), "`generate` has no `prompt`: here it is `prompts`"),
         (lambda: TransformerConfig(9, n_layer=2), "`TransformerConfig` has no `n_layer`: here it is `num_layers`"),
         (lambda: TransformerConfig(9, **SIZES, droput=0.1), "no `droput`. Did you mean `dropout`?"),
         (lambda: kerasllm.data.causal_lm_dataset([], None, block_size=8), "no `block_size`: here it is `seq_len`"),

@@ -484,6 +484,22 @@ def test_accuracy_stands_beside_the_best_constant_guess(trained):
         kerasllm.evaluation.perplexity(model, tokenizer, "the cat")
 
 
+def test_a_model_that_has_diverged_is_not_measured(trained):
+    model, tokenizer = trained
+    weights = model.get_weights()
+    model.set_weights([weight * np.nan for weight in weights])
+    try:
+        for ask in (kerasllm.fill_mask, pseudo_perplexity, masked_accuracy):
+            with pytest.raises(ValueError, match="logits are no numbers, so it has diverged"):
+                ask(
+                    model,
+                    tokenizer,
+                    "the cat sat on the <|mask|>" if ask is kerasllm.fill_mask else ["the cat sat on the mat"] * 9,
+                )
+    finally:
+        model.set_weights(weights)
+
+
 def test_the_two_functions_ask_alike():
     signatures = map(inspect.signature, (masked_lm_dataset, kerasllm.data.causal_lm_dataset))
     masked, causal = (list(signature.parameters.values()) for signature in signatures)

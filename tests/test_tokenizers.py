@@ -223,6 +223,7 @@ def test_training_reads_any_iterator_once_and_shows_progress(capsys):
         (lambda: TOKENIZERS["bpe"].decode([5, 360]), ValueError, "Token id 360 is not .* 0 to 359"),
         (lambda: TOKENIZERS["bpe"].decode([-1]), ValueError, "Token id -1"),
         (lambda: TOKENIZERS["bpe"].decode([[1]]), ValueError, "one row of integers"),
+        (lambda: TOKENIZERS["bpe"].decode([[1, 2], [3]]), ValueError, "rows of several lengths: decode each"),
         (lambda: Tokenizer(TOKENIZERS["bpe"].engine, end="<eot>"), ValueError, "end token '<eot>'"),
         (lambda: Tokenizer.load("no/such/place"), FileNotFoundError, "No tokenizer at no/such/place"),
         (lambda: Tokenizer.load(__file__), ValueError, "not a Hugging Face tokenizer.json"),

@@ -53,6 +53,9 @@ GENERATION_WORDS = {
     ),
 }  # fmt: skip
 
+# What a text to continue is called elsewhere, of those who give one by name.
+PROMPT_WORDS = dict.fromkeys(("prompt", "text", "texts", "inputs", "input_ids", "text_inputs"), "prompts")
+
 TRANSLATION_WORDS = {
     "beam_size": "num_beams",
     "beam_width": "num_beams",

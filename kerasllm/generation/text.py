@@ -4,9 +4,11 @@ import re
 import time
 
 from kerasllm.generation.decoding import Decoding
+from kerasllm.generation.options import PROMPT_WORDS
 from kerasllm.generation.prompts import as_prompts, as_text
 from kerasllm.generation.settings import rule_options
 from kerasllm.tokenizers import as_tokenizer
+from kerasllm.words import explain_keywords
 
 STEPS_BETWEEN_STOP_CHECKS = 16
 SECONDS_BETWEEN_PIECES = 0.05
@@ -15,6 +17,7 @@ BROKEN = "\ufffd"  # what bytes become that are no whole letter
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
+@explain_keywords(PROMPT_WORDS)
 def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **options):
     """Continues a prompt, or several at once.
 

@@ -321,7 +321,10 @@ class Tokenizer:
         Raises:
             ValueError: for ids outside of 0 … vocab_size - 1.
         """
-        ids = np.asarray(ids)
+        try:
+            ids = np.asarray(ids)
+        except ValueError:
+            raise ValueError("ids must be one row of integers, got rows of several lengths: decode each.") from None
         if ids.size == 0:
             return ""
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
