@@ -33,6 +33,19 @@ def values_on_devices(variable):
     return [np.array(value) for value in getattr(variable.value, "values", (variable.value,))]
 
 
+def put_back(groups, state):
+    """Gives variables again what Keras takes from them for the steps of `fit` and its like, which JAX is handed.
+
+    Args:
+        groups: lists of Keras variables.
+        state: lists of their values, as many.
+    """
+    for variables, values in zip(groups, state, strict=True):
+        for variable, value in zip(variables, values, strict=True):
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+
+
 def static_shape(tensor):
     """The shape of a tensor as a tuple, None for sizes that are not known; None where not even its rank is."""
     shape = tensor.shape

@@ -87,13 +87,31 @@ class ScreenedModel(keras.Model):
         if step is before:
             return
 
-        def watched(*args):
+        def look_and_step(*args):
             # On JAX what a step gets is gone once it has begun, so there is no other time to raise.
             found = None if backend.IS_TENSORFLOW else self._screen.variable_in(self.metrics_variables, args[0][-1])
             self._screen.look(found, at_once=False)
             return step(*args)
 
-        setattr(self, name, watched)
+        setattr(self, name, self._keeping(look_and_step))
+
+    def _keeping(self, step):
+        """The same step, after which a model has its weights also where it fails: on JAX Keras has them by itself then,
+        and without it they would be gone."""
+        if backend.IS_TENSORFLOW:
+            return step
+
+        def kept(state, *args):
+            try:
+                return step(state, *args)
+            except Exception:
+                groups = [self.trainable_variables, self.non_trainable_variables]
+                groups += [self.optimizer.variables] if len(state) > 3 else []
+                groups += [self.metrics_variables] if len(state) > 2 else []
+                backend.put_back(groups, state)
+                raise
+
+        return kept
 
     def get_metrics_result(self):
         """As Keras' own, which it calls when an epoch has ended, and within each step."""
@@ -120,8 +138,8 @@ class ScreenedModel(keras.Model):
             *state, batches = args
             return predict(*state, list(checked(batches)) if backend.IS_TENSORFLOW else checked(batches))
 
-        self.predict_function = watched
-        return watched
+        self.predict_function = self._keeping(watched)
+        return self.predict_function
 
     def _take_class_weight(self, class_weight):
         if class_weight == self._class_weight:
