@@ -11,7 +11,14 @@ import math
 import numpy as np
 from keras import ops
 
+from kerasllm.layers import BlockOptions
+
 TRAINING_ONLY = {"dropout", "attention_dropout", "remat"}
+
+
+def transformer_options(config):
+    """What a config says of a `Transformer` besides its four numbers."""
+    return {"input_norm": config.embedding_norm, **BlockOptions.of(config)}
 
 
 def weights_of(layer):
@@ -108,14 +115,14 @@ def attention(
     w, x, context=None, *, num_heads, num_kv_heads=None, causal=False, attention_window=None, positions=None,
     max_length=None, rope_theta=10000.0, partial_rotary_factor=1.0, rope_scaling=None, qk_norm=False, head_dim=None,
     use_bias=True, qkv_bias=None, attention_bias=None, attention_scale=None, attention_soft_cap=None,
-    mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None, relative_bias=None,
+    norm_epsilon=1e-5, mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None,
+    relative_bias=None,
 ):  # fmt: skip
     """Attention by its definition: output (B, T, D) and probabilities (B, H, T, S), 0 for a query that sees nothing."""
     assert rope_scaling is None
     B, T, own = *x.shape[:2], context is None
     K = num_kv_heads or num_heads
     position_ids = np.broadcast_to(np.arange(T) if position_ids is None else position_ids, (B, T))
-    x = add_positions(w, x, positions, position_ids)
     if own:
         h = w["query_key_value/kernel"].shape[1] // (num_heads + 2 * K)
         query, key, value = np.split(dense(below(w, "query_key_value"), x), [num_heads * h, (num_heads + K) * h], -1)
@@ -125,14 +132,12 @@ def attention(
         h = key.shape[-1] // K
     S = key.shape[1]
     if qk_norm == "full":
-        query = normalise(below(w, "query_norm"), query, 1e-6)
-        key = normalise(below(w, "key_norm"), key, 1e-6)
+        query = normalise(below(w, "query_norm"), query, norm_epsilon)
+        key = normalise(below(w, "key_norm"), key, norm_epsilon)
     query, key, value = query.reshape(B, T, num_heads, h), key.reshape(B, S, K, h), value.reshape(B, S, K, h)
     if qk_norm is True:
-        query = normalise(below(w, "query_norm"), query, 1e-6)
-        key = normalise(below(w, "key_norm"), key, 1e-6)
-    if positions == "relative":
-        relative_bias = w["relative_bias/embeddings"]
+        query = normalise(below(w, "query_norm"), query, norm_epsilon)
+        key = normalise(below(w, "key_norm"), key, norm_epsilon)
 
     def sees(b, t, s):
         if mask is not None and not mask[b, s]:
@@ -174,7 +179,8 @@ def block(
     shared_norm=True, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
-    shared = ("num_heads", "num_kv_heads", "qk_norm", "attention_scale", "attention_soft_cap")
+    options["norm_epsilon"] = norm_epsilon
+    shared = ("num_heads", "num_kv_heads", "norm_epsilon", "qk_norm", "attention_scale", "attention_soft_cap")
     cross = {name: options[name] for name in shared if name in options}
 
     def normed(name, x):
@@ -248,7 +254,7 @@ def transformer(
 
 def causal_lm(w, config, token_ids, document_ids=None):
     """Logits (B, T, V) of a `CausalLM` with this config."""
-    fields = {name: value for name, value in config.block_options().items() if name not in TRAINING_ONLY}
+    fields = {name: value for name, value in transformer_options(config).items() if name not in TRAINING_ONLY}
     embeddings = w["token_embedding/embeddings"]
     x = transformer(
         below(w, "transformer"),
@@ -264,7 +270,7 @@ def causal_lm(w, config, token_ids, document_ids=None):
 
 def seq2seq_lm(w, config, source_ids, target_ids, source_mask=None):
     """Logits (B, T, V) of a `Seq2SeqLM` with this config."""
-    fields = {name: value for name, value in config.block_options().items() if name not in TRAINING_ONLY}
+    fields = {name: value for name, value in transformer_options(config).items() if name not in TRAINING_ONLY}
     fields["num_heads"] = config.num_heads
     scale = config.d_model**0.5 if config.scale_embeddings else 1
     embeddings = w["token_embedding/embeddings"]

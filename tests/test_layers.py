@@ -88,7 +88,7 @@ def test_keras_contract(name, options, inputs, output_shape, tmp_path):
 
 
 def test_every_public_layer_has_its_contract_tested():
-    assert {name for name, *_ in CONTRACTS} == set(layers.__all__)
+    assert {name for name, *_ in CONTRACTS} == {name for name in layers.__all__ if not name.endswith("Options")}
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,7 @@ ATTENTION = {
         {"num_kv_heads": 2, "positions": "rotary", "rope_theta": 20.0},
         {"position_ids": np.array([[9, 8, 7, 3, 2, 1, 0], [0, 0, 5, 50, 51, 52, 53]])},
     ),
-    "learned": ({"positions": "learned", "max_length": 9}, {}),
-    "sinusoidal": ({"positions": "sinusoidal", "causal": True}, {"position_ids": np.arange(T) + 40}),
-    "fairseq's sinusoids": ({"positions": "fairseq_sinusoidal"}, {"position_ids": np.arange(T) + 40}),
-    "relative": ({"positions": "relative"}, {"position_bias": normal(1, H, T, T)}),
-    "relative, causal": ({"positions": "relative", "causal": True}, {"document_ids": DOCUMENTS}),
+    "biased": ({"causal": True}, {"position_bias": normal(1, H, T, T), "document_ids": DOCUMENTS}),
     "window": ({"attention_window": 3}, {}),
     "window, causal": ({"attention_window": 3, "causal": True, "positions": "rotary"}, {}),
     "key mask": ({"num_kv_heads": 3}, {"mask": VISIBLE}),
@@ -138,7 +134,10 @@ ATTENTION = {
     "not rotated": ({"positions": "rotary", "partial_rotary_factor": 0.0}, {}),
     "normed as one": ({"qk_norm": "full", "num_kv_heads": 2, "positions": "rotary"}, {}),
     "scaled": ({"attention_scale": 1.7, "num_kv_heads": 2}, {}),
-    "capped": ({"attention_soft_cap": 0.8, "attention_scale": 2.0, "positions": "relative"}, {"mask": VISIBLE}),
+    "capped": (
+        {"attention_soft_cap": 0.8, "attention_scale": 2.0, "norm_epsilon": 0.1, "qk_norm": True},
+        {"mask": VISIBLE},
+    ),
     "cross": ({"num_kv_heads": 2, "qk_norm": True}, {"context": CONTEXT}),
     "cross, capped": (
         {"qk_norm": "full", "num_kv_heads": 3, "attention_soft_cap": 0.5, "attention_scale": 1.0},
@@ -214,7 +213,16 @@ def test_layers_that_differ_equal_numpy():
         "attention_window": (None, 2, 3),
         "rope_theta": (20.0, 500.0, 20.0),
         "partial_rotary_factor": (1.0, 1.0, 0.0),
-        "norm_placement": "sandwich",
+        "norm_placement": ("sandwich", "pre", "output"),
+        "norm": ("rms", "rms", "layer"),
+        "num_kv_heads": (1, 2, None),
+        "head_dim": (None, 4, None),
+        "qk_norm": (False, "full", True),
+        "attention_soft_cap": (None, None, 0.9),
+        "parallel": (False, True, False),
+        "activation": ("gelu", "silu", "relu_squared"),
+        "gated": (True, False, False),
+        "use_bias": (True, False, True),
     }
     transformer = Transformer(3, D, H, F, **options)
     transformer(X)

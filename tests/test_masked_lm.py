@@ -61,7 +61,9 @@ def small(tokenizer=BPE, **options):
 
 def numpy_logits(w, config, ids, document_ids=None, token_type_ids=0):
     """BERT by its paper; `oracles.transformer` adds positions, normalises and goes through the blocks."""
-    fields = {name: value for name, value in config.block_options().items() if name not in oracles.TRAINING_ONLY}
+    fields = {
+        name: value for name, value in oracles.transformer_options(config).items() if name not in oracles.TRAINING_ONLY
+    }
     fields |= {"num_layers": config.num_layers, "num_heads": config.num_heads, "document_ids": document_ids}
     embeddings = w["token_embedding/embeddings"]
     x = embeddings[ids]

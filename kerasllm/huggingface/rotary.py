@@ -1,6 +1,6 @@
 """Rotary positions as config.json says them, and as we do."""
 
-from kerasllm.layers.checks import ROPE_SCALINGS
+from kerasllm.layers.rotary import ROPE_SCALINGS
 
 
 def rope(settings, theta=10000.0, share=None):

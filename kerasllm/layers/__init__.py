@@ -1,15 +1,21 @@
 """The Transformer in Keras layers: from masks and positions up to the whole stack."""
 
-from kerasllm.layers.attention import MultiHeadAttention
-from kerasllm.layers.block import TransformerBlock
-from kerasllm.layers.feed_forward import FeedForward
-from kerasllm.layers.positions import LearnedPositions, RelativePositionBias, SinusoidalPositions
+from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
+from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
+from kerasllm.layers.normalization import NormOptions
+from kerasllm.layers.positions import LearnedPositions, PositionOptions, RelativePositionBias, SinusoidalPositions
 from kerasllm.layers.transformer import Transformer
 
 __all__ = [
+    "AttentionOptions",
+    "BlockOptions",
     "FeedForward",
+    "FeedForwardOptions",
     "LearnedPositions",
     "MultiHeadAttention",
+    "NormOptions",
+    "PositionOptions",
     "RelativePositionBias",
     "SinusoidalPositions",
     "Transformer",

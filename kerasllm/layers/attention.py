@@ -5,11 +5,12 @@ Inside, activations are (B, H, T, h) and multiply with plain `matmul`: on a CPU 
 over (B, T, H, h). Kernels are 2-D `Dense`, with query, key and value in one matrix.
 """
 
+import dataclasses
+
 import keras
 from keras import ops
 
 from kerasllm.layers import masks
-from kerasllm.layers.checks import check_attention, check_heads, check_positions, check_sizes
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
@@ -17,15 +18,74 @@ from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.option_names import explain_options
-from kerasllm.layers.positions import RelativePositionBias, input_positions
-from kerasllm.layers.rotary import Rotation, text_lengths, turned
+from kerasllm.layers.options import check_choice, check_positive, check_sizes
+from kerasllm.layers.positions import PositionOptions
+from kerasllm.layers.rotary import Rotation, check_rotated_channels, text_lengths, turned
 from kerasllm.layers.sequence_layer import SequenceLayer
 
-_OPTIONS = (
-    "d_model", "num_heads", "num_kv_heads", "head_dim", "causal", "attention_window", "positions", "max_length",
-    "rope_theta", "partial_rotary_factor", "rope_scaling", "qk_norm", "norm_epsilon", "norm_scale", "use_bias",
-    "qkv_bias", "attention_scale", "attention_soft_cap", "dropout",
-)  # fmt: skip
+QK_NORMS = (False, True, "full")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionOptions(PositionOptions):
+    """What queries, keys and scores are. What is said of positions and windows does not concern cross-attention.
+
+    Args:
+        num_kv_heads: int or None. Fewer key/value heads than query heads: grouped-query attention
+            (https://arxiv.org/abs/2305.13245), and multi-query attention with 1 (https://arxiv.org/abs/1911.02150).
+            None means `num_heads`.
+        head_dim: int or None, width of a head; None means `d_model // num_heads`.
+        attention_window: int or None. A token sees only tokens less than this many places away.
+        qk_norm: bool, RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442); or "full", that
+            of all heads as one, as in OLMo 2 (https://arxiv.org/abs/2501.00656).
+        qkv_bias: bool or None, biases in the projections of query, key and value; None means as in the others.
+        attention_scale: float or None, by which products of queries and keys are multiplied; None means
+            `head_dim ** -0.5`. The larger it is, the smaller query kernels are at first.
+        attention_soft_cap: float or None, the size that those products then approach but never reach, by a tanh, as in
+            Gemma 2 (https://arxiv.org/abs/2408.00118).
+    """
+
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    attention_window: int | None = None
+    qk_norm: bool | str = False
+    qkv_bias: bool | None = None
+    attention_scale: float | None = None
+    attention_soft_cap: float | None = None
+
+    def check(self, d_model=None, num_heads=None):
+        super().check(d_model, num_heads)
+        window = self.attention_window
+        if self.head_dim is None and d_model % num_heads:
+            raise ValueError(
+                f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}): each head takes an equal "
+                f"share. Choose another number of heads, or give `head_dim`."
+            )
+        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or num_heads % self.num_kv_heads):
+            raise ValueError(
+                f"`num_heads` ({num_heads}) must be divisible by `num_kv_heads` ({self.num_kv_heads}): each key/value "
+                f"head serves an equal group of query heads."
+            )
+        if window is not None and (not isinstance(window, int) or window < 1):
+            raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {window!r}.")
+        if self.positions == "rotary":
+            head_dim = self.head_dim or d_model // num_heads
+            check_rotated_channels(head_dim, self.partial_rotary_factor, self.rope_scaling)
+        check_choice("qk_norm", self.qk_norm, QK_NORMS)
+        check_positive(attention_scale=self.attention_scale, attention_soft_cap=self.attention_soft_cap)
+
+    def attention_parameters(self, d_model, num_heads, use_bias, norm_scale):
+        """The number of weights of an attention layer, of which `use_bias` and `norm_scale` say whether it has some."""
+        H, K, h = num_heads, self.num_kv_heads or num_heads, self.head_dim or d_model // num_heads
+        qkv_bias = use_bias if self.qkv_bias is None else self.qkv_bias
+        norms = {False: 0, True: 2 * h, "full": (H + K) * h}[self.qk_norm] * norm_scale
+        return (d_model + qkv_bias) * (H + 2 * K) * h + (H * h + use_bias) * d_model + norms
+
+    def attention_flops(self, d_model, num_heads, context):
+        """Operations of the two products of attention on one token, forward and backward, over the whole context, as
+        PaLM's appendix B counts (https://arxiv.org/abs/2204.02311)."""
+        return 12 * num_heads * (self.head_dim or d_model // num_heads) * context
+
 
 # What calls of Keras' layer of this name and of torch's take, and how it is said here.
 _CALL_WORDS = {
@@ -42,6 +102,7 @@ _CALL_WORDS = {
 
 @keras.saving.register_keras_serializable("kerasllm")
 @explain_options(
+    AttentionOptions,
     key_dim="d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
     value_dim="values are as wide as keys, head_dim",
     output_shape="d_model is the width of the output",
@@ -54,36 +115,16 @@ class MultiHeadAttention(Composite, SequenceLayer):
     Args:
         d_model: int, width of the output.
         num_heads: int, query heads.
-        num_kv_heads: int or None. Fewer key/value heads than query heads: grouped-query attention
-            (https://arxiv.org/abs/2305.13245), and multi-query attention with 1 (https://arxiv.org/abs/1911.02150).
-            None means `num_heads`.
-        head_dim: int or None, width of a head; None means `d_model // num_heads`.
         causal: bool. A token sees itself and earlier ones only. Has no effect on cross-attention.
-        attention_window: int or None. A token sees only tokens less than this many places away.
-        positions: "rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative" or None.
-        max_length: int, the longest sequence; needed for learned positions only.
-        rope_theta: float, base of the rotary wavelengths.
-        partial_rotary_factor: float from 0 to 1, the share of each head's channels, from the first on, that rotary
-            positions rotate, as in GPT-NeoX (https://arxiv.org/abs/2204.06745).
-        rope_scaling: dict or None. Scales rotary positions for longer contexts than those of the training, as Hugging
-            Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "dynamic", "yarn", "longrope", "llama3" or
-            "proportional" with their numbers. The angles of "dynamic" and "longrope" depend on the length of the
-            text, the largest position + 1 of its tokens that `mask` does not hide; each row is a text, and with
-            `document_ids` each document. A cache keeps keys turned as they were when it was written: where these
-            angles change (`Rotation.changes_at`), it has to be filled anew for what a call without it gives.
-        qk_norm: bool, RMS normalisation of each query and key head (https://arxiv.org/abs/2302.05442); or "full", that
-            of all heads as one, as in OLMo 2 (https://arxiv.org/abs/2501.00656).
+        positions: "rotary" or None. (Other positions are those of a `Transformer`.)
+        use_bias: bool, biases in the projections.
         norm_epsilon: float, added to the mean square in `qk_norm`.
         norm_scale: bool, a trained scale in `qk_norm`.
-        use_bias: bool, biases in the projections.
-        qkv_bias: bool or None, biases in those of query, key and value; None means `use_bias`.
-        attention_scale: float or None, by which products of queries and keys are multiplied; None means
-            `head_dim ** -0.5`. The larger it is, the smaller query kernels are at first.
-        attention_soft_cap: float or None, the size that those products then approach but never reach, by a tanh, as in
-            Gemma 2 (https://arxiv.org/abs/2408.00118).
         dropout: float, share of attention probabilities dropped in training.
         kernel_initializer: initializer of the query, key and value kernel.
         output_initializer: initializer of the output kernel; None means `kernel_initializer`.
+        **options: `AttentionOptions`, such as `num_kv_heads`, `attention_window` or `rope_theta`; and `name` and
+            `dtype` of `keras.layers.Layer`.
 
     Call arguments:
         x: float (B, T, any width).
@@ -123,54 +164,36 @@ class MultiHeadAttention(Composite, SequenceLayer):
         d_model,
         num_heads,
         *,
-        num_kv_heads=None,
-        head_dim=None,
         causal=False,
-        attention_window=None,
         positions=None,
-        max_length=None,
-        rope_theta=10000.0,
-        partial_rotary_factor=1.0,
-        rope_scaling=None,
-        qk_norm=False,
-        norm_epsilon=1e-6,
-        norm_scale=True,
         use_bias=True,
-        qkv_bias=None,
-        attention_scale=None,
-        attention_soft_cap=None,
+        norm_epsilon=1e-5,
+        norm_scale=True,
         dropout=0.0,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
-        **kwargs,
+        **options,
     ):
-        super().__init__(**kwargs)
+        options["positions"] = positions
+        own = AttentionOptions.take(options)
+        super().__init__(**options)
         check_sizes(d_model=d_model, num_heads=num_heads)
-        check_heads(d_model, num_heads, num_kv_heads, head_dim)
+        own.set_on(self, d_model, num_heads)
+        if positions not in ("rotary", None):
+            raise ValueError(
+                f"`positions` of attention and blocks are 'rotary' or None: {positions!r} are those of a `Transformer`."
+            )
         self.d_model = d_model
         self.num_heads = num_heads
-        self.num_kv_heads = num_kv_heads or num_heads
-        self.head_dim = head_dim or d_model // num_heads
-        rotation = (rope_theta, partial_rotary_factor, rope_scaling)
-        check_positions(positions, max_length, self.head_dim, attention_window, *rotation)
-        check_attention(qk_norm, attention_scale, attention_soft_cap)
+        self.num_kv_heads = self.num_kv_heads or num_heads
+        self.head_dim = self.head_dim or d_model // num_heads
         self.causal = causal
-        self.attention_window = attention_window
-        self.positions = positions
-        self.max_length = max_length
-        self.rope_theta = rope_theta
-        self.partial_rotary_factor = partial_rotary_factor
-        self.rope_scaling = rope_scaling
         self.rotation = None
-        if positions == "rotary" and partial_rotary_factor:
-            self.rotation = Rotation(self.head_dim, *rotation)
-        self.qk_norm = qk_norm
+        if positions == "rotary" and self.partial_rotary_factor:
+            self.rotation = Rotation(self.head_dim, self.rope_theta, self.partial_rotary_factor, self.rope_scaling)
         self.norm_epsilon = norm_epsilon
         self.norm_scale = norm_scale
         self.use_bias = use_bias
-        self.qkv_bias = qkv_bias
-        self.attention_scale = attention_scale
-        self.attention_soft_cap = attention_soft_cap
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
@@ -199,14 +222,6 @@ class MultiHeadAttention(Composite, SequenceLayer):
         if self.qk_norm:
             self.query_norm = self._head_norm("query_norm", self.num_heads)
             self.key_norm = self._head_norm("key_norm", self.num_kv_heads)
-        self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
-        if self.position_embedding is not None:
-            self.position_embedding.build(x_shape)
-        if self.positions == "relative":
-            self.relative_bias = RelativePositionBias(
-                self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
-            )
-            self.relative_bias.build()
         self.attention_dropout = Dropout(self.dropout, name="attention_dropout", dtype=self.dtype_policy)
 
     def _head_norm(self, name, heads):
@@ -258,8 +273,6 @@ class MultiHeadAttention(Composite, SequenceLayer):
             )
         query_index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
         position_ids = query_index if position_ids is None else position_ids
-        if self.position_embedding is not None:
-            x = self.position_embedding(x, position_ids)
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
         if is_cross:
             query = self._cross_query(x)
@@ -292,10 +305,6 @@ class MultiHeadAttention(Composite, SequenceLayer):
             )
 
         query = query * (self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale)
-        if self.positions == "relative" and not is_cross:
-            own_bias = self.relative_bias(query_index, key_index)
-            position_bias = own_bias if position_bias is None else position_bias + own_bias
-            is_plain = False
         last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
         if is_plain and (training or is_long(query, key)):
             output = attend_in_blocks(query, key, value, visible, causal, window, **last)
@@ -357,7 +366,14 @@ class MultiHeadAttention(Composite, SequenceLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            **{name: getattr(self, name) for name in _OPTIONS},
+            "d_model": self.d_model,
+            "num_heads": self.num_heads,
+            "causal": self.causal,
+            "use_bias": self.use_bias,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_scale": self.norm_scale,
+            "dropout": self.dropout,
+            **AttentionOptions.of(self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),
         }

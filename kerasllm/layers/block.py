@@ -3,28 +3,76 @@
 Shapes: B batch, T query time, S key time, D d_model.
 """
 
+import dataclasses
 import functools
 
 import keras
 
-from kerasllm.layers.attention import MultiHeadAttention
-from kerasllm.layers.checks import check_norms, check_remat
+from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.feed_forward import FeedForward
-from kerasllm.layers.normalization import make_norm
+from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
+from kerasllm.layers.normalization import NormOptions, make_norm
 from kerasllm.layers.option_names import explain_options
+from kerasllm.layers.options import check_choice
 from kerasllm.layers.rematerialization import next_seed, rematerialized
 from kerasllm.layers.sequence_layer import SequenceLayer
 
-_OPTIONS = (
-    "d_model", "num_heads", "dff", "causal", "dropout", "attention_dropout", "norm", "norm_placement", "norm_epsilon",
-    "norm_scale", "parallel", "shared_norm", "use_bias", "attention_bias", "remat",
-)  # fmt: skip
+NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
+REMAT = (None, "block", "attention", "feed_forward")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
+    """How attention and feed-forward stand together; theirs, and those of norms, are among them.
+
+    Args:
+        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "output" what it
+            adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
+            does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
+        parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
+            (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
+        shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
+            (https://arxiv.org/abs/2204.06745).
+        use_bias: bool, biases in projections and layer norms.
+        attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
+        dropout: float, in training, on what each sublayer adds.
+        attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
+        remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
+            "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
+            dropout included (https://arxiv.org/abs/1604.06174).
+    """
+
+    norm_placement: str = "pre"
+    parallel: bool = False
+    shared_norm: bool = True
+    use_bias: bool = True
+    attention_bias: bool | None = None
+    dropout: float = 0.0
+    attention_dropout: float | None = None
+    remat: str | None = None
+
+    def check(self, d_model=None, num_heads=None):
+        super().check(d_model, num_heads)
+        check_choice("norm_placement", self.norm_placement, NORM_PLACEMENTS)
+        check_choice("remat", self.remat, REMAT)
+        if self.parallel and self.norm_placement != "pre":
+            raise ValueError(f"A parallel block needs norm_placement='pre', got {self.norm_placement!r}.")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
+
+    def block_parameters(self, d_model, num_heads, dff, cross_attention=False):
+        """The number of weights of a block."""
+        bias = self.use_bias if self.attention_bias is None else self.attention_bias
+        attention = self.attention_parameters(d_model, num_heads, bias, self.norm_scale)
+        norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
+        norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention)
+        return attention * (1 + cross_attention) + self.feed_forward_parameters(d_model, dff, self.use_bias) + norms
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-@explain_options()
+@explain_options(BlockOptions)
 class TransformerBlock(Composite, SequenceLayer):
     """Self-attention, cross-attention if there is a context, and a feed-forward layer.
 
@@ -33,30 +81,11 @@ class TransformerBlock(Composite, SequenceLayer):
         num_heads: int, query heads.
         dff: int, inner width of the feed-forward layer.
         causal: bool. A token sees itself and earlier ones only.
-        dropout: float, in training, on what each sublayer adds.
-        attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
-        num_kv_heads, head_dim, positions, max_length, rope_theta, partial_rotary_factor, rope_scaling,
-            attention_window, qk_norm, qkv_bias, attention_scale, attention_soft_cap: see `MultiHeadAttention`.
-            Cross-attention takes what is said of heads and scores, but no positions.
-        norm: "layer" or "rms" (https://arxiv.org/abs/1910.07467).
-        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "output" what it
-            adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
-            does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
-        norm_epsilon: float.
-        norm_scale: bool. Norms have a trained scale, those of `qk_norm` too; nanochat's have none.
-        parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
-            (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
-        shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
-            (https://arxiv.org/abs/2204.06745).
-        activation, gated: see `FeedForward`.
-        use_bias: bool, biases in projections and layer norms.
-        attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
-        remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
-            "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
-            dropout included (https://arxiv.org/abs/1604.06174).
         kernel_initializer: initializer of kernels.
         residual_initializer: initializer of the kernels whose output joins the residual stream; None means
             `kernel_initializer`.
+        **options: `BlockOptions`, such as `num_kv_heads`, `norm`, `gated` or `dropout`; and `name` and `dtype` of
+            `keras.layers.Layer`. `positions` are "rotary" or None: others are those of a `Transformer`.
 
     Call arguments:
         x: float (B, T, D).
@@ -86,97 +115,44 @@ class TransformerBlock(Composite, SequenceLayer):
         dff,
         *,
         causal=True,
-        dropout=0.0,
-        attention_dropout=None,
-        num_kv_heads=None,
-        head_dim=None,
-        positions="rotary",
-        max_length=None,
-        rope_theta=10000.0,
-        partial_rotary_factor=1.0,
-        rope_scaling=None,
-        attention_window=None,
-        qk_norm=False,
-        qkv_bias=None,
-        attention_scale=None,
-        attention_soft_cap=None,
-        norm="layer",
-        norm_placement="pre",
-        norm_epsilon=1e-5,
-        norm_scale=True,
-        parallel=False,
-        shared_norm=True,
-        activation="gelu",
-        gated=False,
-        use_bias=True,
-        attention_bias=None,
-        remat=None,
         kernel_initializer="glorot_uniform",
         residual_initializer=None,
-        **kwargs,
+        **options,
     ):
-        super().__init__(**kwargs)
-        check_norms(norm, norm_placement, parallel)
-        check_remat(remat)
+        own = BlockOptions.take(options)
+        super().__init__(**options)
+        own.set_on(self, d_model, num_heads)
         self.d_model = d_model
         self.num_heads = num_heads
         self.dff = dff
         self.causal = causal
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.norm = norm
-        self.norm_placement = norm_placement
-        self.norm_epsilon = norm_epsilon
-        self.norm_scale = norm_scale
-        self.parallel = parallel
-        self.shared_norm = shared_norm
-        self.use_bias = use_bias
-        self.attention_bias = attention_bias
-        self.remat = remat
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.residual_initializer = keras.initializers.get(residual_initializer)
         self.supports_masking = True
 
-        self._head_options = {
-            "num_kv_heads": num_kv_heads,
-            "head_dim": head_dim,
-            "qk_norm": qk_norm,
-            "qkv_bias": qkv_bias,
-            "attention_scale": attention_scale,
-            "attention_soft_cap": attention_soft_cap,
-        }
-        self._position_options = {
-            "positions": positions,
-            "max_length": max_length,
-            "rope_theta": rope_theta,
-            "partial_rotary_factor": partial_rotary_factor,
-            "rope_scaling": rope_scaling,
-            "attention_window": attention_window,
-        }
-        self._feed_forward_options = {"activation": activation, "gated": gated}
-        self.attention = self._attention_layer("attention", causal=causal, **self._position_options)
+        self.attention = self._attention_layer("attention", causal, self.positions)
         self.feed_forward = FeedForward(
             d_model,
             dff,
-            use_bias=use_bias,
+            use_bias=self.use_bias,
             name="feed_forward",
-            **self._feed_forward_options,
+            **FeedForwardOptions.of(self),
             **self._kernel_options(),
         )
-        self.residual_dropout = Dropout(dropout, name="residual_dropout", dtype=self.dtype_policy)
+        self.residual_dropout = Dropout(self.dropout, name="residual_dropout", dtype=self.dtype_policy)
 
-    def _attention_layer(self, name, **options):
+    def _attention_layer(self, name, causal=False, positions=None):
         return MultiHeadAttention(
             self.d_model,
             self.num_heads,
+            causal=causal,
             norm_epsilon=self.norm_epsilon,
             norm_scale=self.norm_scale,
             use_bias=self.use_bias if self.attention_bias is None else self.attention_bias,
             dropout=self.dropout if self.attention_dropout is None else self.attention_dropout,
             name=name,
-            **self._head_options,
+            **{**AttentionOptions.of(self), "positions": positions},
             **self._kernel_options(),
-            **options,
         )
 
     def _kernel_options(self):
@@ -215,7 +191,7 @@ class TransformerBlock(Composite, SequenceLayer):
         return own, of_output
 
     def _norm(self, name, shape):
-        layer = make_norm(self.norm, self.norm_epsilon, self.norm_scale, self.use_bias, name, self.dtype_policy)
+        layer = make_norm(self, name, self.dtype_policy)
         layer.build(shape)
         return layer
 
@@ -351,10 +327,11 @@ class TransformerBlock(Composite, SequenceLayer):
     def get_config(self):
         return {
             **super().get_config(),
-            **{name: getattr(self, name) for name in _OPTIONS},
-            **self._head_options,
-            **self._position_options,
-            **self._feed_forward_options,
+            "d_model": self.d_model,
+            "num_heads": self.num_heads,
+            "dff": self.dff,
+            "causal": self.causal,
+            **BlockOptions.of(self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }

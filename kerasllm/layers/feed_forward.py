@@ -3,6 +3,7 @@
 Shapes: B batch, T time, D d_model, F dff.
 """
 
+import dataclasses
 import functools
 
 import keras
@@ -13,6 +14,7 @@ from kerasllm.layers.checks import check_vectors
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.option_names import explain_options
+from kerasllm.layers.options import Options
 
 
 def get_activation(name):
@@ -52,20 +54,40 @@ def relu_squared(x):
     return ops.square(ops.relu(x))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeedForwardOptions(Options):
+    """What happens between the two layers.
+
+    Args:
+        activation: str, any Keras activation, "gelu_tanh" or "relu_squared".
+        gated: bool. Multiply the activated half by a second projection, as in GEGLU and SwiGLU
+            (https://arxiv.org/abs/2002.05202).
+    """
+
+    activation: str = "gelu"
+    gated: bool = False
+
+    def check(self, d_model=None, num_heads=None):
+        super().check(d_model, num_heads)
+        get_activation(self.activation)
+
+    def feed_forward_parameters(self, d_model, dff, use_bias):
+        """The number of weights of a feed-forward layer."""
+        return (d_model + use_bias) * dff * (2 if self.gated else 1) + (dff + use_bias) * d_model
+
+
 @keras.saving.register_keras_serializable("kerasllm")
-@explain_options()
+@explain_options(FeedForwardOptions)
 class FeedForward(Composite, keras.layers.Layer):
     """Two dense layers on each token: widen to `dff`, activate, narrow to `d_model`.
 
     Args:
         d_model: int, width of the output.
         dff: int, inner width.
-        activation: str, any Keras activation, "gelu_tanh" or "relu_squared".
-        gated: bool. Multiply the activated half by a second projection, as in GEGLU and SwiGLU
-            (https://arxiv.org/abs/2002.05202).
         use_bias: bool.
         kernel_initializer: initializer of the widening kernel.
         output_initializer: initializer of the narrowing kernel; None means `kernel_initializer`.
+        **options: `FeedForwardOptions`, and `name` and `dtype` of `keras.layers.Layer`.
 
     Call arguments:
         x: float (B, T, any width).
@@ -83,20 +105,18 @@ class FeedForward(Composite, keras.layers.Layer):
         d_model,
         dff,
         *,
-        activation="gelu",
-        gated=False,
         use_bias=True,
         kernel_initializer="glorot_uniform",
         output_initializer=None,
-        **kwargs,
+        **options,
     ):
-        super().__init__(**kwargs)
+        own = FeedForwardOptions.take(options)
+        super().__init__(**options)
+        own.set_on(self)
         self._input_width = None
         self.d_model = d_model
         self.dff = dff
-        self.activation = activation
-        self.activate = get_activation(activation)
-        self.gated = gated
+        self.activate = get_activation(self.activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.output_initializer = keras.initializers.get(output_initializer)
@@ -136,8 +156,7 @@ class FeedForward(Composite, keras.layers.Layer):
             **super().get_config(),
             "d_model": self.d_model,
             "dff": self.dff,
-            "activation": self.activation,
-            "gated": self.gated,
+            **FeedForwardOptions.of(self),
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),

@@ -1,11 +1,38 @@
 """Keras' normalisation of the last axis, with fewer passes over memory in training."""
 
+import dataclasses
 import functools
 
 import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.options import Options, check_choice
+
+NORMS = ("layer", "rms")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormOptions(Options):
+    """How vectors are normalised.
+
+    Args:
+        norm: "layer" or "rms" (https://arxiv.org/abs/1910.07467).
+        norm_epsilon: float, added to the mean square.
+        norm_scale: bool. Norms have a trained scale, those of `qk_norm` too; nanochat's have none.
+    """
+
+    norm: str = "layer"
+    norm_epsilon: float = 1e-5
+    norm_scale: bool = True
+
+    def check(self, d_model=None, num_heads=None):
+        super().check(d_model, num_heads)
+        check_choice("norm", self.norm, NORMS)
+
+    def norm_parameters(self, width, use_bias):
+        """The number of weights of one norm."""
+        return width * (self.norm_scale + (self.norm == "layer" and use_bias))
 
 
 class LayerNormalization(keras.layers.LayerNormalization):
@@ -46,11 +73,13 @@ class RMSNormalization(keras.layers.RMSNormalization):
         return {**super().get_config(), "scaled": self.scaled}
 
 
-def make_norm(kind, epsilon, scaled, use_bias, name, dtype):
-    """Layer normalisation, or RMS normalisation, with or without a scale; `use_bias=False` leaves out the offset."""
-    if kind == "rms":
-        return RMSNormalization(epsilon=epsilon, scaled=scaled, name=name, dtype=dtype)
-    return LayerNormalization(epsilon=epsilon, scale=scaled, center=use_bias, name=name, dtype=dtype)
+def make_norm(options, name, dtype):
+    """The norm of `NormOptions`, beside which `use_bias` says whether layer normalisation has an offset."""
+    if options.norm == "rms":
+        return RMSNormalization(epsilon=options.norm_epsilon, scaled=options.norm_scale, name=name, dtype=dtype)
+    return LayerNormalization(
+        epsilon=options.norm_epsilon, scale=options.norm_scale, center=options.use_bias, name=name, dtype=dtype
+    )
 
 
 @functools.cache

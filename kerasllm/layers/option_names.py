@@ -60,32 +60,31 @@ _CLAUSES = {
 _WHOLE_MODELS = "that is for a whole model, such as a CausalLM of a TransformerConfig"
 
 
-def explain_options(also=None, **clauses):
-    """A decorator of a layer, whose unknown options then get a sentence that says what to write.
+def explain_options(options, **clauses):
+    """A decorator of a layer: its signature names its options, and unknown ones get a sentence that says what to write.
 
     Args:
-        also: a layer or None, whose options it takes too.
+        options: class of `Options` that it takes.
         **clauses: what to do instead of some, as for `words.advice`.
     """
 
     def decorate(layer):
-        known = [*_options(layer), *_options(also), *_OF_LAYERS]
+        parameters = inspect.signature(layer.__init__).parameters.values()
+        own = [p for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+        taken = [p for p in inspect.signature(options).parameters.values() if p.name not in {p.name for p in own}]
+        of_layer = inspect.Parameter("keywords", inspect.Parameter.VAR_KEYWORD)
+        known = [*(p.name for p in own + taken), *_OF_LAYERS]
         words = {name: ours if ours in known or " " in ours else _WHOLE_MODELS for name, ours in OUR_NAMES.items()}
         words |= {name: _VOCABULARY for name, ours in OUR_NAMES.items() if ours == "vocab_size"} | _CLAUSES | clauses
         make = layer.__new__
 
-        def checked(cls, *args, **options):  # not in __init__, whose signature Keras reads
+        def checked(cls, *args, **keywords):  # not in __init__, whose signature Keras reads
             if cls is layer:
-                check_keywords(options, layer.__name__, known, words)
-            return make(cls, *args, **options)
+                check_keywords(keywords, layer.__name__, known, words)
+            return make(cls, *args, **keywords)
 
         layer.__new__ = checked
+        layer.__signature__ = inspect.Signature([*own, *taken, of_layer])
         return layer
 
     return decorate
-
-
-def _options(layer):
-    """The names of what a layer is made with."""
-    parameters = inspect.signature(layer.__init__).parameters.values() if layer else ()
-    return [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]

@@ -3,10 +3,57 @@
 Shapes: B batch, H heads, T query time, S key time, D d_model.
 """
 
+import dataclasses
 import math
 
 import keras
 from keras import ops
+
+from kerasllm.layers.options import Options, check_choice
+from kerasllm.layers.rotary import check_rotation
+
+POSITIONS = ("rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative", None)
+NUM_BUCKETS = 32  # of relative positions
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PositionOptions(Options):
+    """How tokens know their places.
+
+    Args:
+        positions: "rotary", in the attention of each block; "learned", "sinusoidal" or "fairseq_sinusoidal"
+            (M2M-100's), added to the input of a `Transformer`; "relative", one T5-style bias shared by all its blocks;
+            or None.
+        max_length: int or None, the longest sequence; needed for learned positions only.
+        rope_theta: float, base of the rotary wavelengths.
+        partial_rotary_factor: float from 0 to 1, the share of each head's channels, from the first on, that rotary
+            positions rotate, as in GPT-NeoX (https://arxiv.org/abs/2204.06745).
+        rope_scaling: dict or None. Scales rotary positions for longer contexts than those of the training, as Hugging
+            Face configs say it: {"rope_type": "linear", "factor": 2.0}, or "dynamic", "yarn", "longrope", "llama3" or
+            "proportional" with their numbers. The angles of "dynamic" and "longrope" depend on the length of the
+            text, the largest position + 1 of its tokens that `mask` does not hide; each row is a text, and with
+            `document_ids` each document. A cache keeps keys turned as they were when it was written: where these
+            angles change (`Rotation.changes_at`), it has to be filled anew for what a call without it gives.
+    """
+
+    positions: str | None = "rotary"
+    max_length: int | None = None
+    rope_theta: float = 10000.0
+    partial_rotary_factor: float = 1.0
+    rope_scaling: dict | None = None
+
+    def check(self, d_model=None, num_heads=None):
+        super().check(d_model, num_heads)
+        check_choice("positions", self.positions, POSITIONS)
+        if self.positions == "learned" and self.max_length is None:
+            raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
+        check_rotation(self.rope_theta, self.rope_scaling)
+
+    def position_parameters(self, d_model, num_heads):
+        """The number of weights of positions outside the blocks."""
+        if self.positions == "learned":
+            return d_model * self.max_length
+        return NUM_BUCKETS * num_heads if self.positions == "relative" else 0
 
 
 def input_positions(positions, max_length, name="position_embedding", dtype=None):
@@ -150,7 +197,7 @@ class RelativePositionBias(keras.layers.Layer):
     Reference: T5, Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1.
     """
 
-    def __init__(self, num_heads, causal=True, num_buckets=32, max_distance=128, **kwargs):
+    def __init__(self, num_heads, causal=True, num_buckets=NUM_BUCKETS, max_distance=128, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.causal = causal

@@ -8,6 +8,24 @@ import math
 import numpy as np
 from keras import ops
 
+# What each way to scale rotary positions needs, and what else it takes, by transformers' names.
+ROPE_SCALINGS = {
+    "linear": (("factor",), ()),
+    "dynamic": (("factor", "original_max_position_embeddings"), ()),
+    "yarn": (
+        ("factor", "original_max_position_embeddings"),
+        ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    ),
+    "longrope": (
+        ("short_factor", "long_factor", "original_max_position_embeddings"),
+        ("factor", "attention_factor"),
+    ),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), ()),
+    "proportional": ((), ("factor",)),
+}
+# Those whose angles are others in longer texts.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+
 
 class Rotation:
     """How one layer turns its heads.
@@ -32,7 +50,7 @@ class Rotation:
         self._scaling = scaling
         self._kind = scaling["rope_type"]
         self._width = head_dim if self._kind == "proportional" else int(head_dim * share)
-        self.depends_on_length = self._kind in ("dynamic", "longrope")
+        self.depends_on_length = self._kind in LENGTH_DEPENDENT
         self._attention_factor = _attention_factor(scaling)
         frequencies = theta ** (-np.arange(0, self._width, 2) / max(self._width, 1))
         self._frequencies = _scaled(frequencies, theta, share, scaling).astype("float32")
@@ -167,3 +185,56 @@ def _attention_factor(scaling):
 
 def _growth(factor, mscale=1.0):
     return 0.1 * mscale * math.log(factor) + 1
+
+
+def check_rotation(theta, scaling):
+    """Refuses a base or a scaling of rotary positions that there is not."""
+    if not isinstance(theta, int | float) or not theta > 0:
+        raise ValueError(f"`rope_theta` must be a positive number, got {theta!r}.")
+    if scaling is not None:
+        _check_scaling(scaling)
+
+
+def check_rotated_channels(head_dim, share, scaling):
+    """Refuses a share of a head's channels that cannot be turned in pairs."""
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"`partial_rotary_factor` must be a number from 0 to 1, got {share!r}.")
+    kind, channels = (scaling or {}).get("rope_type"), int(head_dim * share)
+    if (share == 1 or kind == "proportional") and head_dim % 2:
+        raise ValueError(f"Rotary positions need an even `head_dim`, got {head_dim}.")
+    if channels % 2 and kind != "proportional":
+        raise ValueError(
+            f"Rotary positions turn pairs of channels, got partial_rotary_factor={share} of head_dim={head_dim}: "
+            f"{channels} channels."
+        )
+    if kind == "dynamic" and channels == 2:
+        raise ValueError("`rope_scaling` of type 'dynamic' needs more than one pair of channels, got 2 channels.")
+    for name in ("short_factor", "long_factor"):
+        if kind == "longrope" and channels and len(scaling[name]) != channels // 2:
+            raise ValueError(
+                f"{name!r} of `rope_scaling` must have a number for each pair of {channels} channels that are turned, "
+                f"{channels // 2}, got {len(scaling[name])}."
+            )
+
+
+def _check_scaling(scaling):
+    kind = scaling.get("rope_type") if isinstance(scaling, dict) else scaling
+    if kind not in ROPE_SCALINGS:
+        raise ValueError(
+            f"`rope_scaling` must be None or a dict whose 'rope_type' is one of {tuple(ROPE_SCALINGS)}, got "
+            f"{scaling!r}."
+        )
+    needed, others = ROPE_SCALINGS[kind]
+    for name in [*needed, *(name for name in others if name in scaling)]:
+        value = scaling.get(name)
+        if name.endswith(("short_factor", "long_factor")):
+            if not isinstance(value, list | tuple) or not all(map(_is_positive, value)):
+                raise ValueError(f"`rope_scaling` of type {kind!r} needs a list of positive numbers, {name!r}.")
+        elif not (_is_positive(value) or name == "truncate"):
+            raise ValueError(f"`rope_scaling` of type {kind!r} needs a positive {name!r}, got {value!r}.")
+    if kind == "longrope" and not {"factor", "attention_factor"} & scaling.keys():
+        raise ValueError("`rope_scaling` of type 'longrope' needs 'factor', how much longer texts become, got none.")
+
+
+def _is_positive(value):
+    return isinstance(value, int | float) and value > 0

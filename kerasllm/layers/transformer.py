@@ -7,15 +7,15 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.block import TransformerBlock
-from kerasllm.layers.checks import check_heads, check_positions, check_sizes
+from kerasllm.layers.block import BlockOptions, TransformerBlock
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import clone_initializer
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
-from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, split_by_layer
+from kerasllm.layers.options import check_sizes, is_per_layer, split_by_layer
 from kerasllm.layers.positions import (
+    PositionOptions,
     RelativePositionBias,
     input_positions,
     positions_in_documents,
@@ -24,7 +24,7 @@ from kerasllm.layers.sequence_layer import SequenceLayer
 
 
 @keras.saving.register_keras_serializable("kerasllm")
-@explain_options(also=TransformerBlock)
+@explain_options(BlockOptions)
 class Transformer(Composite, SequenceLayer):
     """A stack of `TransformerBlock`s that knows positions; causal, rotary and pre-norm unless told otherwise.
 
@@ -35,15 +35,14 @@ class Transformer(Composite, SequenceLayer):
         dff: int, inner width of the feed-forward layers.
         causal: bool. A token sees itself and earlier ones only, so that the model can learn to predict the next one.
             False for an encoder.
-        positions: "rotary" in each block; "learned", "sinusoidal" or "fairseq_sinusoidal" (M2M-100's), added to the
-            input; "relative", one T5-style bias shared by all blocks; or None.
-        max_length: int, the longest sequence; needed for learned positions only.
-        dropout: float, in training, on the input and inside the blocks.
         input_norm: bool. Normalise the input, positions included, as BERT and BART do.
-        **block: further options of `TransformerBlock`, such as `num_kv_heads`, `norm`, `gated` or
-            `attention_window`; and of `keras.layers.Layer`: `name`, `dtype`. `attention_window`, `rope_theta`,
-            `partial_rotary_factor` and `rope_scaling` may be sequences with a value for each layer, such as
-            `attention_window=(512, None)` for two layers of which the second sees everything.
+        kernel_initializer: initializer of kernels.
+        residual_initializer: initializer of the kernels whose output joins the residual stream; None means
+            `kernel_initializer`.
+        **options: `BlockOptions`, such as `positions`, `num_kv_heads`, `norm`, `gated` or `dropout`, which is on the
+            input too; and `name` and `dtype` of `keras.layers.Layer`. Each but `positions` and `max_length` may be a
+            sequence with a value for each layer, such as `attention_window=(512, None)` for two layers of which the
+            second sees everything.
 
     Call arguments:
         x: float (B, T, any width), for example the output of an `Embedding`, whose `mask_zero` is honoured.
@@ -88,55 +87,53 @@ class Transformer(Composite, SequenceLayer):
         dff,
         *,
         causal=True,
-        positions="rotary",
-        max_length=None,
-        dropout=0.0,
         input_norm=False,
-        name=None,
-        dtype=None,
-        **block,
+        kernel_initializer="glorot_uniform",
+        residual_initializer=None,
+        **options,
     ):
-        super().__init__(name=name, dtype=dtype, trainable=block.pop("trainable", True))
+        own = BlockOptions.take(options)
+        super().__init__(**options)
         check_sizes(num_layers=num_layers, d_model=d_model, num_heads=num_heads, dff=dff)
-        check_heads(d_model, num_heads, block.get("num_kv_heads"), block.get("head_dim"))
-        check_positions(positions, max_length)
+        PositionOptions(positions=own.positions, max_length=own.max_length).set_on(self)
         self.num_layers = num_layers
         self.d_model = d_model
         self.num_heads = num_heads
         self.dff = dff
         self.causal = causal
-        self.positions = positions
-        self.max_length = max_length
-        self.dropout = dropout
         self.input_norm = input_norm
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.residual_initializer = keras.initializers.get(residual_initializer)
         self.supports_masking = True
-        self._by_layer = {name: tuple(block[name]) for name in PER_LAYER if is_per_layer(block.get(name))}
+        of_blocks = BlockOptions.of(own)
+        self._block_options = {name: tuple(v) if is_per_layer(v) else v for name, v in of_blocks.items()}
+        in_blocks = {**self._block_options, "positions": "rotary" if own.positions == "rotary" else None}
         self.blocks = [
             TransformerBlock(
                 d_model,
                 num_heads,
                 dff,
                 causal=causal,
-                positions="rotary" if positions == "rotary" else None,
-                dropout=dropout,
+                kernel_initializer=self.kernel_initializer,
+                residual_initializer=self.residual_initializer,
                 name=f"block_{i}",
                 dtype=self.dtype_policy,
-                **options,
+                **of_layer,
             )
-            for i, options in enumerate(split_by_layer(block, num_layers))
+            for i, of_layer in enumerate(split_by_layer(in_blocks, num_layers))
         ]
         backend.track(self, self.blocks)
 
     def build(self, x_shape, context_shape=None):
         self._input_width = x_shape[-1]
-        block = self.blocks[0]
+        first, last = self.blocks[0], self.blocks[-1]
         inner_shape = (*x_shape[:-1], self.d_model)
         self.input_projection = None
         if x_shape[-1] != self.d_model:
             self.input_projection = keras.layers.Dense(
                 self.d_model,
                 use_bias=False,
-                kernel_initializer=clone_initializer(block.kernel_initializer),
+                kernel_initializer=clone_initializer(self.kernel_initializer),
                 name="input_projection",
                 dtype=self.dtype_policy,
             )
@@ -151,17 +148,17 @@ class Transformer(Composite, SequenceLayer):
             self.relative_bias.build()
         self.normalise_input = None
         if self.input_norm:
-            self.normalise_input = self._norm("input_norm", inner_shape)
-        self.input_dropout = Dropout(self.dropout, name="input_dropout", dtype=self.dtype_policy)
+            self.normalise_input = self._norm(first, "input_norm", inner_shape)
+        self.input_dropout = Dropout(first.dropout, name="input_dropout", dtype=self.dtype_policy)
         for block in self.blocks:
             block.build(inner_shape, context_shape)
         self.final_norm = None
-        if block.norm_placement != "post":
-            self.final_norm = self._norm("final_norm", inner_shape)
+        if last.norm_placement != "post":
+            self.final_norm = self._norm(last, "final_norm", inner_shape)
 
-    def _norm(self, name, shape):
-        block = self.blocks[0]
-        norm = make_norm(block.norm, block.norm_epsilon, block.norm_scale, block.use_bias, name, self.dtype_policy)
+    def _norm(self, block, name, shape):
+        """A norm like those of a block."""
+        norm = make_norm(block, name, self.dtype_policy)
         norm.build(shape)
         return norm
 
@@ -250,13 +247,15 @@ class Transformer(Composite, SequenceLayer):
         return tuple(results) if len(results) > 1 else results[0]
 
     def get_config(self):
-        block = self.blocks[0].get_config()
         return {
-            **{name: value for name, value in block.items() if not name.endswith("_parts")},  # those are its own
-            **self._by_layer,
             **super().get_config(),
             "num_layers": self.num_layers,
-            "positions": self.positions,
-            "max_length": self.max_length,
+            "d_model": self.d_model,
+            "num_heads": self.num_heads,
+            "dff": self.dff,
+            "causal": self.causal,
             "input_norm": self.input_norm,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "residual_initializer": keras.initializers.serialize(self.residual_initializer),
+            **self._block_options,
         }

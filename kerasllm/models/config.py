@@ -5,25 +5,28 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 
 import dataclasses
 
-from kerasllm.layers.checks import (
-    LENGTH_DEPENDENT,
-    check_attention,
-    check_heads,
-    check_norms,
-    check_positions,
-    check_positive,
-    check_remat,
-    check_sizes,
-)
-from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.option_names import OUR_NAMES
-from kerasllm.layers.per_layer import PER_LAYER, is_per_layer, join_layers, split_by_layer
+from kerasllm.layers.options import check_positive, check_sizes, is_per_layer, join_layers, split_by_layer
+from kerasllm.layers.rotary import LENGTH_DEPENDENT
 from kerasllm.words import advice, explain_keywords
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """What a config may be given without names, in this order."""
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    num_heads: int
+    dff: int
+    max_length: int = 1024
 
 
 @explain_keywords(OUR_NAMES)
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(BlockOptions, _Sizes):
     """The architecture of a language model. Validated when made; every field is plain data.
 
     Args:
@@ -33,14 +36,9 @@ class TransformerConfig:
         num_heads: int, query heads.
         dff: int, inner width of the feed-forward layers.
         max_length: int, the longest context in tokens.
-        num_kv_heads, head_dim, positions, qk_norm, qkv_bias, attention_scale, attention_soft_cap: see
-            `layers.MultiHeadAttention`.
-        attention_window, rope_theta, partial_rotary_factor, rope_scaling: see there too; each for all layers, or a
-            sequence with a value for each layer, but not beside an encoder.
-        norm, norm_placement, norm_epsilon, norm_scale, parallel, shared_norm, attention_bias, remat: see
-            `layers.TransformerBlock`.
-        activation, gated, use_bias: see `layers.FeedForward`.
-        dropout, attention_dropout: floats, in training; see `layers.TransformerBlock`.
+        positions, rope_theta, num_kv_heads, norm, gated, dropout and so on: the options of layers, see
+            `layers.BlockOptions`. Each but `positions` may be a sequence with a value for each layer, but not beside
+            an encoder.
         tie_embeddings: bool. The output layer is the embedding, transposed.
         output_bias: bool. Add a bias to the logits, as Marian does; a `MaskedLM` has one wherever its layers have.
         logit_soft_cap: float or None, the size that logits approach but never reach, by a tanh, as in Gemma 2
@@ -65,36 +63,7 @@ class TransformerConfig:
         802560
     """
 
-    vocab_size: int
-    num_layers: int
-    d_model: int
-    num_heads: int
-    dff: int
     max_length: int = 1024
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    attention_window: int | tuple | None = None
-    positions: str | None = "rotary"
-    rope_theta: float | tuple = 10000.0
-    partial_rotary_factor: float | tuple = 1.0
-    rope_scaling: dict | tuple | None = None
-    qk_norm: bool | str = False
-    qkv_bias: bool | None = None
-    attention_scale: float | None = None
-    attention_soft_cap: float | None = None
-    norm: str = "layer"
-    norm_placement: str = "pre"
-    norm_epsilon: float = 1e-5
-    norm_scale: bool = True
-    parallel: bool = False
-    shared_norm: bool = True
-    remat: str | None = None
-    activation: str = "gelu_tanh"
-    gated: bool = False
-    use_bias: bool = True
-    attention_bias: bool | None = None
-    dropout: float = 0.0
-    attention_dropout: float | None = None
     tie_embeddings: bool = True
     output_bias: bool = False
     logit_soft_cap: float | None = None
@@ -108,37 +77,28 @@ class TransformerConfig:
     forced_bos_id: int | None = None
 
     def __post_init__(self):
-        sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "dff", "max_length")
         optional = ("num_encoder_layers", "source_vocab_size")
-        check_sizes(**{name: getattr(self, name) for name in sizes})
-        check_sizes(**{name: getattr(self, name) for name in optional if getattr(self, name) is not None})
-        check_heads(self.d_model, self.num_heads, self.num_kv_heads, self.head_dim)
-        self._check_layers()
-        check_attention(self.qk_norm, self.attention_scale, self.attention_soft_cap)
-        check_norms(self.norm, self.norm_placement, self.parallel)
-        check_remat(self.remat)
-        get_activation(self.activation)
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
+        check_sizes(**_of(self, [field.name for field in dataclasses.fields(_Sizes)]))
+        check_sizes(**{name: size for name, size in _of(self, optional).items() if size is not None})
+        for options in self.options_by_layer():
+            options.check(self.d_model, self.num_heads)
+        for name in BlockOptions.names():  # a sequence in one form: a tuple, or a value for all
+            object.__setattr__(self, name, join_layers(self.by_layer(name)))
+        self._check_encoder()
         check_positive(logit_soft_cap=self.logit_soft_cap)
         for name in ("decoder_start_id", "forced_bos_id"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(f"`{name}` must be an id below {self.vocab_size}, got {getattr(self, name)!r}.")
-        if self.parallel and self.num_encoder_layers:
-            raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
 
-    def _check_layers(self):
-        """Checks what may differ from layer to layer, and keeps it in one form: a tuple, or a value for all."""
-        by_layer = split_by_layer({name: getattr(self, name) for name in PER_LAYER}, self.num_layers)
-        for options in by_layer:
-            check_positions(self.positions, self.max_length, self._head_dim, **options)
-        for name in PER_LAYER:
-            object.__setattr__(self, name, join_layers([options[name] for options in by_layer]))
-            if is_per_layer(getattr(self, name)) and self.num_encoder_layers:
+    def _check_encoder(self):
+        if not self.num_encoder_layers:
+            return
+        for name in BlockOptions.names():
+            if is_per_layer(getattr(self, name)):
                 raise ValueError(f"`{name}` must be the same in all layers of a model with an encoder.")
-        kinds = {(scaling or {}).get("rope_type") for scaling in self.by_layer("rope_scaling")}
-        if self.num_encoder_layers and not kinds.isdisjoint(LENGTH_DEPENDENT):
+        if self.parallel:
+            raise ValueError("A parallel block has no cross-attention; use parallel=False with an encoder.")
+        if (self.rope_scaling or {}).get("rope_type") in LENGTH_DEPENDENT:
             raise ValueError(
                 f"`rope_scaling` of type {' or '.join(map(repr, LENGTH_DEPENDENT))} depends on the length of a text, "
                 "which in a model with an encoder is not that of the other side: take another type."
@@ -172,7 +132,8 @@ class TransformerConfig:
             told = next(filter(None, (advice(name, known, OUR_NAMES) for name in unknown)), None)
             instead = told or f". The fields are {', '.join(known)}."
             raise ValueError(f"Unknown TransformerConfig field {', '.join(unknown)}{instead}")
-        missing = [name for name in known[:5] if name not in fields]
+        needed = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in fields]
         if missing:
             raise ValueError(f"TransformerConfig needs {', '.join(missing)} too.")
         return cls(**fields)
@@ -187,18 +148,9 @@ class TransformerConfig:
         value = getattr(self, name)
         return value if is_per_layer(value) else (value,) * self.num_layers
 
-    def block_options(self):
-        """Keyword arguments for `layers.Transformer`, besides its four numbers."""
-        names = (
-            "max_length", "num_kv_heads", "head_dim", "positions", *PER_LAYER, "qk_norm", "qkv_bias", "attention_scale",
-            "attention_soft_cap", "norm", "norm_placement", "norm_epsilon", "norm_scale", "parallel", "shared_norm",
-            "remat", "activation", "gated", "use_bias", "attention_bias", "dropout", "attention_dropout",
-        )  # fmt: skip
-        return {"input_norm": self.embedding_norm, **{name: getattr(self, name) for name in names}}
-
-    @property
-    def _head_dim(self):
-        return self.head_dim or self.d_model // self.num_heads
+    def options_by_layer(self):
+        """The `layers.BlockOptions` of each of `num_layers`."""
+        return [BlockOptions(**of_layer) for of_layer in split_by_layer(BlockOptions.of(self), self.num_layers)]
 
     def num_parameters(self, embeddings=True):
         """The number of weights of a `CausalLM`, or with `num_encoder_layers` of a `Seq2SeqLM`, counted by formula.
@@ -207,28 +159,20 @@ class TransformerConfig:
             embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
                 multiplies like any other matrix.
         """
-        D, F, h, H = self.d_model, self.dff, self._head_dim, self.num_heads
-        K = self.num_kv_heads or H
-        bias = int(self.use_bias)
-        attention_bias = bias if self.attention_bias is None else int(self.attention_bias)
-        qkv_bias = attention_bias if self.qkv_bias is None else int(self.qkv_bias)
-        norm = D * (self.norm_scale + (self.norm == "layer" and self.use_bias))
-        sublayer_norms = norm * (2 if self.norm_placement == "sandwich" else 1)
-        qk_norm = h * self.norm_scale * ((H + K) if self.qk_norm == "full" else 2 * bool(self.qk_norm))
-        attention = (D + qkv_bias) * (H + 2 * K) * h + (H * h + attention_bias) * D + qk_norm
-        feed_forward = (D + bias) * F * (2 if self.gated else 1) + (F + bias) * D
-        block = attention + feed_forward + sublayer_norms * (1 if self.parallel and self.shared_norm else 2)
-        stacks = 1 + bool(self.num_encoder_layers)
-        total = (self.num_layers + (self.num_encoder_layers or 0)) * block
-        total += stacks * norm * ((self.norm_placement != "post") + self.embedding_norm)
-        total += ((not self.tie_embeddings) * D + self.output_bias) * self.vocab_size
-        if self.num_encoder_layers:
-            total += self.num_layers * (attention + sublayer_norms)
+        D, H, F = self.d_model, self.num_heads, self.dff
+        layers = self.options_by_layer()
+        first, last = layers[0], layers[-1]
+        has_encoder = bool(self.num_encoder_layers)
+        total = sum(options.block_parameters(D, H, F, cross_attention=has_encoder) for options in layers)
+        total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F)
+        outside = self.embedding_norm * first.norm_parameters(D, first.use_bias)
+        outside += (last.norm_placement != "post") * last.norm_parameters(D, last.use_bias)
         if embeddings:
+            outside += self.position_parameters(D, H)
             total += (self.vocab_size + (self.source_vocab_size or 0)) * D
-            total += stacks * D * self.max_length * (self.positions == "learned")
-            total += stacks * 32 * H * (self.positions == "relative")
-        return total
+        return (
+            total + (1 + has_encoder) * outside + ((not self.tie_embeddings) * D + self.output_bias) * self.vocab_size
+        )
 
     def flops_per_token(self, context=None):
         """Floating-point operations to train on one token, forward and backward: 6 N + 12 L H h T.
@@ -239,7 +183,8 @@ class TransformerConfig:
         Args:
             context: int, tokens in a window; None means `max_length`.
         """
-        attention = 12 * self.num_layers * self.num_heads * self._head_dim * (context or self.max_length)
+        T = context or self.max_length
+        attention = sum(layer.attention_flops(self.d_model, self.num_heads, T) for layer in self.options_by_layer())
         return 6 * self.num_parameters(embeddings=False) + attention
 
     def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
@@ -254,7 +199,12 @@ class TransformerConfig:
             bytes_per_activation: 4 in float32, 2 in mixed precision.
         """
         T = context or self.max_length
-        widths = 10 * self.d_model + 3 * self.dff * (2 if self.gated else 1) + 3 * self.num_heads * T
-        activations = batch_size * T * self.num_layers * widths * bytes_per_activation
+        widths = sum(3 * self.dff * (2 if layer.gated else 1) for layer in self.options_by_layer())
+        widths += self.num_layers * (10 * self.d_model + 3 * self.num_heads * T)
+        activations = batch_size * T * widths * bytes_per_activation
         logits = 3 * batch_size * T * self.vocab_size * 4
         return 16 * self.num_parameters() + activations + logits
+
+
+def _of(holder, names):
+    return {name: getattr(holder, name) for name in names}

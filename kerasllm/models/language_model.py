@@ -5,6 +5,7 @@ import warnings
 import keras
 from keras import ops
 
+from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
@@ -115,7 +116,8 @@ class LanguageModel(Composite, TokenModel):
             residual_initializer=self._normal(deviation * (2 * num_layers) ** -0.5),
             name=name,
             dtype=self.dtype_policy,
-            **config.block_options(),
+            input_norm=config.embedding_norm,
+            **BlockOptions.of(config),
         )
 
     @property

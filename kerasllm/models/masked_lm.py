@@ -53,17 +53,16 @@ class MaskedLM(LanguageModel):
         self.token_type_embedding = self._type_embedding("token_type", config.num_token_types)
         self.task_type_embedding = self._type_embedding("task_type", config.num_task_types)
         self.transformer = self._transformer("transformer", config.num_layers, False, small_deviation(config))
+        last = config.options_by_layer()[-1]
         self.head_dense = keras.layers.Dense(
             config.d_model,
-            use_bias=config.use_bias,
+            use_bias=last.use_bias,
             kernel_initializer=self._normal(0.02),
             name="head_dense",
             dtype=self.dtype_policy,
         )
-        self.head_activation = get_activation(config.activation)
-        self.head_norm = make_norm(
-            config.norm, config.norm_epsilon, config.norm_scale, config.use_bias, "head_norm", self.dtype_policy
-        )
+        self.head_activation = get_activation(last.activation)
+        self.head_norm = make_norm(last, "head_norm", self.dtype_policy)
         self.build((None, None))
 
     def build(self, _):
@@ -75,7 +74,7 @@ class MaskedLM(LanguageModel):
         self.transformer.build(shape)
         self.head_dense.build(shape)
         self.head_norm.build(shape)
-        if self.config.use_bias or self.config.output_bias:
+        if self.head_dense.use_bias or self.config.output_bias:
             self._build_output_bias()
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
