@@ -17,11 +17,11 @@ from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
 from kerasllm.layers.normalization import RMSNormalization
-from kerasllm.layers.option_names import explain_options
+from kerasllm.layers.option_names import ATTENTION_CALL_WORDS, ATTENTION_WORDS, explain_options
 from kerasllm.layers.options import check_choice, check_positive, check_sizes
 from kerasllm.layers.positions import PositionOptions
 from kerasllm.layers.rotary import Rotation, check_rotated_channels, text_lengths, turned
-from kerasllm.layers.sequence_layer import SequenceLayer
+from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
 
 QK_NORMS = (False, True, "full")
 
@@ -55,17 +55,17 @@ class AttentionOptions(PositionOptions):
 
     def check(self, d_model=None, num_heads=None):
         super().check(d_model, num_heads)
-        window = self.attention_window
         if self.head_dim is None and d_model % num_heads:
             raise ValueError(
-                f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}): each head takes an equal "
-                f"share. Choose another number of heads, or give `head_dim`."
+                f"`d_model` ({d_model}) must be divisible by `num_heads` ({num_heads}), as each head takes an equal "
+                "share: choose another number of heads, or give `head_dim`."
             )
         if self.num_kv_heads is not None and (self.num_kv_heads < 1 or num_heads % self.num_kv_heads):
             raise ValueError(
                 f"`num_heads` ({num_heads}) must be divisible by `num_kv_heads` ({self.num_kv_heads}): each key/value "
                 f"head serves an equal group of query heads."
             )
+        window = self.attention_window
         if window is not None and (not isinstance(window, int) or window < 1):
             raise ValueError(f"`attention_window` must be at least 1 (a token sees itself), got {window!r}.")
         if self.positions == "rotary":
@@ -82,33 +82,12 @@ class AttentionOptions(PositionOptions):
         return (d_model + qkv_bias) * (H + 2 * K) * h + (H * h + use_bias) * d_model + norms
 
     def attention_flops(self, d_model, num_heads, context):
-        """Operations of the two products of attention on one token, forward and backward, over the whole context, as
-        PaLM's appendix B counts (https://arxiv.org/abs/2204.02311)."""
+        """Operations on one token, forward and backward, as PaLM's appendix B counts: https://arxiv.org/abs/2204.02311"""
         return 12 * num_heads * (self.head_dim or d_model // num_heads) * context
 
 
-# What calls of Keras' layer of this name and of torch's take, and how it is said here.
-_CALL_WORDS = {
-    "query": "the first argument, x, holds the queries",
-    "value": "context holds keys and values, and without it they come from x",
-    "key": "context holds keys and values, and without it they come from x",
-    "use_causal_mask": "MultiHeadAttention(…, causal=True) sees no later tokens",
-    "query_mask": "mask=… hides tokens of x",
-    "value_mask": "context_mask=… hides tokens of the context",
-    "key_mask": "context_mask=… hides tokens of the context",
-    "key_padding_mask": "mask=… hides tokens of x, and context_mask=… those of the context, where it is False",
-}
-
-
 @keras.saving.register_keras_serializable("kerasllm")
-@explain_options(
-    AttentionOptions,
-    key_dim="d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
-    value_dim="values are as wide as keys, head_dim",
-    output_shape="d_model is the width of the output",
-    attention_axes="attention is over axis 1",
-    batch_first="the batch always comes first",
-)
+@explain_options(AttentionOptions, **ATTENTION_WORDS)
 class MultiHeadAttention(Composite, SequenceLayer):
     """Multi-head attention, over the input itself or over a context.
 
@@ -149,7 +128,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         with a cache the updated cache last.
 
     Raises:
-        ValueError: if `num_heads` does not divide `d_model`, or `num_kv_heads` does not divide `num_heads`.
+        ValueError: if the numbers do not fit together.
 
     Example:
         >>> layer = kerasllm.layers.MultiHeadAttention(d_model=64, num_heads=4, num_kv_heads=2, causal=True)
@@ -180,9 +159,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         check_sizes(d_model=d_model, num_heads=num_heads)
         own.set_on(self, d_model, num_heads)
         if positions not in ("rotary", None):
-            raise ValueError(
-                f"`positions` of attention and blocks are 'rotary' or None: {positions!r} are those of a `Transformer`."
-            )
+            raise ValueError(f"`positions` are 'rotary' or None here, and in a `Transformer` {positions!r} too.")
         self.d_model = d_model
         self.num_heads = num_heads
         self.num_kv_heads = self.num_kv_heads or num_heads
@@ -200,8 +177,8 @@ class MultiHeadAttention(Composite, SequenceLayer):
         self.supports_masking = True
 
     def __call__(self, *args, **kwargs):
-        for name in kwargs.keys() & _CALL_WORDS.keys():
-            raise TypeError(f"MultiHeadAttention has no `{name}`: {_CALL_WORDS[name]}.")
+        for name in kwargs.keys() & ATTENTION_CALL_WORDS.keys():
+            raise TypeError(f"MultiHeadAttention has no `{name}`: {ATTENTION_CALL_WORDS[name]}.")
         if len(args) > 2:
             raise TypeError(
                 "MultiHeadAttention takes one context, for keys and values alike: call it as layer(query, context)."
@@ -275,7 +252,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         position_ids = query_index if position_ids is None else position_ids
         key_mask = context_mask if is_cross else x_mask if mask is None else mask
         if is_cross:
-            query = self._cross_query(x)
+            query = self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)
             key, value = self.project_context(context) if cache is None else cache
         else:
             query, key, value = self._heads(x)
@@ -314,12 +291,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
             mask = masks.combine(visible(), attention_mask)
             output, probabilities = attend(query, key, value, mask, position_bias, **last)
         output = self.output_projection(join_heads(output))
-        results = [output]
-        if return_attention_scores:
-            results.append(probabilities)
-        if cache is not None:
-            results.append(cache)
-        return tuple(results) if len(results) > 1 else output
+        return outputs(output, probabilities if return_attention_scores else None, cache)
 
     def _heads(self, x):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
@@ -336,9 +308,6 @@ class MultiHeadAttention(Composite, SequenceLayer):
             mask = ops.slice(mask, (0, cache_index), shape)
         return text_lengths(position_ids, mask, document_ids)
 
-    def _cross_query(self, x):
-        return self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)
-
     def project_context(self, context):
         """Keys and values of a context, a pair of (B, K, S, h): the `cache` of cross-attention, to be made once and
         read in many calls."""
@@ -354,14 +323,12 @@ class MultiHeadAttention(Composite, SequenceLayer):
         return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
 
     def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
-        results = [keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)]
+        output = keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)
+        scores = None
         if return_attention_scores:
-            keys = x if context is None else context
-            key_time = keys.shape[1] if cache is None else cache[0].shape[2]
-            results.append(keras.KerasTensor((x.shape[0], self.num_heads, x.shape[1], key_time), self.compute_dtype))
-        if cache is not None:
-            results.append(tuple(keras.KerasTensor(part.shape, part.dtype) for part in cache))
-        return tuple(results) if len(results) > 1 else results[0]
+            key_time = (x if context is None else context).shape[1] if cache is None else cache[0].shape[2]
+            scores = keras.KerasTensor((x.shape[0], self.num_heads, x.shape[1], key_time), self.compute_dtype)
+        return outputs(output, scores, spec_of(cache))
 
     def get_config(self):
         return {

@@ -16,7 +16,7 @@ from kerasllm.layers.normalization import NormOptions, make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_choice
 from kerasllm.layers.rematerialization import next_seed, rematerialized
-from kerasllm.layers.sequence_layer import SequenceLayer
+from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
 
 NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
 REMAT = (None, "block", "attention", "feed_forward")
@@ -279,12 +279,8 @@ class TransformerBlock(Composite, SequenceLayer):
                 x = self._leave(x, attended, self.cross_attention_norm, self.cross_attention_output_norm, training)
             fed = self._feed(self._enter(x, self.feed_forward_norm), remat, training)
             x = self._leave(x, fed, self.feed_forward_norm, self.feed_forward_output_norm, training)
-        results = [x]
-        if return_attention_scores:
-            results.append(scores)
-        if cache is not None:
-            results.append((*own_cache, *(context_cache or ())))
-        return tuple(results) if len(results) > 1 else x
+        new_cache = None if cache is None else (*own_cache, *(context_cache or ()))
+        return outputs(x, scores if return_attention_scores else None, new_cache)
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
@@ -307,22 +303,17 @@ class TransformerBlock(Composite, SequenceLayer):
         own = self.attention.init_cache(batch_size, length)
         return own if context is None else own + self.cross_attention.project_context(context)
 
-    def compute_output_shape(self, x_shape, context_shape=None):
-        return x_shape
-
     def compute_output_spec(
         self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
     ):
         shape = (x.shape[0], 1, x.shape[2]) if last_only else x.shape
-        results = [keras.KerasTensor(shape, self.compute_dtype)]
+        scores = None
         if return_attention_scores:
             own = x.shape[1] if cache is None else cache[0].shape[2]
             keys = [own, *([] if context is None else [context.shape[1]])]
             shapes = [(x.shape[0], self.attention.num_heads, x.shape[1], key_time) for key_time in keys]
-            results.append([keras.KerasTensor(shape, self.compute_dtype) for shape in shapes])
-        if cache is not None:
-            results.append(tuple(keras.KerasTensor(part.shape, part.dtype) for part in cache))
-        return tuple(results) if len(results) > 1 else results[0]
+            scores = [keras.KerasTensor(shape, self.compute_dtype) for shape in shapes]
+        return outputs(keras.KerasTensor(shape, self.compute_dtype), scores, spec_of(cache))
 
     def get_config(self):
         return {

@@ -59,6 +59,25 @@ _CLAUSES = {
 }
 _WHOLE_MODELS = "that is for a whole model, such as a CausalLM of a TransformerConfig"
 
+# Of Keras' layer of attention and of torch's: what they are made with, and what calls of them take.
+ATTENTION_WORDS = {
+    "key_dim": "d_model is the width of the output, and head_dim that of a head where it is not d_model // num_heads",
+    "value_dim": "values are as wide as keys, head_dim",
+    "output_shape": "d_model is the width of the output",
+    "attention_axes": "attention is over axis 1",
+    "batch_first": "the batch always comes first",
+}
+ATTENTION_CALL_WORDS = {
+    "query": "the first argument, x, holds the queries",
+    "value": "context holds keys and values, and without it they come from x",
+    "key": "context holds keys and values, and without it they come from x",
+    "use_causal_mask": "MultiHeadAttention(…, causal=True) sees no later tokens",
+    "query_mask": "mask=… hides tokens of x",
+    "value_mask": "context_mask=… hides tokens of the context",
+    "key_mask": "context_mask=… hides tokens of the context",
+    "key_padding_mask": "mask=… hides tokens of x, and context_mask=… those of the context, where it is False",
+}
+
 
 def explain_options(options, **clauses):
     """A decorator of a layer: its signature names its options, and unknown ones get a sentence that says what to write.

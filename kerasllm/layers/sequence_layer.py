@@ -5,6 +5,21 @@ import keras
 from kerasllm.layers.checks import check_shape, check_vectors
 
 
+def outputs(output, *others):
+    """What a call returns: its output, or a tuple of it and of those others that are not None."""
+    others = [other for other in others if other is not None]
+    return (output, *others) if others else output
+
+
+def spec_of(cache):
+    """The shapes of a cache, or None."""
+    return (
+        None
+        if cache is None
+        else keras.tree.map_structure(lambda part: keras.KerasTensor(part.shape, part.dtype), cache)
+    )
+
+
 class SequenceLayer(keras.layers.Layer):
     """A layer called as `layer(x, context, mask=…, …)` on float (B, T, width).
 

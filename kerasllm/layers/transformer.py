@@ -20,7 +20,7 @@ from kerasllm.layers.positions import (
     input_positions,
     positions_in_documents,
 )
-from kerasllm.layers.sequence_layer import SequenceLayer
+from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -221,8 +221,7 @@ class Transformer(Composite, SequenceLayer):
                 (x,) = x
         if self.final_norm is not None:
             x = self.final_norm(x)
-        results = [x, *([scores] if return_attention_scores else []), *([new_cache] if cache is not None else [])]
-        return tuple(results) if len(results) > 1 else x
+        return outputs(x, scores if return_attention_scores else None, None if cache is None else new_cache)
 
     def init_cache(self, batch_size, length, context=None):
         """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block; with a context
@@ -236,15 +235,13 @@ class Transformer(Composite, SequenceLayer):
         self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
     ):
         B, T, _ = x.shape
-        results = [keras.KerasTensor((B, 1 if last_only else T, self.d_model), self.compute_dtype)]
+        output, scores = keras.KerasTensor((B, 1 if last_only else T, self.d_model), self.compute_dtype), None
         block_cache = None if cache is None else cache[0]
         if return_attention_scores:
             inner = keras.KerasTensor((B, T, self.d_model), self.compute_dtype)
             spec = self.blocks[0].compute_output_spec(inner, context, block_cache, return_attention_scores=True)
-            results.append([spec[1] for _ in self.blocks])
-        if cache is not None:
-            results.append([tuple(keras.KerasTensor(part.shape, part.dtype) for part in pair) for pair in cache])
-        return tuple(results) if len(results) > 1 else results[0]
+            scores = [spec[1] for _ in self.blocks]
+        return outputs(output, scores, spec_of(cache))
 
     def get_config(self):
         return {
