@@ -133,7 +133,10 @@ def test_micro_batches_are_saved_with_the_model(tmp_path):
     ("options", "message"),
     [
         ({"micro_batches": 0}, "`micro_batches` must be a positive integer, got 0"),
-        ({"micro_batches": 2, "loss": "sparse_categorical_crossentropy"}, "needs a loss that is a mean over tokens"),
+        (
+            {"micro_batches": 2, "loss": "sparse_categorical_crossentropy"},
+            "needs a loss that says what it is a mean over",
+        ),
         ({"micro_batches": 2, "weighted_metrics": ["accuracy"]}, "Metrics need the logits of a whole batch"),
     ],
 )
