@@ -52,7 +52,8 @@ class LogProbabilityLoss(keras.losses.Loss):
         reports_perplexity: bool, whether the exponential of the loss is one.
 
     Call arguments:
-        y_true: int (B, T) or (B, T, 1), labels; or a dict of them as "labels" and what else `item_losses` reads.
+        y_true: int (B, T) or (B, T, 1), labels; or a dict of them as "labels" and what else `item_losses` reads. (Keras
+            takes a dict beside weights of tokens from a data set alone, not from arrays.)
         y_pred: float (B, T, V), logits.
         sample_weight: float (B, T), or (B,) for whole rows, or None; 0 where nothing is to be learned.
 
