@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.losses import TokenCrossentropy
+from kerasllm.losses.targets import targets
 from kerasllm.vocabulary import check_ids, is_outside, within
 
 __all__ = ["Perplexity", "TokenLoss"]
@@ -43,7 +43,7 @@ class Perplexity(keras.metrics.Mean):
         self.ignore_class = ignore_class
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        labels, weight = TokenCrossentropy(ignore_class=self.ignore_class).targets(y_true, sample_weight, y_pred)
+        labels, weight = targets(y_true, sample_weight, y_pred, self.ignore_class)
         V = y_pred.shape[-1]
         check_ids(backend.known(labels), V, "label", self.ignore_class)
         nll = ops.sparse_categorical_crossentropy(within(labels, V), ops.cast(y_pred, "float32"), from_logits=True)
@@ -58,20 +58,25 @@ class Perplexity(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable("kerasllm")
 class TokenLoss(keras.metrics.Metric):
-    """What our models report: the mean negative log-likelihood per token of all batches, as "loss", and "perplexity".
+    """What our models report: the mean loss per token of all batches, as "loss", and "perplexity"; per sequence or per
+    pair, where the loss is a mean over those.
 
     Keras averages batch losses by rows, which weighs tokens unequally when batches hold different numbers of them.
     Label smoothing is left out, so that runs with more and less of it can be compared.
 
+    Args:
+        with_perplexity: bool. False reports the loss alone.
+
     Call arguments of `update_state`:
-        total: float scalar, the sum of a batch's negative log-likelihoods.
-        weight: float scalar, the number of tokens in it.
+        total: float scalar, the sum of a batch's losses, such as negative log-likelihoods.
+        weight: float scalar, the number of tokens, sequences or pairs in it.
         skip_non_finite: bool, whether to leave out a batch whose total is not finite, as the optimizer does. Where
             there is nothing else, the loss is not a number.
     """
 
-    def __init__(self, name="token_loss", dtype=None):
+    def __init__(self, name="token_loss", dtype=None, with_perplexity=True):
         super().__init__(name=name, dtype=dtype)
+        self.with_perplexity = with_perplexity
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.weight = self.add_variable(shape=(), initializer="zeros", name="weight")
 
@@ -88,4 +93,7 @@ class TokenLoss(keras.metrics.Metric):
 
     def result(self):
         loss = ops.divide_no_nan(ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.weight))
-        return {"loss": loss, "perplexity": ops.exp(loss)}
+        return {"loss": loss, "perplexity": ops.exp(loss)} if self.with_perplexity else {"loss": loss}
+
+    def get_config(self):
+        return {**super().get_config(), "with_perplexity": self.with_perplexity}

@@ -102,7 +102,7 @@ def test_what_does_not_count_may_have_any_label(chunk_size):
 @pytest.mark.parametrize("chunk_size", [None, 4])
 def test_labels_and_weights_that_do_not_fit_are_refused(chunk_size):
     loss = TokenCrossentropy(chunk_size=chunk_size)
-    logits, layer = np.zeros((2, 5, 37), "float32"), make("tied")._output_layer()
+    logits, layer = np.zeros((2, 5, 37), "float32"), make("tied").output_layer()
 
     def sums(labels, weight):
         if chunk_size:

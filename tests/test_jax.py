@@ -49,6 +49,23 @@ moved = {{f"moved_{{i}}": weight for i, weight in enumerate(result.pop("weights"
 np.savez({path!r}, **result, **moved)
 print(keras.backend.backend())
 
+import jax
+from kerasllm.losses.likelihood import OutputLayer, chunked_log_probabilities, log_probabilities
+hidden, kernel, bias, upstream = (np.random.default_rng(1).normal(size=n) for n in ((2, 5, 8), (9, 8), 9, (2, 2, 5)))
+labels = np.arange(10).reshape(2, 5) % 9
+
+def weighted(in_chunks, hidden, kernel, bias):
+    if in_chunks:
+        values = chunked_log_probabilities(labels, hidden, OutputLayer(kernel, bias, 2.0), 4, with_mean=True)
+    else:
+        values = log_probabilities(labels, 2 * jax.numpy.tanh((hidden @ kernel.T + bias) / 2), with_mean=True)
+    return (values * upstream).sum()
+
+tensors = [jax.numpy.array(x, "float32") for x in (hidden, kernel, bias)]
+whole, chunks = (jax.jit(jax.grad(weighted, (1, 2, 3)), static_argnums=0)(c, *tensors) for c in (False, True))
+for found, expected in zip(chunks, whole, strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
 model = CausalLM(TransformerConfig.from_dict(json.loads({config!r})))
 before = model.get_weights()
 try:

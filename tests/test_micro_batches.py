@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from test_losses_of_ones_own import SequenceLoss
 
 from kerasllm import backend
 from kerasllm.layers import dot_product
@@ -133,7 +134,10 @@ def test_micro_batches_are_saved_with_the_model(tmp_path):
     ("options", "message"),
     [
         ({"micro_batches": 0}, "`micro_batches` must be a positive integer, got 0"),
-        ({"micro_batches": 2, "loss": "sparse_categorical_crossentropy"}, "needs a loss that is a mean over tokens"),
+        (
+            {"micro_batches": 2, "loss": "sparse_categorical_crossentropy"},
+            "needs a loss that says what it is a mean over",
+        ),
         ({"micro_batches": 2, "weighted_metrics": ["accuracy"]}, "Metrics need the logits of a whole batch"),
     ],
 )
@@ -147,7 +151,7 @@ ON_DEVICES = """
 import json, keras, numpy as np
 from kerasllm import backend
 from kerasllm.layers import dot_product
-from kerasllm.losses import TokenCrossentropy
+from kerasllm.losses import LogProbabilityLoss, TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon
 SIZES = {sizes}
@@ -160,7 +164,8 @@ with scope:
         adamw = {{"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}}
         optimizer = AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3)
         model = make()
-        model.compile(optimizer, TokenCrossentropy(0.1, chunk_size=5), micro_batches=micro_batches)
+        kind_of_loss = TokenCrossentropy if kind == "adamw" else SequenceLoss
+        model.compile(optimizer, kind_of_loss(0.1, chunk_size=5), micro_batches=micro_batches)
         ids, labels, weight = batch(rows=8)
         history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
         state = [*model.weights, *model.optimizer.variables]
@@ -188,7 +193,7 @@ scope = contextlib.nullcontext()
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_make_the_update_of_one(backend, run_python, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    functions = "\n".join(map(inspect.getsource, (make, batch)))
+    functions = "\n".join(map(inspect.getsource, (make, batch, SequenceLoss)))
 
     def run(split):
         out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=split), backend)

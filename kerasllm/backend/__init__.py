@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW, track
+from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
 from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_processor, plain_graph
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -13,6 +13,7 @@ from kerasllm.backend.gradients import (
     remat,
     sum_over_replicas,
     update_if_finite,
+    value_and_gradients,
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.tensors import (
@@ -43,6 +44,7 @@ __all__ = [
     "add_at",
     "apply_gradients",
     "as_integers",
+    "as_tensor",
     "assign_rows",
     "clip_by_norm",
     "compile_function",
@@ -73,6 +75,7 @@ __all__ = [
     "sum_over_replicas",
     "track",
     "update_if_finite",
+    "value_and_gradients",
     "values_on_devices",
     "wait_for",
     "while_loop",

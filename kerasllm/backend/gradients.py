@@ -33,28 +33,40 @@ def sum_over_replicas(tensors):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
-def accumulate_gradients(function, variables, state, parts):
-    """Adds up a function's results over the parts of a batch, and their gradients, one part after the other.
+def value_and_gradients(function, variables, state, batch):
+    """A function's results, and the gradient of the first.
 
     Args:
-        function: a function (part) -> two float32 scalars, of which the first is differentiated.
+        function: a function (batch) -> two float32 scalars, of which the first is differentiated.
         variables: Keras variables to differentiate by.
         state: the other Keras variables that the function may change.
-        parts: nested tensors (parts, ...).
+        batch: nested tensors.
 
     Returns:
-        A pair: the two sums, and a list of the gradient of the first by each variable, None where there is none.
+        A pair: the two scalars, and a list of the gradient of the first by each variable; on TensorFlow None where
+        there is none.
     """
+    if IS_TENSORFLOW:
+        with tf.GradientTape() as tape:
+            results = function(batch)
+        return results, tape.gradient(results[0], [v.value for v in variables])
     values, state_values = [v.value for v in variables], [v.value for v in state]
+    results, state_values, gradients = _differentiated(function, variables, state)(values, state_values, batch)
+    for variable, value in zip(state, state_values, strict=True):
+        variable.assign(value)
+    return results, gradients
+
+
+def accumulate_gradients(function, variables, state, parts):
+    """Adds up `value_and_gradients` over the parts of a batch, nested tensors (parts, ...), one after the other."""
     # In float32, as small numbers are lost when they are added to a large one in less.
     zeros = [ops.zeros(()), ops.zeros(()), *(ops.zeros(v.shape) for v in variables)]
     if IS_TENSORFLOW:
         unconnected = set()
 
         def body(index, *sums):
-            with tf.GradientTape() as tape:
-                results = function(tf.nest.map_structure(lambda part: part[index], parts))
-            gradients = tape.gradient(results[0], values)
+            part = tf.nest.map_structure(lambda tensor: tensor[index], parts)
+            results, gradients = value_and_gradients(function, variables, state, part)
             unconnected.update(i for i, gradient in enumerate(gradients) if gradient is None)
             added = [*results, *(0.0 if g is None else tf.cast(densify(g), "float32") for g in gradients)]
             return index + 1, *(total + part for total, part in zip(sums, added, strict=True))
@@ -63,26 +75,38 @@ def accumulate_gradients(function, variables, state, parts):
         _, *sums = while_loop(lambda index, *_: index < count, body, (0, *zeros))
         gradients = [None if i in unconnected else total for i, total in enumerate(sums[2:])]
     else:
-
-        def differentiable(values, state_values, part):
-            mapping = zip([*variables, *state], [*values, *state_values], strict=True)
-            with keras.StatelessScope(state_mapping=mapping) as scope:
-                first, second = function(part)
-            return first, (second, [scope.get_current_value(v) for v in state])
+        values, differentiated = [v.value for v in variables], _differentiated(function, variables, state)
 
         def step(carry, part):
             state_values, sums = carry
-            differentiated = jax.value_and_grad(differentiable, has_aux=True)
-            (first, (second, state_values)), gradients = differentiated(values, state_values, part)
-            added = [first, second, *gradients]
+            results, state_values, gradients = differentiated(values, state_values, part)
+            added = [*results, *gradients]
             return (state_values, [t + p.astype(t.dtype) for t, p in zip(sums, added, strict=True)]), None
 
-        (state_values, sums), _ = jax.lax.scan(step, (state_values, zeros), parts)
+        (state_values, sums), _ = jax.lax.scan(step, ([v.value for v in state], zeros), parts)
         for variable, value in zip(state, state_values, strict=True):
             variable.assign(value)
         gradients = sums[2:]
     like = zip(gradients, variables, strict=True)
     return sums[:2], [gradient if gradient is None else ops.cast(gradient, v.dtype) for gradient, v in like]
+
+
+def _differentiated(function, variables, state):
+    """The same as JAX wants it: a function (values of the variables, values of the state, batch) -> (results, values of
+    the state, gradients)."""
+
+    def stateless(values, state_values, batch):
+        mapping = zip([*variables, *state], [*values, *state_values], strict=True)
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:  # those that layers add
+            first, second = function(batch)
+        return first, (second, [scope.get_current_value(v) for v in state])
+
+    def call(values, state_values, batch):
+        gradient = jax.value_and_grad(stateless, has_aux=True)
+        (first, (second, state_values)), gradients = gradient(values, state_values, batch)
+        return (first, second), state_values, gradients
+
+    return call
 
 
 def apply_gradients(optimizer, gradients, variables):

@@ -91,10 +91,12 @@ def _draw_loss(axes, rows):
     if len(steps):
         label = f"validation {loss[-1]:.4f}"
         axes.plot(steps, loss, color=_VALIDATION, linewidth=1.5, marker="o", markersize=5, label=label)
-    axes.set_ylabel("loss (nats per token)")
+    has_perplexity = any(row.get("perplexity", 0) is not None for row in rows or [{}])
+    axes.set_ylabel("loss (nats per token)" if has_perplexity else "loss")
     if axes.lines:
         axes.legend(frameon=False, prop={"family": "monospace", "size": 10}, labelcolor="#33373d", loc="upper right")
-    _draw_perplexity_scale(axes)
+    if has_perplexity:
+        _draw_perplexity_scale(axes)
 
 
 def _draw_perplexity_scale(axes):

@@ -12,7 +12,7 @@ from kerasllm.callbacks.step_clock import Reading, StepClock
 class RunRecorder(keras.callbacks.Callback):
     """Turns what Keras logs into rows, every few steps and at the end of each epoch, and hands them to a subclass.
 
-    A row is a dict of step, epoch, seconds, loss, perplexity, and where known tokens, learning_rate,
+    A row is a dict of step, epoch, seconds, loss, and where known perplexity, tokens, learning_rate,
     tokens_per_second; at the end of an epoch also val_loss and val_perplexity. `RunLog` says what they mean.
 
     Subclasses define `begin()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
@@ -88,6 +88,7 @@ class RunRecorder(keras.callbacks.Callback):
         self._started = time.perf_counter()
         # Kept, because on JAX every look at self.model writes the training state back into the model.
         self._steps_per_execution = self.model.steps_per_execution
+        self._has_perplexity = getattr(self.model.loss, "reports_perplexity", True)
         self._steps_per_epoch = self._restored["steps_per_epoch"] if self._restored else self.params.get("steps")
         self.begin()
         self._clock.begin_run(self._steps_per_epoch)
@@ -150,7 +151,7 @@ class RunRecorder(keras.callbacks.Callback):
             if name in logs:
                 row[name] = logs[name]
         if "val_loss" in row:
-            row.setdefault("val_perplexity", _perplexity(row["val_loss"]))
+            row.setdefault("val_perplexity", self._perplexity(row["val_loss"]))
         self._add(row)
         self.record_epoch(row, logs)
         self._begin_rows()
@@ -181,10 +182,15 @@ class RunRecorder(keras.callbacks.Callback):
             "tokens": step * self.tokens_per_step if self.tokens_per_step else None,
             "seconds": self.seconds,
             "loss": loss,
-            "perplexity": _perplexity(loss),
+            "perplexity": self._perplexity(loss),
             "learning_rate": self._learning_rate(step - 1),
             "tokens_per_second": logs.get("tokens_per_second") if speed is None else speed,
         }
+
+    def _perplexity(self, loss):
+        if not self._has_perplexity:  # as of a mean over sequences
+            return None
+        return math.exp(loss) if loss < 709 else math.inf
 
     def _tokens_per_second_since(self, earlier):
         steps_per_second = self._clock.reading.steps_per_second_since(earlier)
@@ -200,7 +206,3 @@ def _learning_rate(optimizer, steps):
         return lambda step: float(rate(step + offset))
     rate = float(optimizer.learning_rate)
     return lambda step: rate
-
-
-def _perplexity(loss):
-    return math.exp(loss) if loss < 709 else math.inf

@@ -22,9 +22,11 @@ class CausalLM(LanguageModel):
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         cache: from `init_cache`, for decoding: keys and values of earlier tokens.
         cache_index: int scalar, how many tokens the cache holds.
+        return_hidden_states: bool.
 
     Returns:
-        float (B, T, V), logits; with a cache the pair (logits, updated cache).
+        float (B, T, V), logits, or with `return_hidden_states` what the output layer makes them of, (B, T, D); with a
+        cache the pair (this, updated cache).
 
     `compile()` without a loss means cross-entropy over the weighted tokens; "loss" and "perplexity" in `fit` and
     `evaluate` are then means over all tokens. Any other loss gets plain logits, as Keras promises.
@@ -52,12 +54,23 @@ class CausalLM(LanguageModel):
         if self.config.output_bias:
             self._build_output_bias()
 
-    def call(self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None):
+    def call(
+        self,
+        inputs,
+        padding_mask=None,
+        position_ids=None,
+        cache=None,
+        cache_index=0,
+        training=None,
+        return_hidden_states=False,
+    ):
         x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training)
+        if return_hidden_states:
+            return x
         if cache is None:
-            return self._head(x)
+            return self.logits(x)
         x, cache = x
-        return self._head(x), cache
+        return self.logits(x), cache
 
     def hidden_states(
         self, inputs, padding_mask=None, position_ids=None, cache=None, cache_index=0, training=None, last_only=False

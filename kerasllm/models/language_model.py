@@ -5,12 +5,13 @@ import warnings
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
-from kerasllm.models.token_model import TokenModel
+from kerasllm.training import TokenModel
 from kerasllm.vocabulary import within
 
 # What models of other libraries do by themselves, and ours with their tokenizers.
@@ -135,10 +136,6 @@ class LanguageModel(Composite, TokenModel):
         x = embedding(token_ids)
         return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
 
-    def _head(self, x):
-        """Logits of hidden states (B, T, D), or those themselves for a loss that makes the logits chunk by chunk."""
-        return x if self._is_chunking else self.logits(x)
-
     def _build_output_bias(self):
         self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")
 
@@ -147,17 +144,17 @@ class LanguageModel(Composite, TokenModel):
         logits = self.token_embedding(x, reverse=True)
         return logits if self.output_bias is None else logits + ops.cast(self.output_bias, logits.dtype)
 
+    def output_layer(self):
+        """The same as a `losses.OutputLayer`, for what makes logits itself, of some tokens at a time."""
+        embedding = self.token_embedding
+        weights = embedding.embeddings if embedding.tie_weights else ops.transpose(embedding.reverse_embeddings)
+        bias = None if self.output_bias is None else backend.as_tensor(self.output_bias)
+        return OutputLayer(backend.as_tensor(weights), bias, self.config.logit_soft_cap)
+
     @property
     def _has_plain_output_layer(self):
         """Whether weights say all about it: those of a quantized one have scales too."""
         return self.token_embedding.quantization_mode is None
-
-    def _output_layer(self):
-        """The same for a loss that makes the logits itself."""
-        embedding = self.token_embedding
-        weights = embedding.embeddings if embedding.tie_weights else ops.transpose(embedding.reverse_embeddings)
-        bias = None if self.output_bias is None else ops.convert_to_tensor(self.output_bias)
-        return OutputLayer(ops.convert_to_tensor(weights), bias, self.config.logit_soft_cap)
 
     def export(self, *args, input_signature=None, **kwargs):
         """As Keras' own, with token ids for inputs: without this they would be floats.

@@ -26,9 +26,11 @@ class MaskedLM(LanguageModel):
             (B, T): tokens see their own document only; 0 is padding.
         padding_mask: bool (B, S) or None. False hides a token from all others.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        return_hidden_states: bool.
 
     Returns:
-        float (B, T, V), logits of the token at each place itself.
+        float (B, T, V), logits of the token at each place itself, or with `return_hidden_states` what the output layer
+        makes them of, (B, T, D).
 
     Raises:
         ValueError: if token types are given to a model that has none.
@@ -77,7 +79,7 @@ class MaskedLM(LanguageModel):
         if self.head_dense.use_bias or self.config.output_bias:
             self._build_output_bias()
 
-    def call(self, inputs, padding_mask=None, position_ids=None, training=None):
+    def call(self, inputs, padding_mask=None, position_ids=None, training=None, return_hidden_states=False):
         if not isinstance(inputs, dict):
             inputs = {"token_ids": inputs}
         x = self._embed(inputs["token_ids"])
@@ -90,7 +92,8 @@ class MaskedLM(LanguageModel):
             position_ids=position_ids,
             training=training,
         )
-        return self._head(self.head_norm(self.head_activation(self.head_dense(x))))
+        x = self.head_norm(self.head_activation(self.head_dense(x)))
+        return x if return_hidden_states else self.logits(x)
 
     def _ids_of(self, x):
         ids = super()._ids_of(x)

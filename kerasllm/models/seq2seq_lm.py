@@ -23,10 +23,12 @@ class Seq2SeqLM(LanguageModel):
         inputs: a dict with "source_ids" int (B, S), "target_ids" int (B, T), and, where sources are padded,
             "source_mask" bool (B, S), False for padding. Padding behind a target needs no mask: no token sees it.
         return_attention_scores: bool.
+        return_hidden_states: bool.
 
     Returns:
-        float (B, T, V), logits. With `return_attention_scores`, the pair (logits, scores): for each block of the
-        decoder its attention probabilities over the target (B, H, T, T) and over the source (B, H, T, S).
+        float (B, T, V), logits, or with `return_hidden_states` what the output layer makes them of, (B, T, D). With
+        `return_attention_scores`, the pair (logits, scores): for each block of the decoder its attention probabilities
+        over the target (B, H, T, T) and over the source (B, H, T, S).
 
     `compile()` without a loss means cross-entropy over the weighted tokens, as for `CausalLM`.
 
@@ -73,7 +75,7 @@ class Seq2SeqLM(LanguageModel):
             self._build_output_bias()
         self.built = True
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(self, inputs, return_attention_scores=False, training=None, return_hidden_states=False):
         source_mask = inputs.get("source_mask")
         encoded = self.encode(inputs["source_ids"], source_mask, training=training)
         return self.decode(
@@ -82,6 +84,7 @@ class Seq2SeqLM(LanguageModel):
             source_mask,
             return_attention_scores=return_attention_scores,
             training=training,
+            return_hidden_states=return_hidden_states,
         )
 
     def _ids_of(self, x):
@@ -99,24 +102,27 @@ class Seq2SeqLM(LanguageModel):
         """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""
         return self.encoder(self._embed(source_ids, self.source_embedding), mask=source_mask, training=training)
 
-    def decode(self, target_ids, encoded, source_mask=None, training=None, **options):
+    def decode(self, target_ids, encoded, source_mask=None, training=None, return_hidden_states=False, **options):
         """Logits of the tokens that follow.
 
         Args:
             target_ids: int (B, T).
             encoded: float (B, S, D) from `encode`; None with a cache, which holds what is needed of it.
             source_mask: bool (B, S) or None.
+            return_hidden_states: bool, whether to leave out the output layer.
             **options: `cache`, `cache_index` and `return_attention_scores`, as for `layers.Transformer`.
 
         Returns:
-            float (B, T, V); with the options a tuple, as `layers.Transformer` returns it.
+            float (B, T, V), or hidden states (B, T, D); with the options a tuple, as `layers.Transformer` returns it.
         """
         x = self.decoder(
             self._embed(target_ids), context=encoded, context_mask=source_mask, training=training, **options
         )
+        if return_hidden_states:
+            return x
         if not isinstance(x, tuple):
-            return self._head(x)
-        return self._head(x[0]), *x[1:]
+            return self.logits(x)
+        return self.logits(x[0]), *x[1:]
 
     def init_cache(self, encoded, length):
         """Room for `length` target tokens, and the keys and values of what was encoded (B, S, D), for each block."""

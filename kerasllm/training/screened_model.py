@@ -1,12 +1,12 @@
-"""What `fit` is given, brought into the form of a step, or refused before a compiled function gets it."""
+"""What `fit` and its like are given, brought into the form of a step, or refused before a compiled function gets it."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.models.inputs import check_are_ids, check_are_labels, check_names
-from kerasllm.models.screening import Screen
+from kerasllm.training.inputs import check_are_ids, check_are_labels, check_names
+from kerasllm.training.screen import Screen
 from kerasllm.vocabulary import check_ids
 
 
@@ -74,13 +74,13 @@ class ScreenedModel(keras.Model):
         super()._symbolic_build(iterator, data_batch)
 
     def make_train_function(self, force=False):
-        self._watch("train_function", super().make_train_function, force)
+        self._look_before("train_function", super().make_train_function, force)
 
     def make_test_function(self, force=False):
-        self._watch("test_function", super().make_test_function, force)
+        self._look_before("test_function", super().make_test_function, force)
 
-    def _watch(self, name, make, force):
-        """Has a function made that takes a step, and has it look first at what the step before it found."""
+    def _look_before(self, name, make, force):
+        """Has Keras make a function that takes a step, and has it look first at what the step before it found."""
         before = getattr(self, name)
         make(force)
         step = getattr(self, name)
@@ -93,15 +93,15 @@ class ScreenedModel(keras.Model):
             self._screen.look(found, at_once=False)
             return step(*args)
 
-        setattr(self, name, self._keeping(look_and_step))
+        setattr(self, name, self._restoring_state(look_and_step))
 
-    def _keeping(self, step):
-        """The same step, after which a model has its weights also where it fails: on JAX Keras has them by itself then,
-        and without it they would be gone."""
+    def _restoring_state(self, step):
+        """The same step, after which a model has its weights also where it fails: on JAX Keras holds them while it
+        runs, and they would be gone."""
         if backend.IS_TENSORFLOW:
             return step
 
-        def kept(state, *args):
+        def restoring(state, *args):
             try:
                 return step(state, *args)
             except Exception:
@@ -111,7 +111,7 @@ class ScreenedModel(keras.Model):
                 backend.put_back(groups, state)
                 raise
 
-        return kept
+        return restoring
 
     def get_metrics_result(self):
         """As Keras' own, which it calls when an epoch has ended, and within each step."""
@@ -138,15 +138,15 @@ class ScreenedModel(keras.Model):
             *state, batches = args
             return predict(*state, list(checked(batches)) if backend.IS_TENSORFLOW else checked(batches))
 
-        self.predict_function = self._keeping(watched)
+        self.predict_function = self._restoring_state(watched)
         return self.predict_function
 
     def _take_class_weight(self, class_weight):
         if class_weight == self._class_weight:
             return
         for label, weight in (class_weight or {}).items():
-            numbers = isinstance(label, int | np.integer) and isinstance(weight, int | float | np.number)
-            if not numbers or not 0 <= label < self._vocab_size or not weight >= 0:
+            are_numeric = isinstance(label, int | np.integer) and isinstance(weight, int | float | np.number)
+            if not are_numeric or not 0 <= label < self._vocab_size or not weight >= 0:
                 raise ValueError(
                     f"`class_weight` has weights of at least 0 for labels from 0 to {self._vocab_size - 1}, got "
                     f"{weight!r} for {label!r}."

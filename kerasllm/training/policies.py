@@ -2,13 +2,6 @@
 
 from kerasllm import backend
 
-__all__ = ["POLICIES", "precision"]
-
-
-def __dir__():  # what completion shows
-    return __all__
-
-
 POLICIES = ("float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 
 

@@ -1,0 +1,228 @@
+"""The log-probability of each label: from logits, or from hidden states without ever holding the logits of all tokens.
+
+Shapes: B batch, T time, N all tokens of a batch, D width of hidden states, V vocab, K what is known of each token: 1,
+the log-probability of its label, or 2, also the mean log-probability of the whole vocabulary, for label smoothing.
+"""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from kerasllm import backend
+
+
+class OutputLayer(NamedTuple):
+    """What makes logits of hidden states.
+
+    Attributes:
+        weights: float (V, D).
+        bias: float (V,) or None.
+        soft_cap: float or None, the size that logits approach but never reach, by a tanh
+            (https://arxiv.org/abs/2408.00118).
+    """
+
+    weights: object
+    bias: object = None
+    soft_cap: float | None = None
+
+
+def smoothed(log_probs, label_smoothing):
+    """Log-probabilities (K, ...) as label smoothing takes them, float32 (...)."""
+    if not label_smoothing:
+        return log_probs[0]
+    return (1 - label_smoothing) * log_probs[0] + label_smoothing * log_probs[1]
+
+
+def log_probabilities(labels, logits, with_mean=False):
+    """Log-probabilities of labels.
+
+    Args:
+        labels: int32 (B, T), within the vocabulary.
+        logits: float (B, T, V).
+        with_mean: bool, whether the mean over the vocabulary is wanted too.
+
+    Returns:
+        float32 (K, B, T).
+    """
+
+    @ops.custom_gradient
+    def log_probs(logits):
+        values, exponentials, total = _forward(labels, logits, with_mean)
+
+        def gradient(upstream):
+            return ops.cast(_backward(labels, exponentials, total, upstream), logits.dtype)
+
+        return values, gradient
+
+    return log_probs(logits)
+
+
+def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mean=False):
+    """The same from hidden states, `chunk_size` tokens at a time. The backward pass makes each chunk's logits anew.
+
+    Args:
+        labels, with_mean: as for `log_probabilities`.
+        hidden: float (B, T, D), what the output layer reads.
+        output_layer: `OutputLayer`.
+        chunk_size: int, tokens whose logits are held at a time.
+
+    Returns:
+        float32 (K, B, T), differentiable by `hidden` and by the weights and the bias of the output layer.
+    """
+    B, T = ops.shape(labels)
+
+    def log_probs(chunks, hidden, output_layer):
+        def store(values, index, chunk):
+            return ops.slice_update(values, (0, index * chunk_size), chunk)
+
+        nothing = ops.zeros((1 + with_mean, chunks.padded))
+        values, _ = _scan(chunks, hidden, output_layer, nothing, store, with_mean)
+
+        def gradients(upstream):
+            slopes = chunks.flat(ops.moveaxis(upstream, 0, -1))
+            return _scan(chunks, hidden, output_layer, nothing, lambda values, *_: values, with_mean, slopes)[1]
+
+        return ops.reshape(values[:, : B * T], (1 + with_mean, B, T)), gradients
+
+    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size)
+
+
+def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, label_smoothing=0.0, training=True):
+    """Sums of weighted log-probabilities, whose gradient is made in the forward pass, while the logits of a chunk are
+    at hand: as the weights are known beforehand, no logits are made twice.
+
+    Args:
+        labels, hidden, output_layer, chunk_size: as for `chunked_log_probabilities`.
+        weight: float32 (B, T).
+        label_smoothing: float.
+        training: bool. False makes no gradient.
+
+    Returns:
+        float32 (2,): the sum with label smoothing, which alone is differentiable, and that without.
+    """
+    shares = [1 - label_smoothing, label_smoothing] if label_smoothing else [1.0]
+
+    def sums(chunks, hidden, output_layer):
+        weights = chunks.flat(weight)
+
+        def add(sums, index, chunk):
+            part = chunks.part(weights, index)
+            return sums + ops.stack([ops.sum(smoothed(chunk, label_smoothing) * part), ops.sum(chunk[0] * part)])
+
+        slopes = ops.stack([share * weights for share in shares], axis=-1) if training else None
+        values, gradients = _scan(chunks, hidden, output_layer, ops.zeros((2,)), add, len(shares) == 2, slopes)
+        return values, lambda upstream: [gradient * ops.cast(upstream[0], gradient.dtype) for gradient in gradients]
+
+    return _differentiable(sums, labels, hidden, output_layer, chunk_size)
+
+
+class _Chunks:
+    """All tokens of a batch, as many of zero added as make whole chunks.
+
+    Attributes:
+        labels: int32 (N,).
+        padded: int, N.
+    """
+
+    def __init__(self, labels, size):
+        self.size = size
+        self.labels = self.flat(labels)
+        self.padded = ops.shape(self.labels)[0]
+
+    def flat(self, tensor):
+        """(B, T, ...) -> (N, ...)."""
+        return backend.pad_rows(ops.reshape(tensor, (-1, *tensor.shape[2:])), self.size)
+
+    def part(self, tensor, index):
+        """The chunk of a tensor (N, ...)."""
+        start = [index * self.size] + [0] * (len(tensor.shape) - 1)
+        return ops.slice(tensor, start, (self.size, *tensor.shape[1:]))
+
+
+def _differentiable(function, labels, hidden, output_layer, chunk_size):
+    """A function (chunks, hidden, output layer) -> (values, function from the gradient by them to those by `hidden`,
+    the weights and the bias), called with its gradient in the place of what TensorFlow and JAX would make of it."""
+    bias = [] if output_layer.bias is None else [output_layer.bias]
+
+    @ops.custom_gradient
+    def call(hidden, weights, *bias):
+        inputs = (hidden, weights, *bias)
+        layer = OutputLayer(weights, *(bias or (None,)), output_layer.soft_cap)
+        values, gradients = function(_Chunks(labels, chunk_size), hidden, layer)
+
+        def gradient(upstream):
+            return tuple(ops.cast(g, x.dtype) for g, x in zip(gradients(upstream), inputs, strict=False))
+
+        return values, gradient
+
+    return call(hidden, output_layer.weights, *bias)
+
+
+def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
+    """Makes logits chunk by chunk, and collects of them what is wanted.
+
+    Args:
+        chunks: `_Chunks`.
+        hidden, output: as for `chunked_log_probabilities`.
+        collected: tensor, what `collect` begins with.
+        collect: function (collected, index of the chunk, log-probabilities (K, size)) -> collected.
+        slopes: float32 (N, K), by which the gradient of each log-probability is multiplied; None makes no gradient.
+
+    Returns:
+        What was collected, and the gradients by hidden states, weights and bias: a list, empty without slopes.
+    """
+    dtype, shape = hidden.dtype, ops.shape(hidden)
+    rows, kernel = chunks.flat(hidden), ops.cast(output.weights, hidden.dtype)
+
+    def body(index, collected, *gradients):
+        h, labels = chunks.part(rows, index), chunks.part(chunks.labels, index)
+        logits = backend.matmul(h, kernel, transpose_y=True)
+        if output.bias is not None:
+            logits = logits + ops.cast(output.bias, dtype)
+        if output.soft_cap is not None:
+            logits = output.soft_cap * ops.tanh(logits / output.soft_cap)
+        log_probs, exponentials, total = _forward(labels, logits, with_mean)
+        collected = collect(collected, index, log_probs)
+        if slopes is None:
+            return index + 1, collected
+        slope = _backward(labels, exponentials, total, ops.transpose(chunks.part(slopes, index)))
+        if output.soft_cap is not None:
+            slope = slope * (1 - ops.square(ops.cast(logits, "float32") / output.soft_cap))
+        by_rows, by_weights, by_bias = gradients
+        slope = ops.cast(slope, dtype)
+        by_rows = ops.slice_update(by_rows, (index * chunks.size, 0), ops.matmul(slope, kernel))
+        by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), "float32")
+        by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
+        return index + 1, collected, by_rows, by_weights, by_bias
+
+    state = [ops.zeros((), "int32"), collected]
+    if slopes is not None:
+        V, D = output.weights.shape
+        state += [ops.zeros_like(rows), ops.zeros((V, D)), ops.zeros((V,))]  # the sums in float32, whatever they are of
+    count = chunks.padded // chunks.size
+    _, collected, *gradients = backend.while_loop(lambda index, *_: index < count, body, state)
+    if slopes is not None:
+        gradients[0] = ops.reshape(gradients[0][: shape[0] * shape[1]], shape)
+    return collected, gradients
+
+
+def _forward(labels, logits, with_mean):
+    """Log-probabilities (K, ...), and what makes their gradient: exponentials (..., V) and their sums (...)."""
+    shifted = ops.cast(logits, "float32")
+    shifted = shifted - ops.max(shifted, axis=-1, keepdims=True)
+    exponentials = ops.exp(shifted)
+    total = ops.sum(exponentials, axis=-1)
+    values = [ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]]
+    if with_mean:
+        values.append(ops.mean(shifted, axis=-1))
+    return ops.stack(values) - ops.log(total)[None], exponentials, total
+
+
+def _backward(labels, exponentials, total, slopes):
+    """The gradient by logits, float32 (..., V), of log-probabilities times slopes (K, ...): the target less the
+    softmax. Made of the exponentials that the forward pass needed anyway, it takes a third of the passes over them that
+    differentiating step by step takes."""
+    result = exponentials * (-ops.sum(slopes, axis=0) / total)[..., None]
+    if slopes.shape[0] == 2:
+        result = result + (slopes[1] / exponentials.shape[-1])[..., None]
+    return backend.add_at(result, labels, slopes[0])
