@@ -8,8 +8,8 @@ from keras import ops
 
 import kerasllm
 from kerasllm.generation import generate_ids
-from kerasllm.generation.rules import Rules, ruled
 from kerasllm.generation.settings import BeamSettings, beam_settings, read_settings, rule_options
+from kerasllm.generation.standard_rules import Rules
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -46,15 +46,15 @@ def test_rules_are_those_of_the_definition(rules):
     draw = np.random.default_rng(0)
     tokens, begins = draw.integers(0, 4, (40, 10)), draw.integers(0, 5, 40)
     tokens[np.arange(10)[None] < begins[:, None]] = 0
-    numbers = rules.numbers(np.zeros(V, bool), [END])
-    for start, index in ((5, 5), (5, 8)):
+    rule, places = rules.as_rule([END], V), np.arange(10)[None]
+    is_prompt = (places >= begins[:, None]) & (places < 5)
+    state = rule.start(ops.array(tokens * is_prompt, "int32"), ops.array(is_prompt), V)
+    for index in range(5, 10):
         logits = draw.normal(size=(40, V)).astype("float32")
-        made = ruled(rules.structure, numbers, ops.array(logits), ops.array(tokens, "int32"), begins, start, index)
-        for row, found in enumerate(np.array(made)):
+        for row, found in enumerate(np.array(rule.apply(ops.array(logits), state))):
             text = tokens[row, begins[row] : index].tolist()
-            np.testing.assert_allclose(
-                found, plain(rules, logits[row], text, index - start), rtol=1e-6, err_msg=str(row)
-            )
+            np.testing.assert_allclose(found, plain(rules, logits[row], text, index - 5), rtol=1e-6, err_msg=str(row))
+        state = rule.advance(state, ops.array(tokens[:, index], "int32"))
 
 
 @pytest.mark.parametrize(
