@@ -105,6 +105,19 @@ def test_letters_that_are_not_whole_stop_nothing_and_are_not_shown(all_tokenizer
     assert continuation(tokenizer, [first], rest) == "é"  # of a prompt of ids that ends within a letter
 
 
+@pytest.mark.parametrize("how", [generation.stream, generation.generate])
+def test_each_id_is_decoded_once_however_long_the_text_is(all_tokenizers, how):
+    for tokenizer in all_tokenizers:
+        counts, decode = [], tokenizer.decode
+        for repeats in (10, 40):
+            ids = tokenizer.encode(TEXT * repeats)
+            with mock.patch.object(tokenizer, "decode", side_effect=decode) as counted:
+                text = looked_at_every(16, [ids], how, tokenizer, "ab", ["~never~"])
+            assert text if how is generation.generate else len(text) > len(ids) / 20
+            counts.append(sum(len(call.args[0]) for call in counted.call_args_list) / len(ids))
+        assert max(counts) < 1.5
+
+
 def test_stop_strings_of_all_kinds():
     assert stop_strings(None) == []
     assert stop_strings(b"ab") == stop_strings(["ab"]) == ["ab"]

@@ -21,6 +21,8 @@ class LogitsRule:
     and dtypes. Settings are best the fields of a frozen dataclass: rules that are equal share what is compiled.
 
     Example:
+        >>> import dataclasses
+        >>> from keras import ops
         >>> @dataclasses.dataclass(frozen=True)
         ... class AtMost(kerasllm.generation.LogitsRule):
         ...     times: int  # that a token is drawn
