@@ -230,7 +230,7 @@ def test_draws_follow_the_probabilities():
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     logits = np.tile(np.log(probabilities), (20000, 1)).astype("float32")
     sampler = Sampler(temperature=1.0)
-    drawn = ops.convert_to_numpy(samplers.sample(sampler.structure, sampler.numbers(), logits, np.array([3, 4])))
+    drawn = ops.convert_to_numpy(samplers.sample(sampler.graph_key, sampler.settings(), logits, np.array([3, 4])))
     assert np.allclose(np.bincount(drawn, minlength=4) / 20000, probabilities, atol=0.012)
 
 

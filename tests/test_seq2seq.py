@@ -13,9 +13,9 @@ from oracles import scramble, weights_of
 
 import kerasllm
 from kerasllm.data import seq2seq_dataset
-from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_targets, start_rule
 from kerasllm.generation.settings import BeamSettings
-from kerasllm.generation.translation import beam_numbers
+from kerasllm.generation.translation import Search
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.models.presets import BART, T5, TRANSFORMER
 from kerasllm.tokenizers import Tokenizer
@@ -245,11 +245,12 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
     sides = Sides.of(tokenizer)
     source = [*tokenizer.encode("abc"), tokenizer.end_id]
     expected = every_target(model, sides, source, room=3)
-    ids, room = np.array([source]), np.array([3], "int32")
-    settings = BeamSettings()
-    numbers = beam_numbers(sides, model, settings)
-    targets = blank_targets(1, len(expected), 3, numbers)
-    tokens, scores = search_targets(model, ids, np.ones_like(ids, bool), targets, room, numbers, settings.structure)
+    ids, limits = np.array([source]), np.array([3], "int32")
+    _, settings, rule = Search.of(sides, model, BeamSettings())
+    targets = blank_targets(1, len(expected), 3, settings)
+    state = start_rule(rule, targets, model.config.vocab_size)
+    mask = np.ones_like(ids, bool)
+    tokens, scores = search_targets(model, ids, mask, targets, limits, settings, state, rule, False)
     found = [
         (tuple(row[: row.index(sides.end_id) + 1]) if sides.end_id in row else tuple(row), score)
         for row, score in zip(np.array(tokens)[0].tolist(), np.array(scores)[0].tolist(), strict=True)

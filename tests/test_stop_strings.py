@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasllm.generation import text as generation
+from kerasllm.generation.text_stream import continuation, stop_strings
 from kerasllm.tokenizers import Tokenizer
 
 TEXT = "ab ba aab bba é 'aba' a'b ab's don't ab. b, 日本 aé"
@@ -58,7 +59,7 @@ def all_tokenizers():
 def looked_at_every(steps, rows, how, tokenizer, prompt, stop=None):
     """What `how` gives where the decoding draws `rows` and is looked at each so many tokens."""
     with (
-        mock.patch.object(generation, "begin", lambda *_: Scripted(list(map(list, rows)))),
+        mock.patch.object(generation, "start_decoding", lambda *_: Scripted(list(map(list, rows)))),
         mock.patch.object(generation, "STEPS_BETWEEN_STOP_CHECKS", steps),
     ):
         found = how(None, tokenizer, prompt, stop=stop)
@@ -79,11 +80,11 @@ def test_streamed_or_not_text_ends_before_the_stop_string_that_is_complete_first
     tokenizer, alphabet = all_tokenizers[number], data.draw(st.sampled_from(["ab", "ab '.", "aé", "b日"]))
     ids = tokenizer.encode(data.draw(st.text(alphabet, min_size=6, max_size=20)))
     ids = ids[: data.draw(st.integers(len(ids) // 2, len(ids)))]  # It may end within a letter.
-    text = generation.continuation(tokenizer, [5], ids)
+    text = continuation(tokenizer, [5], ids)
     slices = st.tuples(st.integers(0, len(text)), st.integers(1, 4)).map(lambda cut: text[cut[0] : sum(cut)] or "ba")
     stop = data.draw(st.lists(slices, max_size=3))
     prompt = tokenizer.encode("ab")[: data.draw(st.integers(1, 2))]
-    expected = by_definition(generation.continuation(tokenizer, prompt, ids), stop)
+    expected = by_definition(continuation(tokenizer, prompt, ids), stop)
     chaff = tokenizer.encode("".join(random.Random(1).choices("ab", k=35)))
 
     steps = data.draw(st.sampled_from([1, 2, 5, 16]))
@@ -101,12 +102,25 @@ def test_letters_that_are_not_whole_stop_nothing_and_are_not_shown(all_tokenizer
     for how in (generation.generate, generation.stream):
         assert "".join(looked_at_every(1, [ids], how, all_tokenizers[-1], "a")) == "a\ufffd\ufffd\ufffd"
     first, *rest = tokenizer.encode("é")
-    assert generation.continuation(tokenizer, [first], rest) == "é"  # of a prompt of ids that ends within a letter
+    assert continuation(tokenizer, [first], rest) == "é"  # of a prompt of ids that ends within a letter
+
+
+@pytest.mark.parametrize("how", [generation.stream, generation.generate])
+def test_each_id_is_decoded_once_however_long_the_text_is(all_tokenizers, how):
+    for tokenizer in all_tokenizers:
+        counts, decode = [], tokenizer.decode
+        for repeats in (10, 40):
+            ids = tokenizer.encode(TEXT * repeats)
+            with mock.patch.object(tokenizer, "decode", side_effect=decode) as counted:
+                text = looked_at_every(16, [ids], how, tokenizer, "ab", ["~never~"])
+            assert text if how is generation.generate else len(text) > len(ids) / 20
+            counts.append(sum(len(call.args[0]) for call in counted.call_args_list) / len(ids))
+        assert max(counts) < 1.5
 
 
 def test_stop_strings_of_all_kinds():
-    assert generation.stop_strings(None) == []
-    assert generation.stop_strings(b"ab") == generation.stop_strings(["ab"]) == ["ab"]
+    assert stop_strings(None) == []
+    assert stop_strings(b"ab") == stop_strings(["ab"]) == ["ab"]
     for wrong in ("", ["ab", ""], [3]):
         with pytest.raises(ValueError, match="`stop` must be a non-empty str or a list of them"):
-            generation.stop_strings(wrong)
+            stop_strings(wrong)

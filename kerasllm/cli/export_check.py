@@ -7,7 +7,8 @@ import tensorflow as tf
 import kerasllm
 from kerasllm.generation import generate_ids
 from kerasllm.generation.settings import rule_options
-from kerasllm.generation.text import continuation, encode_prompt
+from kerasllm.generation.text import encode_prompt
+from kerasllm.generation.text_stream import continuation
 from kerasllm.models import MaskedLM, Seq2SeqLM
 
 TEXT = "The"

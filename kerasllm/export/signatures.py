@@ -3,21 +3,20 @@
 Shapes: B batch, T prompt, N new tokens, V vocab.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
 from kerasllm.generation.causality import check_causal
-from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, begin, go_on
-from kerasllm.generation.rules import Rules
+from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, decode, prefill
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.settings import rule_options
+from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import built_length, context_length, output_width
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 
 LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
-_ALL_SETTINGS = (None, False, True)  # The structure of a `Sampler` whose every setting is an input of the graph.
+_ALL_SETTINGS = (None, False, True)  # The `graph_key` of a `Sampler` whose every setting is an input of the graph.
 
 _TEXT = tf.TensorSpec((None,), tf.string, "text")
 _TOKEN_IDS = tf.TensorSpec((None, None), tf.int32, "token_ids")
@@ -51,8 +50,8 @@ class ServedIds(tf.Module):
         self._longest = self._context or LONGEST_TEXT
         self._learned = self._context or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
-        self._hidden = np.arange(self._vocab_size) >= tokenizer.vocab_size
-        self._rules = Rules(**rule_options(model, tokenizer.end_ids))
+        rules = Rules(**rule_options(model, tokenizer.end_ids))
+        self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
         self._end_ids = tokenizer.end_ids or [-1]
 
     @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
@@ -86,45 +85,45 @@ class ServedIds(tf.Module):
             check((top_p > 0) & (top_p <= 1), "top_p must be more than 0 and at most 1"),
         ]
         with tf.control_dependencies(checks):
-            room = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
-        numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
-        numbers["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
-        return self._continue(prompts, room, _ALL_SETTINGS, numbers)
+            limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
+        settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
+        return self._continue(prompts, limits, _ALL_SETTINGS, settings)
 
-    def _continue(self, prompts, room, structure, numbers):
-        """Draws tokens until each row has ended or has no room left.
+    def _continue(self, prompts, limits, sampler_key, settings):
+        """Draws tokens until each row has ended or reached its limit.
 
         Args:
             prompts: RaggedTensor of int32 (B, None).
-            room: int32 (B,), the most new tokens of each row.
-            structure, numbers: of a `Sampler`, the numbers with the seed.
+            limits: int32 (B,), the most new tokens of each row.
+            sampler_key: the `graph_key` of a `Sampler`.
+            settings: its settings, and the seed.
 
         Returns:
             new tokens, RaggedTensor of int32 (B, None), and which rows ended with an end token, bool (B,).
         """
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        with tf.control_dependencies([check(lengths + room <= self._longest, self._too_long)]):
+        with tf.control_dependencies([check(lengths + limits <= self._longest, self._too_long)]):
             T = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
-        most = tf.reduce_max(tf.concat([room, [1]], axis=0))
+        most = tf.reduce_max(tf.concat([limits, [1]], axis=0))
         tokens = prompts.to_tensor(0, shape=(None, None))
         tokens = tf.pad(tokens, [[0, 0], [0, T - tf.shape(tokens)[1]]])
         padding = T - lengths
         tokens = tf.gather(tokens, (tf.range(T)[None] - padding[:, None]) % T, batch_dims=1)  # to the right
         tokens = tf.pad(tokens, [[0, 0], [0, most]])
-        numbers = {
-            **numbers,
-            "start": T,
-            "room": room,
-            **self._rules.numbers(self._hidden, self._end_ids),
-        }
-        structure = structure, self._rules.structure
-        first = begin(self._stepper, structure, T, tokens, tf.zeros_like(padding, tf.bool), padding, numbers)
-        index, tokens, _, _ = go_on(self._stepper, structure, *first, padding, T + most, numbers)
+        settings = {**settings, "start": T, "limits": limits, "end_ids": tf.constant(self._end_ids)}
+        places = tf.range(T + most)[None]
+        is_prompt = (places >= padding[:, None]) & (places < T)
+        rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
+        how = self._stepper, sampler_key, self._rule
+        done = tf.zeros_like(padding, tf.bool)
+        first = prefill(*how, T, tokens, done, rule_state, padding, settings)
+        index, tokens, *_ = decode(*how, *first, padding, T + most, settings)
         with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are no numbers")]):
             new = tokens[:, T:index]
-        drawn = tf.sequence_mask(room, tf.shape(new)[1])
-        goes_on = tf.reduce_all(new[:, :, None] != numbers["end_ids"], axis=-1)
-        before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(goes_on, tf.int32), axis=1), tf.bool)
+        drawn = tf.sequence_mask(limits, tf.shape(new)[1])
+        is_text = tf.reduce_all(new[:, :, None] != settings["end_ids"], axis=-1)
+        before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(is_text, tf.int32), axis=1), tf.bool)
         ended = tf.reduce_any(drawn & ~before_end, axis=1)
         return tf.ragged.boolean_mask(new, before_end), ended
 
@@ -158,9 +157,9 @@ class ServedModel(ServedIds):
     def serving_default(self, text):
         prompts = self._encode(text)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        room = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
+        limits = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
         greedy = Sampler(temperature=0.0)
-        new, _ = self._continue(prompts, room, greedy.structure, {**greedy.numbers(), "seed": tf.constant(0)})
+        new, _ = self._continue(prompts, limits, greedy.graph_key, {**greedy.settings(), "seed": tf.constant(0)})
         return {"text": self._in_graph.continuation(prompts, new)}
 
     @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)

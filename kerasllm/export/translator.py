@@ -6,9 +6,9 @@ Shapes: B batch, k beams, S source time, T target time, N tokens of a target, V 
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
-from kerasllm.generation.beam_search import blank_targets, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_targets, start_rule
 from kerasllm.generation.settings import beam_settings
-from kerasllm.generation.translation import beam_numbers, default_room
+from kerasllm.generation.translation import Search, default_limits
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 from kerasllm.tokenizers.sides import Sides
 
@@ -74,8 +74,8 @@ class ServedTranslator(ServedIds):
         self._sides = Sides.of(tokenizer)
         self._source, self._target = map(InGraphTokenizer, self._sides)
         self._settings = settings = beam_settings(model, self._sides.end_id)
-        self._search = lambda *arguments: search_targets(model, *arguments, settings.structure)
-        self._numbers = lambda: beam_numbers(self._sides, model, settings)
+        self._search = lambda: Search.of(self._sides, model, settings)  # anew, as its tensors belong to one graph
+        self._search_targets = lambda *arguments: search_targets(model, *arguments, settings.renormalises)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
     def serving_default(self, text):
@@ -114,19 +114,21 @@ class ServedTranslator(ServedIds):
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths <= self._context, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)
-        room = (
-            default_room(lengths, self._settings)
+        limits = (
+            default_limits(lengths, self._settings)
             if max_new_tokens is None
             else tf.fill(tf.shape(lengths), max_new_tokens)
         )
         is_blank = tf.strings.regex_full_match(text, _BLANK)
-        room = tf.where(is_blank, 1, tf.minimum(room, self._context))
-        longest = tf.reduce_max(tf.concat([room, [1]], axis=0))
-        numbers = {**self._numbers(), "length_penalty": tf.cast(length_penalty, tf.float32)}
-        targets = blank_targets(tf.size(room), num_beams, longest, numbers)
+        limits = tf.where(is_blank, 1, tf.minimum(limits, self._context))
+        longest = tf.reduce_max(tf.concat([limits, [1]], axis=0))
+        _, settings, rule = self._search()
+        settings["length_penalty"] = tf.cast(length_penalty, tf.float32)
+        targets = blank_targets(tf.size(limits), num_beams, longest, settings)
+        rule_state = start_rule(rule, targets, dict(self._sizes)["target_ids"])
         source_mask = tf.sequence_mask(lengths, tf.shape(source_ids)[1])
-        tokens, scores = self._search(source_ids, source_mask, targets, room, numbers)
+        tokens, scores = self._search_targets(source_ids, source_mask, targets, limits, settings, rule_state, rule)
         best = tokens[:, 0]
-        before_end = tf.cast(tf.math.cumprod(tf.cast(best != numbers["end_id"], tf.int32), axis=1), tf.bool)
+        before_end = tf.cast(tf.math.cumprod(tf.cast(best != settings["end_id"], tf.int32), axis=1), tf.bool)
         translations = self._target.decode(tf.ragged.boolean_mask(best, before_end))
         return tf.where(is_blank, "", translations), tf.where(is_blank, 0.0, scores[:, 0])

@@ -3,8 +3,19 @@
 from kerasllm.generation.answers import chat, stream_chat
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.hidden_tokens import fill_mask
+from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.text import generate, stream
 from kerasllm.generation.translation import translate
 
-__all__ = ["Sampler", "chat", "fill_mask", "generate", "generate_ids", "stream", "stream_chat", "translate"]
+__all__ = [
+    "LogitsRule",
+    "Sampler",
+    "chat",
+    "fill_mask",
+    "generate",
+    "generate_ids",
+    "stream",
+    "stream_chat",
+    "translate",
+]

@@ -1,7 +1,8 @@
 """Messages to an answer: the tokenizer's chat template writes the prompt, and the answer ends where its turn does."""
 
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS
-from kerasllm.generation.text import begin, pieces, stop_strings
+from kerasllm.generation.text import pieces, start_decoding
+from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.models.shapes import context_length
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
@@ -74,13 +75,13 @@ def stream_chat(
     prompt_ids = _fitting(encode, messages, context_length(model), max_new_tokens, shorten)
     turn_end = turn_end_id(tokenizer, chat_template, **variables)
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
-    decoding = begin(model, tokenizer, [prompt_ids], max_new_tokens, {**options, "end_ids": end_ids})
-    return pieces(decoding, tokenizer, prompt_ids, stop_strings(stop))
+    decoding = start_decoding(model, tokenizer, [prompt_ids], max_new_tokens, {**options, "end_ids": end_ids})
+    return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
 
 
 def _fitting(encode, messages, context, max_new_tokens, shorten):
-    """The ids of a chat that leaves room for its answer: for `max_new_tokens`, where shortened for half of the context
-    or what is drawn at most if nothing is said.
+    """The ids of a chat with space for its answer: `max_new_tokens`, or where shortened half of the context or what is
+    drawn at most if nothing is said.
 
     Args:
         encode: function from messages to ids.
@@ -90,8 +91,8 @@ def _fitting(encode, messages, context, max_new_tokens, shorten):
     if context is None:
         return ids
     size, least = len(ids), max_new_tokens or 1
-    room = max_new_tokens or min(DEFAULT_NEW_TOKENS, context // 2)
-    while shorten and len(ids) > context - room and (shorter := without_oldest_turn(messages)):
+    kept_free = max_new_tokens or min(DEFAULT_NEW_TOKENS, context // 2)
+    while shorten and len(ids) > context - kept_free and (shorter := without_oldest_turn(messages)):
         messages = shorter
         ids = encode(messages)
     if len(ids) <= context - least:

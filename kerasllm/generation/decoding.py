@@ -2,7 +2,7 @@
 
 Prompts of different lengths stand right-aligned in one buffer, so that every row writes its next token to the same
 place. Lengths are rounded up to buckets, so that another length seldom compiles anew.
-Shapes: B batch, P prompt bucket, L room for prompt and continuation, V vocab.
+Shapes: B batch, P prompt bucket, L places for prompt and continuation, V vocab.
 """
 
 import functools
@@ -18,8 +18,9 @@ from kerasllm.generation.causality import check_causal
 from kerasllm.generation.options import GENERATION_WORDS, whole_number
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.prompts import as_prompts
-from kerasllm.generation.rules import Rules, ruled
+from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import get_sampler, sample
+from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
@@ -64,7 +65,8 @@ class Decoding:
         prompts: list of non-empty lists of int.
         end_ids: ids that end a row.
         repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens,
-            begin_suppress_tokens: see `rules.Rules`.
+            begin_suppress_tokens: see `standard_rules.Rules`.
+        rules: list of `LogitsRule`, for all prompts; or a list of such lists, one for each prompt.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
         sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
@@ -95,11 +97,12 @@ class Decoding:
         min_length=0,
         suppress_tokens=(),
         begin_suppress_tokens=(),
+        rules=(),
         seed=None,
         cached=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        rules = Rules(
+        standard_rules = Rules(
             repetition_penalty,
             no_repeat_ngram_size,
             min_new_tokens,
@@ -122,8 +125,8 @@ class Decoding:
         longest = max(map(len, prompts))
         if max_new_tokens is not None:
             max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
-        rooms = [room_for_new_tokens(model, len(prompt), max_new_tokens) for prompt in prompts]
-        self.max_new_tokens = max(rooms)
+        limits = [limit_of_new_tokens(model, len(prompt), max_new_tokens) for prompt in prompts]
+        self.max_new_tokens = max(limits)
         min_new_tokens = whole_number("min_new_tokens", min_new_tokens, 0)
         if min_new_tokens > self.max_new_tokens:
             raise ValueError(
@@ -135,24 +138,29 @@ class Decoding:
         check_causal(model)
         stepper = get_stepper(model, cached)
         P, L = buffer_lengths(model, longest, self.max_new_tokens)
-        self._tokens = np.zeros((len(prompts), L), "int32")
+        tokens = np.zeros((len(prompts), L), "int32")
         for row, prompt in enumerate(prompts):
-            self._tokens[row, P - len(prompt) : P] = prompt
-        self._padding = np.array([P - len(prompt) for prompt in prompts], "int32")
-        self._done = np.zeros(len(prompts), bool)
+            tokens[row, P - len(prompt) : P] = prompt
+        padding = np.array([P - len(prompt) for prompt in prompts], "int32")
+        self._tokens, self._padding, self._done = tokens, padding, np.zeros(len(prompts), bool)
         self._index = self._start = P
-        self._room = [min(room, L - P) for room in rooms]
+        self._limits = [min(limit, L - P) for limit in limits]
+        self._new_ids = [[] for _ in prompts]
         end_ids = [end_ids] if isinstance(end_ids, Integral) else end_ids
         self._end_ids = [whole_number("end_ids", i, 0) for i in end_ids]
-        self._numbers = {
-            **sampler.numbers(),
-            **rules.numbers(np.arange(V) >= (V if vocab_size is None else vocab_size), self._end_ids),
+        self._settings = {
+            **sampler.settings(),
             "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
             "start": ops.convert_to_tensor(P, "int32"),
-            "room": ops.convert_to_tensor(self._room, "int32"),
+            "limits": ops.convert_to_tensor(self._limits, "int32"),
+            "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        structure = sampler.structure, rules.structure
-        self._begin, self._go_on = compiled_decoder(model, stepper, structure, cached, P)
+        own_rules = read_rules(rules, len(prompts))
+        rule = standard_rules.as_rule(self._end_ids, V if vocab_size is None else vocab_size, own_rules)
+        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, cached, P)
+        places = np.arange(L)[None]
+        is_prompt = ops.convert_to_tensor((places >= padding[:, None]) & (places < P))
+        self._rule_state = rule.start(ops.convert_to_tensor(tokens), is_prompt, V)
 
     def _check_prompts(self, prompts, vocab_size):
         if not prompts or not all(len(prompt) for prompt in prompts):
@@ -166,30 +174,35 @@ class Decoding:
             )
 
     def run(self, steps):
-        """Draws up to `steps` more tokens for each row that has not ended; returns whether any row goes on."""
+        """Draws up to `steps` more tokens for each row that has not ended; returns whether any row is unfinished."""
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
-            self._update(self._begin(self._tokens, self._done, self._padding, self._numbers))
+            arguments = self._tokens, self._done, self._rule_state, self._padding, self._settings
+            self._update(self._prefill(*arguments))
         if not self._done.all() and limit > self._index:
             index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
-            self._update(self._go_on(index, self._tokens, self._done, self._state, self._padding, limit, self._numbers))
+            state = index, self._tokens, self._done, self._state, self._rule_state
+            self._update(self._decode(*state, self._padding, limit, self._settings))
         return not self._done.all() and self._index < self._start + self.max_new_tokens
 
     def _update(self, results):
-        index, tokens, done, self._state = results
+        index, tokens, done, self._state, self._rule_state = results
+        first, was_done = self._index, self._done
         self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
-        if (self._tokens == NO_TOKEN).any():
+        drawn = self._tokens[:, first : self._index]
+        if (drawn == NO_TOKEN).any():
             raise ValueError(NO_NUMBERS)
+        for row in np.flatnonzero(~was_done):
+            ids = drawn[row, : self._limits[row] - len(self._new_ids[row])].tolist()
+            self._new_ids[row] += _until(ids, self._end_ids)
 
     def end(self, row):
         """Ends a row where it stands."""
         self._done[row] = True
-        self._room[row] = min(self._room[row], self._index - self._start)
 
     def new_ids(self):
         """For each row, the ids drawn so far, up to and without its end id."""
-        rows = self._tokens[:, self._start : self._index].tolist()
-        return [_until(row[:room], self._end_ids) for row, room in zip(rows, self._room, strict=True)]
+        return self._new_ids
 
 
 def _until(ids, end_ids):
@@ -199,21 +212,21 @@ def _until(ids, end_ids):
     return ids
 
 
-def room_for_new_tokens(model, prompt_length, max_new_tokens):
+def limit_of_new_tokens(model, prompt_length, max_new_tokens):
     """Checks that prompt and continuation fit, and says how many tokens may be drawn."""
     limit = context_length(model)
     if limit is None:
         # A Sequential of rotary layers takes any length, but has not learned what lies past that of its batches.
         learned = built_length(model) or prompt_length + DEFAULT_NEW_TOKENS
         return max_new_tokens or max(1, min(learned - prompt_length, DEFAULT_NEW_TOKENS))
-    room = limit - prompt_length
-    if room < 1 or (max_new_tokens or 1) > room:
+    most = limit - prompt_length
+    if most < 1 or (max_new_tokens or 1) > most:
         asked = "" if max_new_tokens is None else f" with max_new_tokens={max_new_tokens}"
-        advice = f"ask for at most {room} new tokens" if room > 0 else f"shorten the prompt to under {limit} tokens"
+        advice = f"ask for at most {most} new tokens" if most > 0 else f"shorten the prompt to under {limit} tokens"
         raise ValueError(
             f"A prompt of {prompt_length} tokens{asked} does not fit the model's context of {limit}: {advice}."
         )
-    return max_new_tokens or min(room, DEFAULT_NEW_TOKENS)
+    return max_new_tokens or min(most, DEFAULT_NEW_TOKENS)
 
 
 def buffer_lengths(model, prompt_length, max_new_tokens):
@@ -228,14 +241,14 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
     return P, P + -(-max_new_tokens // 64) * 64
 
 
-def compiled_decoder(model, stepper, structure, cached, prompt_length):
-    """`begin` and `go_on`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
+def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length):
+    """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
     compiled = vars(model).setdefault("_compiled_decoders", {})
-    key = (structure, cached, prompt_length, len(model.weights))
+    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, len(model.weights))
     if key not in compiled:
         functions = (
-            functools.partial(begin, stepper, structure, prompt_length),
-            functools.partial(go_on, stepper, structure),
+            functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length),
+            functools.partial(decode, stepper, sampler.graph_key, rule),
         )
         if stepper.uses_xla and backend.on_processor():
             functions = [in_float32(model, function) for function in functions]
@@ -245,53 +258,59 @@ def compiled_decoder(model, stepper, structure, cached, prompt_length):
     return compiled[key]
 
 
-def begin(stepper, structure, prompt_length, tokens, done, padding, numbers):
-    """Reads the prompts and draws the first token after them. Arguments and results are those of `go_on`."""
+def prefill(stepper, sampler_key, rule, prompt_length, tokens, done, rule_state, padding, settings):
+    """Reads the prompts and draws the first token after them. Arguments and results are those of `decode`."""
     logits, state = stepper.start(tokens, padding, prompt_length)
-    return *_drawn(structure, numbers, logits, prompt_length, tokens, done, padding), state
+    *drawn, rule_state = _draw(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
+    return *drawn, state, rule_state
 
 
-def go_on(stepper, structure, index, tokens, done, state, padding, limit, numbers):
+def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, padding, limit, settings):
     """Draws tokens until every row has ended or place `limit` is reached.
 
     Args:
         stepper: see `stepping.py`.
-        structure: that of a `Sampler`, and that of `Rules`.
+        sampler_key: the `graph_key` of a `Sampler`.
+        rule: LogitsRule.
         index: int scalar, the next place to fill.
         tokens: int32 (B, L).
         done: bool (B,), rows that have ended; they get token 0.
         state: of the stepper.
+        rule_state: of the rule.
         padding: int32 (B,), places to the left of each prompt.
         limit: int scalar.
-        numbers: dict of scalars, "end_ids" (E,) and "room" (B,), the most new tokens of each row.
+        settings: dict: those of the sampler, scalars "seed" and "start", the place of the first drawn token; "end_ids"
+            (E,) and "limits" (B,), the most new tokens of each row.
 
     Returns:
-        index, tokens, done and state as they are then. Where a row's logits were no numbers, it has `NO_TOKEN`, and all
-        rows have ended.
+        index, tokens, done, state and rule_state as they are then. Where a row's logits were no numbers, it has
+        `NO_TOKEN`, and all rows have ended.
     """
 
-    def goes_on(index, tokens, done, state):
+    def is_unfinished(index, tokens, done, state, rule_state):
         return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
 
-    def step(index, tokens, done, state):
+    def step(index, tokens, done, state, rule_state):
         logits, state = stepper.logits(state, tokens, padding, index)
-        return *_drawn(structure, numbers, logits, index, tokens, done, padding), state
+        *drawn, rule_state = _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state)
+        return *drawn, state, rule_state
 
-    return ops.while_loop(goes_on, step, (index, tokens, done, state))
+    return ops.while_loop(is_unfinished, step, (index, tokens, done, state, rule_state))
 
 
-def _drawn(structure, numbers, logits, index, tokens, done, padding):
-    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done."""
-    how, rules = structure
+def _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
+    """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, and the
+    state of the rule."""
     logits = ops.cast(logits, "float32")
     are_numbers = _are_numbers(logits)
-    logits = ruled(rules, numbers, logits, tokens, padding, numbers["start"], index)
-    drawn = sample(how, numbers, logits, ops.stack([numbers["seed"], index - numbers["start"]]))
+    logits = rule.apply(logits, rule_state)
+    drawn = sample(sampler_key, settings, logits, ops.stack([settings["seed"], index - settings["start"]]))
     drawn = ops.where(done, 0, ops.where(are_numbers, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
-    ended = ops.any(drawn[:, None] == numbers["end_ids"][None], axis=-1)
-    done = ops.logical_or(done, ops.logical_or(ended, index + 1 - numbers["start"] >= numbers["room"]))
-    return index + 1, tokens, ops.logical_or(done, ops.any(drawn == NO_TOKEN))
+    ended = ops.any(drawn[:, None] == settings["end_ids"][None], axis=-1)
+    done = ops.logical_or(done, ops.logical_or(ended, index + 1 - settings["start"] >= settings["limits"]))
+    done = ops.logical_or(done, ops.any(drawn == NO_TOKEN))
+    return index + 1, tokens, done, rule.advance(rule_state, drawn)
 
 
 def _are_numbers(logits):

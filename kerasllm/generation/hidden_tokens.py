@@ -6,7 +6,7 @@ from keras import ops
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import whole_number
 from kerasllm.generation.prompts import as_text
-from kerasllm.generation.text import continuation
+from kerasllm.generation.text_stream import continuation
 from kerasllm.models import MaskedLM
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids

@@ -1,127 +1,170 @@
-"""Which tokens may come next, whichever sampler draws them.
+"""Which tokens may come next, and how likely, whichever sampler draws them: rules over the logits of each step.
 
-As in samplers.py, numbers and ids are inputs of the graph, so that other ones do not compile anew.
-Shapes: B batch, L room for prompt and continuation, V vocab.
+`LogitsRule` is what a rule is, and what users make their own of. Those that `generate` has options for are in
+`standard_rules.py`. Shapes: B batch, L places for prompt and continuation, V vocab.
 """
 
 import dataclasses
-import math
+from collections import Counter
+from collections.abc import Iterable
 
-import numpy as np
+import keras
 from keras import ops
 
-from kerasllm.generation.options import real_number, whole_number
+
+class LogitsRule:
+    """What a text may go on with, said by changing the logits of the next token.
+
+    A rule of one's own is a subclass, given to `generate`, `stream`, `chat` or `generate_ids` as `rules=[...]`. It may
+    keep a state: a tensor, or a tuple or dict of them, each with a row for each text, or one row for all. The state is
+    carried through the compiled loop, so `apply` and `advance` are written in `keras.ops`, and `advance` keeps shapes
+    and dtypes. Settings are best the fields of a frozen dataclass: rules that are equal share what is compiled.
+
+    Example:
+        >>> import dataclasses
+        >>> from keras import ops
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class AtMost(kerasllm.generation.LogitsRule):
+        ...     times: int  # that a token is drawn
+        ...
+        ...     def start(self, tokens, is_prompt, vocab_size):
+        ...         return ops.zeros((len(tokens), vocab_size), "int32")
+        ...
+        ...     def apply(self, logits, counts):
+        ...         return ops.where(counts < self.times, logits, -float("inf"))
+        ...
+        ...     def advance(self, counts, token):
+        ...         return counts + ops.one_hot(token, ops.shape(counts)[1], dtype="int32")
+        >>> kerasllm.generate(model, tokenizer, "Once upon a time", rules=[AtMost(2)])
+    """
+
+    @property
+    def graph_key(self):
+        """What `apply` and `advance` depend on apart from their arguments, a hashable: the rule itself. A rule that
+        reads its settings in `start` alone may return its class, and then compiles nothing anew for other settings."""
+        return self
+
+    def start(self, tokens, is_prompt, vocab_size):
+        """The state before the first draw.
+
+        Args:
+            tokens: int32 (B, L), prompts that all end at the same place, with places for what is drawn behind them.
+            is_prompt: bool (B, L), which of these are tokens of a prompt.
+            vocab_size: int, V.
+        """
+        return ()
+
+    def apply(self, logits, state):
+        """Logits as the rule leaves them, float32 (B, V): minus infinity for what must not be drawn. (Where all are,
+        token 0 is.)"""
+        return logits
+
+    def advance(self, state, token):
+        """The state after a drawn token, int32 (B,). (For a text that has ended, it is 0 and means nothing.)"""
+        return state
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """What texts must not hold.
+class InOrder(LogitsRule):
+    """Several rules as one.
 
     Args:
-        repetition_penalty: float, divides positive and multiplies negative logits of tokens that occurred; 1 is off
-            (https://arxiv.org/abs/1909.05858).
-        no_repeat_ngram_size: int. No so many tokens occur twice in the same order, the prompt's included; 0 is off
-            (https://arxiv.org/abs/1705.04304).
-        min_new_tokens: int. End tokens are not drawn before so many others.
-        min_length: int, the same with the prompt's tokens counted.
-        suppress_tokens: ids that are never drawn.
-        begin_suppress_tokens: ids that are not the first drawn.
-
-    Raises:
-        ValueError: for a number out of its range; the message names it.
+        rules: tuple of `LogitsRule`.
     """
 
-    repetition_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    min_new_tokens: int = 0
-    min_length: int = 0
-    suppress_tokens: tuple = ()
-    begin_suppress_tokens: tuple = ()
-
-    def __post_init__(self):
-        if not 0 < real_number("repetition_penalty", self.repetition_penalty) < math.inf:
-            raise ValueError(f"`repetition_penalty` must be more than 0 (1 is off), got {self.repetition_penalty}.")
-        for name in ("no_repeat_ngram_size", "min_new_tokens", "min_length"):
-            whole_number(name, getattr(self, name), 0)
-        for name in ("suppress_tokens", "begin_suppress_tokens"):
-            ids = np.asarray(getattr(self, name))
-            if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-                raise ValueError(f"`{name}` must be a list of token ids, got {getattr(self, name)!r:.80}.")
+    rules: tuple
 
     @property
-    def structure(self):
-        """What the graph depends on, as against the numbers that it takes as inputs."""
-        return self.repetition_penalty != 1, int(self.no_repeat_ngram_size)
+    def graph_key(self):
+        return tuple(rule.graph_key for rule in self.rules)
 
-    def numbers(self, hidden, end_ids):
-        """The inputs of the graph.
+    def start(self, tokens, is_prompt, vocab_size):
+        return tuple(rule.start(tokens, is_prompt, vocab_size) for rule in self.rules)
 
-        Args:
-            hidden: bool (V,), ids that are never drawn, whatever the rules say.
-            end_ids: list of int, which end a text.
-        """
-        hidden = np.stack([hidden, hidden])
-        for row, ids in ((slice(None), self.suppress_tokens), (1, self.begin_suppress_tokens)):
-            ids = np.asarray(ids, "int64")
-            hidden[row, ids[(ids >= 0) & (ids < hidden.shape[1])]] = True  # Others cannot be drawn anyway.
-        return {
-            "repetition_penalty": ops.convert_to_tensor(float(self.repetition_penalty), "float32"),
-            "min_new_tokens": ops.convert_to_tensor(self.min_new_tokens, "int32"),
-            "min_length": ops.convert_to_tensor(self.min_length, "int32"),
-            "end_ids": ops.convert_to_tensor(end_ids or [-1], "int32"),
-            "hidden": ops.convert_to_tensor(hidden[0]),
-            "hidden_first": ops.convert_to_tensor(hidden[1]),
-        }
+    def apply(self, logits, state):
+        for rule, rule_state in zip(self.rules, state, strict=True):
+            logits = rule.apply(logits, rule_state)
+        return logits
+
+    def advance(self, state, token):
+        return tuple(rule.advance(part, token) for rule, part in zip(self.rules, state, strict=True))
 
 
-def ruled(structure, numbers, logits, tokens, begins, start, index, free=None):
-    """Logits as the rules leave them: minus infinity for ids that must not be drawn, less for those that occurred.
+@dataclasses.dataclass(frozen=True)
+class ByRow(LogitsRule):
+    """A rule for each row, or none.
 
     Args:
-        structure, numbers: of `Rules`.
-        logits: float32 (B, V), for the tokens at place `index`.
-        tokens: int32 (B, L), texts so far.
-        begins: int32 (B,), the place where each text begins.
-        start: int scalar, the place of the first token that is drawn.
-        index: int scalar.
-        free: int scalar or None, the place of the first that is not prescribed; None means `start`.
-
-    Returns:
-        float32 (B, V).
+        rules: tuple of B `LogitsRule` or None, all of one `graph_key`.
     """
-    penalises, size = structure
-    V = ops.shape(logits)[-1]
-    columns = ops.arange(ops.shape(tokens)[1], dtype="int32")[None]
-    begins = begins[:, None]
-    if penalises:
-        seen = _marked(tokens, ops.logical_and(columns >= begins, columns < index), V)
-        penalty = numbers["repetition_penalty"]
-        logits = ops.where(seen, ops.where(logits > 0, logits / penalty, logits * penalty), logits)
-    if size:
-        logits = ops.where(_marked(tokens, _behind_repeated(tokens, begins, index, size), V), -float("inf"), logits)
-    ids = ops.arange(V, dtype="int32")
-    is_end = ops.any(ids[:, None] == numbers["end_ids"][None], axis=-1)
-    too_early = ops.logical_or(index - start < numbers["min_new_tokens"], index - begins < numbers["min_length"])
-    hidden = ops.where(index == (start if free is None else free), numbers["hidden_first"], numbers["hidden"])
-    hidden = ops.logical_or(hidden[None], ops.logical_and(is_end[None], too_early))
-    return ops.where(hidden, -float("inf"), logits)
+
+    rules: tuple
+
+    @property
+    def _rule(self):
+        """Any of them: they do the same to a state."""
+        return next(rule for rule in self.rules if rule is not None)
+
+    @property
+    def graph_key(self):
+        return ByRow, self._rule.graph_key
+
+    def start(self, tokens, is_prompt, vocab_size):
+        rows = [
+            (rule or self._rule).start(tokens[row : row + 1], is_prompt[row : row + 1], vocab_size)
+            for row, rule in enumerate(self.rules)
+        ]
+        has_rule = ops.convert_to_tensor([[rule is not None] for rule in self.rules], "bool")
+        return has_rule, keras.tree.map_structure(lambda *parts: ops.concatenate(parts), *rows)
+
+    def apply(self, logits, state):
+        has_rule, state = state
+        return ops.where(has_rule, self._rule.apply(logits, state), logits)
+
+    def advance(self, state, token):
+        has_rule, state = state
+        return has_rule, self._rule.advance(state, token)
 
 
-def _behind_repeated(tokens, begins, index, size):
-    """Which places (B, L) of texts stand behind the same `size - 1` tokens as place `index` does."""
-    L = ops.shape(tokens)[1]
-    columns = ops.arange(L, dtype="int32")[None]
-    alike = ops.logical_and(columns - (size - 1) >= begins, columns < index)
-    for back in range(1, size):
-        # What turns around to the first places is left out above.
-        last = ops.take(tokens, [ops.maximum(index - back, 0)], axis=1)
-        alike = ops.logical_and(alike, ops.roll(tokens, back, axis=1) == last)
-    return alike
+def read_rules(rules, num_rows):
+    """The rules that a user gives, as a tuple of `LogitsRule`.
+
+    Args:
+        rules: list of `LogitsRule`, for all rows; or a list of such lists, one for each row.
+        num_rows: int.
+
+    Raises:
+        TypeError: if something is no rule, or not hashable.
+        ValueError: if there are lists for another number of rows.
+    """
+    if isinstance(rules, LogitsRule | str) or not isinstance(rules, Iterable):
+        raise TypeError(f"`rules` is a list of LogitsRules, or one such list for each prompt, got {rules!r:.80}.")
+    rules = list(rules)
+    if not any(isinstance(row, list | tuple) for row in rules):
+        return _checked(rules)
+    if len(rules) != num_rows:
+        raise ValueError(f"`rules` has {len(rules)} lists for {num_rows} prompts: give one list for each.")
+    columns = {}
+    for row, given in enumerate(rules):
+        if not isinstance(given, list | tuple):
+            raise TypeError(f"`rules` for each prompt are lists of LogitsRules, got {given!r:.80} for prompt {row}.")
+        count = Counter()
+        for rule in _checked(given):
+            count[rule.graph_key] += 1
+            column = rule.graph_key, count[rule.graph_key]
+            columns.setdefault(column, [None] * num_rows)[row] = rule
+    return tuple(ByRow(tuple(column)) for column in columns.values())
 
 
-def _marked(tokens, places, vocab_size):
-    """Which ids stand at any of these places of tokens (B, L): bool (B, V)."""
-    B = ops.shape(tokens)[0]
-    flat = ops.arange(B, dtype="int32")[:, None] * vocab_size + tokens
-    counts = ops.scatter(ops.reshape(flat, (-1, 1)), ops.reshape(ops.cast(places, "int32"), (-1,)), (B * vocab_size,))
-    return ops.reshape(counts, (B, vocab_size)) > 0
+def _checked(rules):
+    for rule in rules:
+        if not isinstance(rule, LogitsRule):
+            raise TypeError(f"`rules` are instances of kerasllm.generation.LogitsRule, got {rule!r:.80}.")
+        try:
+            hash(rule.graph_key)
+        except TypeError as error:
+            raise TypeError(
+                f"A rule must be hashable, and {type(rule).__name__} is not: make it a frozen dataclass of numbers, "
+                "strings and tuples."
+            ) from error
+    return tuple(rules)

@@ -1,6 +1,6 @@
 """How the next token is chosen from logits.
 
-A sampler decides one step. Its numbers (temperature, top-k, …) are tensors of the graph, so that changing them does
+A sampler decides one step. Its settings (temperature, top-k, …) are tensors of the graph, so that changing them does
 not compile anew. Shapes: B batch, V vocab.
 """
 
@@ -49,13 +49,14 @@ class Sampler:
                 raise ValueError(f"`{name}` must be {range_}, got {getattr(self, name)!r}.")
 
     @property
-    def structure(self):
-        """What the graph depends on, as against the numbers that it takes as inputs."""
+    def graph_key(self):
+        """What the graph of a draw depends on, apart from the settings that it takes as inputs."""
         greedy = self.temperature == 0 or self.top_k == 1
         filters = not greedy and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
         return self.choose, greedy, filters
 
-    def numbers(self):
+    def settings(self):
+        """The settings that the graph of a draw takes as inputs, a dict of scalar tensors."""
         return {
             "temperature": ops.convert_to_tensor(self.temperature, "float32"),
             "top_k": ops.convert_to_tensor(self.top_k, "int32"),
@@ -117,27 +118,27 @@ def _from_keras_nlp(sampler):
     raise ValueError(f"keras_nlp's {kind} is not supported; its Greedy, Random, TopK and TopP samplers are.")
 
 
-def sample(structure, numbers, logits, seed):
+def sample(graph_key, settings, logits, seed):
     """Draws one token for each row.
 
     Args:
-        structure, numbers: of a `Sampler`.
+        graph_key, settings: of a `Sampler`.
         logits: float32 (B, V).
         seed: int32 (2,).
 
     Returns:
         int32 (B,).
     """
-    choose, greedy, filters = structure
+    choose, greedy, filters = graph_key
     if choose is not None:
         return ops.cast(choose(logits, seed), "int32")
     if greedy:
         return ops.cast(ops.argmax(logits, axis=-1), "int32")
     # Temperature 0 is greedy also where it is known to the running graph only: no scaling, no noise.
-    hot = numbers["temperature"] > 0
-    scaled = logits / ops.where(hot, numbers["temperature"], 1.0)
+    hot = settings["temperature"] > 0
+    scaled = logits / ops.where(hot, settings["temperature"], 1.0)
     if filters:
-        scaled = keep_likely(scaled, numbers["top_k"], numbers["top_p"], numbers["min_p"])
+        scaled = keep_likely(scaled, settings["top_k"], settings["top_p"], settings["min_p"])
     # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
     uniform = backend.stateless_uniform(ops.shape(logits), seed)
     noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)

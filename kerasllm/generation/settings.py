@@ -8,7 +8,7 @@ caller's choice alone; and of all others that would change text a warning says t
 import dataclasses
 import warnings
 
-from kerasllm.generation.rules import Rules
+from kerasllm.generation.standard_rules import Rules
 
 # Names, and the values that change nothing.
 RULES = {
@@ -85,11 +85,6 @@ class BeamSettings:
     ends_at_last: bool = False
     renormalises: bool = False
     rules: Rules = dataclasses.field(default_factory=Rules)
-
-    @property
-    def structure(self):
-        """What the graph depends on, as against the numbers that it takes as inputs."""
-        return self.rules.structure, self.renormalises
 
 
 def rule_options(model, end_ids):

@@ -1,6 +1,6 @@
 """Where the logits of the next token come from: a key/value cache where that is safe, else the whole text anew.
 
-Shapes: B batch, L room for prompt and continuation, P prompt (padded on the left), V vocab.
+Shapes: B batch, L places for prompt and continuation, P prompt (padded on the left), V vocab.
 """
 
 import keras
@@ -157,7 +157,7 @@ class CachedStepper:
             changes = ops.stack([ops.any(rotation.changes_at(index - padding)) for rotation in self._rotations])
             cache = ops.cond(ops.any(changes), lambda: self._read_again(tokens, padding, index), lambda: cache)
         ids = ops.take(tokens, [index - 1], axis=1)
-        cache = _parted(cache, ops.shape(tokens)[0])
+        cache = _split_heads(cache, ops.shape(tokens)[0])
         return self._step(ids, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
 
     def _read_again(self, tokens, padding, index):
@@ -171,28 +171,28 @@ class CachedStepper:
         if self._context is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._context - 1)
         logits, cache = self._forward(ids, cache, index, positions, self._visible(tokens, padding))
-        return logits[:, 0], _merged(cache)
+        return logits[:, 0], _join_heads(cache)
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
         return ops.logical_and(real, tokens != 0) if self._mask_zero else real
 
 
-def _merged(cache):
+def _join_heads(cache):
     """Keys and values without axes of one element: as such, XLA writes those that a loop carries in place."""
 
-    def merge(part):
+    def join(part):
         B, K, S, h = part.shape
         return part if B is None or 1 not in (B, K) else ops.reshape(part, (B * K, S, h))
 
-    return keras.tree.map_structure(merge, cache)
+    return keras.tree.map_structure(join, cache)
 
 
-def _parted(cache, batch_size):
-    def part_again(part):
+def _split_heads(cache, batch_size):
+    def split(part):
         return part if len(part.shape) == 4 else ops.reshape(part, (batch_size, -1, *part.shape[1:]))
 
-    return keras.tree.map_structure(part_again, cache)
+    return keras.tree.map_structure(split, cache)
 
 
 class PlainStepper:

@@ -1,20 +1,17 @@
-"""Text to more text: prompts are encoded, continued by `decoding.py`, and decoded again."""
+"""Text to more text: prompts are encoded, continued by `decoding.py`, and decoded again by `text_stream.py`."""
 
-import re
 import time
 
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.options import PROMPT_WORDS
-from kerasllm.generation.prompts import as_prompts, as_text
+from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.settings import rule_options
+from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.words import explain_keywords
 
 STEPS_BETWEEN_STOP_CHECKS = 16
 SECONDS_BETWEEN_PIECES = 0.05
-BROKEN = "\ufffd"  # what bytes become that are no whole letter
-# A byte of a letter that the vocabulary lacks, in SentencePiece's way. A run of them is letters or broken as a whole.
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 @explain_keywords(PROMPT_WORDS)
@@ -36,8 +33,10 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
                 the settings that follow is given, and else "greedy".
             temperature, top_k, top_p, min_p: settings of a draw, which combine. Temperature 0 is greedy.
             repetition_penalty, no_repeat_ngram_size, min_length, suppress_tokens, begin_suppress_tokens: see
-                `rules.Rules`. What is not given is that of `model.generation_settings`, which a checkpoint of Hugging
-                Face may bring; all are off by default.
+                `standard_rules.Rules`. What is not given is that of `model.generation_settings`, which a checkpoint of
+                Hugging Face may bring; all are off by default.
+            rules: list of `LogitsRule`, rules of your own; or a list of such lists, one for each prompt. They come
+                behind penalties, and before what rules tokens out.
             seed: int. The same seed draws the same text.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
@@ -57,15 +56,17 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     if not prompts:
         return []
     prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    stop, decoding = stop_strings(stop), begin(model, tokenizer, prompt_ids, max_new_tokens, options)
-    goes_on = True
-    while goes_on:
-        goes_on = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
-        rows = list(zip(prompt_ids, decoding.new_ids(), strict=True))
-        for row, pair in enumerate(rows):
-            if goes_on and _stop_place(settled_text(tokenizer, *pair), stop) is not None:
+    stop = stop_strings(stop)
+    decoding = start_decoding(model, tokenizer, prompt_ids, max_new_tokens, options)
+    streams = [TextStream(tokenizer, ids, stop) for ids in prompt_ids]
+    texts = [""] * len(prompts)
+    is_unfinished = True
+    while is_unfinished:
+        is_unfinished = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
+        for row, (text_stream, new_ids) in enumerate(zip(streams, decoding.new_ids(), strict=True)):
+            texts[row] += text_stream.read(new_ids, is_last=not is_unfinished)
+            if text_stream.stopped:
                 decoding.end(row)
-    texts = [_cut(continuation(tokenizer, *pair), stop) for pair in rows]
     return texts[0] if is_one else texts
 
 
@@ -89,26 +90,22 @@ def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **option
         raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
     prompt_ids = encode_prompt(tokenizer, prompts[0])
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
-    return pieces(
-        begin(model, tokenizer, [prompt_ids], max_new_tokens, options), tokenizer, prompt_ids, stop_strings(stop)
-    )
+    decoding = start_decoding(model, tokenizer, [prompt_ids], max_new_tokens, options)
+    return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
 
 
-def pieces(decoding, tokenizer, prompt_ids, stop):
+def pieces(decoding, text_stream):
     """Yields the text that a `Decoding` of one prompt makes, as soon as nothing can change it any more."""
-    shown, steps, goes_on = "", 1, True
-    while goes_on:
+    steps, is_unfinished = 1, True
+    while is_unfinished:
         began = time.perf_counter()
-        goes_on = decoding.run(steps)
+        is_unfinished = decoding.run(steps)
         if time.perf_counter() - began < SECONDS_BETWEEN_PIECES / 2:
             steps = min(2 * steps, STEPS_BETWEEN_STOP_CHECKS)
-        new_ids = decoding.new_ids()[0]
-        text = (settled_text if goes_on else continuation)(tokenizer, prompt_ids, new_ids)
-        goes_on = goes_on and _stop_place(text, stop) is None
-        ready = _without_beginning_of(stop, text) if goes_on else _cut(text, stop)
-        if len(ready) > len(shown):
-            yield ready[len(shown) :]
-            shown = ready
+        (new_ids,) = decoding.new_ids()
+        if piece := text_stream.read(new_ids, is_last=not is_unfinished):
+            yield piece
+        is_unfinished = is_unfinished and not text_stream.stopped
 
 
 def encode_prompt(tokenizer, prompt):
@@ -116,57 +113,14 @@ def encode_prompt(tokenizer, prompt):
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     if ids:
         return ids
-    begin = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
-    if begin is None:
+    first_id = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
+    if first_id is None:
         raise ValueError("The prompt is empty, and the tokenizer has no end or start token to begin with.")
-    return [begin]
+    return [first_id]
 
 
-def begin(model, tokenizer, prompt_ids, max_new_tokens, options):
+def start_decoding(model, tokenizer, prompt_ids, max_new_tokens, options):
     """A `Decoding` of prompts (list of lists of int) that ends where the tokenizer's texts end."""
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
     options = {**rule_options(model, given["end_ids"]), **given}
     return Decoding(model, prompt_ids, max_new_tokens, **options)
-
-
-def continuation(tokenizer, prompt_ids, new_ids):
-    """The text of new ids where they stand: some tokenizers drop a space at the beginning of a text."""
-    before = tokenizer.decode(prompt_ids)
-    text = tokenizer.decode(prompt_ids + new_ids)
-    for known in (before, before.rstrip(BROKEN)):  # A prompt of ids may end within a letter.
-        if text.startswith(known):
-            return text[len(known) :]
-    return tokenizer.decode(new_ids)
-
-
-def settled_text(tokenizer, prompt_ids, new_ids):
-    """The part of the continuation that no later id can change: without an unfinished letter at its end."""
-    end = len(new_ids)
-    while end and _BYTE_TOKEN.fullmatch(tokenizer.engine.id_to_token(new_ids[end - 1]) or ""):
-        end -= 1
-    return continuation(tokenizer, prompt_ids, new_ids[:end]).rstrip(BROKEN)
-
-
-def stop_strings(stop):
-    """A list of what ends a text, from what a user gives."""
-    one = as_text(stop)
-    strings = [one] if one is not None else [as_text(string) for string in ([] if stop is None else stop)]
-    if not all(strings):
-        raise ValueError(f"`stop` must be a non-empty str or a list of them (`end_ids` takes ids), got {stop!r}.")
-    return strings
-
-
-def _stop_place(text, stop):
-    """Where the stop string begins that is complete first, and of several that end together the longest; or None."""
-    found = [(place + len(string), place) for string in stop if (place := text.find(string)) >= 0]
-    return min(found)[1] if found else None
-
-
-def _cut(text, stop):
-    return text[: _stop_place(text, stop)]
-
-
-def _without_beginning_of(stop, text):
-    """A text without what may become a stop string at its end."""
-    held = max((n for string in stop for n in range(1, len(string)) if text.endswith(string[:n])), default=0)
-    return text[: len(text) - held]

@@ -10,12 +10,13 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_rule, search_settings, search_targets, start_rule
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import TRANSLATION_WORDS, whole_number
 from kerasllm.generation.prompts import as_texts
-from kerasllm.generation.rules import Rules
-from kerasllm.generation.settings import beam_settings
+from kerasllm.generation.rules import LogitsRule
+from kerasllm.generation.settings import BeamSettings, beam_settings
+from kerasllm.generation.standard_rules import Rules
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
@@ -64,7 +65,7 @@ def translate(
             NLLB, "de_DE" for mBART. None means that of the model's config. The language of the sources is that for
             which the tokenizer was made.
         **rules: repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length (with what targets begin with),
-            suppress_tokens, begin_suppress_tokens: see `rules.Rules`. They hold for translations alone.
+            suppress_tokens, begin_suppress_tokens: see `standard_rules.Rules`. They hold for translations alone.
 
     Returns:
         str, or list of str: the best translation of each text. With `num_best`, for each text a list of `Translation`
@@ -102,15 +103,15 @@ def translate(
     settings = beam_settings(model, sides.end_id, **given, **rules)
     if num_best is not None and num_best > settings.num_beams:
         raise ValueError(f"`num_best` must be at most `num_beams` ({settings.num_beams}), got {num_best}.")
-    numbers = beam_numbers(sides, model, settings, target_language)
+    search = Search.of(sides, model, settings, target_language)
     sources = check_sources(tokenizer, texts, model.config.max_length)
     _check_ids(sources, model.config.source_vocab_size or model.config.vocab_size)
     found = [[Translation("", 0.0)] for _ in texts]
     # Longest first: texts of like length share a batch, and what memory it takes shows at once.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: -len(sources[i]))
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        tokens, scores = _search(model, settings, numbers, [sources[i] for i in rows], max_new_tokens, batch_size)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        tokens, scores = _search_batch(model, search, [sources[i] for i in rows], max_new_tokens, batch_size)
         for i, row_tokens, row_scores in zip(rows, tokens, scores, strict=True):
             found[i] = _translations(sides, row_tokens, row_scores)
     if num_best is None:
@@ -148,25 +149,26 @@ def _check_ids(sources, rows):
             )
 
 
-def default_room(source_lengths, settings):
+def default_limits(source_lengths, settings):
     """The most tokens of targets where nothing else is said, int (B,): within what the settings say, twice as many as
     of the sources, and a few more."""
-    room = ops.maximum(2 * source_lengths + 16, max(settings.rules.min_length, settings.rules.min_new_tokens))
-    return room if settings.most is None else ops.minimum(room, settings.most)
+    limits = ops.maximum(2 * source_lengths + 16, max(settings.rules.min_length, settings.rules.min_new_tokens))
+    return limits if settings.most is None else ops.minimum(limits, settings.most)
 
 
-def beam_numbers(sides, model, settings, target_language=None):
-    """The scalars that `beam_search` takes."""
-    start_id, first_id = _beginning(sides, model.config, target_language)
-    return search_numbers(
-        settings,
-        model.config.vocab_size,
-        start_id=start_id,
-        end_id=sides.end_id,
-        pad_id=sides.pad_id,
-        first_id=first_id,
-        known_ids=sides.target.vocab_size,
-    )
+class Search(NamedTuple):
+    """How the targets of one call are searched: settings, and what `beam_search` takes of them."""
+
+    settings: BeamSettings
+    tensors: dict
+    rule: LogitsRule
+
+    @classmethod
+    def of(cls, sides, model, settings, target_language=None):
+        start_id, first_id = _beginning(sides, model.config, target_language)
+        ids = {"start_id": start_id, "end_id": sides.end_id, "pad_id": sides.pad_id, "first_id": first_id}
+        rule = search_rule(settings.rules, sides.target.vocab_size, **ids)
+        return cls(settings, search_settings(settings, **ids), rule)
 
 
 def _beginning(sides, config, target_language):
@@ -182,7 +184,7 @@ def _beginning(sides, config, target_language):
     return language, None
 
 
-def _search(model, settings, numbers, sources, max_new_tokens, batch_size):
+def _search_batch(model, search, sources, max_new_tokens, batch_size):
     """Tokens (B, k, N) and scores (B, k) of one batch. Rows, sources and targets are rounded up to buckets, so that
     another batch seldom compiles anew."""
     B = min(_bucket(len(sources), 1), max(batch_size, len(sources)))
@@ -193,14 +195,16 @@ def _search(model, settings, numbers, sources, max_new_tokens, batch_size):
         source_ids[row, : len(ids)] = ids
         source_mask[row, : len(ids)] = True
     source_mask[len(sources) :, 0] = True  # rows that fill up the batch, and end at once
-    room = np.ones(B, "int32")
+    limits = np.ones(B, "int32")
     context = model.config.max_length
     lengths = np.array([len(ids) for ids in sources], "int32")
-    wanted = default_room(lengths, settings) if max_new_tokens is None else max_new_tokens
-    room[: len(sources)] = np.minimum(wanted, context)
-    targets = blank_targets(B, settings.num_beams, min(_bucket(int(room.max())), context), numbers)
-    search = _compiled_search(model, settings.structure)
-    tokens, scores = search(source_ids, source_mask, targets, room, numbers)
+    wanted = default_limits(lengths, search.settings) if max_new_tokens is None else max_new_tokens
+    limits[: len(sources)] = np.minimum(wanted, context)
+    N = min(_bucket(int(limits.max())), context)
+    targets = blank_targets(B, search.settings.num_beams, N, search.tensors)
+    rule_state = start_rule(search.rule, targets, model.config.vocab_size)
+    compiled = _compiled_search(model, search.rule, search.settings.renormalises)
+    tokens, scores = compiled(source_ids, source_mask, targets, limits, search.tensors, rule_state)
     return np.array(tokens)[: len(sources)], np.array(scores)[: len(sources)]
 
 
@@ -211,17 +215,18 @@ def _bucket(size, smallest=SMALLEST_BUCKET):
     return bucket
 
 
-def _compiled_search(model, structure):
-    """`search_targets`, compiled once for each model and structure (on JAX, for each shape)."""
+def _compiled_search(model, rule, renormalises):
+    """`search_targets`, compiled once for each model and kind of rule (on JAX, for each shape)."""
     compiled = vars(model).setdefault("_compiled_searches", {})
-    if structure not in compiled:
+    key = rule.graph_key, renormalises
+    if key not in compiled:
 
         def search(*arguments):
-            return search_targets(model, *arguments, structure)
+            return search_targets(model, *arguments, rule, renormalises)
 
         # Without XLA: its programs are no faster here (batches of beams keep the matmuls busy) and take longer to make.
-        compiled[structure] = backend.compile_function(search, model.variables, xla=False)
-    return compiled[structure]
+        compiled[key] = backend.compile_function(search, model.variables, xla=False)
+    return compiled[key]
 
 
 def _translations(sides, tokens, scores):

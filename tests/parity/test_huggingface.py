@@ -7,7 +7,7 @@ import pytest
 import kerasllm
 from kerasllm.cli import main
 from kerasllm.generation import generate_ids
-from kerasllm.generation.beam_search import blank_targets, search_numbers, search_targets
+from kerasllm.generation.beam_search import blank_targets, search_rule, search_settings, search_targets, start_rule
 from kerasllm.generation.settings import BeamSettings
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
@@ -386,12 +386,12 @@ def test_greedy_text_is_the_same(checkpoint):
 
 def greedy_target(model, source, length):
     """What one beam finds for a source where no token ends a target."""
-    settings, nothing = BeamSettings(), {"end_id": -1, "pad_id": -1}
-    numbers = search_numbers(settings, model.config.vocab_size, start_id=START, **nothing)
-    source = np.array([source])
-    targets = blank_targets(1, 1, length, numbers)
+    beams, ids = BeamSettings(), {"start_id": START, "end_id": -1, "pad_id": -1}
+    settings, V = search_settings(beams, **ids), model.config.vocab_size
+    rule, source = search_rule(beams.rules, V, **ids), np.array([source])
+    targets = blank_targets(1, 1, length, settings)
     inputs = source, np.ones_like(source, bool), targets, np.array([length], "int32")
-    tokens, _ = search_targets(model, *inputs, numbers, settings.structure)
+    tokens, _ = search_targets(model, *inputs, settings, start_rule(rule, targets, V), rule, False)
     return np.array(tokens)[0, 0].tolist()
 
 
