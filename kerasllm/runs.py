@@ -24,8 +24,8 @@ from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
-from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM
 from kerasllm.models.weights import weight_names, weights_to_save
+from kerasllm.tasks import model_classes
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is
 
@@ -38,7 +38,6 @@ def __dir__():  # what completion shows
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-KINDS = {"CausalLM": CausalLM, "MaskedLM": MaskedLM, "Seq2SeqLM": Seq2SeqLM}
 
 
 def save(model, tokenizer, folder):
@@ -98,12 +97,12 @@ def load(folder):
     description = read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():
         raise ValueError(f"{folder / CONFIG} lacks {min(lacking)!r}; copy the folder again.")
-    kind = description["kind"]
-    if kind not in KINDS:
+    kind, kinds = description["kind"], model_classes()
+    if kind not in kinds:
         raise ValueError(
-            f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(KINDS)}."
+            f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(kinds)}."
         )
-    model = KINDS[kind].from_config(
+    model = kinds[kind].from_config(
         {
             "config": description["config"],
             "dtype": description["dtype_policy"],
@@ -216,9 +215,10 @@ def read_tensors(path, variables):
 
 
 def _check_saveable(model, tokenizer):
-    if type(model).__name__ not in KINDS:
+    kinds = model_classes()
+    if type(model).__name__ not in kinds:
         raise TypeError(
-            f"A run folder holds a model of kind {', '.join(KINDS)}, not {type(model).__name__}; "
+            f"A run folder holds a model of kind {', '.join(kinds)}, not {type(model).__name__}; "
             "save any other Keras model with model.save('model.keras')."
         )
     source, target = as_pair(tokenizer)

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 import kerasllm
-from kerasllm.cli import main, quickstart, recipe
-from kerasllm.cli.corpus import Corpus
-from kerasllm.cli.settings import TrainSettings
+from kerasllm import recipe
+from kerasllm.cli import main, quickstart
 from kerasllm.optimizers import AdamW, Muon
+from kerasllm.settings import TrainSettings, merged
+from kerasllm.tasks.corpus import Corpus
 
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
 
@@ -138,7 +139,7 @@ def test_generate_streams_what_the_package_generates(run, capsys):
 
 
 def test_export_is_checked_against_the_model(run, tmp_path, capsys):
-    from kerasllm.cli import export_check
+    from kerasllm.export import comparison
 
     assert main(["export", str(run), str(tmp_path / "served")]) == 0
     assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
@@ -146,11 +147,11 @@ def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     weight = model.weights[1]
     weight.assign(weight + 0.1)
     with pytest.raises(ValueError, match="does not do what the model does"):
-        export_check.check(model, tokenizer, tmp_path / "served")
+        comparison.check(model, tokenizer, tmp_path / "served")
     model, tokenizer = kerasllm.load(run)
     tokenizer.decode = str
     with pytest.raises(ValueError, match="does not read or write text"):
-        export_check.check(model, tokenizer, tmp_path / "served")
+        comparison.check(model, tokenizer, tmp_path / "served")
     assert main(["export", str(run), str(tmp_path / "served")]) == 2
     assert "served exists" in capsys.readouterr().err
 
@@ -197,7 +198,7 @@ def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
 
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, **SMALL, "steps": 2})
+    monkeypatch.setattr(quickstart, "SETTINGS", merged(quickstart.SETTINGS, {**SMALL, "steps": 2}))
     monkeypatch.setattr(quickstart, "PROMPT", "The")
     (tmp_path / "quickstart").mkdir()
     assert main(["quickstart"]) == 0
@@ -227,9 +228,9 @@ BAD_RUNS = {
     "vocabulary": (["--data", "good.txt", "--out", "new", "--vocab-size", "9"], "vocab_size=9 is too small"),
     "tokenizer": (["--data", "good.txt", "--out", "new", "--tokenizer", "word"], "No tokenizer at word"),
     "both lengths": (["--data", "good.txt", "--out", "new", "--steps", "1", "--epochs", "1"], "give one"),
-    "negative": (["--data", "good.txt", "--out", "new", "--lr", "-1"], "lr takes a number of at least 0, not -1"),
+    "negative": (["--data", "good.txt", "--out", "new", "--lr", "-1"], "rate takes a number of at least 0, not -1"),
     "no YAML": (["--config", "missing.yaml", "--out", "new"], "There is no settings file missing.yaml"),
-    "YAML key": (["--config", "bad.yaml", "--out", "new"], "unknown setting 'batchsize'; did you mean 'batch_size'"),
+    "YAML key": (["--config", "bad.yaml", "--out", "new"], "unknown setting 'batchsize'. Did you mean `batch_size`"),
 }
 
 
@@ -262,7 +263,7 @@ def test_bad_input_is_one_sentence_and_leaves_everything_as_it_was(flags, messag
         (["evaluate", "--run", "RUN", "--data", "python_docs", "--stride", "99"], "stride=99"),
         (
             ["evaluate", "--run", "RUN", "--data", "python_docs", "--field", "a", "b"],
-            "--field takes two for a model that",
+            "--field takes 1 for a CausalLM",
         ),
         (["chat", "--model", "RUN"], "has no chat template: its model was not trained to chat"),
         (["convert", "nowhere", "new"], "There is no run folder nowhere"),
@@ -292,10 +293,11 @@ def test_every_help_shows_an_example(command, capsys):
 
 def test_settings_take_what_yaml_makes_of_numbers():
     settings = TrainSettings(data="a.txt", out="run", lr="1e-3", steps=5.0, dropout=0)
-    assert (settings.data, settings.lr, settings.steps) == (("a.txt",), 0.001, 5)
+    assert (settings.data, settings.learning_rate, settings.steps) == (("a.txt",), 0.001, 5)
     assert TrainSettings(**settings.to_dict()) == settings
     for wrong in [{"steps": 2.5}, {"steps": True}, {"lr": "fast"}, {"lr": "nan"}, {"data": [1]}, {"seed": None}]:
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))} takes"):
+        name = {"lr": "learning_rate"}.get(*[next(iter(wrong))] * 2)
+        with pytest.raises(ValueError, match=f"{name} takes"):
             TrainSettings(**{"data": "a.txt", "out": "run", **wrong})
 
 

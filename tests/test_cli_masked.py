@@ -5,7 +5,8 @@ import json
 import pytest
 
 import kerasllm
-from kerasllm.cli import export_check, main
+from kerasllm.cli import main
+from kerasllm.export import comparison
 
 TEXT = "one cat saw my dog near our old house\n" * 150
 
@@ -43,7 +44,7 @@ def test_a_model_that_cannot_be_scored_is_kept(run, tmp_path, monkeypatch, capsy
     def fails(*_):
         raise ValueError("nothing to score")
 
-    monkeypatch.setattr("kerasllm.cli.masked_task.score_masked", fails)
+    monkeypatch.setattr("kerasllm.evaluation.masked_accuracy", fails)
     config = ["--config", str(run / "settings.yaml"), "--steps", "1", "--out", str(tmp_path / "run")]
     assert main(["train", *config]) == 2
     assert "nothing to score" in capsys.readouterr().err
@@ -55,11 +56,11 @@ def test_export_is_checked_against_the_model(run, tmp_path):
     model, tokenizer = kerasllm.load(run)
     model.weights[0].assign(model.weights[0][::-1])
     with pytest.raises(ValueError, match="does not do what the model does"):
-        export_check.check(model, tokenizer, tmp_path / "served")
+        comparison.check(model, tokenizer, tmp_path / "served")
 
 
 def test_what_is_for_other_models_is_refused(run, capsys):
     assert main(["evaluate", "--run", str(run), "--data", str(run.parent / "text.txt"), "--stride", "4"]) == 2
     assert "--stride is for causal models" in capsys.readouterr().err
     assert main(["generate", "--run", str(run), "--prompt", "the"]) == 2
-    assert "`fill_mask` for a MaskedLM" in capsys.readouterr().err
+    assert "`fill_mask` is for a MaskedLM" in capsys.readouterr().err

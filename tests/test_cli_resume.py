@@ -12,7 +12,7 @@ import yaml
 
 import kerasllm
 from kerasllm.cli import main
-from kerasllm.cli.settings import TrainSettings
+from kerasllm.settings import TrainSettings
 
 SMALL = ["--layers", "1", "--d-model", "16", "--heads", "2", "--dropout", "0.2", "--steps", "24", "--seed", "3"]
 TASKS = {
@@ -54,7 +54,7 @@ def interrupt_at(monkeypatch):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr("kerasllm.cli.recipe._StopAfter.on_train_batch_begin", count)
+        monkeypatch.setattr("kerasllm.recipe._StopAfter.on_train_batch_begin", count)
 
     yield interrupt_at
     monkeypatch.undo()
@@ -107,7 +107,7 @@ def test_what_cannot_go_on_is_one_sentence(corpus, tmp_path, interrupt_at, capsy
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith(f"kerasllm {command[0]}: ") and message in error
 
-    says("leave out --lr", "--lr", "1")
+    says("leave out --learning-rate", "--lr", "1")
     settings = tmp_path / "run" / "settings.yaml"
     before = settings.read_text()
     settings.write_text(yaml.safe_dump({**yaml.safe_load(before), "lr": 0.5}))

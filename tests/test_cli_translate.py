@@ -6,7 +6,8 @@ import json
 import pytest
 
 import kerasllm
-from kerasllm.cli import export_check, main
+from kerasllm.cli import main
+from kerasllm.export import comparison
 
 WORDS = {"the": "der", "a": "ein", "dog": "Hund", "man": "Mann", "sees": "sieht", "hears": "hört", "old": "alte"}
 SMALL = ["--preset", "transformer-laptop", "--layers", "1", "--d-model", "32", "--heads", "2", "--dff", "64"]
@@ -74,7 +75,7 @@ def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     model, tokenizer = kerasllm.load(run)
     model.weights[1].assign(model.weights[1] + 0.1)
     with pytest.raises(ValueError, match="does not do what the model does"):
-        export_check.check(model, tokenizer, tmp_path / "served")
+        comparison.check(model, tokenizer, tmp_path / "served")
 
 
 def test_translate_writes_a_line_for_each_line(run, tmp_path, capsys):

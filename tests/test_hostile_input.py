@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import kerasllm
 from kerasllm.cli import main
-from kerasllm.cli.settings import TrainSettings, read_yaml
 from kerasllm.files import check_file, seal, sealed_files, sha256
 from kerasllm.models import TransformerConfig
+from kerasllm.settings import TrainSettings, read_yaml
 
 REFUSALS = (ValueError, TypeError, OSError)
 CONFIG = {"vocab_size": 9, "num_layers": 1, "d_model": 4, "num_heads": 2, "dff": 8, "max_length": 8}

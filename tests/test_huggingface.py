@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import kerasllm
-from kerasllm.cli.recipe import DEFAULT_MODEL
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+from kerasllm.tasks.task import DEFAULT_MODEL
 from kerasllm.tokenizers import Tokenizer
 
 IDS = np.random.default_rng(0).integers(0, 20, (2, 9))

@@ -23,7 +23,7 @@ SETTINGS = {
 def processes():
     """Where processes come from that have imported everything before they begin: a server that forks itself."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kerasllm.cli.recipe"])
+    context.set_forkserver_preload(["kerasllm.recipe"])
     return context
 
 

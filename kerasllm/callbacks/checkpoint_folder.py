@@ -18,6 +18,7 @@ import numpy as np
 from kerasllm import runs
 from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.models.weights import weight_names
+from kerasllm.tasks import model_classes
 from kerasllm.tokenizers.sides import save_tokenizer
 
 VARIABLES, PROGRESS = "training.safetensors", "training.json"
@@ -131,7 +132,7 @@ def restore(model, path, progress):
 
 
 def _describe(model):
-    if type(model).__name__ in runs.KINDS:
+    if type(model).__name__ in model_classes():
         description = runs.describe(model)
         return {name: value for name, value in description.items() if name not in ("kerasllm", "generation_settings")}
     return {"class": type(model).__name__, "dtype_policy": model.dtype_policy.name}

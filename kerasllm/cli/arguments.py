@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 import kerasllm
-from kerasllm.cli.settings import TrainSettings
+from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 
 CONVERTED = ("run", "huggingface", "saved-model")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
@@ -12,7 +12,10 @@ _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
-kerasllm train --data corpus --preset gpt2 --layers 6 --d-model 384 --heads 6 --dff 1536 --context 256 --out small-gpt2
+kerasllm train --data corpus --preset gpt2 --num-layers 6 --d-model 384 --num-heads 6 --max-length 256 --out small-gpt2
+kerasllm train --data corpus --set model.num_kv_heads=2 --set model.attention_window=128 --out windowed   # any field
+kerasllm train --data crawl.jsonl.gz --clean --deduplicate --packed --out clean   # each document sees itself alone
+kerasllm train --data corpus --batch-size 64 --micro-batches 8 --remat block --loss-chunk 256 --out small-memory
 kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
@@ -99,19 +102,47 @@ def _add_train(commands):
     command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
     for setting in dataclasses.fields(TrainSettings):
-        about = setting.metadata
-        default = "" if setting.default in (None, ()) else f" (default: {setting.default})"
+        if setting.name != "model":
+            _add_setting(command, setting.name, setting.metadata, setting.default)
+            continue
+        for name, about in MODEL_FLAGS.items():
+            _add_setting(command, name, about)
         command.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            type=about["kind"],
-            choices=about["choices"],
-            nargs="+" if setting.default == () else None,
-            metavar=about["metavar"] or {int: "N", float: "X", str: "NAME"}[about["kind"]]
-            if not about["choices"]
-            else None,
-            help=about["help"] + default,
+            "--set",
+            dest="model",
+            action="append",
+            metavar="model.FIELD=VALUE",
+            help=setting.metadata["help"],
             default=argparse.SUPPRESS,
         )
+
+
+def _add_setting(command, name, about, default=None):
+    names = [name, *(other for other, ours in SHORT.items() if ours == name)]
+    flags = [f"--{each.replace('_', '-')}" for each in names]
+    shown = "" if default in (None, (), False) else f" (default: {default})"
+    options = {"dest": name, "help": about["help"] + shown, "default": argparse.SUPPRESS}
+    if about["kind"] is bool:
+        command.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
+        return
+    metavar = about["metavar"] or {int: "N", float: "X", str: "NAME"}[about["kind"]]
+    command.add_argument(
+        *flags,
+        type=about["kind"],
+        choices=about["choices"],
+        nargs=("*" if about["alone"] else "+") if default == () else None,
+        metavar=None if about["choices"] else metavar,
+        **options,
+    )
+
+
+def given_settings(arguments):
+    """The settings that the command line of `train` gives, as a YAML file would give them."""
+    names = [*(setting.name for setting in dataclasses.fields(TrainSettings)), *MODEL_FLAGS]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    if "model" in given:
+        given["model"] = read_fields(given["model"])
+    return {name: True if value == [] else value for name, value in given.items()}
 
 
 def _add_evaluate(commands):

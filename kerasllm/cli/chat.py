@@ -4,6 +4,7 @@ import sys
 
 from kerasllm.cli.generate import drawing_options, print_pieces
 from kerasllm.cli.startup import start_keras
+from kerasllm.tasks import other_task
 
 
 def run(arguments):
@@ -11,7 +12,7 @@ def run(arguments):
     import kerasllm
 
     model, tokenizer = kerasllm.load(arguments.model)
-    if not isinstance(model, kerasllm.models.CausalLM):
+    if other_task(model, function="generate"):
         raise TypeError(f"A causal model chats, and {arguments.model} holds a {type(model).__name__}.")
     if tokenizer.chat_template is None:
         raise ValueError(

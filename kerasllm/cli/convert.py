@@ -5,12 +5,7 @@ from pathlib import Path
 
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
-
-_USES = {
-    "CausalLM": 'generate --model {} --prompt "The"',
-    "MaskedLM": "evaluate --model {} --data YOUR_TEXT.txt",
-    "Seq2SeqLM": 'translate --model {} --text "A sentence."',
-}
+from kerasllm.tasks import task_of
 
 
 def run(arguments):
@@ -22,7 +17,7 @@ def run(arguments):
         return export.run(arguments)
     start_keras()
     import kerasllm
-    from kerasllm.cli import report
+    from kerasllm import report
 
     model, tokenizer = kerasllm.load(arguments.model)
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
@@ -34,4 +29,4 @@ def run(arguments):
         what = "a folder in Hugging Face's format"
     kind = type(model).__name__
     report.stage(f"{folder} is {what} with a {kind} of {model.count_params():,} parameters and its tokenizer")
-    report.next_commands(f"kerasllm {_USES[kind].format(shlex.quote(folder))}")
+    report.next_commands(f"kerasllm {task_of(model).command.format(shlex.quote(folder))}")

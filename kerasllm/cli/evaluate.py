@@ -1,11 +1,11 @@
 """`kerasllm evaluate`: the scores of a trained model on a text."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import write_json
+from kerasllm.tasks import task_of
 
 
 def run(arguments):
@@ -13,59 +13,21 @@ def run(arguments):
         raise FileExistsError(f"{arguments.out} exists, and is left as it is: give --out the name of a new file.")
     start_keras()
     import kerasllm
-    from kerasllm.cli import report
-    from kerasllm.cli.corpus import Corpus
+    from kerasllm import report
 
     model, tokenizer = kerasllm.load(arguments.model)
-    if arguments.stride is not None and not isinstance(model, kerasllm.models.CausalLM):
-        raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {type(model).__name__}.")
-    if len(arguments.field) > 1 and not isinstance(model, kerasllm.models.Seq2SeqLM):
-        raise ValueError(f"--field takes two for a model that translates, and {arguments.model} reads one text.")
-    if isinstance(model, kerasllm.models.Seq2SeqLM):
-        from kerasllm.cli.translation_task import pairs_of, score_translations
-
-        figures = score_translations(model, tokenizer, pairs_of(arguments.data, arguments.field))
-    elif isinstance(model, kerasllm.models.MaskedLM):
-        figures = score_masked(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field))
-    else:
-        figures = score(model, tokenizer, Corpus(tuple(arguments.data), "all", *arguments.field), arguments.stride)
+    task, kind = task_of(model), type(model).__name__
+    options = {} if arguments.stride is None else {"stride": arguments.stride}
+    if options and not task.has_stride:
+        raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {kind}.")
+    if arguments.field and len(arguments.field) != task.num_columns:
+        raise ValueError(
+            f"--field takes {task.num_columns} for a {kind}, which {arguments.model} holds, not {len(arguments.field)}."
+        )
+    figures = task.evaluate(model, tokenizer, arguments.data, arguments.field, **options)
     if arguments.json:
         print(json.dumps(figures))
     else:
-        report.table(f"{arguments.model} on {' '.join(arguments.data)}", report.score_rows(figures))
+        report.table(f"{arguments.model} on {' '.join(arguments.data)}", task.rows(figures))
     if arguments.out:
         write_json(Path(arguments.out), figures)
-
-
-def score(model, tokenizer, corpus, stride=None):
-    """Scores a model on a corpus, beside what gzip makes of it.
-
-    Args:
-        model: a `kerasllm.models.CausalLM`.
-        tokenizer: its tokenizer.
-        corpus: a `kerasllm.cli.corpus.Corpus`.
-        stride: int or None, as in `kerasllm.evaluation.perplexity`.
-
-    Returns:
-        A dict of the fields of `LanguageModelScores` and `gzip_bits_per_byte`.
-    """
-    from kerasllm import evaluation
-
-    scores = evaluation.perplexity(model, tokenizer, corpus, stride)
-    return {**dataclasses.asdict(scores), "gzip_bits_per_byte": corpus.gzip_bits_per_byte()}
-
-
-def score_masked(model, tokenizer, corpus):
-    """Scores a masked model on a corpus of which a share of the tokens is hidden.
-
-    Args:
-        model: a `kerasllm.models.MaskedLM`.
-        tokenizer: its tokenizer.
-        corpus: iterable of str.
-
-    Returns:
-        A dict of the fields of `MaskedLanguageModelScores`.
-    """
-    from kerasllm import evaluation
-
-    return dataclasses.asdict(evaluation.masked_accuracy(model, tokenizer, corpus))

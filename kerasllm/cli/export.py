@@ -12,8 +12,8 @@ def run(arguments):
     os.environ["KERAS_BACKEND"] = "tensorflow"  # A run folder knows no backend, and a SavedModel is TensorFlow's.
     start_keras()
     import kerasllm
-    from kerasllm.cli import report
-    from kerasllm.cli.export_check import check
+    from kerasllm import report
+    from kerasllm.export.comparison import check
 
     model, tokenizer = kerasllm.load(arguments.model)
     kerasllm.export.saved_model(model, tokenizer, arguments.folder, text=not arguments.ids)

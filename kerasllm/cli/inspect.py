@@ -5,9 +5,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from kerasllm.cli import report
-from kerasllm.cli.settings import CHECKPOINTS, RECORD
+from kerasllm import report
 from kerasllm.files import MANIFEST, check_file, read_json, sealed_files
+from kerasllm.settings import CHECKPOINTS, FIGURES, RECORD
+from kerasllm.tasks import TASKS
 
 _CONFIG, _LOG, _WEIGHTS = "config.json", "log.json", "model.safetensors"
 _STEP = "step-"
@@ -104,8 +105,8 @@ def _figure_rows(record, log):
         yield "lowest validation loss", f"{best['val_loss']:.4f} after step {best['step']:,}"
     if log.get("tokens_per_second"):
         yield "training speed", f"{log['tokens_per_second']:,.0f} tokens/s"
-    if "tokens" in record.get("results", ()) or "sentences" in record.get("results", ()):
-        yield from report.score_rows(record["results"])
+    if record.get("results", {}).keys() - FIGURES:
+        yield from TASKS[record["settings"]["task"]].rows(record["results"])
 
 
 def _origin_rows(record):

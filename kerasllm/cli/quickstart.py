@@ -4,23 +4,23 @@ import itertools
 import time
 from pathlib import Path
 
-from kerasllm.cli.settings import TrainSettings
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
+from kerasllm.settings import TrainSettings
 
 # Two to three minutes of training on two cores. The text is short (0.4 MB): twice the steps would learn it by heart.
 SETTINGS = {
     "data": ("python_docs",),
     "tokenizer": "bpe",
     "vocab_size": 2000,
-    "layers": 4,
+    "num_layers": 4,
     "d_model": 192,
-    "heads": 4,
-    "context": 128,
+    "num_heads": 4,
+    "max_length": 128,
     "batch_size": 16,
     "steps": 500,
-    "lr": 3e-3,
-    "warmup": 50,
+    "learning_rate": 3e-3,
+    "warmup_steps": 50,
     "dropout": 0.1,
     "seed": 1,
 }
@@ -33,7 +33,7 @@ def run(arguments):
     settings = TrainSettings(**SETTINGS, out=str(out))
     check_new_folder(out)
     start_keras()
-    from kerasllm.cli import report
+    from kerasllm import report
 
     report.stage(f"Everything goes to {out}/")
     follow(settings)
@@ -52,17 +52,18 @@ def follow(settings):
     """Trains as the settings say; then evaluates, generates and exports with what the run folder gives back.
 
     Args:
-        settings: a `kerasllm.cli.settings.TrainSettings`.
+        settings: a `kerasllm.settings.TrainSettings`.
     """
     import kerasllm
-    from kerasllm.cli import export_check, recipe, report
-    from kerasllm.cli.corpus import Corpus
-    from kerasllm.cli.evaluate import score
+    from kerasllm import recipe, report
+    from kerasllm.export.comparison import check
+    from kerasllm.tasks import TASKS
+    from kerasllm.tasks.corpus import Corpus
 
     record = recipe.train(settings)
     report.stage("Loading the run folder and measuring again")
     model, tokenizer = kerasllm.load(settings.out)
-    again = score(model, tokenizer, Corpus(settings.data, "valid"))
+    again = TASKS[settings.task].score_corpus(model, tokenizer, Corpus(settings.data, "valid"))
     if abs(again["loss"] - record["results"]["loss"]) > 1e-3:
         raise ValueError(
             f"The model that was loaded has a loss of {again['loss']:.4f}, the one that was saved "
@@ -74,8 +75,8 @@ def follow(settings):
     report.stage("Exporting a SavedModel and reading it back")
     exported = Path(settings.out) / "saved_model"
     kerasllm.export.saved_model(model, tokenizer, exported)
-    difference = export_check.check(model, tokenizer, exported)
-    rows = [*report.run_rows(record), ("SavedModel's logits", f"equal to {difference:.0e}")]
+    difference = check(model, tokenizer, exported)
+    rows = [*recipe.rows(record), ("SavedModel's logits", f"equal to {difference:.0e}")]
     report.table("Held-out text: the last tenth of Python's language reference", rows)
     report.sample(PROMPT, text)
 

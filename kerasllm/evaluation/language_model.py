@@ -19,7 +19,6 @@ from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import whole_number
-from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import (
     built_length,
     context_length,
@@ -29,6 +28,7 @@ from kerasllm.models.shapes import (
     output_width,
     positions_until,
 )
+from kerasllm.tasks import other_task
 from kerasllm.tokenizers import as_tokenizer
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
@@ -225,11 +225,9 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     stride = context if stride is None else whole_number("stride", stride, 0)
     if not 1 <= stride <= context:
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
-    if isinstance(model, MaskedLM | Seq2SeqLM):
-        raise TypeError(
-            f"Perplexity is of causal models, got a {type(model).__name__}: `masked_accuracy` and `pseudo_perplexity` "
-            "score a MaskedLM, and `translation_scores` what a Seq2SeqLM writes."
-        )
+    if other := other_task(model, scored_by="perplexity"):
+        kind = type(model).__name__
+        raise TypeError(f"Perplexity is of causal models, got a {kind}: `{other.scored_by}` is for a {kind}.")
     vocab_size = output_width(model)
     if batch_size is None:
         batch_size = rows_at_once(width, vocab_size)

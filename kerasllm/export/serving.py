@@ -15,8 +15,8 @@ import keras
 
 from kerasllm import backend
 from kerasllm.files import new_folder
-from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import fixed_length, output_width
+from kerasllm.tasks import TASKS, task_of
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
 
@@ -92,25 +92,12 @@ def saved_model(model, tokenizer, path, *, text=True):
 def _write(model, tokenizer, folder, text):
     import tensorflow as tf
 
-    served = _served(model, tokenizer, text)
+    task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
+    served = task.served(model, tokenizer, text)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         with _without_info(tf.get_logger()):  # It would name the temporary folder.
             tf.saved_model.save(served, str(folder), signatures)
-
-
-def _served(model, tokenizer, text):
-    if isinstance(model, Seq2SeqLM):
-        from kerasllm.export import translator
-
-        return translator.ServedTranslator(model, tokenizer) if text else translator.ServedIds(model)
-    if isinstance(model, MaskedLM):
-        from kerasllm.export import mask_filler
-
-        return mask_filler.ServedMaskFiller(model, tokenizer) if text else mask_filler.ServedIds(model)
-    from kerasllm.export import signatures
-
-    return signatures.ServedModel(model, tokenizer) if text else signatures.ServedIds(model, tokenizer)
 
 
 def _write_in_another_process(model, tokenizer, folder, text):

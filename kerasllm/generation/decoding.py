@@ -22,8 +22,8 @@ from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
-from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
+from kerasllm.tasks import other_task
 from kerasllm.words import explain_keywords
 
 SMALLEST_BUCKET = 16
@@ -115,11 +115,9 @@ class Decoding:
                 f"`generate` takes a Keras model, its tokenizer and prompts, in this order; the first is of type "
                 f"{type(model).__name__}."
             )
-        if isinstance(model, Seq2SeqLM | MaskedLM):
-            raise TypeError(
-                f"`generate` continues texts, got a {type(model).__name__}: `translate` is for a Seq2SeqLM and "
-                "`fill_mask` for a MaskedLM."
-            )
+        if other := other_task(model, function="generate"):
+            kind = type(model).__name__
+            raise TypeError(f"`generate` continues texts, got a {kind}: `{other.function}` is for a {kind}.")
         V = output_width(model)
         self._check_prompts(prompts, V)
         longest = max(map(len, prompts))

@@ -17,7 +17,7 @@ from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.huggingface.tying import tie
-from kerasllm.models import Seq2SeqLM, TransformerConfig
+from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import tokenizer_config
 
@@ -101,7 +101,7 @@ def _config(family, values, generation, path):
     settings = Settings(values, path)
     fields = family.fields(settings)
     settings.finish()
-    if family.model is Seq2SeqLM:
+    if family.model.has_encoder:
         names = {"decoder_start_id": "decoder_start_token_id", "forced_bos_id": "forced_bos_token_id"}
         fields |= {ours: generation.get(theirs, values.get(theirs)) for ours, theirs in names.items()}
     try:

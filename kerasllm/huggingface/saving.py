@@ -9,7 +9,6 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
-from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.weights import weights_to_save
 from kerasllm.tokenizers.sides import Sides, as_pair
 
@@ -58,7 +57,7 @@ def save(model, tokenizer, path):
         dtype = model.variable_dtype
         config = {"architectures": [family.architecture], "model_type": kind, **ids, **settings}
         _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
-        if family.model is not MaskedLM:
+        if model.predicts_next:
             _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
         tensors.write(folder, kinds, read)
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
@@ -73,7 +72,7 @@ def _ids(model, source, target, origin):
     What has no id is null: what is left out would be an id of another vocabulary.
     """
     ids = {f"{role}_token_id": getattr(target, f"{ours}_id") for role, ours in _ROLES.items()}
-    if isinstance(model, Seq2SeqLM):
+    if model.has_encoder:
         ours, theirs = model.config.decoder_start_id, Sides(source, target).start_id
         ids["decoder_start_token_id"] = theirs if ours is None else ours
         ids["forced_bos_token_id"] = model.config.forced_bos_id

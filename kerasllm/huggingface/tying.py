@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from kerasllm.models import MaskedLM
-
 
 def tie(config, family, values, checkpoint):
     """Ties what a checkpoint leaves out, and unties what it holds with other numbers.
@@ -44,6 +42,6 @@ def _with_bias(config, family, checkpoint):
     held = [name for name in family.output_bias if name in checkpoint.names]
     for name in family.output_bias if held else ():
         checkpoint.stand_in(name, held[0])
-    if family.model is MaskedLM or not held:  # A masked model always has one.
+    if not family.model.predicts_next or not held:  # A masked model always has one.
         return config
     return dataclasses.replace(config, output_bias=bool(checkpoint.read(held[0]).any()))

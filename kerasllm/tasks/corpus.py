@@ -4,7 +4,7 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 
-from kerasllm.data import read_text, split_text
+import kerasllm
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Corpus:
 
     def __iter__(self):
         if self.part == "all":
-            return iter(read_text(list(self.sources), field=self.field))
-        return iter(split_text(list(self.sources), field=self.field)[("train", "valid").index(self.part)])
+            return iter(kerasllm.data.read_text(list(self.sources), field=self.field))
+        parts = kerasllm.data.split_text(list(self.sources), field=self.field)
+        return iter(parts[("train", "valid").index(self.part)])
 
     def measure(self):
         """Reads the text once and returns its counts and its fingerprint.

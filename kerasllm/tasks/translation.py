@@ -4,36 +4,47 @@ import functools
 import hashlib
 import itertools
 
-from kerasllm import callbacks, data, evaluation, generation
-from kerasllm.cli import report
-from kerasllm.generation.translation import check_sources
-from kerasllm.models import Seq2SeqLM
+import kerasllm
+from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_TOKEN_TYPES, SAMPLE, Task, sample_ids
 
 DEFAULT_BATCH_TOKENS = 4096
 # Of the data, where no validation pairs are given.
 VALIDATION_SHARE, MOST_VALIDATION_PAIRS = 0.1, 1000
 # BLEU while the model trains is of this many pairs, greedily: it is to show the way, and to cost little.
 WATCHED_PAIRS = 200
+_SCORES = (("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER (less is better)"))
 
 
-class TranslationTask:
-    """The same as `CausalTask`, for pairs.
+class TranslationTask(Task):
+    """Pairs of texts, scored by BLEU, chrF and TER.
 
     Pairs of which a sentence also occurs in the validation or test pairs are not trained on.
-
-    Args:
-        settings: a `kerasllm.cli.settings.TrainSettings`.
     """
 
-    model_class = Seq2SeqLM
-    special_tokens = ()
+    name = "translate"
+    learns = "makes a text of a text, from pairs"
+    function = "translate"
+    scored_by = "translation_scores"
+    command = 'translate --model {} --text "A sentence."'
+    unused_settings = ("batch_size", "packed", "clean", "deduplicate")
+    unused_fields = OF_TOKEN_TYPES
+    num_columns = 2
 
-    def __init__(self, settings):
-        self._settings = settings
+    @staticmethod
+    def model_class():
+        return kerasllm.models.Seq2SeqLM
+
+    def model_fields(self):
+        """An encoder has as many layers as the decoder where nothing else is said, whatever the preset has."""
+        fields = super().model_fields()
+        if "num_layers" in fields:
+            fields.setdefault("num_encoder_layers", fields["num_layers"])
+        return fields
 
     def measure(self):
-        """Reads the pairs; returns a dict of their parts with their counts and fingerprints."""
-        settings = self._settings
+        from kerasllm import report
+
+        settings = self.settings
         pairs = pairs_of(settings.data, settings.field)
         if settings.valid:
             self._validation = pairs_of(settings.valid, settings.field)
@@ -46,8 +57,8 @@ class TranslationTask:
         held_out = {"valid": self._validation, **({"test": self._test} if settings.test else {})}
         for part in held_out.values():  # What their language needs to be scored is asked for now, not after training.
             targets = [target for _, target in part]
-            evaluation.bleu(targets, targets)
-        self._training, removed = data.remove_overlap(pairs, held_out)
+            kerasllm.evaluation.bleu(targets, targets)
+        self._training, removed = kerasllm.data.remove_overlap(pairs, held_out)
         for name, count in removed.items():
             report.stage(f"{count:,} pairs left out of training: a sentence of theirs is in the {name} pairs too")
         if not self._training:
@@ -60,17 +71,19 @@ class TranslationTask:
         return {name: {**_measured(part), **_removed(removed, name)} for name, part in parts.items()}
 
     def texts(self):
-        """What a tokenizer is to be trained on: both sides, for one vocabulary."""
+        """Both sides, for one vocabulary."""
         return itertools.chain.from_iterable(self._training)
 
     def datasets(self, config, tokenizer, folder):
-        """Tokenizes; returns a function (epochs, start_step) -> the data set to train on, and the one to measure on."""
-        settings = self._settings
+        from kerasllm.generation.translation import check_sources
+
+        settings = self.settings
+        beginning = {name: getattr(config, name) for name in ("decoder_start_id", "forced_bos_id")}
 
         def dataset(pairs, **options):
             batch_tokens = settings.batch_tokens or DEFAULT_BATCH_TOKENS
-            return data.seq2seq_dataset(
-                pairs, tokenizer, batch_tokens, settings.seed, max_length=config.max_length, **options
+            return kerasllm.data.seq2seq_dataset(
+                pairs, tokenizer, batch_tokens, settings.seed, max_length=config.max_length, **beginning, **options
             )
 
         for pairs in (self._validation, self._test):
@@ -79,16 +92,56 @@ class TranslationTask:
         return functools.partial(dataset, self._training), dataset(self._validation)
 
     def tokens_per_step(self, config, training):
-        """Target tokens in a training batch; no FLOPs, as the two sides take different arithmetic."""
+        """Those of targets; no FLOPs, as the two sides take different arithmetic."""
         return training.tokens_per_step, None
 
     def callbacks(self, tokenizer):
         """BLEU of some validation pairs."""
-        return [callbacks.TranslationScore(self._validation[:WATCHED_PAIRS], tokenizer)]
+        return [kerasllm.callbacks.TranslationScore(self._validation[:WATCHED_PAIRS], tokenizer)]
 
     def score(self, model, tokenizer):
-        """Translates the test pairs with beam search and scores that; returns a dict."""
-        return score_translations(model, tokenizer, self._test)
+        return _scores(model, tokenizer, self._test)
+
+    @classmethod
+    def evaluate(cls, model, tokenizer, sources, columns):
+        return _scores(model, tokenizer, pairs_of(sources, columns))
+
+    @staticmethod
+    def rows(figures):
+        for name, label in _SCORES:
+            yield label, f"{figures[name]['score']:.2f}"
+            yield "", figures[name]["signature"]
+        yield "measured on", f"{figures['sentences']:,} sentences, {figures['num_beams']} beams"
+
+    @staticmethod
+    def served(model, tokenizer, text):
+        from kerasllm.export import translator
+
+        return translator.ServedTranslator(model, tokenizer) if text else translator.ServedIds(model)
+
+    @staticmethod
+    def sample_inputs(model):
+        ids, config = sample_ids(model.config), model.config
+        return {
+            "source_ids": ids % (config.source_vocab_size or config.vocab_size),
+            "source_mask": ids > 0,
+            "target_ids": ids % config.vocab_size,
+        }
+
+    @staticmethod
+    def compared(model, tokenizer, signatures):
+        import tensorflow as tf
+
+        if "translate" not in signatures:
+            return None
+        options = {
+            "num_beams": 4,
+            "length_penalty": 1.0,
+            "max_new_tokens": min(MOST_SAMPLE_TOKENS, model.config.max_length),
+        }
+        inputs = {name: tf.constant(value) for name, value in {"text": [SAMPLE], **options}.items()}
+        made = signatures["translate"](**inputs)["text"][0].numpy().decode()
+        return made, kerasllm.translate(model, tokenizer, SAMPLE, **options)
 
 
 def pairs_of(paths, columns=()):
@@ -102,18 +155,13 @@ def pairs_of(paths, columns=()):
         raise ValueError(
             f"Pairs are read from two text files or from one source, got {len(paths)}: {', '.join(paths)}."
         )
-    return list(data.read_pairs(*paths, columns=columns or None))
+    return list(kerasllm.data.read_pairs(*paths, columns=columns or None))
 
 
-def score_translations(model, tokenizer, pairs, num_beams=4):
-    """Scores a model's translations.
-
-    Returns:
-        A dict: that of `TranslationScores`, and "num_beams".
-    """
+def _scores(model, tokenizer, pairs, num_beams=4):
     sources, targets = zip(*pairs, strict=True)
-    translations = generation.translate(model, tokenizer, sources, num_beams)
-    return {**evaluation.translation_scores(translations, targets).to_dict(), "num_beams": num_beams}
+    translations = kerasllm.translate(model, tokenizer, sources, num_beams)
+    return {**kerasllm.evaluation.translation_scores(translations, targets).to_dict(), "num_beams": num_beams}
 
 
 def _measured(pairs):

@@ -1,4 +1,4 @@
-"""The training recipe, from text to a run folder; `train` and `quickstart` both follow it.
+"""The training recipe, from settings and text to a run folder; what is the task's own, its file in `tasks/` says.
 
     read the text -> train the tokenizer -> write token files -> fit -> measure on held-out text -> save
 
@@ -7,7 +7,6 @@ runs. The weights and results come last, and the manifest after them: a run that
 unfinished, and `resume` goes on with it.
 """
 
-import dataclasses
 import datetime
 import functools
 import importlib.metadata
@@ -22,39 +21,28 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import callbacks, runs, training
+from kerasllm import callbacks, report, runs, training
 from kerasllm.callbacks import checkpoint_folder
 from kerasllm.callbacks.checkpoint_folder import checkpoints
-from kerasllm.cli import report
-from kerasllm.cli.causal_task import CausalTask
-from kerasllm.cli.masked_task import MaskedTask
-from kerasllm.cli.settings import CHECKPOINTS, RECORD, SETTINGS, TrainSettings, read_yaml
-from kerasllm.cli.translation_task import TranslationTask
 from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
 from kerasllm.huggingface.choosing import family_of
-from kerasllm.losses import TokenCrossentropy
-from kerasllm.models import TransformerConfig
 from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
+from kerasllm.settings import CHECKPOINTS, FIGURES, RECORD, SETTINGS, TrainSettings, read_yaml
+from kerasllm.tasks import TASKS
 from kerasllm.tokenizers import Tokenizer
 
-TASKS = {"causal": CausalTask, "masked": MaskedTask, "translate": TranslationTask}
+__all__ = ["resume", "rows", "train"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
+
 TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 # Points of the validation curve, and the most of a run's batches that each of them may cost.
 ROUNDS = 20
 VALIDATION_SHARE = 0.1
-# A laptop's model where neither a preset nor a flag says otherwise. No biases, and squared ReLU: both are as good and
-# quicker to train than GPT-2's choices (Primer, https://arxiv.org/abs/2109.08668).
-DEFAULT_MODEL = {
-    "num_layers": 4,
-    "d_model": 256,
-    "num_heads": 4,
-    "dff": 1024,
-    "max_length": 256,
-    "norm": "rms",
-    "activation": "relu_squared",
-    "use_bias": False,
-}
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
@@ -62,7 +50,7 @@ def train(settings):
     """Trains a model as the settings say and writes its run folder.
 
     Args:
-        settings: a `kerasllm.cli.settings.TrainSettings`.
+        settings: a `kerasllm.settings.TrainSettings`.
 
     Returns:
         The content of the folder's `run.json`: settings, versions, data, model and results.
@@ -71,20 +59,21 @@ def train(settings):
         FileExistsError: if the run folder exists.
         ValueError: if the settings do not fit together, or the text is too short for them.
     """
-    config = _config(settings)  # Before any text is read: a wrong width must not cost minutes.
-    out = Path(settings.out)
     task = TASKS[settings.task](settings)
+    config = task.config()  # Before any text is read: a wrong width must not cost minutes.
+    out = Path(settings.out)
     with new_folder(out) as draft:
         measures = task.measure()
         sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
         report.stage(", ".join(sizes))
         tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
+        config = task.fitted(config, tokenizer)
         batches = _batches(settings, task, config, tokenizer, draft)
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
         _say_what_cannot_be_converted(task, config)
-        model = _model(settings, task, config, tokenizer, policy)
+        model = _model(settings, task, config, policy)
         record = _record(settings, model, tokenizer, measures)
         write_json(draft / RECORD, record)
         (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
@@ -113,10 +102,21 @@ def resume(folder):
         raise ValueError(
             f"The text that {folder} is trained on has changed: {', '.join(settings.data)}. Bring it back."
         )
-    config, tokenizer = _config(settings), Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder)
+    config = task.fitted(task.config(), tokenizer)
     batches = _batches(settings, task, config, tokenizer, Path(folder))
-    model = _model(settings, task, config, tokenizer, record["model"]["precision"])
+    model = _model(settings, task, config, record["model"]["precision"])
     return _finish(model, settings, task, tokenizer, batches, record)
+
+
+def rows(record):
+    """Rows for `report.table` of what `train` returns."""
+    results = record["results"]
+    yield "parameters", f"{record['model']['parameters']:,}"
+    yield "trained on", f"{results['trained_tokens']:,} tokens in {results['seconds']:,.0f} s"
+    if results["tokens_per_second"]:
+        yield "training speed", f"{results['tokens_per_second']:,.0f} tokens/s"
+    yield from TASKS[record["settings"]["task"]].rows(results)
 
 
 def _unfinished(folder):
@@ -134,16 +134,16 @@ def _unfinished(folder):
     return TrainSettings(**{**settings, "out": str(folder)}), record
 
 
-def _model(settings, task, config, tokenizer, policy):
+def _model(settings, task, config, policy):
     keras.utils.set_random_seed(settings.seed)  # here, so that a run that begins again does so with the same weights
-    return task.model_class(dataclasses.replace(config, vocab_size=tokenizer.vocab_size), dtype=policy)
+    return task.model(config, policy)
 
 
 def _say_what_cannot_be_converted(task, config):
     """Before hours of training, that `kerasllm convert` could not write the model for transformers."""
     try:
-        family_of(task.model_class, config)
-    except ValueError as error:
+        family_of(task.model_class(), config)
+    except (ValueError, TypeError) as error:
         report.stage(str(error))
 
 
@@ -176,27 +176,6 @@ def _leave_best(checkpoint, steps):
             checkpoint_folder.remove(path)
     if not any(checkpoint.folder.iterdir()):
         checkpoint.folder.rmdir()
-
-
-def _config(settings):
-    fields = {
-        "num_layers": settings.layers,
-        "d_model": settings.d_model,
-        "num_heads": settings.heads,
-        "dff": settings.dff,
-        "max_length": settings.context,
-        "dropout": settings.dropout,
-        "attention_dropout": settings.attention_dropout,
-    }
-    given = {name: value for name, value in fields.items() if value is not None}
-    given |= {"vocab_size": settings.vocab_size}
-    if settings.task == "translate" and settings.layers:
-        given["num_encoder_layers"] = settings.layers
-    if settings.preset:
-        return TransformerConfig.preset(settings.preset, **given)
-    if settings.d_model and not settings.dff:
-        given["dff"] = 4 * settings.d_model
-    return TransformerConfig(**{**DEFAULT_MODEL, **given})
 
 
 def _tokenizer(settings, task):
@@ -237,7 +216,6 @@ class _Batches(NamedTuple):
 
 def _batches(settings, task, config, tokenizer, folder):
     """Batches for the whole run; the tokens are in the folder, or go there."""
-    config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     training, validation = task.datasets(config, tokenizer, folder / "tokens")
     steps_per_pass = len(training())
     steps = settings.epochs * steps_per_pass if settings.epochs else settings.steps or DEFAULT_STEPS
@@ -256,7 +234,7 @@ def _fit(model, settings, task, tokenizer, batches):
     out, steps = Path(settings.out), batches.steps
     training = batches.training()
     tokens_per_step, flops_per_token = task.tokens_per_step(model.config, training)
-    model.compile(_optimizer(settings, steps), TokenCrossentropy(settings.label_smoothing))
+    model.compile(_optimizer(settings, steps), task.loss(), micro_batches=settings.micro_batches)
     report.stage(
         f"Training {model.count_params():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
@@ -281,7 +259,7 @@ def _fit(model, settings, task, tokenizer, batches):
             validation_data=batches.validation,
             shuffle=False,  # The data set has an order of its own.
             callbacks=[
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema else []),
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema_momentum else []),
                 callbacks.Throughput(tokens_per_step, flops_per_token),
                 *task.callbacks(tokenizer),
                 log,
@@ -292,21 +270,17 @@ def _fit(model, settings, task, tokenizer, batches):
             ],
             verbose=report.fit_verbosity(),
         )
-    figures = {
-        "steps": steps,
-        "trained_tokens": round(steps * tokens_per_step),
-        "seconds": log.seconds,
-        "tokens_per_second": log.tokens_per_second,
-    }
-    return figures, checkpoint
+    figures = steps, round(steps * tokens_per_step), log.seconds, log.tokens_per_second
+    return dict(zip(FIGURES, figures, strict=True)), checkpoint
 
 
 def _optimizer(settings, steps):
-    warmup = min(settings.warmup, steps // 10)
+    warmup = min(settings.warmup_steps, steps // 10)
     make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
     make_optimizer = AdamW if settings.optimizer == "adamw" else Muon
-    average = {"use_ema": True, "ema_momentum": settings.ema} if settings.ema else {}
-    return make_optimizer(make_schedule(settings.lr, warmup, steps), weight_decay=settings.weight_decay, **average)
+    average = {"use_ema": True, "ema_momentum": settings.ema_momentum} if settings.ema_momentum else {}
+    schedule = make_schedule(settings.learning_rate, warmup, steps)
+    return make_optimizer(schedule, weight_decay=settings.weight_decay, **average)
 
 
 class _StopAfter(keras.callbacks.Callback):

@@ -1,0 +1,349 @@
+"""What a training run can be told: one frozen dataclass, the source of the flags, the YAML keys and the checks.
+
+Names are those of Python. What makes the model stands under `model`, with every field of `TransformerConfig`; those
+that are asked for most have flags of their own (`MODEL_FLAGS`), and some settings have another name too (`SHORT`).
+"""
+
+import dataclasses
+import re
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+
+import yaml
+
+from kerasllm.tasks import TASKS
+from kerasllm.words import advice
+
+__all__ = ["TrainSettings", "read_yaml"]
+
+
+def __dir__():  # what completion shows
+    return __all__
+
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "stable")
+# What a run folder holds besides the model.
+RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
+# What the record says of the training itself, beside the scores of its task.
+FIGURES = ("steps", "trained_tokens", "seconds", "tokens_per_second")
+
+
+def _about(kind, help, *, choices=None, least=None, below=None, metavar=None, alone=None):
+    """What describes a flag and the values it takes: `least` <= value < `below`; `alone` is what it says by itself."""
+    names = ("kind", "help", "choices", "least", "below", "metavar", "alone")
+    return dict(zip(names, (kind, help, choices, least, below, metavar, alone), strict=True))
+
+
+def _setting(default, kind, help, **more):
+    return field(default=default, metadata=_about(kind, help, **more))
+
+
+@dataclass(frozen=True, init=False)
+class TrainSettings:
+    """The settings of `kerasllm train`, checked when they are made. Each field is a flag and a key of the YAML file.
+
+    Args:
+        **given: fields by their names or by those of `SHORT`; fields of `model` that have flags also by themselves.
+
+    Raises:
+        TypeError: for a name that is none of them.
+        ValueError: for values that are not possible, or do nothing together.
+
+    Example:
+        >>> settings = TrainSettings(data="corpus.txt", out="my-run", num_layers=4, model={"num_kv_heads": 2})
+        >>> settings.model
+        {'num_kv_heads': 2, 'num_layers': 4}
+    """
+
+    task: str = _setting(
+        "causal", str, "; ".join(f"{name} {task.learns}" for name, task in TASKS.items()), choices=TASKS
+    )
+    data: tuple[str, ...] = _setting(
+        (),
+        str,
+        "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
+        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one of records or of two columns, "
+        "or tfds:NAME",
+        metavar="PATH",
+    )
+    valid: tuple[str, ...] = _setting(
+        (), str, "what to measure on (default: the last 10 %% of the data, not trained on)", metavar="PATH"
+    )
+    test: tuple[str, ...] = _setting(
+        (), str, "translate only: pairs to score at the end (default: what --valid says)", metavar="PATH"
+    )
+    field: tuple[str, ...] = _setting(
+        (),
+        str,
+        "column or field of --data with the text, OUTER.INNER for one inside another (default: text, or the only one "
+        "with text); to translate: two, the source's and the target's",
+        metavar="NAME",
+    )
+    clean: tuple[str, ...] = _setting(
+        (),
+        str,
+        "clean the documents of --data first, by these rules of kerasllm.data.clean or groups of them: repair, "
+        "quality, personal, strict (alone: repair and quality)",
+        metavar="RULE",
+        alone=("repair", "quality"),
+    )
+    deduplicate: bool = _setting(False, bool, "leave out documents of --data that are like one before")
+    out: str | None = _setting(None, str, "run folder to make; it must not exist, or be empty", metavar="RUN")
+    tokenizer: str = _setting(
+        "bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer"
+    )
+    vocab_size: int = _setting(4000, int, "the most ids of the tokenizer to train", least=1)
+    preset: str | None = _setting(None, str, "published architecture to start from, such as gpt2 or llama")
+    model: dict = dataclasses.field(
+        default_factory=dict,
+        metadata=_about(dict, "any field of TransformerConfig, such as model.num_kv_heads=2; may be repeated"),
+    )
+    packed: bool = _setting(False, bool, "windows hold whole documents where they fit, which do not see each other")
+    batch_size: int | None = _setting(None, int, "windows in a training step (default: 32); not to translate", least=1)
+    batch_tokens: int | None = _setting(
+        None, int, "translate only: tokens of one side in a training step (default: 4096)", least=1
+    )
+    micro_batches: int = _setting(
+        1, int, "parts that a step takes its batch in, to save memory; the update is the same", least=1
+    )
+    steps: int | None = _setting(None, int, "training steps (default: 1000, or what --epochs makes)", least=1)
+    epochs: int | None = _setting(None, int, "passes over the data, in place of --steps", least=1)
+    label_smoothing: float = _setting(0.0, float, "share of a target that all tokens get alike", least=0, below=1)
+    loss_chunk: int | None = _setting(
+        None, int, "tokens whose logits exist at a time, to save memory; the numbers are the same", least=1
+    )
+    optimizer: str = _setting(
+        "adamw", str, "adamw, or muon for the matrices of hidden layers and adamw for the rest", choices=OPTIMIZERS
+    )
+    schedule: str = _setting(
+        "cosine",
+        str,
+        "the learning rate falls to a tenth along a cosine, or stays and falls in the second half to 0",
+        choices=SCHEDULES,
+    )
+    learning_rate: float = _setting(1e-3, float, "at its peak", least=0)
+    warmup_steps: int = _setting(100, int, "steps of linear warm-up, at most a tenth of all", least=0)
+    weight_decay: float = _setting(0.1, float, "decoupled; not on norms, biases and embeddings", least=0)
+    ema_momentum: float = _setting(
+        0.0, float, "momentum of an average of the weights, which is measured and kept in their place", least=0, below=1
+    )
+    precision: str = _setting(
+        "auto", str, "what the model computes in; auto takes what is fastest here", choices=PRECISIONS
+    )
+    save_every: str = _setting(
+        "10m", str, "save a checkpoint every so many minutes, 10m, or steps, 500; train --resume goes on from it"
+    )
+    seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
+
+    def __init__(self, **given):
+        given = in_own_names(given)
+        for setting in dataclasses.fields(self):
+            default = {} if setting.default is MISSING else setting.default
+            value = given.pop(setting.name, default)
+            object.__setattr__(self, setting.name, _checked(setting.name, setting.metadata, value, default))
+        if given:
+            raise TypeError(f"There is no setting {next(iter(given))!r}{_advice(next(iter(given)))}")
+        self._check()
+
+    def _check(self):
+        if not self.data:
+            raise ValueError("Nothing to train on: give --data a file, a folder, tfds:NAME or python_docs.")
+        if self.out is None:
+            raise ValueError("No place for the run: give --out the name of a folder to make.")
+        task = TASKS[self.task]
+        for name in task.unused_settings:
+            if getattr(self, name):
+                raise ValueError(f"{name} does nothing for the task {self.task}: leave it out.")
+        if self.field and len(self.field) != task.num_columns:
+            raise ValueError(
+                f"field takes {task.num_columns} for the task {self.task}, not {len(self.field)}: {self.field}."
+            )
+        if self.steps and self.epochs:
+            raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
+        self.save_interval()
+
+    def save_interval(self):
+        """What `save_every` is to `kerasllm.callbacks.Checkpoint`: a dict of one argument."""
+        number = self.save_every.removesuffix("m")
+        if not number.isascii() or not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"save_every takes minutes, such as 10m, or steps, such as 500, not {self.save_every!r}.")
+        return {"every_steps" if number == self.save_every else "every_minutes": int(number)}
+
+    def to_dict(self):
+        """Plain JSON types; `TrainSettings(**d)` reads them back."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+
+# Fields of `model` with flags of their own.
+MODEL_FLAGS = {
+    "num_layers": _about(int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1),
+    "d_model": _about(int, "width of the model", least=1),
+    "num_heads": _about(int, "number of attention heads; divides --d-model", least=1),
+    "dff": _about(int, "width of the feed-forward layers", least=1),
+    "max_length": _about(int, "tokens in a training window, and the longest the model takes", least=2),
+    "dropout": _about(
+        float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1
+    ),
+    "attention_dropout": _about(
+        float, "share of attention probabilities dropped in training (default: as --dropout)", least=0, below=1
+    ),
+    "remat": _about(
+        str, "what the backward pass computes again in each layer, to save memory: block, attention or feed_forward"
+    ),
+}
+# Other names of settings, in flags and files.
+SHORT = {
+    "layers": "num_layers",
+    "heads": "num_heads",
+    "context": "max_length",
+    "lr": "learning_rate",
+    "warmup": "warmup_steps",
+    "ema": "ema_momentum",
+}
+_NAMES = [setting.name for setting in dataclasses.fields(TrainSettings)]
+
+
+def in_own_names(given):
+    """Settings under the names of the fields of `TrainSettings`: short names said in full, fields of the model in it.
+
+    Args:
+        given: dict of settings, as in a YAML file.
+
+    Raises:
+        ValueError: for what is said twice.
+    """
+    values, model = {}, {} if given.get("model") is None else given["model"]
+    if not isinstance(model, dict):
+        raise ValueError(f"model takes fields of TransformerConfig with their values, not {model!r}.")
+    model = dict(model)
+    for name, value in given.items():
+        ours = SHORT.get(name, name)
+        if ours == "model" or (value is None and ours in MODEL_FLAGS):
+            continue
+        place = model if ours in MODEL_FLAGS else values
+        if ours in place:
+            raise ValueError(f"{ours} is given twice, once under another name or under `model`: give it once.")
+        place[ours] = value
+    return {**values, "model": model} if model else values
+
+
+def merged(settings, over):
+    """Settings, and others that win over them; of `model`, field by field. Both as `in_own_names` takes them."""
+    settings, over = in_own_names(settings), in_own_names(over)
+    model = {**settings.get("model", {}), **over.get("model", {})}
+    return {**settings, **over, "model": model}
+
+
+def read_fields(texts):
+    """Fields of the model from the command line, list of "model.FIELD=VALUE"; the values are read as YAML."""
+    fields = {}
+    for text in texts:
+        name, is_there, value = text.partition("=")
+        prefix, _, name = name.strip().rpartition(".")
+        if not is_there or prefix != "model" or not name:
+            raise ValueError(f"--set takes a field of the model, such as model.num_kv_heads=2, not {text!r}.")
+        try:
+            fields[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ValueError(f"--set {text}: the value is not YAML.") from error
+    return fields
+
+
+def read_yaml(path):
+    """Reads settings from a YAML file.
+
+    Args:
+        path: path of a file with a mapping from names of settings, as in the flags but with underscores, to values.
+
+    Returns:
+        A dict of the settings it gives, under the names that it gives them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a mapping, or has a key that is no setting; the message names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no settings file {path}; --config takes a YAML file.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {error}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold lines such as `batch_size: 32`, not a {type(values).__name__}.")
+    for key in values:
+        if key not in (*_NAMES, *MODEL_FLAGS, *SHORT):
+            raise ValueError(f"{path} has the unknown setting {key!r}{_advice(str(key))}")
+    return values
+
+
+def _advice(name):
+    known = [*_NAMES, *MODEL_FLAGS]
+    return advice(name.replace("-", "_"), known, SHORT) or (
+        f"; the settings are {', '.join(known)}, and the fields of TransformerConfig under `model`."
+    )
+
+
+def _checked(name, about, value, default=None):
+    """The value as the setting's type, or a ValueError that says which values it takes."""
+    kind, choices, least, below = (about[key] for key in ("kind", "choices", "least", "below"))
+    if kind is dict:
+        return {key: _of_model(key, item) for key, item in value.items()}
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} takes true or false, not {value!r}.")
+        return value
+    if isinstance(default, tuple):
+        return _checked_texts(name, about, value)
+    if value is None and default is None:
+        return None
+    wanted = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    try:
+        # YAML reads 1e-3 as a text and 32 as an int; a float setting takes both, an int setting takes no 2.5.
+        typed = kind(value) if not isinstance(value, (bool, list, dict, type(None))) else None
+    except (ValueError, OverflowError):
+        typed = None
+    if typed is None or (kind is int and isinstance(value, float) and typed != value) or typed != typed:
+        raise ValueError(f"{name} takes {wanted}, not {value!r}.")
+    if choices and typed not in choices:
+        raise ValueError(f"{name} takes {', '.join(choices)}, not {value!r}.")
+    if (least is not None and typed < least) or (below is not None and typed >= below):
+        limits = f"{wanted} of at least {least}" + (f" and below {below}" if below is not None else "")
+        raise ValueError(f"{name} takes {limits}, not {value!r}.")
+    return typed
+
+
+def _checked_texts(name, about, value):
+    if about["alone"] and (value is None or isinstance(value, bool)):
+        return about["alone"] if value else ()
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
+        raise ValueError(f"{name} takes a {about['metavar'].lower()} or a list of them, not {value!r}.")
+    return tuple(values)
+
+
+def _of_model(name, value):
+    """A field of the model as plain JSON types; what it takes is for `TransformerConfig` to say, but for the flags."""
+    if not isinstance(name, str):
+        raise ValueError(f"model takes names of fields of TransformerConfig, not {name!r}.")
+    if name in MODEL_FLAGS:
+        return _checked(name, MODEL_FLAGS[name], value)
+    return _plain(value)
+
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+def _plain(value):
+    """A value as JSON has it; YAML reads 1e-6 as a text."""
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if not isinstance(value, (str, bool, int, float, type(None))) or value != value:
+        raise ValueError(f"model takes numbers, texts, lists and mappings, not {value!r}.")
+    return value

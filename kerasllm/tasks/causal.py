@@ -1,0 +1,95 @@
+"""`--task causal`: a model learns to predict the next token of a text."""
+
+import dataclasses
+
+import kerasllm
+from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_ENCODERS, OF_TOKEN_TYPES, SAMPLE
+from kerasllm.tasks.text import TextTask
+
+_SCORES = (
+    ("loss", "loss, nats per token"),
+    ("perplexity", "perplexity per token"),
+    ("word_perplexity", "perplexity per word"),
+    ("bits_per_byte", "bits per byte"),
+    ("gzip_bits_per_byte", "bits per byte of gzip -9"),
+)
+
+
+class CausalTask(TextTask):
+    """Next-token prediction, scored by perplexity beside what gzip makes of the text."""
+
+    name = "causal"
+    learns = "predicts the next token"
+    function = "generate"
+    scored_by = "perplexity"
+    command = 'generate --model {} --prompt "The" --temperature 0.8 --seed 1'
+    unused_fields = (*OF_ENCODERS, *OF_TOKEN_TYPES)
+    has_stride = True
+
+    @staticmethod
+    def model_class():
+        return kerasllm.models.CausalLM
+
+    @staticmethod
+    def make_dataset(*args, **options):
+        return kerasllm.data.causal_lm_dataset(*args, **options)
+
+    @staticmethod
+    def score_corpus(model, tokenizer, corpus, stride=None):
+        scores = kerasllm.evaluation.perplexity(model, tokenizer, corpus, stride)
+        return {**dataclasses.asdict(scores), "gzip_bits_per_byte": corpus.gzip_bits_per_byte()}
+
+    @staticmethod
+    def rows(figures):
+        for name, label in _SCORES:
+            if figures.get(name) is not None:
+                yield label, f"{figures[name]:,.4f}" if figures[name] < 1e6 else f"{figures[name]:.3e}"
+        yield "measured on", f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes"
+
+    @staticmethod
+    def served(model, tokenizer, text):
+        from kerasllm.export import signatures
+
+        return signatures.ServedModel(model, tokenizer) if text else signatures.ServedIds(model, tokenizer)
+
+    @staticmethod
+    def compared(model, tokenizer, signatures):
+        import tensorflow as tf
+
+        from kerasllm.generation.settings import rule_options
+        from kerasllm.generation.text import encode_prompt
+
+        prompt = encode_prompt(tokenizer, SAMPLE)
+        length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt))
+        made = signatures["generate_ids"](
+            token_ids=[prompt], prompt_lengths=tf.constant([len(prompt)]), **_greedy(length)
+        )
+        tokens = made["token_ids"][0, : int(made["lengths"][0])].numpy().tolist()
+        if "generate" in signatures:
+            _check_spelling(tokenizer, signatures["generate"], prompt, tokens)
+        rules = rule_options(model, tokenizer.end_ids)
+        ends = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size}
+        return tokens, kerasllm.generation.generate_ids(model, [prompt], length, **ends, **rules)[0]
+
+
+def _greedy(length):
+    """The settings of a draw without chance, as the SavedModel takes them."""
+    import tensorflow as tf
+
+    settings = {"max_new_tokens": length, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    return {name: tf.constant(value) for name, value in settings.items()}
+
+
+def _check_spelling(tokenizer, generate, prompt, tokens):
+    """Refuses a SavedModel whose `generate` does not read and write text as the tokenizer does."""
+    import tensorflow as tf
+
+    from kerasllm.generation.text_stream import continuation
+
+    made = generate(text=tf.constant([SAMPLE]), **_greedy(max(len(tokens), 1)))["text"][0].numpy().decode()
+    expected = continuation(tokenizer, prompt, tokens)
+    if made != expected:
+        raise ValueError(
+            f"The SavedModel does not read or write text as the tokenizer does: it continues {SAMPLE!r} with {made!r}, "
+            f"where its own tokens {tokens} are {expected!r}."
+        )

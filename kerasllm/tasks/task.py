@@ -1,0 +1,226 @@
+"""What a task is made of."""
+
+import dataclasses
+import typing
+
+# A laptop's model where neither a preset nor a setting says otherwise. No biases, and squared ReLU: both are as good
+# and quicker to train than GPT-2's choices (Primer, https://arxiv.org/abs/2109.08668).
+DEFAULT_MODEL = {
+    "num_layers": 4,
+    "d_model": 256,
+    "num_heads": 4,
+    "dff": 1024,
+    "max_length": 256,
+    "norm": "rms",
+    "activation": "relu_squared",
+    "use_bias": False,
+}
+SAMPLE = "The"  # of what an exported model is tried with
+MOST_SAMPLE_TOKENS = 16  # read and written
+# The only fields of a config that say how a model with an encoder differs.
+OF_ENCODERS = ("num_encoder_layers", "source_vocab_size", "decoder_start_id", "forced_bos_id")
+OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
+
+
+class Task:
+    """A kind of model: its class, what it learns from, how it is scored, used and exported.
+
+    A subclass is a task, and says all of this about it; `text.TextTask` is one to build on where a model learns from
+    running text. An object of it is the data of one run of `kerasllm.recipe.train`, which asks in this order:
+    `config`, `measure`, `texts`, `datasets`, `model`, `loss`, `tokens_per_step`, `callbacks`, `score`.
+
+    Nothing but the standard library and `kerasllm` itself is imported at the top of a task's file: `--help` reads it.
+
+    Args:
+        settings: a `kerasllm.settings.TrainSettings`.
+
+    Attributes:
+        name: str, as in `--task`.
+        learns: str, what it learns, for `kerasllm train --help`.
+        function: str, the function of `kerasllm` that uses such a model.
+        scored_by: str, the function of `kerasllm.evaluation` that scores it.
+        command: str, arguments of `kerasllm` that try a model, with {} for its folder.
+        unused_settings: names of the settings that mean nothing here, and are refused.
+        unused_fields: names of the fields of `TransformerConfig` that mean nothing here, likewise.
+        num_columns: int, how many columns of a table, or fields of records, are read.
+        has_stride: bool, whether `kerasllm evaluate --stride` means something.
+        special_tokens: those of a tokenizer that is to be trained, besides the usual.
+    """
+
+    name = learns = function = scored_by = command = ""
+    unused_settings = ()
+    unused_fields = ()
+    num_columns = 1
+    has_stride = False
+    special_tokens = ()
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    # The model and how it learns.
+
+    @staticmethod
+    def model_class():
+        """The class of the models, registered with Keras under the package "kerasllm"."""
+        raise NotImplementedError
+
+    def config(self):
+        """The `TransformerConfig` that the settings ask for, before any text is read and any tokenizer is known."""
+        from kerasllm.models import TransformerConfig
+
+        given = self.model_fields()
+        for name in given.keys() & {*self.unused_fields}:
+            raise ValueError(f"model.{name} does nothing for the task {self.name}: leave it out.")
+        _check_types(given)
+        given.setdefault("vocab_size", self.settings.vocab_size)
+        if self.settings.preset:
+            config = TransformerConfig.preset(self.settings.preset, **given)
+        else:
+            if "d_model" in given:
+                given.setdefault("dff", 4 * given["d_model"])
+            config = TransformerConfig.from_dict({**DEFAULT_MODEL, **given})
+        if config.num_encoder_layers and not self.model_class().has_encoder:
+            raise ValueError(
+                f"The preset {self.settings.preset} has an encoder, and a {self.model_class().__name__} has none: take "
+                "another preset, or --task translate."
+            )
+        return config
+
+    def model_fields(self):
+        """The fields of the config that the settings give."""
+        return dict(self.settings.model)
+
+    def fitted(self, config, tokenizer):
+        """The config with a row for each id of the tokenizer, or with as many as the settings ask for."""
+        size, given = tokenizer.vocab_size, self.settings.model
+        for name in ("vocab_size", "source_vocab_size"):
+            if (given.get(name) or size) < size:
+                raise ValueError(f"model.{name}={given[name]} is fewer than the {size} ids of the tokenizer.")
+        return dataclasses.replace(config, vocab_size=given.get("vocab_size", size))
+
+    def model(self, config, dtype):
+        """A new model."""
+        return self.model_class()(config, dtype=dtype)
+
+    def loss(self):
+        """The loss that it learns by."""
+        from kerasllm.losses import TokenCrossentropy
+
+        return TokenCrossentropy(self.settings.label_smoothing, self.settings.loss_chunk)
+
+    # The data of a run.
+
+    def measure(self):
+        """Reads the data.
+
+        Returns:
+            A dict of its parts, each with the dict of what is recorded of it: "bytes" and a fingerprint, by which
+            `train --resume` knows that the data are still the same.
+        """
+        raise NotImplementedError
+
+    def texts(self):
+        """What a tokenizer is to be trained on, an iterable of str."""
+        raise NotImplementedError
+
+    def datasets(self, config, tokenizer, folder):
+        """Tokenizes, into `folder` if anywhere, so that too little data is refused before the run begins.
+
+        Returns:
+            A function (epochs, start_step) -> the data set to train on, whose order is a function of the seed and the
+            step, and which has a length; and the data set to measure on.
+        """
+        raise NotImplementedError
+
+    def tokens_per_step(self, config, training):
+        """Tokens in a batch of the training data set, and what training takes per token: (number, FLOPs or None)."""
+        raise NotImplementedError
+
+    def callbacks(self, tokenizer):
+        """What else is to be called while the model trains."""
+        return []
+
+    def score(self, model, tokenizer):
+        """Measures the trained model on what was held out; returns a dict."""
+        raise NotImplementedError
+
+    # A trained model.
+
+    @classmethod
+    def evaluate(cls, model, tokenizer, sources, columns, **options):
+        """What `kerasllm evaluate` does.
+
+        Args:
+            model, tokenizer: as `kerasllm.load` returns them.
+            sources: list of str, what --data says.
+            columns: list of str, what --field says.
+            **options: `stride`, where `has_stride`.
+
+        Returns:
+            A dict, as `score`.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def rows(figures):
+        """Rows (what, figure) of two str each, of what `score` returns, and last of what it was measured on."""
+        raise NotImplementedError
+
+    @staticmethod
+    def served(model, tokenizer, text):
+        """A `tf.Module` whose `SIGNATURES` name its functions: what the SavedModel of a model answers.
+
+        Args:
+            text: bool. False leaves out what takes or gives text.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def sample_inputs(model):
+        """What `forward` and the model take: a dict of arrays, of a few ids that every vocabulary has."""
+        return {"token_ids": sample_ids(model.config) % model.config.vocab_size}
+
+    @staticmethod
+    def compared(model, tokenizer, signatures):
+        """What a SavedModel makes of `SAMPLE`, and what the model does: a pair of equal values if all is well.
+
+        Args:
+            signatures: dict of functions, as `tf.saved_model.load(...).signatures`.
+
+        Returns:
+            The pair, or None where there is nothing but `forward`.
+        """
+        return None
+
+
+def sample_ids(config):
+    """A row of ids that are to be taken modulo the size of a vocabulary, int32 (1, T)."""
+    import numpy as np
+
+    length = min(MOST_SAMPLE_TOKENS, max(config.max_length // 2, 1))
+    return 7 * np.arange(1, length + 1, dtype="int32")[None]
+
+
+def _check_types(fields):
+    """Refuses values of another type than the fields of `TransformerConfig` have; names are its own to check."""
+    from kerasllm.models import TransformerConfig
+
+    hints = typing.get_type_hints(TransformerConfig)
+    for name in fields.keys() & hints.keys():
+        value, hint = fields[name], hints[name]
+        kinds = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(hint) or (hint,))
+        also = {float: int, tuple: list}  # what YAML has in their place
+        if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
+            wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            raise ValueError(f"model.{name} takes {wanted}, not {value!r}.")
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "a mapping",
+    tuple: "a list with a value for each layer",
+    type(None): "null",
+}
