@@ -3,11 +3,13 @@
 import functools
 
 from kerasllm import data
-from kerasllm.cli.corpus import Corpus
+from kerasllm.cli.corpus import Corpus, Measured
 from kerasllm.cli.evaluate import score
+from kerasllm.data.splitting import Spool, split_once
 from kerasllm.models import CausalLM
 
 DEFAULT_BATCH_SIZE = 32
+PARTS = "train", "valid"
 
 
 class CausalTask:
@@ -22,18 +24,17 @@ class CausalTask:
     make_dataset = staticmethod(data.causal_lm_dataset)
 
     def __init__(self, settings):
-        self._settings = settings
-        train, valid = ("all", "all") if settings.valid else ("train", "valid")
-        self._training = Corpus(settings.data, train, *settings.field)
-        self._validation = Corpus(settings.valid or settings.data, valid, *settings.field)
+        self._settings, self._measures = settings, {}
 
     def measure(self):
-        """Reads the text; returns a dict of its parts with their counts and fingerprints."""
-        return {"train": self._training.measure(), "valid": self._validation.measure()}
+        """The parts of the text with their counts and fingerprints, a dict; reads it unless `datasets` has."""
+        if not self._measures:
+            self._read(lambda part, documents: None)
+        return self._measures
 
     def texts(self):
         """What a tokenizer is to be trained on."""
-        return self._training
+        return Corpus(self._settings.data, "all" if self._settings.valid else "train", *self._settings.field)
 
     def datasets(self, config, tokenizer, folder):
         """Tokenizes into `folder`, so that a text too short is refused before the run begins.
@@ -43,10 +44,12 @@ class CausalTask:
         Returns:
             A function (epochs, start_step) -> the data set to train on, and the one to measure on.
         """
-        files = {
-            part: _tokens(corpus, tokenizer, folder / part)
-            for part, corpus in {"train": self._training, "valid": self._validation}.items()
-        }
+        if folder.exists():
+            files = {part: data.TokenFiles(folder / part) for part in PARTS}
+            for part in PARTS:
+                files[part].verify()
+        else:
+            files = self._read(lambda part, documents: data.write_tokens(documents, tokenizer, folder / part))
 
         def dataset(part, **options):
             return self.make_dataset(
@@ -71,12 +74,26 @@ class CausalTask:
 
     def score(self, model, tokenizer):
         """Measures the trained model; returns a dict."""
-        return score(model, tokenizer, self._validation)
+        return score(model, tokenizer, self._held_out)
 
+    def _read(self, use):
+        """Reads the text once, keeping what is held out and the measures of both parts.
 
-def _tokens(corpus, tokenizer, folder):
-    if not folder.exists():
-        return data.write_tokens(corpus, tokenizer, folder)
-    files = data.TokenFiles(folder)
-    files.verify()
-    return files
+        Args:
+            use: function (part, documents), for what comes of each part.
+
+        Returns:
+            A dict of the parts with what `use` returned.
+        """
+        field = self._settings.field
+        documents = Corpus(self._settings.data, "all", *field)
+        if self._settings.valid:
+            training, self._held_out = documents, Spool(Corpus(self._settings.valid, "all", *field))
+        else:
+            training, self._held_out = split_once(documents)
+        used = {}
+        for part, documents in zip(PARTS, (training, self._held_out), strict=True):
+            measured = Measured(documents)
+            used[part] = use(part, measured)
+            self._measures[part] = measured.measures()
+        return used

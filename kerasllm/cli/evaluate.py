@@ -37,22 +37,24 @@ def run(arguments):
         write_json(Path(arguments.out), figures)
 
 
-def score(model, tokenizer, corpus, stride=None):
-    """Scores a model on a corpus, beside what gzip makes of it.
+def score(model, tokenizer, documents, stride=None):
+    """Scores a model on documents, beside what gzip makes of them.
 
     Args:
         model: a `kerasllm.models.CausalLM`.
         tokenizer: its tokenizer.
-        corpus: a `kerasllm.cli.corpus.Corpus`.
+        documents: iterable of str, read once.
         stride: int or None, as in `kerasllm.evaluation.perplexity`.
 
     Returns:
         A dict of the fields of `LanguageModelScores` and `gzip_bits_per_byte`.
     """
     from kerasllm import evaluation
+    from kerasllm.cli.corpus import Zipped
 
-    scores = evaluation.perplexity(model, tokenizer, corpus, stride)
-    return {**dataclasses.asdict(scores), "gzip_bits_per_byte": corpus.gzip_bits_per_byte()}
+    documents = Zipped(documents)
+    scores = evaluation.perplexity(model, tokenizer, documents, stride)
+    return {**dataclasses.asdict(scores), "gzip_bits_per_byte": documents.bits_per_byte()}
 
 
 def score_masked(model, tokenizer, corpus):

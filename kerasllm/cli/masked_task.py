@@ -19,4 +19,4 @@ class MaskedTask(CausalTask):
 
     def score(self, model, tokenizer):
         """Measures the trained model; returns a dict."""
-        return score_masked(model, tokenizer, self._validation)
+        return score_masked(model, tokenizer, self._held_out)

@@ -29,10 +29,16 @@ class TranslationTask:
     special_tokens = ()
 
     def __init__(self, settings):
-        self._settings = settings
+        self._settings, self._measures = settings, {}
 
     def measure(self):
-        """Reads the pairs; returns a dict of their parts with their counts and fingerprints."""
+        """The parts of the pairs with their counts and fingerprints, a dict."""
+        if not self._measures:
+            self._measures = self._read()
+        return self._measures
+
+    def _read(self):
+        """Reads the pairs once and keeps them; returns their measures."""
         settings = self._settings
         pairs = pairs_of(settings.data, settings.field)
         if settings.valid:
@@ -61,11 +67,13 @@ class TranslationTask:
 
     def texts(self):
         """What a tokenizer is to be trained on: both sides, for one vocabulary."""
+        self.measure()
         return itertools.chain.from_iterable(self._training)
 
     def datasets(self, config, tokenizer, folder):
         """Tokenizes; returns a function (epochs, start_step) -> the data set to train on, and the one to measure on."""
         settings = self._settings
+        self.measure()
 
         def dataset(pairs, **options):
             batch_tokens = settings.batch_tokens or DEFAULT_BATCH_TOKENS
