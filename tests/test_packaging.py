@@ -18,6 +18,7 @@ import kerasllm
 ROOMS = {
     "backend": [],
     "files": [],
+    "progress": [],
     "words": [],
     "unread": [],
     "layers": ["backend", "words"],
@@ -27,7 +28,7 @@ ROOMS = {
     "optimizers": ["backend"],
     "training": ["backend"],
     "models": ["layers", "losses", "metrics", "optimizers", "words"],
-    "tokenizers": ["files"],
+    "tokenizers": ["files", "progress"],
     "data": ["tokenizers", "words"],
     "generation": ["models", "tokenizers"],
     "evaluation": ["data", "generation"],
