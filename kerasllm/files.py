@@ -108,8 +108,7 @@ def sealed_files(folder):
     files = manifest.get("files")
     if not isinstance(files, dict):
         raise ValueError(f"{path} lists no files; copy the folder again.")
-    # The first releases wrote no hash of the manifest itself.
-    if manifest not in (_signed(files), {"files": files}) or path.read_bytes() != _as_json(manifest):
+    if manifest != _signed(files) or path.read_bytes() != _as_json(manifest):
         raise ValueError(f"{path} is not the file that was saved (its own SHA-256 differs); copy the folder again.")
     root = path.parent.resolve()
     for name in files:

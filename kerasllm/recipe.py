@@ -63,13 +63,13 @@ def train(settings):
     config = task.config()  # Before any text is read: a wrong width must not cost minutes.
     out = Path(settings.out)
     with new_folder(out) as draft:
-        measures = task.measure()
-        sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
-        report.stage(", ".join(sizes))
         tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
         config = task.fitted(config, tokenizer)
         batches = _batches(settings, task, config, tokenizer, draft)
+        measures = task.measure()
+        sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
+        report.stage(", ".join(sizes))
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
         _say_what_cannot_be_converted(task, config)

@@ -9,13 +9,14 @@ import random
 import numpy as np
 import pytest
 import yaml
+from reads import counted_reads
 
 import kerasllm
 from kerasllm import recipe
 from kerasllm.cli import main, quickstart
 from kerasllm.optimizers import AdamW, Muon
 from kerasllm.settings import TrainSettings, merged
-from kerasllm.tasks.corpus import Corpus
+from kerasllm.tasks.corpus import Corpus, Measured
 
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
 
@@ -35,7 +36,9 @@ def run(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "run.yaml").write_text(yaml.safe_dump({**SMALL, "lr": "1e-3", "steps": 7}))
     arguments = ["train", "--config", str(folder / "run.yaml"), "--data", str(corpus), "--out", str(folder / "run")]
-    assert main([*arguments, "--steps", "25", "--seed", "3"]) == 0
+    with counted_reads(corpus) as reads:
+        assert main([*arguments, "--steps", "25", "--seed", "3"]) == 0
+    assert reads == {corpus.name: 2}  # once for the tokenizer, once for the tokens
     return folder / "run"
 
 
@@ -307,8 +310,8 @@ def test_a_corpus_is_split_where_nanogpt_splits_it(tmp_path):
     training, validation = (Corpus((str(tmp_path),), part) for part in ("train", "valid"))
     for _ in range(2):
         assert list(training) == ["é" * 30, "b" * 60] and list(validation) == ["b" * 11]
-    assert training.measure()["bytes"] == 120
-    assert Corpus((str(tmp_path),)).measure()["sha256"] != training.measure()["sha256"]
+    assert Measured(training).measures()["bytes"] == 120
+    assert Measured(Corpus((str(tmp_path),))).measures()["sha256"] != Measured(training).measures()["sha256"]
     (tmp_path / "table.csv").write_text(f"id,a,b\n7,one,{'two' * 10}\n")
     parts = [list(Corpus((str(tmp_path / "table.csv"),), part, "b")) for part in ("all", "train", "valid")]
     assert parts == [["two" * 10], ["two" * 9], ["two"]]

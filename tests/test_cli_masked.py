@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from reads import counted_reads
 
 import kerasllm
 from kerasllm.cli import main
@@ -18,7 +19,9 @@ def run(tmp_path_factory):
     size = ["--layers", "1", "--d-model", "32", "--heads", "2", "--dff", "64"]
     options = ["--tokenizer", "wordpiece", "--vocab-size", "100", "--context", "18", "--batch-size", "16"]
     training = ["--steps", "200", "--lr", "1e-2", "--data", str(folder / "text.txt"), "--out", str(folder / "run")]
-    assert main(["train", "--task", "masked", *size, *options, *training]) == 0
+    with counted_reads(folder / "text.txt") as reads:
+        assert main(["train", "--task", "masked", *size, *options, *training]) == 0
+    assert reads == {"text.txt": 2}
     return folder / "run"
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+from reads import counted_reads
 
 import kerasllm
 from kerasllm.cli import main
@@ -39,7 +40,9 @@ def run(files, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     data = ["--data", str(files / "train.en"), str(files / "train.de"), "--test", str(files / "test.tsv")]
     arguments = ["train", "--task", "translate", *data, "--batch-tokens", "256", "--lr", "5e-3", "--ema", "0.9"]
-    assert main([*arguments, "--label-smoothing", "0.1", *SMALL, "--out", str(out)]) == 0
+    with counted_reads(files / "train.en", files / "train.de") as reads:
+        assert main([*arguments, "--label-smoothing", "0.1", *SMALL, "--out", str(out)]) == 0
+    assert reads == {"train.en": 1, "train.de": 1}
     return out
 
 

@@ -18,6 +18,7 @@ import kerasllm
 ROOMS = {
     "backend": [],
     "files": [],
+    "progress": [],
     "words": [],
     "unread": [],
     "layers": ["backend", "words"],
@@ -28,7 +29,7 @@ ROOMS = {
     "training": ["losses", "metrics", "optimizers", "words"],
     "models": ["layers", "training"],
     "tasks": [],
-    "tokenizers": ["files"],
+    "tokenizers": ["files", "progress"],
     "data": ["tokenizers", "words"],
     "generation": ["models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],

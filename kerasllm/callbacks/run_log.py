@@ -119,12 +119,11 @@ class RunLog(RunRecorder):
             "epochs": self._epochs,
             "events": self._events,
         }
-        path, temporary = self.folder / "log.json", self.folder / ".log.json.tmp"
+        path = self.folder / "log.json"
         try:
-            temporary.write_text(json.dumps(_finite(summary), indent=2, default=str) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
+            with replacing(path) as draft:
+                draft.write_text(json.dumps(_finite(summary), indent=2, default=str) + "\n", encoding="utf-8")
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
 
 

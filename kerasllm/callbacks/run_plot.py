@@ -1,11 +1,12 @@
 """A picture of the run: the loss as it falls, and below it the learning rate or the speed."""
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
 
 from kerasllm.callbacks.run_recorder import RunRecorder
+from kerasllm.files import replacing
 
 _TRAINING, _VALIDATION, _QUIET = "#2f6db3", "#d1662b", "#8a8f98"
 
@@ -44,12 +45,10 @@ class RunPlot(RunRecorder):
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def record_epoch(self, row, logs):
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            draw_run(self._rows).savefig(temporary, format="png", dpi=150, facecolor="white")
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        picture = io.BytesIO()
+        draw_run(self._rows).savefig(picture, format="png", dpi=150, facecolor="white")
+        with replacing(self.path) as draft:
+            draft.write_bytes(picture.getvalue())
 
 
 def draw_run(rows):

@@ -6,7 +6,8 @@ from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
-from kerasllm.data.sources import read_text, split_text
+from kerasllm.data.sources import read_text
+from kerasllm.data.splitting import split_text
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
 __all__ = [

@@ -6,13 +6,13 @@ Shapes: B pairs in a batch, S source time, T target time; they differ from batch
 import itertools
 import os
 import warnings
-import weakref
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.option_names import PAIR_WORDS
+from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
 
@@ -78,21 +78,12 @@ def seq2seq_dataset(
     >>> dataset = seq2seq_dataset(pairs, tokenizer, batch_tokens=64)
     >>> inputs, labels, weight = next(iter(dataset))
     """
-    for name, value in {"batch_tokens": batch_tokens, "epochs": epochs, "max_length": max_length}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
-    if seed < 0 or start_step < 0:
-        raise ValueError(f"seed and start_step must be at least 0, got {seed} and {start_step}.")
+    check_least(1, batch_tokens=batch_tokens, epochs=epochs, max_length=max_length)
+    check_least(0, seed=seed, start_step=start_step)
     sides = Sides.of(tokenizer)
     beginning = {"decoder_start_id": decoder_start_id, "forced_bos_id": forced_bos_id}
     sources, targets = _tokenized(pairs, sides, max_length, beginning)
     plan = _BatchPlan(np.maximum(sources.lengths, targets.lengths - 1), batch_tokens, seed, shuffle)
-    steps = epochs * plan.steps_per_epoch
-    if start_step >= steps:
-        raise ValueError(
-            f"start_step={start_step} is past the end: {epochs} epochs of {plan.steps_per_epoch} steps are steps 0 to "
-            f"{steps - 1}. Raise epochs to train on."
-        )
 
     def read(step):
         numbers = plan.pairs_of(*divmod(int(step), plan.steps_per_epoch))
@@ -102,21 +93,16 @@ def seq2seq_dataset(
         counted = np.arange(1, target_ids.shape[1]) < targets.lengths[numbers][:, None]
         return source_ids, in_source, target_ids[:, :-1], target_ids[:, 1:], counted.astype("float32")
 
-    weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the tokens are to go with the data set
-    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.float32]
-
-    def batch_at(step):
-        arrays = tf.numpy_function(lambda step: weak_read()(step), [step], types, stateful=False)
+    def element(*arrays):
         source_ids, source_mask, target_ids, labels, weight = (tf.ensure_shape(a, (None, None)) for a in arrays)
         return {"source_ids": source_ids, "source_mask": source_mask, "target_ids": target_ids}, labels, weight
 
-    dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # see causal_lm_dataset
-    dataset = dataset.with_options(options)
-    dataset.read = read
-    dataset.documents_at = lambda step: sorted(plan.pairs_of(*divmod(step, plan.steps_per_epoch)).tolist())
+    def documents_at(step):
+        return sorted(plan.pairs_of(*divmod(step, plan.steps_per_epoch)).tolist())
+
+    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.float32]
+    batches = Batches(plan.steps_per_epoch, read, types, element, documents_at)
+    dataset = dataset_of(batches, epochs, start_step)
     dataset.tokens_per_step = float((targets.lengths - 1).sum() / plan.steps_per_epoch)
     return dataset
 

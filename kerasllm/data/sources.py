@@ -73,59 +73,6 @@ def read_text(source, *, field=None, data_dir=None):
     return _not_empty(itertools.chain.from_iterable(reader() for reader in readers), source, left_out)
 
 
-def split_text(source, validation=0.1, *, field=None, data_dir=None):
-    """Reads documents in two parts: the first to train on, the last characters to validate on.
-
-    This is nanoGPT's split, of one file or of many: the first int(0.9 × characters) characters are for training, the
-    rest for validation, and the document at the cut is cut there. The source is read through once to count, which also
-    finds unreadable files before anything else is done.
-
-    Args:
-        source, field, data_dir: as in `read_text`.
-        validation: float, the share of the characters that is kept for validation, between 0 and 1.
-
-    Returns:
-        Two iterables of str. Each reads the source anew when it is iterated over.
-
-    Raises:
-        ValueError: where a part would be empty, and as `read_text`.
-
-    Example:
-
-    >>> train, validation = split_text("python_docs")
-    >>> sum(map(len, validation)) / sum(map(len, read_text("python_docs")))
-    0.1
-    """
-    if not 0 < validation < 1:
-        raise ValueError(f"validation is a share of the text, above 0 and below 1; got {validation}.")
-
-    def documents():
-        return read_text(source, field=field, data_dir=data_dir)
-
-    length = sum(map(len, documents()))
-    cut = int(length * (1 - validation))
-    if not 0 < cut < length:
-        raise ValueError(f"{length} characters are too few to keep {validation:g} of them for validation.")
-    return _Part(documents, 0, cut), _Part(documents, cut, length)
-
-
-class _Part:
-    """The characters begin … end - 1 of what documents() returns, in their documents, each time it is iterated over."""
-
-    def __init__(self, documents, begin, end):
-        self._documents, self._begin, self._end = documents, begin, end
-
-    def __iter__(self):
-        position = 0
-        for document in self._documents():
-            part = document[max(0, self._begin - position) : max(0, self._end - position)]
-            position += len(document)
-            if part:
-                yield part
-            if position >= self._end:
-                return
-
-
 class _LeftOut:
     """How many records have null for a text, and where the first of them is."""
 

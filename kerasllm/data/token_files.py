@@ -13,16 +13,15 @@ import os
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
-from kerasllm.files import check_documents, new_folder
+from kerasllm.files import check_documents, new_folder, sha256, write_json
+from kerasllm.progress import progress_bar
 from kerasllm.tokenizers import as_tokenizer
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
 _COUNTS = "vocab_size", "num_tokens", "num_documents", "num_bytes"
+_SHOWN_EVERY = 2**14  # tokens, as each time costs more than a short document
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
@@ -60,13 +59,14 @@ def write_tokens(documents, tokenizer, folder, *, progress=True):
     check_documents("documents", documents)
     tokenizer = as_tokenizer(tokenizer)
     counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
-    columns = SpinnerColumn(), TextColumn("tokenizing"), _CountsColumn(), TimeElapsedColumn()
-    with (
-        new_folder(folder) as temporary,
-        Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not progress) as bar,
-    ):
-        bar.add_task("", counts=counts)
-        _write_files(documents, tokenizer, temporary, counts)
+    with new_folder(folder) as temporary, progress_bar(progress) as bar:
+        task = bar.add_task("tokenizing", total=None, unit="tokens")
+
+        def show():
+            seen = f"tokenizing {counts['num_documents']:,} documents, {counts['num_bytes'] / 1e6:,.1f} MB"
+            bar.update(task, description=seen, completed=counts["num_tokens"])
+
+        _write_files(documents, tokenizer, temporary, counts, show)
     return TokenFiles(folder)
 
 
@@ -110,9 +110,7 @@ class TokenFiles:
     def verify(self):
         """Reads all files and raises ValueError where one has changed since it was written."""
         for name in (_TOKENS, _ENDS):
-            with open(self.folder / name, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != self._manifest["sha256"].get(name):
+            if sha256(self.folder / name) != self._manifest["sha256"].get(name):
                 raise ValueError(f"{self.folder / name} is damaged: its SHA-256 is not the manifest's. Write it anew.")
 
     def __repr__(self):
@@ -128,7 +126,8 @@ class TokenFiles:
         return np.memmap(path, dtype, mode="r")
 
 
-def _write_files(documents, tokenizer, folder, counts):
+def _write_files(documents, tokenizer, folder, counts, show):
+    shown = 0
     dtype_name, end_id = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32", tokenizer.end_id
     with _HashedFile(folder / _TOKENS) as tokens, _HashedFile(folder / _ENDS) as ends:
         for ids in tokenizer.encode_stream(_counted(documents, counts)):
@@ -138,6 +137,10 @@ def _write_files(documents, tokenizer, folder, counts):
             counts["num_tokens"] += len(ids)
             ends.write(np.int64(counts["num_tokens"]).astype("<i8"))
             counts["num_documents"] += 1
+            if counts["num_tokens"] - shown >= _SHOWN_EVERY:
+                shown = counts["num_tokens"]
+                show()
+    show()
     if not counts["num_tokens"]:
         raise ValueError("There is nothing to tokenize: at least one document that is not empty is needed.")
     manifest = {
@@ -147,8 +150,7 @@ def _write_files(documents, tokenizer, folder, counts):
         **counts,
         "sha256": {_TOKENS: tokens.digest, _ENDS: ends.digest},
     }
-    with _HashedFile(folder / _MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=2).encode())
+    write_json(folder / _MANIFEST, manifest)
 
 
 class _HashedFile:
@@ -198,12 +200,3 @@ def _counted(documents, counts):
         if document != "":
             yield document
             counts["num_bytes"] += len(document.encode())
-
-
-class _CountsColumn(ProgressColumn):
-    """Documents, tokens and tokens per second, read only when they are drawn."""
-
-    def render(self, task):
-        documents, tokens, size = (task.fields["counts"][name] for name in ("num_documents", "num_tokens", "num_bytes"))
-        speed = tokens / max(task.elapsed or 0, 1e-9)
-        return Text(f"{documents:,} documents, {size / 1e6:,.1f} MB, {tokens:,} tokens, {speed:,.0f} tokens/s")

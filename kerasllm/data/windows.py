@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kerasllm.data.packing import lay_out, plan_windows
 from kerasllm.data.sources import path_of
+from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.data.token_files import TokenFiles, write_tokens
 from kerasllm.tokenizers import as_tokenizer
 
@@ -46,9 +47,8 @@ def window_dataset(
         ahead: int, how many places ahead of its input the objective finds a label; see `packing.plan_windows`.
         with_document_ids: bool, whether the first of an element is {"token_ids", "document_ids"} or the ids alone.
     """
-    _check(
-        seq_len=(seq_len, 1), batch_size=(batch_size, 1), epochs=(epochs, 1), seed=(seed, 0), start_step=(start_step, 0)
-    )
+    check_least(1, seq_len=seq_len, batch_size=batch_size, epochs=epochs)
+    check_least(0, seed=seed, start_step=start_step)
     tokenizer = as_tokenizer(tokenizer)
     files = _token_files(documents_or_token_dir, tokenizer, token_folder, progress)
     if packed:
@@ -60,12 +60,6 @@ def window_dataset(
         raise ValueError(
             f"{files.num_tokens} tokens make {windows.count} windows of seq_len={seq_len}, fewer than one batch of "
             f"batch_size={batch_size}. Give more text, or lower seq_len or batch_size."
-        )
-    steps = epochs * steps_per_epoch
-    if start_step >= steps:
-        raise ValueError(
-            f"start_step={start_step} is past the end: {epochs} epochs of {steps_per_epoch} steps are steps 0 to "
-            f"{steps - 1}. Raise epochs to train on."
         )
 
     def read(step, numbers):
@@ -89,24 +83,13 @@ def window_dataset(
         ends = [np.searchsorted(files.document_ends, place, "right") for place in (first, last)]
         return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
 
-    weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the files are to go with the data set
-    dtypes = [tf.int32, tf.int32, tf.int32, tf.float32]
-
-    def batch_at(step):
-        arrays = tf.numpy_function(lambda *where: weak_read()(*where), [step, numbers_of(step)], dtypes, stateful=False)
+    def element(*arrays):
         ids, labels, document_ids, weight = (tf.ensure_shape(array, (batch_size, seq_len)) for array in arrays)
         return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
 
-    dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
-    # Autotuning has nothing to tune here, and its thread sleeps 10 ms, 20 ms, 40 ms …: the end of an epoch waits until
-    # it wakes, which can take as long as the epoch itself (measured: 20.5 s for an epoch of 10.3 s).
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.with_options(options)
-    dataset.read = read
-    dataset.documents_at = documents_at
-    return dataset
+    types = [tf.int32, tf.int32, tf.int32, tf.float32]
+    batches = Batches(steps_per_epoch, read, types, element, documents_at, lambda step: (numbers_of(step),))
+    return dataset_of(batches, epochs, start_step)
 
 
 class _Windows(NamedTuple):
@@ -167,9 +150,3 @@ def _token_files(source, tokenizer, folder, progress):
         weakref.finalize(files, shutil.rmtree, parent, ignore_errors=True)
     files.check(tokenizer)
     return files
-
-
-def _check(**values):
-    for name, (value, least) in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")

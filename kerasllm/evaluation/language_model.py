@@ -12,8 +12,6 @@ from itertools import islice
 import keras
 import numpy as np
 from keras import ops
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.generation.causality import check_causal
@@ -28,6 +26,7 @@ from kerasllm.models.shapes import (
     output_width,
     positions_until,
 )
+from kerasllm.progress import progress_bar
 from kerasllm.tasks import other_task
 from kerasllm.tokenizers import as_tokenizer
 
@@ -238,14 +237,14 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
     scorer = _Scorer(model)
     nll = tokens = 0
-    with progress_bar() as progress:
-        task = progress.add_task("scoring", total=total)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("scoring", total=total, unit="tokens")
         for batch, scored in _batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
             if np.isnan(nll):
                 raise ValueError(NO_NUMBERS)
             tokens += scored
-            progress.update(task, completed=tokens)
+            bar.update(task, completed=tokens)
     if not tokens:
         raise ValueError(
             "There is nothing to score: the documents are empty, or hold a single token without a start or end token "
@@ -338,23 +337,3 @@ def exp(x):
 def rows_at_once(width, vocab_size):
     """How many windows to score at once where nobody has said: few enough for their logits to fit into memory."""
     return max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))
-
-
-def progress_bar():
-    """A bar on standard error that disappears when the work is done; none where nobody could see it move."""
-    console = Console(stderr=True, force_jupyter=False)  # In notebooks rich asks for ipywidgets.
-    return Progress(
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        _TokensPerSecond(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-class _TokensPerSecond(ProgressColumn):
-    def render(self, task):
-        speed = task.finished_speed or task.speed
-        return f"{int(task.completed):,} tokens" + (f", {speed:,.0f} tokens/s" if speed else "")

@@ -12,9 +12,10 @@ import numpy as np
 from keras import ops
 
 from kerasllm.evaluation.documents import as_documents, checked_document
-from kerasllm.evaluation.language_model import check_ids, exp, progress_bar, rolling_windows, rows_at_once
+from kerasllm.evaluation.language_model import check_ids, exp, rolling_windows, rows_at_once
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.models import MaskedLM
+from kerasllm.progress import progress_bar
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
@@ -190,8 +191,8 @@ def _score(model, batches):
     scorer = _MaskScorer(model)
     nll = hits = 0
     counts = np.zeros(model.config.vocab_size, "int64")
-    with progress_bar() as progress:
-        task = progress.add_task("scoring", total=None)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("scoring", total=None, unit="tokens")
         for inputs, labels, weights in batches:
             check_ids(np.stack([inputs["token_ids"], labels]), len(counts))
             sums = np.asarray(scorer.predict_on_batch((inputs, labels, weights)), "float64").sum(axis=0)
@@ -199,7 +200,7 @@ def _score(model, batches):
             if np.isnan(nll):
                 raise ValueError(NO_NUMBERS)
             counts += np.bincount(labels[weights > 0], minlength=len(counts))
-            progress.update(task, completed=counts.sum())
+            bar.update(task, completed=counts.sum())
     tokens = int(counts.sum())
     if not tokens:
         raise ValueError("There is nothing to score: no token of the documents was hidden. Give more text.")

@@ -1,10 +1,8 @@
 """A model of ours as a checkpoint that transformers and what follows it read."""
 
-import json
-
 import numpy as np
 
-from kerasllm.files import new_folder
+from kerasllm.files import new_folder, write_json
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
@@ -56,9 +54,9 @@ def save(model, tokenizer, path):
         ids, of_generation = _ids(model, source, target, origin)
         dtype = model.variable_dtype
         config = {"architectures": [family.architecture], "model_type": kind, **ids, **settings}
-        _write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
+        write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if model.predicts_next:
-            _write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
+            write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
         tensors.write(folder, kinds, read)
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
 
@@ -89,7 +87,3 @@ def _ids(model, source, target, origin):
 def _parts(table, name, weight, config):
     array = weight()
     return source_of(table, name).write(array, widths_of(name, array.shape, config))
-
-
-def _write_json(path, value):
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

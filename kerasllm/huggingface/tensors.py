@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from kerasllm.files import write_json
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _ROWS_AT_ONCE = 1024  # so that no second copy of a large table is ever held
@@ -140,7 +142,7 @@ def write(folder, kinds, tensors):
         files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
         places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / INDEX, index)
     for file, names in zip(files, shards, strict=True):
         _write_file(folder / file, {name: kinds[name] for name in names}, tensors)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import kerasllm
+from kerasllm.tasks.corpus import Zipped
 from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_ENCODERS, OF_TOKEN_TYPES, SAMPLE
 from kerasllm.tasks.text import TextTask
 
@@ -36,8 +37,9 @@ class CausalTask(TextTask):
 
     @staticmethod
     def score_corpus(model, tokenizer, corpus, stride=None):
-        scores = kerasllm.evaluation.perplexity(model, tokenizer, corpus, stride)
-        return {**dataclasses.asdict(scores), "gzip_bits_per_byte": corpus.gzip_bits_per_byte()}
+        zipped = Zipped(corpus)
+        scores = kerasllm.evaluation.perplexity(model, tokenizer, zipped, stride)
+        return {**dataclasses.asdict(scores), "gzip_bits_per_byte": zipped.bits_per_byte()}
 
     @staticmethod
     def rows(figures):

@@ -1,5 +1,6 @@
-"""The text of a run, read anew in each pass and never held in memory, and what a pass over it tells."""
+"""The text of a run, and what is measured of it while it passes by on its one way to where it is needed."""
 
+import collections
 import hashlib
 import zlib
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import kerasllm
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents that can be iterated over as often as needed.
+    """Documents that can be iterated over as often as needed, and are read anew each time.
 
     Args:
         sources: tuple of what `kerasllm.data.read_text` takes.
@@ -23,32 +24,69 @@ class Corpus:
     field: str | None = None
 
     def __iter__(self):
+        documents = kerasllm.data.read_text(list(self.sources), field=self.field)
         if self.part == "all":
-            return iter(kerasllm.data.read_text(list(self.sources), field=self.field))
-        parts = kerasllm.data.split_text(list(self.sources), field=self.field)
-        return iter(parts[("train", "valid").index(self.part)])
+            return documents
+        from kerasllm.data.splitting import split_once
 
-    def measure(self):
-        """Reads the text once and returns its counts and its fingerprint.
+        training, held_out = split_once(documents)
+        if self.part == "train":
+            return training
+        collections.deque(training, maxlen=0)
+        return iter(held_out)
 
-        Returns:
-            A dict of `documents`, `bytes` (in UTF-8) and `sha256` (of the documents and their lengths).
-        """
-        documents = size = 0
-        digest = hashlib.sha256()
-        for text in map(_encoded, self):
-            documents, size = documents + 1, size + len(text)
-            digest.update(len(text).to_bytes(8, "little"))
-            digest.update(text)
-        return {"documents": documents, "bytes": size, "sha256": digest.hexdigest()}
 
-    def gzip_bits_per_byte(self):
-        """Bits of what `gzip -9` makes of the text, per byte of the text: a yardstick for a model's bits per byte."""
-        gzip = zlib.compressobj(9, wbits=31)
-        size = compressed = 0
-        for text in map(_encoded, self):
-            size, compressed = size + len(text), compressed + len(gzip.compress(text))
-        return 8 * (compressed + len(gzip.flush())) / size
+class Measured:
+    """Documents as they pass, counted, and hashed with their lengths.
+
+    Args:
+        documents: iterable of str.
+    """
+
+    def __init__(self, documents):
+        self._documents, self._digest = iter(documents), hashlib.sha256()
+        self._count = self._bytes = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        document = next(self._documents)
+        text = _encoded(document)
+        self._count, self._bytes = self._count + 1, self._bytes + len(text)
+        self._digest.update(len(text).to_bytes(8, "little"))
+        self._digest.update(text)
+        return document
+
+    def measures(self):
+        """Reads what is left; returns a dict of `documents`, `bytes` (in UTF-8) and `sha256`."""
+        collections.deque(self, maxlen=0)
+        return {"documents": self._count, "bytes": self._bytes, "sha256": self._digest.hexdigest()}
+
+
+class Zipped:
+    """Documents as they pass, compressed by `gzip -9`: a yardstick for a model's bits per byte.
+
+    Args:
+        documents: iterable of str.
+    """
+
+    def __init__(self, documents):
+        self._documents, self._gzip = iter(documents), zlib.compressobj(9, wbits=31)
+        self._bytes = self._zipped = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        document = next(self._documents)
+        text = _encoded(document)
+        self._bytes, self._zipped = self._bytes + len(text), self._zipped + len(self._gzip.compress(text))
+        return document
+
+    def bits_per_byte(self):
+        """Bits of what was made of the documents, per byte of them. There is no going on after it."""
+        return 8 * (self._zipped + len(self._gzip.flush())) / self._bytes
 
 
 def _encoded(document):

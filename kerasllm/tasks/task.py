@@ -27,7 +27,7 @@ class Task:
 
     A subclass is a task, and says all of this about it; `text.TextTask` is one to build on where a model learns from
     running text. An object of it is the data of one run of `kerasllm.recipe.train`, which asks in this order:
-    `config`, `measure`, `texts`, `datasets`, `model`, `loss`, `tokens_per_step`, `callbacks`, `score`.
+    `config`, `texts`, `datasets`, `measure`, `model`, `loss`, `tokens_per_step`, `callbacks`, `score`.
 
     Nothing but the standard library and `kerasllm` itself is imported at the top of a task's file: `--help` reads it.
 

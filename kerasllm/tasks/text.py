@@ -8,10 +8,11 @@ import weakref
 from pathlib import Path
 
 import kerasllm
-from kerasllm.tasks.corpus import Corpus
+from kerasllm.tasks.corpus import Corpus, Measured
 from kerasllm.tasks.task import OF_ENCODERS, Task
 
 DEFAULT_BATCH_SIZE = 32
+PARTS = "train", "valid"
 
 
 class TextTask(Task):
@@ -27,28 +28,30 @@ class TextTask(Task):
 
     @staticmethod
     def score_corpus(model, tokenizer, corpus, **options):
-        """Scores a model on a `Corpus`; returns a dict."""
+        """Scores a model on documents, an iterable of str that is read once; returns a dict."""
         raise NotImplementedError
 
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._measures = {}
+
     def measure(self):
-        settings = self.settings
-        sources, columns = settings.data, settings.field
-        if settings.clean or settings.deduplicate:
-            sources, columns = (self._filtered_copy(),), ("text",)
-        train, valid = ("all", "all") if settings.valid else ("train", "valid")
-        self._training = Corpus(sources, train, *columns)
-        self._validation = Corpus(settings.valid or sources, valid, *(settings.field if settings.valid else columns))
-        return {"train": self._training.measure(), "valid": self._validation.measure()}
+        if not self._measures:
+            self._read(lambda part, documents: None)
+        return self._measures
 
     def texts(self):
-        return self._training
+        sources, columns = self._source
+        return Corpus(sources, "all" if self.settings.valid else "train", *columns)
 
     def datasets(self, config, tokenizer, folder):
         """Where a run goes on, the tokens are in the folder, and read to be sure that they are those once written."""
-        files = {
-            part: _tokens(corpus, tokenizer, folder / part)
-            for part, corpus in {"train": self._training, "valid": self._validation}.items()
-        }
+        if folder.exists():
+            files = {part: kerasllm.data.TokenFiles(folder / part) for part in PARTS}
+            for part in PARTS:
+                files[part].verify()
+        else:
+            files = self._read(lambda part, documents: kerasllm.data.write_tokens(documents, tokenizer, folder / part))
 
         def dataset(part, **options):
             return self.make_dataset(
@@ -67,7 +70,7 @@ class TextTask(Task):
         return self._batch_size * config.max_length, config.flops_per_token(config.max_length)
 
     def score(self, model, tokenizer):
-        return self.score_corpus(model, tokenizer, self._validation)
+        return self.score_corpus(model, tokenizer, self._held_out)
 
     @classmethod
     def evaluate(cls, model, tokenizer, sources, columns, **options):
@@ -77,10 +80,42 @@ class TextTask(Task):
     def _batch_size(self):
         return self.settings.batch_size or DEFAULT_BATCH_SIZE
 
+    @functools.cached_property
+    def _source(self):
+        """What to read: sources and columns, of the data or of what is left of them."""
+        settings = self.settings
+        if settings.clean or settings.deduplicate:
+            return (self._filtered_copy(),), ("text",)
+        return settings.data, settings.field
+
+    def _read(self, use):
+        """Reads the text once, keeping what is held out and the measures of both parts.
+
+        Args:
+            use: function (part, documents), for what comes of each part.
+
+        Returns:
+            A dict of the parts with what `use` returned.
+        """
+        from kerasllm.data.splitting import Spool, split_once
+
+        sources, columns = self._source
+        documents = Corpus(sources, "all", *columns)
+        if self.settings.valid:
+            training, self._held_out = documents, Spool(Corpus(self.settings.valid, "all", *self.settings.field))
+        else:
+            training, self._held_out = split_once(documents)
+        used = {}
+        for part, documents in zip(PARTS, (training, self._held_out), strict=True):
+            measured = Measured(documents)
+            used[part] = use(part, measured)
+            self._measures[part] = measured.measures()
+        return used
+
     def _filtered_copy(self):
         """The path of a file with the documents of `data` that cleaning leaves, which lives as long as the task.
 
-        The text is read many times, and cleaning takes much longer than reading.
+        The text is read twice, and cleaning takes much longer than reading.
         """
         from kerasllm import data, report
 
@@ -101,11 +136,3 @@ class TextTask(Task):
             if not counts.kept:
                 raise ValueError(f"{name} leaves nothing of {', '.join(settings.data)}:\n{counts}")
         return str(path)
-
-
-def _tokens(corpus, tokenizer, folder):
-    if not folder.exists():
-        return kerasllm.data.write_tokens(corpus, tokenizer, folder)
-    files = kerasllm.data.TokenFiles(folder)
-    files.verify()
-    return files

@@ -30,6 +30,10 @@ class TranslationTask(Task):
     unused_fields = OF_TOKEN_TYPES
     num_columns = 2
 
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._measures = {}
+
     @staticmethod
     def model_class():
         return kerasllm.models.Seq2SeqLM
@@ -42,6 +46,12 @@ class TranslationTask(Task):
         return fields
 
     def measure(self):
+        if not self._measures:
+            self._measures = self._read()
+        return self._measures
+
+    def _read(self):
+        """Reads the pairs once and keeps them; returns their measures."""
         from kerasllm import report
 
         settings = self.settings
@@ -72,12 +82,14 @@ class TranslationTask(Task):
 
     def texts(self):
         """Both sides, for one vocabulary."""
+        self.measure()
         return itertools.chain.from_iterable(self._training)
 
     def datasets(self, config, tokenizer, folder):
         from kerasllm.generation.translation import check_sources
 
         settings = self.settings
+        self.measure()
         beginning = {name: getattr(config, name) for name in ("decoder_start_id", "forced_bos_id")}
 
         def dataset(pairs, **options):

@@ -9,9 +9,9 @@ import re
 from contextlib import contextmanager
 
 import tokenizers
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from kerasllm.progress import progress_bar
 
 PAD, START, END = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -96,7 +96,7 @@ def train_unigram(texts, vocab_size, special_tokens, sample_bytes, progress):
 def train_char(texts, vocab_size, special_tokens, progress):
     """One id for every character of `texts`, in code point order."""
     characters = set()
-    with _progress_bar(progress) as track:
+    with _tracking(progress) as track:
         for text in track(texts, "reading text"):
             characters.update(text)
     characters.discard(UNKNOWN)
@@ -212,7 +212,7 @@ def pieces(text, places, length=PIECE_LENGTH):
 
 
 def _learn(engine, trainer, texts, sample_bytes, progress):
-    with _progress_bar(progress) as track:
+    with _tracking(progress) as track:
         sample = _sample(track(texts, "reading text"), sample_bytes)
         if not sample:
             raise ValueError("There is no text to train a tokenizer on: every document was empty.")
@@ -301,18 +301,12 @@ def byte_characters():
 
 
 @contextmanager
-def _progress_bar(show):
+def _tracking(show):
     """Yields track(texts, description, total=None), which passes texts on and shows the characters seen."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} characters"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not show) as bar:
+    with progress_bar(show) as bar:
 
         def track(texts, description, total=None):
-            task, unseen = bar.add_task(description, total=total), 0
+            task, unseen = bar.add_task(description, total=total, unit="characters"), 0
             for text in texts:
                 yield checked(text)
                 unseen += len(text)
