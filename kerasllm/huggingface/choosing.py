@@ -4,7 +4,8 @@ import dataclasses
 import re
 
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.huggingface.settings import Settings, attention_bias
+from kerasllm.huggingface.families.family import explicit
+from kerasllm.huggingface.settings import Settings
 from kerasllm.models import TransformerConfig
 
 _NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
@@ -88,12 +89,7 @@ def _as_read_back(family, kind, config):
 
 def essence(config):
     """The fields of a `TransformerConfig` that change logits, with nothing left to be inferred, as a dict."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
-    fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
-    fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
-    fields["attention_bias"] = attention_bias(config)
-    fields["qkv_bias"] = fields["attention_bias"] if config.qkv_bias is None else config.qkv_bias
-    fields["attention_scale"] = config.attention_scale or fields["head_dim"] ** -0.5
+    fields = {name: value for name, value in dataclasses.asdict(explicit(config)).items() if name not in _NOT_OF_LOGITS}
     if config.positions == "relative":
         del fields["max_length"]  # which sets no limit then
     if config.positions != "rotary":
