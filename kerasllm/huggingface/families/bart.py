@@ -6,8 +6,8 @@ from kerasllm.huggingface.families.family import ACTIVATIONS, Family, Row, alway
 from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
 from kerasllm.models import Seq2SeqLM
 
-FIRST_PLACE = 2  # Their tables of positions begin with two rows that nothing reads.
-_PADDING = 1  # M2M-100 counts places from the one after its padding token's id.
+POSITION_OFFSET = 2  # Their tables of positions begin with two rows that nothing reads.
+_PADDING_ID = 1  # M2M-100 counts positions from the one after its padding token's id.
 
 _COMMON = (
     Row(write=lambda config: {"is_encoder_decoder": True}),
@@ -53,7 +53,7 @@ _MARIAN = (
     always(positions="sinusoidal", norm_placement="post", embedding_norm=False),
 )
 _M2M_100 = (
-    required("pad_token_id", _PADDING),
+    required("pad_token_id", _PADDING_ID),
     *_COMMON,
     always(positions="fairseq_sinusoidal", norm_placement="pre", embedding_norm=False, output_bias=False),
 )
@@ -78,7 +78,7 @@ _DECODER_BLOCK = {
 def _stack(ours, block):
     return {
         f"{ours}/position_embedding/embeddings": Source(
-            (f"model.{ours}.embed_positions.weight",), first_row=FIRST_PLACE
+            (f"model.{ours}.embed_positions.weight",), first_row=POSITION_OFFSET
         ),
         **layer_norm(f"{ours}/input_norm", f"model.{ours}.layernorm_embedding"),
         **in_blocks(block, f"{ours}/block_#", f"model.{ours}.layers.#"),
@@ -124,10 +124,10 @@ def _family(architecture, rows, zeros=_zeros, output_bias=(_OUTPUT_BIAS,)):
         # Marian's sinusoids, where a file has them, are computed anew, as transformers does.
         unused=r"^model\.(encoder|decoder)\.(embed_positions\.weights?|version)$",
         zeros=zeros,
-        sides=tuple(_TABLES.values()),
-        shared=_SHARED,
+        side_tables=tuple(_TABLES.values()),
+        shared_table=_SHARED,
         output_bias=output_bias,
-        by_file=("output_bias",) if output_bias else (),
+        from_weights=("output_bias",) if output_bias else (),
     )
 
 

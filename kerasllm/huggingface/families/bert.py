@@ -15,9 +15,9 @@ from kerasllm.huggingface.families.family import (
 from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
 from kerasllm.models import MaskedLM
 
-# RoBERTa counts places from the one after its padding token's id, so its tables begin with rows that nothing reads.
-_PADDING = 1
-_FIRST_PLACE = _PADDING + 1
+# RoBERTa counts positions from the one after its padding token's id, so its tables begin with rows that nothing reads.
+_PADDING_ID = 1
+_OFFSET = _PADDING_ID + 1
 
 _ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
 _BERT = (
@@ -33,10 +33,10 @@ _BERT = (
     _ALWAYS,
 )
 _ROBERTA = (
-    required("pad_token_id", _PADDING),
+    required("pad_token_id", _PADDING_ID),
     required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
     *_BERT,
-    setting("max_length", "max_position_embeddings", read=lambda n: n - _FIRST_PLACE, write=lambda n: n + _FIRST_PLACE),
+    setting("max_length", "max_position_embeddings", read=lambda n: n - _OFFSET, write=lambda n: n + _OFFSET),
 )
 _DISTILBERT = (
     setting("vocab_size"),
@@ -109,7 +109,7 @@ def _bert_weights(config, root):
 
 def _roberta_weights(config, _):
     return {
-        **_embeddings("roberta.embeddings", _FIRST_PLACE),
+        **_embeddings("roberta.embeddings", _OFFSET),
         **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
         **dense("head_dense", "lm_head.dense"),
         **layer_norm("head_norm", "lm_head.layer_norm"),

@@ -8,7 +8,7 @@ To add a family, write `families/<name>.py`, for which `gpt2.py` is a pattern:
    means is recorded from transformers in step 4. Where one setting makes several fields, or the reverse, a `Row` has
    two functions of its own. A later row wins over an earlier one: a variant is another family's rows and then its own.
 
-       ROWS = (
+       _ROWS = (
            *SIZES,
            setting("max_length", "max_position_embeddings"),
            choice("norm_placement", "norm_first", {True: "pre", False: "post"}),
@@ -19,7 +19,7 @@ To add a family, write `families/<name>.py`, for which `gpt2.py` is a pattern:
 
    Rows that families share are in `rotary.py` and `windows.py`.
 2. Its weights, a function that returns a dict from our names to those of a checkpoint, with the helpers of `names.py`.
-3. `FAMILIES = {"<model_type>": Family("<its class there>", CausalLM, ROWS, weights)}`, and a line in `__init__.py`.
+3. `FAMILIES = {"<model_type>": Family("<its class there>", CausalLM, _ROWS, _weights)}`, and a line in `__init__.py`.
 4. `python tests/parity/record_reference_settings.py`, which records what transformers reads of such a config.json, with
    defaults. Each setting that it finds is from then on in a row, or refused where it is not what it is by default.
 5. Three small models in `CASES` of tests/parity/test_huggingface.py, and a line in the README's table; `pytest -m
@@ -136,9 +136,9 @@ class Family(NamedTuple):
         zeros: function (TransformerConfig) -> dict from names to shapes: what transformers has and ours do not, such as
             biases of the logits, and is written as zeros.
         output_bias: tuple of str, the names of the bias of the logits; the first of them that a file holds counts.
-        sides: tuple of str, the tables of encoder and decoder, where they may be others than `shared`.
-        shared: str, the table that both sides and the output layer then share.
-        by_file: tuple of str, fields of the config that a file's weights decide, whatever its settings say.
+        side_tables: tuple of str, the tables of encoder and decoder, where they may be others than `shared_table`.
+        shared_table: str, the table that both sides and the output layer then share.
+        from_weights: tuple of str, fields of the config that a file's weights decide, whatever its settings say.
     """
 
     architecture: str
@@ -149,9 +149,9 @@ class Family(NamedTuple):
     unused: str = r"(?!)"
     zeros: Callable = lambda config: {}
     output_bias: tuple = ()
-    sides: tuple = ()
-    shared: str = ""
-    by_file: tuple = ()
+    side_tables: tuple = ()
+    shared_table: str = ""
+    from_weights: tuple = ()
 
     def fields(self, settings):
         """The fields of `TransformerConfig` that `Settings` ask for, as a dict."""

@@ -4,7 +4,7 @@ from kerasllm.huggingface.families.family import ACTIVATIONS, Family, Row, alway
 from kerasllm.huggingface.names import in_blocks, layer_norm, linear, plain
 from kerasllm.models import CausalLM
 
-ROWS = (
+_ROWS = (
     setting("vocab_size"),
     setting("num_layers", "n_layer"),
     setting("d_model", "n_embd"),
@@ -50,7 +50,7 @@ FAMILIES = {
     "gpt2": Family(
         "GPT2LMHeadModel",
         CausalLM,
-        ROWS,
+        _ROWS,
         _weights,
         renames=((r"^(?=wte\.|wpe\.|h\.|ln_f\.)", "transformer."),),
         unused=r"\.attn\.(bias|masked_bias)$",

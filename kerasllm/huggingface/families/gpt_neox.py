@@ -5,7 +5,7 @@ from kerasllm.huggingface.families.rotary import rotary
 from kerasllm.huggingface.names import dense, in_blocks, layer_norm, linear, plain
 from kerasllm.models import CausalLM
 
-ROWS = (
+_ROWS = (
     *SIZES,
     rotary(theta_name="rotary_emb_base", share_name="rotary_pct"),
     setting("parallel", "use_parallel_residual"),
@@ -43,7 +43,7 @@ FAMILIES = {
     "gpt_neox": Family(
         "GPTNeoXForCausalLM",
         CausalLM,
-        ROWS,
+        _ROWS,
         _weights,
         renames=((r"^(?=embed_in\.|layers\.|final_layer_norm\.)", "gpt_neox."), (r"^lm_head\.", "embed_out.")),
         unused=r"\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$",

@@ -23,19 +23,19 @@ ATTENTION_BIAS = setting("attention_bias")
 BIASES = (ATTENTION_BIAS, setting("use_bias", "mlp_bias"))
 
 
-def _layers_by_turning(settings, fields):
-    """SmolLM3's layers that are not turned see everything, unless all do."""
+def _types_by_rotation(settings, fields):
+    """SmolLM3's layers without rotary positions have the window, where there is one."""
     windowed = settings.take("use_sliding_window") and settings.take("sliding_window")
     return [SLIDING if windowed and not share else FULL for share in fields["partial_rotary_factor"]]
 
 
-def _read_turned_layers(settings, fields):
+def _read_no_rope(settings, fields):
     count, every = fields["num_layers"], settings.take("no_rope_layer_interval")
-    turned = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(count)])[:count]
-    return {"partial_rotary_factor": [float(bool(one)) for one in turned]}
+    rotated = settings.take("no_rope_layers", [(i + 1) % every != 0 for i in range(count)])[:count]
+    return {"partial_rotary_factor": [float(bool(one)) for one in rotated]}
 
 
-def _write_turned_layers(config):
+def _write_no_rope(config):
     return {"no_rope_layers": [int(share) for share in config.by_layer("partial_rotary_factor")]}
 
 
@@ -44,8 +44,8 @@ _SMOLLM3 = (
     _SMOLLM3_ROTARY._replace(
         write=lambda config: _SMOLLM3_ROTARY.write(dataclasses.replace(config, partial_rotary_factor=1.0))
     ),
-    Row(_read_turned_layers, _write_turned_layers),
-    windows(_layers_by_turning, WINDOW_SWITCH.write),
+    Row(_read_no_rope, _write_no_rope),
+    windows(_types_by_rotation, WINDOW_SWITCH.write),
 )
 
 
@@ -86,7 +86,7 @@ def _ernie4_5_weights(config, values):
     h = config.head_dim or config.d_model // config.num_heads
     table = weights(config, values)
     names = [name for name in table if "query_key_value" in name]
-    return {**table, **{name: table[name]._replace(paired=(h, h, 0)) for name in names}}
+    return {**table, **{name: table[name]._replace(interleaved=(h, h, 0)) for name in names}}
 
 
 def _olmo2_weights(config, values):

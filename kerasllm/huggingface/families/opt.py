@@ -1,11 +1,11 @@
 """OPT: Zhang et al. 2022, https://arxiv.org/abs/2205.01068."""
 
-from kerasllm.huggingface.families.bart import FIRST_PLACE, LAYER
+from kerasllm.huggingface.families.bart import LAYER, POSITION_OFFSET
 from kerasllm.huggingface.families.family import ACTIVATIONS, Family, always, choice, ignored, same, setting
 from kerasllm.huggingface.names import Source, constant, in_blocks, layer_norm, linear, plain
 from kerasllm.models import CausalLM
 
-ROWS = (
+_ROWS = (
     setting("vocab_size"),
     setting("num_layers", "num_hidden_layers"),
     setting("d_model", "hidden_size"),
@@ -29,7 +29,7 @@ def _weights(config, values):
         "token_embedding/embeddings": plain("model.decoder.embed_tokens.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),
         "transformer/position_embedding/embeddings": Source(
-            ("model.decoder.embed_positions.weight",), first_row=FIRST_PLACE
+            ("model.decoder.embed_positions.weight",), first_row=POSITION_OFFSET
         ),
         **in_blocks(LAYER, "transformer/block_#", "model.decoder.layers.#"),
         **layer_norm("transformer/final_norm", "model.decoder.final_layer_norm"),
@@ -41,4 +41,4 @@ def _weights(config, values):
     return table
 
 
-FAMILIES = {"opt": Family("OPTForCausalLM", CausalLM, ROWS, _weights, renames=((r"^(?=decoder\.)", "model."),))}
+FAMILIES = {"opt": Family("OPTForCausalLM", CausalLM, _ROWS, _weights, renames=((r"^(?=decoder\.)", "model."),))}

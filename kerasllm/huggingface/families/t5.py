@@ -114,9 +114,9 @@ def _family(architecture, weights):
         weights,
         unused=r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
         zeros=_zeros,
-        sides=tuple(_TABLES.values()),
-        shared=_SHARED,
-        by_file=("tie_embeddings", "source_vocab_size"),
+        side_tables=tuple(_TABLES.values()),
+        shared_table=_SHARED,
+        from_weights=("tie_embeddings", "source_vocab_size"),
     )
 
 
