@@ -1,5 +1,6 @@
 """Settings of config.json: what is read as transformers reads it, what is passed over, and what is refused."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -12,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 import kerasllm
 from kerasllm.huggingface.choosing import family_of, type_of
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.huggingface.settings import Settings
+from kerasllm.huggingface.families.family import explicit
+from kerasllm.huggingface.settings import Settings, reference
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -68,6 +70,41 @@ def test_what_transformers_does_not_read_is_passed_over_with_a_line_in_the_log(c
     with caplog.at_level(logging.DEBUG, "kerasllm"):
         assert fields("llama", **unread, attn_pdrop=0.3) == fields("llama")
     assert len([record for record in caplog.records if "unsloth_fixed" in record.message]) == 1
+
+
+def far_from_defaults(kind):
+    """Every setting that transformers reads with another value than its default, where another is computed here."""
+    values = {"model_type": kind}
+    for name, (annotation, value) in reference(kind)["settings"].items():
+        if not annotation or name in ("pad_token_id", "word_embed_proj_dim"):
+            continue
+        if isinstance(value, bool):
+            values[name] = not value
+        elif isinstance(value, int | float):
+            values[name] = 2 * value or 0.25
+        elif isinstance(value, str) and "roberta" not in kind:
+            values[name] = "gated-silu" if name == "feed_forward_proj" else "relu"
+        elif value is None and annotation.startswith("int"):
+            values[name] = 4
+    return values
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_is_read_is_written(kind):
+    family = FAMILIES[kind]
+    config = TransformerConfig.from_dict(family.fields(Settings(far_from_defaults(kind), kind)))
+    written = {"model_type": kind, **family.settings(config)}
+    again = Settings(written, kind)
+    assert explicit(TransformerConfig.from_dict(family.fields(again))) == explicit(config)
+    again.finish()
+
+
+def test_gemma_has_other_activations_too():
+    for name in ("silu", "gelu"):
+        config = dataclasses.replace(fields("gemma"), activation=name)
+        kind, _, written = family_of(CausalLM, config)
+        assert kind == "gemma"
+        assert fields("gemma", **written).activation == name
 
 
 REFUSED = {

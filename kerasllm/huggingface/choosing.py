@@ -4,7 +4,8 @@ import dataclasses
 import re
 
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.huggingface.settings import Settings, attention_bias
+from kerasllm.huggingface.families.family import explicit
+from kerasllm.huggingface.settings import Settings
 from kerasllm.models import TransformerConfig
 
 _NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
@@ -62,10 +63,10 @@ def family_of(model_class, config, first=None):
     differences = {}
     for kind in sorted(families, key=lambda kind: kind != first):
         try:
-            settings, found = _as_read_back(families[kind], kind, config)
+            settings, found = _round_trip(families[kind], kind, config)
         except (ValueError, TypeError, StopIteration):
             continue
-        ours, theirs = essence(config), essence(found)
+        ours, theirs = logit_fields(config), logit_fields(found)
         differences[kind] = {n: (value, theirs.get(n)) for n, value in ours.items() if value != theirs.get(n)}
         if not differences[kind]:
             return kind, families[kind], settings
@@ -79,21 +80,17 @@ def family_of(model_class, config, first=None):
     )
 
 
-def _as_read_back(family, kind, config):
+def _round_trip(family, kind, config):
     """What config.json would say of a model, and the config that is read of that."""
     settings = family.settings(config)
     fields = family.fields(Settings({**settings, "model_type": kind}, kind))
-    return settings, TransformerConfig.from_dict({**fields, **{name: getattr(config, name) for name in family.by_file}})
+    fields |= {name: getattr(config, name) for name in family.from_weights}
+    return settings, TransformerConfig.from_dict(fields)
 
 
-def essence(config):
+def logit_fields(config):
     """The fields of a `TransformerConfig` that change logits, with nothing left to be inferred, as a dict."""
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in _NOT_OF_LOGITS}
-    fields["head_dim"] = config.head_dim or config.d_model // config.num_heads
-    fields["num_kv_heads"] = config.num_kv_heads or config.num_heads
-    fields["attention_bias"] = attention_bias(config)
-    fields["qkv_bias"] = fields["attention_bias"] if config.qkv_bias is None else config.qkv_bias
-    fields["attention_scale"] = config.attention_scale or fields["head_dim"] ** -0.5
+    fields = {name: value for name, value in dataclasses.asdict(explicit(config)).items() if name not in _NOT_OF_LOGITS}
     if config.positions == "relative":
         del fields["max_length"]  # which sets no limit then
     if config.positions != "rotary":

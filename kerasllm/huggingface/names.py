@@ -19,8 +19,8 @@ class Source(NamedTuple):
         factor: float, by which the tensors are multiplied.
         heads: int. The tensor has query, key and value of each of so many heads side by side, where ours has all
             queries first; or 0.
-        paired: tuple of int, or (): the width of the heads of those tensors whose rotary pairs are neighbours, where
-            ours are half a head apart; 0 for others.
+        interleaved: tuple of int, or (): the width of the heads of those tensors whose rotary pairs are neighbours,
+            where ours are half a head apart; 0 for others.
         mirrored: tuple of int, or (): the width of the heads of those tensors whose rotary pairs turn the other way; 0
             for others.
     """
@@ -32,21 +32,13 @@ class Source(NamedTuple):
     as_row: bool = False
     factor: float = 1.0
     heads: int = 0
-    paired: tuple = ()
+    interleaved: tuple = ()
     mirrored: tuple = ()
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
         parts = [read(name)[0 if self.as_row else slice(self.first_row, None)] for name in self.names]
-        parts = [(part.T if self.transposed else part)[rows] for part in parts]
-        if self.heads:
-            parts = [_swapped(part, self.heads, 3, -1) for part in parts]
-        if self.paired:
-            parts = [
-                _swapped(part, -1, h // 2, 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
-            ]
-        if self.mirrored:
-            parts = [_mirrored(part, h) if h else part for part, h in zip(parts, self.mirrored, strict=True)]
+        parts = self._reordered([(part.T if self.transposed else part)[rows] for part in parts], 1)
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         weight = weight * np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
@@ -69,15 +61,19 @@ class Source(NamedTuple):
             weight = np.pad(weight, ((self.first_row, 0), (0, 0)))
         weight = weight[None] if self.as_row else weight
         parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
+        parts = [part.T if self.transposed else part for part in self._reordered(parts, -1)]
+        return dict(zip(self.names, parts, strict=True))
+
+    def _reordered(self, parts, step):
+        """Parts with their channels in our order, from that of the tensors, or with a step of -1 the other way."""
         if self.heads:
-            parts = [_swapped(part, 3, self.heads, -1) for part in parts]
-        if self.paired:
-            parts = [
-                _swapped(part, -1, 2, h // 2, 1) if h else part for part, h in zip(parts, self.paired, strict=True)
-            ]
+            parts = [_swapped(part, *(self.heads, 3)[::step], -1) for part in parts]
+        if self.interleaved:
+            widths = zip(parts, self.interleaved, strict=True)
+            parts = [_swapped(part, -1, *(h // 2, 2)[::step], 1) if h else part for part, h in widths]
         if self.mirrored:
             parts = [_mirrored(part, h) if h else part for part, h in zip(parts, self.mirrored, strict=True)]
-        return {name: part.T if self.transposed else part for name, part in zip(self.names, parts, strict=True)}
+        return parts
 
 
 def _swapped(array, *shape):
@@ -132,13 +128,13 @@ def source_of(table, name):
         table: dict from names of ours, with "#" for numbers of blocks, to sources.
         name: str, a name that `models.weights.weight_names` gives.
     """
-    numbers = re.findall(r"(?<=_)\d+(?=/)", name)
+    indices = re.findall(r"(?<=_)\d+(?=/)", name)
     source = table[re.sub(r"(?<=_)\d+(?=/)", "#", name)]
-    return source._replace(names=tuple(functools.reduce(_numbered, numbers, part) for part in source.names))
+    return source._replace(names=tuple(functools.reduce(_with_index, indices, part) for part in source.names))
 
 
-def _numbered(name, number):
-    return name.replace("#", number, 1)
+def _with_index(name, index):
+    return name.replace("#", index, 1)
 
 
 def widths_of(name, shape, config):

@@ -35,5 +35,5 @@ class Origin:
     def of(cls, values, generation, of_tokenizer, tokenizer):
         """From the content of the three files, and the tokenizer or the pair."""
         config, generation = ({k: v for k, v in d.items() if _IDS.fullmatch(k)} for d in (values, generation))
-        habits = {name: of_tokenizer[name] for name in _TOKENIZER if name in of_tokenizer}
-        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size, habits)
+        settings = {name: of_tokenizer[name] for name in _TOKENIZER if name in of_tokenizer}
+        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size, settings)

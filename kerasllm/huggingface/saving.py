@@ -31,19 +31,19 @@ def save(model, tokenizer, path):
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
     origin = getattr(model, "origin", None)  # of a model that was loaded
-    kind, family, settings = family_of(type(model), getattr(model, "config", None), origin and origin.model_type)
+    model_type, family, settings = family_of(type(model), getattr(model, "config", None), origin and origin.model_type)
     source, target = as_pair(tokenizer)
     if (surplus := more_ids(tokenizer, model.config)) and not (origin and origin.has(tokenizer)):
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
-    if source is not target and kind != "marian":
+    if source is not target and model_type != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
     table, weights = family.weights(model.config, settings), weights_to_save(model, quantized=False)
-    kinds, owners = {}, {}
+    specs, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
-            kinds[tensor], owners[tensor] = (array.dtype, array.shape), name
+            specs[tensor], owners[tensor] = (array.dtype, array.shape), name
     zeros = family.zeros(model.config)
-    kinds |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
+    specs |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
 
     def read(name):
         if name in zeros:
@@ -53,11 +53,11 @@ def save(model, tokenizer, path):
     with new_folder(path) as folder:
         ids, of_generation = _ids(model, source, target, origin)
         dtype = model.variable_dtype
-        config = {"architectures": [family.architecture], "model_type": kind, **ids, **settings}
+        config = {"architectures": [family.architecture], "model_type": model_type, **ids, **settings}
         write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if model.predicts_next:
             write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
-        tensors.write(folder, kinds, read)
+        tensors.write(folder, specs, read)
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
 
 

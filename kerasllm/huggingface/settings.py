@@ -12,32 +12,6 @@ _HARMLESS = {
     "embedding_size", "encoder_layerdrop", "gradient_checkpointing", "id2label", "is_encoder_decoder", "layerdrop",
     "num_labels", "pad_token_id", "reorder_and_upcast_attn", "resid_pdrop", "return_dict", "use_cache",
 }  # fmt: skip
-# Names of activations in Hugging Face's configs.
-_ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "relu": "relu",
-    "relu2": "relu_squared",
-    "silu": "silu",
-    "swish": "silu",
-}
-
-# What a layer may see, in `layer_types`.
-WINDOW, EVERYTHING = "sliding_attention", "full_attention"
-_OLDER_TYPES = {"attention": EVERYTHING}
-
-_SIZES = {
-    "vocab_size": "vocab_size",
-    "num_layers": "num_hidden_layers",
-    "d_model": "hidden_size",
-    "num_heads": "num_attention_heads",
-    "dff": "intermediate_size",
-}
 # Which types of JSON a type of Python may come as.
 _TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}
 
@@ -92,7 +66,10 @@ class Settings:
             raise ValueError(f"{self._path} says {name}={value!r} where there must be {kind}; correct the file.")
         return value
 
-    def refuse(self, name, value, possible):
+    def refuse(self, name, value, *possible):
+        """Says that a setting has a value that is not one of the possible ones."""
+        *others, last = map(repr, possible)
+        possible = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(
             f"{self._path} asks for {name}={value!r}, and kerasllm computes only {possible}, which gives other logits."
         )
@@ -101,55 +78,22 @@ class Settings:
         """Refuses a setting that has another value than these."""
         value = self.take(name)
         if value not in allowed:
-            self.refuse(name, value, " or ".join(map(repr, allowed)))
-        return value
+            self.refuse(name, value, *allowed)
 
     def ignore(self, *names):
         """Settings that change nothing here."""
         self._left -= {*names}
 
-    def sizes(self):
-        """What most architectures name alike."""
-        return {ours: self.take(theirs) for ours, theirs in _SIZES.items()}
-
-    def activation(self, name, default=None):
+    def choose(self, name, names, default=None):
+        """A setting that is a name of something, by a dict from names to what they mean."""
         value = self.take(name, default)
-        if value is not None and value not in _ACTIVATIONS:
-            raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
-        return _ACTIVATIONS.get(value)
-
-    def layer_types(self, default):
-        """What each layer sees: a window, or everything."""
-        kinds = [_OLDER_TYPES.get(kind, kind) for kind in self.take("layer_types", default)]
-        for kind in kinds:
-            if kind not in (WINDOW, EVERYTHING):
-                self.refuse("layer_types", kind, f"{WINDOW!r} or {EVERYTHING!r}")
-        return kinds
+        if value is not None and value not in names:
+            raise ValueError(f"{self._path} asks for {name}={value!r}; kerasllm knows {', '.join(names)}.")
+        return names.get(value)
 
     def finish(self):
         """Refuses what transformers reads, nobody has taken here, and is not as it is by default."""
         for name in sorted(self._left):
             value, (_, standard) = self._given[name], self._known[name]
             if value != standard and (standard is not None or value not in (False, [], {})):
-                self.refuse(name, value, repr(standard))
-
-
-def size_settings(config):
-    """What `Settings.sizes` reads."""
-    return {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
-
-
-def activation_name(name):
-    """Hugging Face's name of an activation of ours."""
-    return next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == name)
-
-
-def attention_bias(config):
-    return config.use_bias if config.attention_bias is None else config.attention_bias
-
-
-def windows(config):
-    """The window of a model, and which of its layers have it."""
-    by_layer = config.by_layer("attention_window")
-    kinds = [EVERYTHING if window is None else WINDOW for window in by_layer]
-    return {"sliding_window": next(filter(None, by_layer), None), "layer_types": kinds}
+                self.refuse(name, value, standard)

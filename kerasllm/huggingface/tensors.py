@@ -19,7 +19,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": ml_dtyp
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Where a tensor lies: the bytes from `start` on in a file."""
 
     path: Path
@@ -45,30 +45,30 @@ class Checkpoint:
 
     def __init__(self, folder, renames=()):
         self.folder = folder
-        self._places = {}
+        self._locations = {}
         for path in _files(folder):
-            for name, place in _places(path).items():
+            for name, location in _locations(path).items():
                 for pattern, replacement in renames:
                     name = re.sub(pattern, replacement, name)
-                self._places[name] = place
+                self._locations[name] = location
 
     @property
     def names(self):
-        return self._places.keys()
+        return self._locations.keys()
 
     def shape(self, name):
-        return self._places[name].shape
+        return self._locations[name].shape
 
     def path(self, name):
-        return self._places[name].path
+        return self._locations[name].path
 
-    def stand_in(self, name, other):
+    def alias(self, name, other):
         """Gives a tensor another name too."""
-        self._places[name] = self._places[other]
+        self._locations[name] = self._locations[other]
 
-    def same(self, name, other):
-        """Whether two tensors hold the same numbers."""
-        if self._places[name] == self._places[other]:
+    def equal(self, name, other):
+        """Whether two tensors are equal."""
+        if self._locations[name] == self._locations[other]:
             return True
         one, two = self.read(name), self.read(other)
         rows = range(0, len(one), _ROWS_AT_ONCE)
@@ -78,7 +78,7 @@ class Checkpoint:
 
     def read(self, name):
         """The tensor as an array whose memory is the file's."""
-        path, dtype, shape, start = self._places[name]
+        path, dtype, shape, start = self._locations[name]
         if dtype not in _DTYPES:
             raise ValueError(f"{path} holds {name!r} as {dtype}; weights of type {', '.join(_DTYPES)} can be read.")
         return np.memmap(path, dtype=_DTYPES[dtype], mode="r", offset=start, shape=shape or (1,)).reshape(shape)
@@ -108,7 +108,7 @@ def _files(folder):
     return [folder / name for name in names]
 
 
-def _places(path):
+def _locations(path):
     try:
         with safe_open(path, framework="numpy") as file:  # checks the header, its length and that of the file
             file.keys()
@@ -119,20 +119,20 @@ def _places(path):
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
     return {
-        name: _Place(path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        name: _Location(path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
         for name, entry in header.items()
     }
 
 
-def write(folder, kinds, tensors):
+def write(folder, specs, tensors):
     """Writes tensors into one file, or into shards with an index where they are too large for one.
 
     Args:
         folder: Path of a folder.
-        kinds: dict from name to the pair (NumPy dtype, shape).
+        specs: dict from name to the pair (NumPy dtype, shape).
         tensors: function (name) -> array; one is held at a time.
     """
-    shards, sizes = [[]], {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in kinds.items()}
+    shards, sizes = [[]], {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in specs.items()}
     for name, size in sizes.items():
         if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > SHARD_BYTES:
             shards.append([])
@@ -140,23 +140,23 @@ def write(folder, kinds, tensors):
     files = [SINGLE]
     if len(shards) > 1:
         files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-        places = {name: file for file, names in zip(files, shards, strict=True) for name in names}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        files_by_name = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": files_by_name}
         write_json(folder / INDEX, index)
     for file, names in zip(files, shards, strict=True):
-        _write_file(folder / file, {name: kinds[name] for name in names}, tensors)
+        _write_file(folder / file, {name: specs[name] for name in names}, tensors)
 
 
-def _write_file(path, kinds, tensors):
+def _write_file(path, specs, tensors):
     """Writes one file tensor by tensor, which `safetensors` itself, given all of them at once, cannot."""
     # "pt" says that matrices are as torch has them; transformers refuses files that say nothing.
     header, end = {"__metadata__": {"format": "pt"}}, 0
-    for name, (dtype, shape) in kinds.items():
+    for name, (dtype, shape) in specs.items():
         start, end = end, end + dtype.itemsize * math.prod(shape)
         header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that numbers begin where processors like them to
+    text += b" " * (-len(text) % 8)  # so that tensors begin at multiples of 8
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in kinds:
+        for name in specs:
             file.write(np.ascontiguousarray(tensors(name)).reshape(-1).view("uint8"))

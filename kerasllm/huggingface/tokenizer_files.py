@@ -36,7 +36,7 @@ def read_tokenizer(folder, values, config):
     return tokenizer
 
 
-def write_tokenizer(tokenizer, folder, habits):
+def write_tokenizer(tokenizer, folder, settings):
     """Writes a `Tokenizer`, or the pair (source, target) that a model of Marian's has, into a folder, with what its
     tokenizer_config.json is to say of padding and cutting (a dict)."""
     source, target = as_pair(tokenizer)
@@ -45,7 +45,7 @@ def write_tokenizer(tokenizer, folder, habits):
     else:
         write_marian(source.engine, target.engine, folder)
     path = folder / "tokenizer_config.json"
-    write_json(path, {**read_json(path), **habits})
+    write_json(path, {**read_json(path), **settings})
 
 
 def more_ids(tokenizer, config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.huggingface.choosing import essence
+from kerasllm.huggingface.choosing import logit_fields
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.settings import Settings, reference
 from kerasllm.models import Seq2SeqLM
@@ -103,7 +103,7 @@ def test_published_settings_compute_the_same(members, tokenizer, tmp_path):
         found, _ = kerasllm.huggingface.load(tmp_path / "theirs")
         configs.append(found.config)
     assert np.abs(ours(found) - expected).max() < 2e-4
-    assert all(essence(config) == essence(configs[0]) for config in configs)
+    assert all(logit_fields(config) == logit_fields(configs[0]) for config in configs)
     kerasllm.huggingface.save(found, tokenizer, tmp_path / "ours")
     auto = getattr(transformers, FAMILIES[values["model_type"]].architecture)
     again, report = auto.from_pretrained(tmp_path / "ours", attn_implementation="eager", output_loading_info=True)

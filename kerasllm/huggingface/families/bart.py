@@ -2,90 +2,61 @@
 (https://arxiv.org/abs/2001.08210), Marian (https://arxiv.org/abs/1804.00344), with which OPUS-MT is made, and M2M-100
 (https://arxiv.org/abs/2010.11125), which NLLB is built as."""
 
-import functools
-
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.family import ACTIVATIONS, Family, Row, always, choice, required, same, setting
 from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name
 from kerasllm.models import Seq2SeqLM
 
-FIRST_PLACE = 2  # Their tables of positions begin with two rows that nothing reads.
-_PADDING = 1  # M2M-100 counts places from the one after its padding token's id.
+POSITION_OFFSET = 2  # Their tables of positions begin with two rows that nothing reads.
+_PADDING_ID = 1  # M2M-100 counts positions from the one after its padding token's id.
 
-_BART = {"positions": "learned", "norm_placement": "post", "embedding_norm": True}
-_MBART = {**_BART, "norm_placement": "pre"}
-_MARIAN = {"positions": "sinusoidal", "norm_placement": "post", "embedding_norm": False}
-_M2M_100 = {"positions": "fairseq_sinusoidal", "norm_placement": "pre", "embedding_norm": False, "output_bias": False}
-
-
-def _fields(settings, always):
-    heads, dff = settings.take("encoder_attention_heads"), settings.take("encoder_ffn_dim")
-    settings.only("decoder_attention_heads", heads)
-    settings.only("decoder_ffn_dim", dff)
-    vocab_size, tied = settings.take("vocab_size"), settings.take("tie_word_embeddings")
-    return {
-        "vocab_size": vocab_size,
-        "source_vocab_size": None if tied else vocab_size,  # Nothing is shared then: each side has a table.
-        "num_layers": settings.take("decoder_layers"),
-        "num_encoder_layers": settings.take("encoder_layers"),
-        "d_model": settings.take("d_model"),
-        "num_heads": heads,
-        "dff": dff,
-        "max_length": settings.take("max_position_embeddings"),
-        "activation": settings.activation("activation_function"),
-        "scale_embeddings": settings.take("scale_embedding"),
-        "tie_embeddings": tied,
-        "dropout": settings.take("dropout"),
-        "attention_dropout": settings.take("attention_dropout"),
-        **always,
-    }
+_COMMON = (
+    Row(write=lambda config: {"is_encoder_decoder": True}),
+    setting("vocab_size"),
+    setting("num_layers", "decoder_layers"),
+    setting("num_encoder_layers", "encoder_layers"),
+    setting("d_model"),
+    setting("num_heads", "encoder_attention_heads"),
+    same("decoder_attention_heads", "num_heads"),
+    setting("dff", "encoder_ffn_dim"),
+    same("decoder_ffn_dim", "dff"),
+    setting("max_length", "max_position_embeddings"),
+    choice("activation", "activation_function", ACTIVATIONS),
+    setting("scale_embeddings", "scale_embedding"),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    # Where nothing is tied, nothing is shared either: each side has a table.
+    Row(lambda settings, fields: {"source_vocab_size": None if fields["tie_embeddings"] else fields["vocab_size"]}),
+    setting("dropout"),
+    setting("attention_dropout"),
+)
 
 
-def _marian_fields(settings):
-    fields = _fields(settings, _MARIAN)
-    of_targets = settings.take("decoder_vocab_size", fields["vocab_size"])
+def _read_vocabularies(settings, fields):
+    source, target = fields["vocab_size"], settings.take("decoder_vocab_size", fields["vocab_size"])
     if settings.take("share_encoder_decoder_embeddings"):
-        return fields
-    return {**fields, "vocab_size": of_targets, "source_vocab_size": fields["vocab_size"]}
+        return {}
+    return {"vocab_size": target, "source_vocab_size": source}
 
 
-def _m2m_100_fields(settings):
-    settings.only("pad_token_id", _PADDING)
-    return _fields(settings, _M2M_100)
-
-
-def _settings(config):
+def _write_vocabularies(config):
     return {
-        "is_encoder_decoder": True,
-        "vocab_size": config.vocab_size,
-        "decoder_layers": config.num_layers,
-        "encoder_layers": config.num_encoder_layers,
-        "d_model": config.d_model,
-        "encoder_attention_heads": config.num_heads,
-        "decoder_attention_heads": config.num_heads,
-        "encoder_ffn_dim": config.dff,
-        "decoder_ffn_dim": config.dff,
-        "max_position_embeddings": config.max_length,
-        "activation_function": activation_name(config.activation),
-        "scale_embedding": config.scale_embeddings,
-        "tie_word_embeddings": config.tie_embeddings,
-        "dropout": config.dropout,
-        "attention_dropout": config.dropout if config.attention_dropout is None else config.attention_dropout,
-    }
-
-
-def _marian_settings(config):
-    return {
-        **_settings(config),
         "vocab_size": config.source_vocab_size or config.vocab_size,
         "decoder_vocab_size": config.vocab_size,
         "share_encoder_decoder_embeddings": config.source_vocab_size is None,
     }
 
 
-def _m2m_100_settings(config):
-    return {**_settings(config), "pad_token_id": _PADDING}
-
+_BART = (*_COMMON, always(positions="learned", norm_placement="post", embedding_norm=True))
+_MBART = (*_COMMON, always(positions="learned", norm_placement="pre", embedding_norm=True))
+_MARIAN = (
+    *_COMMON,
+    Row(_read_vocabularies, _write_vocabularies),
+    always(positions="sinusoidal", norm_placement="post", embedding_norm=False),
+)
+_M2M_100 = (
+    required("pad_token_id", _PADDING_ID),
+    *_COMMON,
+    always(positions="fairseq_sinusoidal", norm_placement="pre", embedding_norm=False, output_bias=False),
+)
 
 LAYER = {
     **dense("attention/query_key_value", "self_attn.{}_proj", "q", "k", "v"),
@@ -107,7 +78,7 @@ _DECODER_BLOCK = {
 def _stack(ours, block):
     return {
         f"{ours}/position_embedding/embeddings": Source(
-            (f"model.{ours}.embed_positions.weight",), first_row=FIRST_PLACE
+            (f"model.{ours}.embed_positions.weight",), first_row=POSITION_OFFSET
         ),
         **layer_norm(f"{ours}/input_norm", f"model.{ours}.layernorm_embedding"),
         **in_blocks(block, f"{ours}/block_#", f"model.{ours}.layers.#"),
@@ -130,43 +101,39 @@ def _weights(config, _):
     }
 
 
-def _zeros(config):
-    """With the table that both sides shared if they had not one each: transformers makes it, and never reads it."""
-    unread = {} if config.source_vocab_size is None else {_SHARED: (config.vocab_size, config.d_model)}
-    return {**_marian_zeros(config), **unread}
+def _shared_table(config):
+    """What both sides shared if they had not a table each: transformers makes it, and never reads it."""
+    return {} if config.source_vocab_size is None else {_SHARED: (config.vocab_size, config.d_model)}
 
 
-def _marian_zeros(config):
+def _no_output_bias(config):
     return {} if config.output_bias else {_OUTPUT_BIAS: (1, config.vocab_size)}
 
 
-def _m2m_100_zeros(config):
-    return {name: shape for name, shape in _zeros(config).items() if name != _OUTPUT_BIAS}
+def _zeros(config):
+    return {**_no_output_bias(config), **_shared_table(config)}
 
 
-def _family(architecture, fields, settings=_settings, zeros=_zeros, output_bias=(_OUTPUT_BIAS,)):
+def _family(architecture, rows, zeros=_zeros, output_bias=(_OUTPUT_BIAS,)):
     return Family(
         architecture,
         Seq2SeqLM,
-        fields,
-        settings,
+        rows,
         _weights,
         renames=((r"^(?=shared\.|encoder\.|decoder\.)", "model."),),
         # Marian's sinusoids, where a file has them, are computed anew, as transformers does.
         unused=r"^model\.(encoder|decoder)\.(embed_positions\.weights?|version)$",
         zeros=zeros,
-        sides=tuple(_TABLES.values()),
-        shared=_SHARED,
+        side_tables=tuple(_TABLES.values()),
+        shared_table=_SHARED,
         output_bias=output_bias,
-        by_file=("output_bias",) if output_bias else (),
+        from_weights=("output_bias",) if output_bias else (),
     )
 
 
 FAMILIES = {
-    "bart": _family("BartForConditionalGeneration", functools.partial(_fields, always=_BART)),
-    "mbart": _family("MBartForConditionalGeneration", functools.partial(_fields, always=_MBART)),
-    "marian": _family("MarianMTModel", _marian_fields, _marian_settings, zeros=_marian_zeros),
-    "m2m_100": _family(
-        "M2M100ForConditionalGeneration", _m2m_100_fields, _m2m_100_settings, _m2m_100_zeros, output_bias=()
-    ),
+    "bart": _family("BartForConditionalGeneration", _BART),
+    "mbart": _family("MBartForConditionalGeneration", _MBART),
+    "marian": _family("MarianMTModel", _MARIAN, zeros=_no_output_bias),
+    "m2m_100": _family("M2M100ForConditionalGeneration", _M2M_100, zeros=_shared_table, output_bias=()),
 }

@@ -1,105 +1,71 @@
 """BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805) and what is built like it: RoBERTa, XLM-RoBERTa,
 DistilBERT and ERNIE, with their heads for hidden tokens."""
 
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.family import (
+    ACTIVATIONS,
+    SIZES,
+    Family,
+    Row,
+    always,
+    choice,
+    ignored,
+    required,
+    setting,
+)
 from kerasllm.huggingface.names import Source, dense, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name, size_settings
 from kerasllm.models import MaskedLM
 
-# RoBERTa counts places from the one after its padding token's id, so its tables begin with rows that nothing reads.
-_PADDING = 1
-_FIRST_PLACE = _PADDING + 1
+# RoBERTa counts positions from the one after its padding token's id, so its tables begin with rows that nothing reads.
+_PADDING_ID = 1
+_OFFSET = _PADDING_ID + 1
+
+_ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
+_BERT = (
+    *SIZES,
+    setting("max_length", "max_position_embeddings"),
+    setting("norm_epsilon", "layer_norm_eps"),
+    setting("num_token_types", "type_vocab_size"),
+    choice("activation", "hidden_act", ACTIVATIONS),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    setting("dropout", "hidden_dropout_prob"),
+    setting("attention_dropout", "attention_probs_dropout_prob"),
+    ignored("is_causal"),  # Only of decoders, which are refused.
+    _ALWAYS,
+)
+_ROBERTA = (
+    required("pad_token_id", _PADDING_ID),
+    required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
+    *_BERT,
+    setting("max_length", "max_position_embeddings", read=lambda n: n - _OFFSET, write=lambda n: n + _OFFSET),
+)
+_DISTILBERT = (
+    setting("vocab_size"),
+    setting("num_layers", "n_layers"),
+    setting("d_model", "dim"),
+    setting("num_heads", "n_heads"),
+    setting("dff", "hidden_dim"),
+    setting("max_length", "max_position_embeddings"),
+    choice("activation", "activation", ACTIVATIONS),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    setting("dropout"),
+    setting("attention_dropout"),
+    ignored("sinusoidal_pos_embds"),  # The table is stored either way.
+    always(norm_epsilon=1e-12),
+    _ALWAYS,
+)
 
 
-def _common(settings, **own):
-    settings.ignore("is_causal")  # Only of decoders, which are refused.
-    return {
-        **settings.sizes(),
-        "max_length": settings.take("max_position_embeddings"),
-        "norm_epsilon": settings.take("layer_norm_eps"),
-        "num_token_types": settings.take("type_vocab_size"),
-        "activation": settings.activation("hidden_act"),
-        "tie_embeddings": settings.take("tie_word_embeddings"),
-        "dropout": settings.take("hidden_dropout_prob"),
-        "attention_dropout": settings.take("attention_probs_dropout_prob"),
-        **_ALWAYS,
-        **own,
-    }
-
-
-_ALWAYS = {"positions": "learned", "norm_placement": "post", "embedding_norm": True}
-
-
-def _roberta_fields(settings):
-    settings.only("pad_token_id", _PADDING)
-    settings.only("hidden_act", "gelu")  # Their head takes that, whatever the blocks take.
-    fields = _common(settings)
-    return {**fields, "max_length": fields["max_length"] - _FIRST_PLACE}
-
-
-def _ernie_fields(settings):
+def _read_task_types(settings, fields):
     count = settings.take("task_type_vocab_size")
-    return _common(settings, num_task_types=count if settings.take("use_task_id") else 0)
+    return {"num_task_types": count if settings.take("use_task_id") else 0}
 
 
-def _distilbert_fields(settings):
-    settings.ignore("sinusoidal_pos_embds")  # The table is stored either way.
-    return {
-        "vocab_size": settings.take("vocab_size"),
-        "num_layers": settings.take("n_layers"),
-        "d_model": settings.take("dim"),
-        "num_heads": settings.take("n_heads"),
-        "dff": settings.take("hidden_dim"),
-        "max_length": settings.take("max_position_embeddings"),
-        "norm_epsilon": 1e-12,
-        "activation": settings.activation("activation"),
-        "tie_embeddings": settings.take("tie_word_embeddings"),
-        "dropout": settings.take("dropout"),
-        "attention_dropout": settings.take("attention_dropout"),
-        **_ALWAYS,
-    }
+def _write_task_types(config):
+    count = config.num_task_types
+    return {"use_task_id": True, "task_type_vocab_size": count} if count else {"use_task_id": False}
 
 
-def _attention_dropout(config):
-    return config.dropout if config.attention_dropout is None else config.attention_dropout
-
-
-def _settings(config, first_place=0):
-    return {
-        **size_settings(config),
-        "max_position_embeddings": config.max_length + first_place,
-        "layer_norm_eps": config.norm_epsilon,
-        "type_vocab_size": config.num_token_types,
-        "hidden_act": activation_name(config.activation),
-        "tie_word_embeddings": config.tie_embeddings,
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": _attention_dropout(config),
-    }
-
-
-def _ernie_settings(config):
-    tasks = {"task_type_vocab_size": config.num_task_types} if config.num_task_types else {}
-    return {**_settings(config), "use_task_id": bool(tasks), **tasks}
-
-
-def _roberta_settings(config):
-    return {**_settings(config, _FIRST_PLACE), "pad_token_id": _PADDING}
-
-
-def _distilbert_settings(config):
-    return {
-        "vocab_size": config.vocab_size,
-        "n_layers": config.num_layers,
-        "dim": config.d_model,
-        "n_heads": config.num_heads,
-        "hidden_dim": config.dff,
-        "max_position_embeddings": config.max_length,
-        "activation": activation_name(config.activation),
-        "tie_word_embeddings": config.tie_embeddings,
-        "dropout": config.dropout,
-        "attention_dropout": _attention_dropout(config),
-    }
-
+_ERNIE = (*_BERT, Row(_read_task_types, _write_task_types))
 
 _BLOCK = {
     **dense("attention/query_key_value", "attention.self.{}", "query", "key", "value"),
@@ -143,7 +109,7 @@ def _bert_weights(config, root):
 
 def _roberta_weights(config, _):
     return {
-        **_embeddings("roberta.embeddings", _FIRST_PLACE),
+        **_embeddings("roberta.embeddings", _OFFSET),
         **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
         **dense("head_dense", "lm_head.dense"),
         **layer_norm("head_norm", "lm_head.layer_norm"),
@@ -170,13 +136,12 @@ def _distilbert_weights(config, _):
     }
 
 
-def _family(architecture, root, fields, settings, weights, head=None):
+def _family(architecture, root, rows, weights, head=None):
     biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
     return Family(
         architecture,
         MaskedLM,
-        fields,
-        settings,
+        rows,
         weights,
         renames=(
             (r"^(?=embeddings\.|encoder\.layer\.|transformer\.layer\.)", f"{root}."),
@@ -191,24 +156,9 @@ def _family(architecture, root, fields, settings, weights, head=None):
 
 _CLS = "cls.predictions"
 FAMILIES = {
-    "bert": _family(
-        "BertForMaskedLM", "bert", _common, _settings, lambda config, _: _bert_weights(config, "bert"), _CLS
-    ),
-    "roberta": _family(
-        "RobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights, "lm_head"
-    ),
-    "xlm-roberta": _family(
-        "XLMRobertaForMaskedLM", "roberta", _roberta_fields, _roberta_settings, _roberta_weights, "lm_head"
-    ),
-    "distilbert": _family(
-        "DistilBertForMaskedLM", "distilbert", _distilbert_fields, _distilbert_settings, _distilbert_weights
-    ),
-    "ernie": _family(
-        "ErnieForMaskedLM",
-        "ernie",
-        _ernie_fields,
-        _ernie_settings,
-        lambda config, _: _bert_weights(config, "ernie"),
-        _CLS,
-    ),
+    "bert": _family("BertForMaskedLM", "bert", _BERT, lambda config, _: _bert_weights(config, "bert"), _CLS),
+    "roberta": _family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "distilbert": _family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
+    "ernie": _family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
 }

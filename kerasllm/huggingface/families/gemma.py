@@ -3,100 +3,88 @@ https://arxiv.org/abs/2503.19786): as Llama, with norms that keep a scale less 1
 
 import functools
 
-from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families import llama
+from kerasllm.huggingface.families.family import ACTIVATIONS, Row, always, choice, setting
+from kerasllm.huggingface.families.rotary import longest_text, read_rotation, rotary, trained_length, write_rotation
+from kerasllm.huggingface.families.windows import FULL, SLIDING, WINDOW_TYPES, types_of, windows
 from kerasllm.huggingface.names import in_blocks
-from kerasllm.huggingface.settings import (
-    EVERYTHING,
-    WINDOW,
-    activation_name,
-    attention_bias,
-    windows,
-)
+
+_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", **ACTIVATIONS}
+_ROTATION = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 
 
-def _gemma(settings):
-    # transformers reads "gelu" as its approximation too.
-    own = {"activation": "gelu_tanh"} if settings.take("hidden_act") == "gelu" else {}
-    return llama.common(settings, scale_embeddings=True, **own)
+def _every_other(settings, fields):
+    return [(SLIDING, FULL)[i % 2] for i in range(fields["num_layers"])]
 
 
-def _gemma2(settings):
-    fields = _sandwiched(settings, attention_soft_cap=settings.take("attn_logit_softcapping"))
-    kinds = settings.layer_types([(WINDOW, EVERYTHING)[i % 2] for i in range(fields["num_layers"])])
-    return {**fields, "attention_window": llama.windows_of(kinds, settings.take("sliding_window"))}
-
-
-def _gemma3(settings):
-    given = settings.take("rope_parameters", {})
-    local, far = dict(given.get(WINDOW) or {}), {**(given.get(EVERYTHING) or {}), **settings.take("rope_scaling", {})}
-    bases = settings.take("rope_local_base_freq", 10000.0), settings.take("rope_theta", 1000000.0)
-    length = settings.take("max_position_embeddings")
-    fields = _sandwiched(settings, rope={"max_length": length}, qk_norm=True)
+def _all_but_every_sixth(settings, fields):
     every = settings.take("sliding_window_pattern", 6)
-    kinds = settings.layer_types([WINDOW if (i + 1) % every else EVERYTHING for i in range(fields["num_layers"])])
+    return [SLIDING if (i + 1) % every else FULL for i in range(fields["num_layers"])]
+
+
+def _read_rotations(settings, fields):
+    """Gemma 3's rotations, which layers with a window and layers without have each of their own."""
+    newer, length = settings.take("rope_parameters", {}), settings.take("max_position_embeddings")
+    parameters = {
+        SLIDING: (newer.get(SLIDING) or {}, settings.take("rope_local_base_freq", 10000.0)),
+        FULL: (
+            {**(newer.get(FULL) or {}), **settings.take("rope_scaling", {})},
+            settings.take("rope_theta", 1000000.0),
+        ),
+    }
     rotations = {
-        kind: rotary.rotation(settings, {**parameters, "truncate": None}, base, length)  # It is not read by kind.
-        for kind, parameters, base in zip((WINDOW, EVERYTHING), (local, far), bases, strict=True)
+        kind: read_rotation(settings, {**given, "truncate": None}, theta, length)  # It is not read by kind.
+        for kind, (given, theta) in parameters.items()
     }
-    by_layer = [rotations[kind] for kind in kinds]
+    by_layer = [rotations[kind] for kind in types_of(settings, fields, _all_but_every_sixth)]
     return {
-        **fields,
-        **{name: [rotation[name] for rotation in by_layer] for name in by_layer[0]},
-        "max_length": max(rotary.longest_text(rotation["rope_scaling"], length) for rotation in by_layer),
-        "attention_window": llama.windows_of(kinds, settings.take("sliding_window")),
+        **{name: [rotation[name] for rotation in by_layer] for name in _ROTATION},
+        "max_length": max(longest_text(rotation["rope_scaling"], length) for rotation in by_layer),
     }
 
 
-def _sandwiched(settings, **own):
-    return llama.common(
-        settings,
-        scale_embeddings=True,
-        norm_placement="sandwich",
-        activation=settings.activation("hidden_activation"),
-        attention_scale=settings.take("query_pre_attn_scalar") ** -0.5,
-        logit_soft_cap=settings.take("final_logit_softcapping"),
-        **own,
-    )
+def _write_rotations(config):
+    rotations = [write_rotation(*one) for one in zip(*map(config.by_layer, _ROTATION), strict=True)]
+    by_type = dict(zip(WINDOW_TYPES.write(config)["layer_types"], rotations, strict=True))
+    sliding = by_type.get(SLIDING, {"rope_type": "default", "rope_theta": 10000.0})
+    full = by_type.get(FULL, {"rope_type": "default", "rope_theta": 1000000.0})
+    return {
+        "max_position_embeddings": trained_length(config),
+        "rope_theta": full["rope_theta"],
+        "rope_scaling": None if full["rope_type"] == "default" else full,
+        "rope_local_base_freq": sliding["rope_theta"],
+        "rope_parameters": {FULL: full, SLIDING: sliding},
+    }
 
 
-def _gemma_settings(config):
-    return llama.settings_of(config, attention_bias=attention_bias(config), hidden_act="gelu_pytorch_tanh")
-
-
-def _gemma2_settings(config, **own):
-    scale = config.attention_scale or (config.head_dim or config.d_model // config.num_heads) ** -0.5
-    seen = windows(config)
-    activation = "gelu_pytorch_tanh" if config.activation == "gelu_tanh" else activation_name(config.activation)
-    return llama.settings_of(
-        config,
-        hidden_act=activation,
-        hidden_activation=activation,
-        attention_bias=attention_bias(config),
-        query_pre_attn_scalar=round(scale**-2),
-        attn_logit_softcapping=config.attention_soft_cap,
-        final_logit_softcapping=config.logit_soft_cap,
-        layer_types=seen["layer_types"],
-        sliding_window=seen["sliding_window"] or config.max_length,  # transformers needs one that no layer has, too.
-        **own,
-    )
-
-
-def _gemma3_settings(config):
-    names = ("rope_theta", "rope_scaling", "partial_rotary_factor")
-    rotations = [rotary.rotation_parameters(*own) for own in zip(*map(config.by_layer, names), strict=True)]
-    by_kind = dict(zip(windows(config)["layer_types"], rotations, strict=True))
-    local = by_kind.get(WINDOW, {"rope_type": "default", "rope_theta": 10000.0})
-    far = by_kind.get(EVERYTHING, {"rope_type": "default", "rope_theta": 1000000.0})
-    return _gemma2_settings(
-        config,
-        max_position_embeddings=rotary.trained_length(config),
-        rope_theta=far["rope_theta"],
-        rope_scaling=None if far["rope_type"] == "default" else far,
-        rope_local_base_freq=local["rope_theta"],
-        rope_parameters={EVERYTHING: far, WINDOW: local},
-    )
-
+_GEMMA = (
+    rotary(),
+    # transformers reads "gelu" as its approximation too.
+    choice("activation", "hidden_act", {**_ACTIVATIONS, "gelu": "gelu_tanh"}),
+    llama.ATTENTION_BIAS,
+    always(scale_embeddings=True),
+)
+_SANDWICHED = (
+    choice("activation", "hidden_act", _ACTIVATIONS),  # written only, as Gemma 1 has it
+    choice("activation", "hidden_activation", _ACTIVATIONS),
+    llama.ATTENTION_BIAS,
+    setting("attention_scale", "query_pre_attn_scalar", read=lambda d: d**-0.5, write=lambda scale: round(scale**-2)),
+    setting("logit_soft_cap", "final_logit_softcapping"),
+    always(scale_embeddings=True, norm_placement="sandwich"),
+)
+_GEMMA2 = (
+    *_SANDWICHED,
+    rotary(),
+    windows(_every_other, WINDOW_TYPES.write),
+    setting("attention_soft_cap", "attn_logit_softcapping"),
+)
+_GEMMA3 = (
+    *_SANDWICHED,
+    Row(_read_rotations, _write_rotations),
+    windows(_all_but_every_sixth, WINDOW_TYPES.write),
+    Row(write=lambda config: {"attn_logit_softcapping": config.attention_soft_cap}),
+    always(qk_norm=True),
+)
 
 _weights = functools.partial(llama.weights, scale_offset=1.0)
 
@@ -112,7 +100,7 @@ def _sandwiched_weights(config, values):
 
 
 FAMILIES = {
-    "gemma": llama.family("GemmaForCausalLM", _gemma, _gemma_settings, _weights),
-    "gemma2": llama.family("Gemma2ForCausalLM", _gemma2, _gemma2_settings, _sandwiched_weights),
-    "gemma3_text": llama.family("Gemma3ForCausalLM", _gemma3, _gemma3_settings, _sandwiched_weights),
+    "gemma": llama.family("GemmaForCausalLM", *_GEMMA, weights=_weights),
+    "gemma2": llama.family("Gemma2ForCausalLM", *_GEMMA2, weights=_sandwiched_weights),
+    "gemma3_text": llama.family("Gemma3ForCausalLM", *_GEMMA3, weights=_sandwiched_weights),
 }

@@ -1,45 +1,24 @@
 """GPT-2: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"."""
 
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.family import ACTIVATIONS, Family, Row, always, choice, setting
 from kerasllm.huggingface.names import in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name
 from kerasllm.models import CausalLM
 
-
-def _fields(settings):
-    d_model = settings.take("n_embd")
-    return {
-        "vocab_size": settings.take("vocab_size"),
-        "num_layers": settings.take("n_layer"),
-        "d_model": d_model,
-        "num_heads": settings.take("n_head"),
-        "dff": settings.take("n_inner", 4 * d_model),
-        "max_length": settings.take("n_positions"),
-        "positions": "learned",
-        "norm_epsilon": settings.take("layer_norm_epsilon"),
-        "activation": settings.activation("activation_function"),
-        "tie_embeddings": settings.take("tie_word_embeddings"),
-        "dropout": settings.take("resid_pdrop"),
-        "attention_dropout": settings.take("attn_pdrop"),
-    }
-
-
-def _settings(config):
-    attention_dropout = config.dropout if config.attention_dropout is None else config.attention_dropout
-    return {
-        "vocab_size": config.vocab_size,
-        "n_layer": config.num_layers,
-        "n_embd": config.d_model,
-        "n_head": config.num_heads,
-        "n_inner": config.dff,
-        "n_positions": config.max_length,
-        "layer_norm_epsilon": config.norm_epsilon,
-        "activation_function": activation_name(config.activation),
-        "tie_word_embeddings": config.tie_embeddings,
-        "resid_pdrop": config.dropout,
-        "embd_pdrop": config.dropout,
-        "attn_pdrop": attention_dropout,
-    }
+_ROWS = (
+    setting("vocab_size"),
+    setting("num_layers", "n_layer"),
+    setting("d_model", "n_embd"),
+    setting("num_heads", "n_head"),
+    setting("dff", "n_inner", default=lambda fields: 4 * fields["d_model"]),
+    setting("max_length", "n_positions"),
+    setting("norm_epsilon", "layer_norm_epsilon"),
+    choice("activation", "activation_function", ACTIVATIONS),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    setting("dropout", "resid_pdrop"),
+    setting("attention_dropout", "attn_pdrop"),
+    Row(write=lambda config: {"embd_pdrop": config.dropout}),
+    always(positions="learned"),
+)
 
 
 def _conv(ours, theirs):
@@ -71,8 +50,7 @@ FAMILIES = {
     "gpt2": Family(
         "GPT2LMHeadModel",
         CausalLM,
-        _fields,
-        _settings,
+        _ROWS,
         _weights,
         renames=((r"^(?=wte\.|wpe\.|h\.|ln_f\.)", "transformer."),),
         unused=r"\.attn\.(bias|masked_bias)$",

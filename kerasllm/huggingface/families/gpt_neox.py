@@ -1,44 +1,22 @@
 """GPT-NeoX (Black et al. 2022, https://arxiv.org/abs/2204.06745) and Pythia (https://arxiv.org/abs/2304.01373)."""
 
-from kerasllm.huggingface import rotary
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.family import ACTIVATIONS, SIZES, Family, Row, choice, setting
+from kerasllm.huggingface.families.rotary import rotary
 from kerasllm.huggingface.names import dense, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name, attention_bias, size_settings
 from kerasllm.models import CausalLM
 
-
-def _fields(settings):
-    parallel = settings.take("use_parallel_residual")
-    return {
-        **settings.sizes(),
-        **rotary.rope(settings, settings.take("rotary_emb_base", 10000.0), share=settings.take("rotary_pct")),
-        "parallel": parallel,
-        "shared_norm": not parallel,
-        "norm_epsilon": settings.take("layer_norm_eps"),
-        "activation": settings.activation("hidden_act"),
-        "attention_bias": settings.take("attention_bias"),
-        "tie_embeddings": settings.take("tie_word_embeddings"),
-        "dropout": settings.take("hidden_dropout"),
-        "attention_dropout": settings.take("attention_dropout"),
-    }
-
-
-def _settings(config):
-    rope = rotary.rope_parameters(config)
-    rope["rope_parameters"]["partial_rotary_factor"] = config.partial_rotary_factor  # A quarter, where it is absent.
-    return {
-        **size_settings(config),
-        **rope,
-        "rotary_emb_base": config.rope_theta,
-        "rotary_pct": config.partial_rotary_factor,
-        "use_parallel_residual": config.parallel,
-        "layer_norm_eps": config.norm_epsilon,
-        "hidden_act": activation_name(config.activation),
-        "attention_bias": attention_bias(config),
-        "tie_word_embeddings": config.tie_embeddings,
-        "hidden_dropout": config.dropout,
-        "attention_dropout": config.dropout if config.attention_dropout is None else config.attention_dropout,
-    }
+_ROWS = (
+    *SIZES,
+    rotary(theta_name="rotary_emb_base", share_name="rotary_pct"),
+    setting("parallel", "use_parallel_residual"),
+    Row(lambda settings, fields: {"shared_norm": not fields["parallel"]}),
+    setting("norm_epsilon", "layer_norm_eps"),
+    choice("activation", "hidden_act", ACTIVATIONS),
+    setting("attention_bias"),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    setting("dropout", "hidden_dropout"),
+    setting("attention_dropout"),
+)
 
 
 _BLOCK = {
@@ -65,8 +43,7 @@ FAMILIES = {
     "gpt_neox": Family(
         "GPTNeoXForCausalLM",
         CausalLM,
-        _fields,
-        _settings,
+        _ROWS,
         _weights,
         renames=((r"^(?=embed_in\.|layers\.|final_layer_norm\.)", "gpt_neox."), (r"^lm_head\.", "embed_out.")),
         unused=r"\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$",

@@ -1,47 +1,26 @@
 """OPT: Zhang et al. 2022, https://arxiv.org/abs/2205.01068."""
 
-from kerasllm.huggingface.families.bart import FIRST_PLACE, LAYER
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.bart import LAYER, POSITION_OFFSET
+from kerasllm.huggingface.families.family import ACTIVATIONS, Family, always, choice, ignored, same, setting
 from kerasllm.huggingface.names import Source, constant, in_blocks, layer_norm, linear, plain
-from kerasllm.huggingface.settings import activation_name
 from kerasllm.models import CausalLM
 
-
-def _fields(settings):
-    d_model = settings.take("hidden_size")
-    settings.only("word_embed_proj_dim", None, d_model)
-    settings.ignore("enable_bias", "layer_norm_elementwise_affine")  # See `_weights`.
-    return {
-        "vocab_size": settings.take("vocab_size"),
-        "num_layers": settings.take("num_hidden_layers"),
-        "d_model": d_model,
-        "num_heads": settings.take("num_attention_heads"),
-        "dff": settings.take("ffn_dim"),
-        "max_length": settings.take("max_position_embeddings"),
-        "positions": "learned",
-        "norm_placement": "pre" if settings.take("do_layer_norm_before") else "post",
-        "activation": settings.activation("activation_function"),
-        "tie_embeddings": settings.take("tie_word_embeddings"),
-        "dropout": settings.take("dropout"),
-        "attention_dropout": settings.take("attention_dropout"),
-    }
-
-
-def _settings(config):
-    return {
-        "vocab_size": config.vocab_size,
-        "num_hidden_layers": config.num_layers,
-        "hidden_size": config.d_model,
-        "word_embed_proj_dim": config.d_model,
-        "num_attention_heads": config.num_heads,
-        "ffn_dim": config.dff,
-        "max_position_embeddings": config.max_length,
-        "do_layer_norm_before": config.norm_placement == "pre",
-        "activation_function": activation_name(config.activation),
-        "tie_word_embeddings": config.tie_embeddings,
-        "dropout": config.dropout,
-        "attention_dropout": config.dropout if config.attention_dropout is None else config.attention_dropout,
-    }
+_ROWS = (
+    setting("vocab_size"),
+    setting("num_layers", "num_hidden_layers"),
+    setting("d_model", "hidden_size"),
+    same("word_embed_proj_dim", "d_model", None),
+    setting("num_heads", "num_attention_heads"),
+    setting("dff", "ffn_dim"),
+    setting("max_length", "max_position_embeddings"),
+    choice("norm_placement", "do_layer_norm_before", {True: "pre", False: "post"}),
+    choice("activation", "activation_function", ACTIVATIONS),
+    setting("tie_embeddings", "tie_word_embeddings"),
+    setting("dropout"),
+    setting("attention_dropout"),
+    ignored("enable_bias", "layer_norm_elementwise_affine"),  # The weights stand for them: see `_weights`.
+    always(positions="learned"),
+)
 
 
 def _weights(config, values):
@@ -50,7 +29,7 @@ def _weights(config, values):
         "token_embedding/embeddings": plain("model.decoder.embed_tokens.weight"),
         "token_embedding/reverse_embeddings": linear("lm_head"),
         "transformer/position_embedding/embeddings": Source(
-            ("model.decoder.embed_positions.weight",), first_row=FIRST_PLACE
+            ("model.decoder.embed_positions.weight",), first_row=POSITION_OFFSET
         ),
         **in_blocks(LAYER, "transformer/block_#", "model.decoder.layers.#"),
         **layer_norm("transformer/final_norm", "model.decoder.final_layer_norm"),
@@ -62,6 +41,4 @@ def _weights(config, values):
     return table
 
 
-FAMILIES = {
-    "opt": Family("OPTForCausalLM", CausalLM, _fields, _settings, _weights, renames=((r"^(?=decoder\.)", "model."),))
-}
+FAMILIES = {"opt": Family("OPTForCausalLM", CausalLM, _ROWS, _weights, renames=((r"^(?=decoder\.)", "model."),))}

@@ -2,40 +2,14 @@
 `kerasllm train` makes by default, and NanoChat (https://github.com/karpathy/nanochat), as which the presets "speedrun"
 go out."""
 
-from kerasllm.huggingface import rotary
 from kerasllm.huggingface.families import llama
+from kerasllm.huggingface.families.family import always, setting
+from kerasllm.huggingface.families.rotary import rotary
 from kerasllm.huggingface.names import dense, in_blocks
-from kerasllm.huggingface.settings import attention_bias
+from kerasllm.layers.rotary import ROPE_SCALINGS
 
-
-def _arcee(settings):
-    return llama.common(settings, gated=False)
-
-
-def _nanochat(settings):
-    rope = rotary.rope(settings)
-    if rope["rope_scaling"] and rope["rope_scaling"]["rope_type"] in ("yarn", "longrope"):
-        # Its heads are normed once they are turned, which undoes the factor by which these multiply them.
-        settings.refuse("rope_type", rope["rope_scaling"]["rope_type"], "those without an attention factor")
-    return llama.common(
-        settings,
-        rope,
-        gated=False,
-        norm_scale=False,
-        embedding_norm=True,
-        qk_norm=True,
-        logit_soft_cap=settings.take("final_logit_softcapping"),
-    )
-
-
-def _arcee_settings(config):
-    return llama.settings_of(config, attention_bias=attention_bias(config), mlp_bias=config.use_bias)
-
-
-def _nanochat_settings(config):
-    return llama.settings_of(
-        config, attention_bias=attention_bias(config), final_logit_softcapping=config.logit_soft_cap
-    )
+# NanoChat's heads are normed once they are turned, which undoes the factor by which the others multiply them.
+_WITHOUT_FACTOR = tuple(name for name in ROPE_SCALINGS if name not in ("yarn", "longrope"))
 
 
 def _weights(config, values, inner, outer):
@@ -58,6 +32,13 @@ def _nanochat_weights(config, values):
 
 
 FAMILIES = {
-    "arcee": llama.family("ArceeForCausalLM", _arcee, _arcee_settings, _arcee_weights),
-    "nanochat": llama.family("NanoChatForCausalLM", _nanochat, _nanochat_settings, _nanochat_weights),
+    "arcee": llama.family("ArceeForCausalLM", rotary(), *llama.BIASES, always(gated=False), weights=_arcee_weights),
+    "nanochat": llama.family(
+        "NanoChatForCausalLM",
+        rotary(scalings=_WITHOUT_FACTOR),
+        llama.ATTENTION_BIAS,
+        setting("logit_soft_cap", "final_logit_softcapping"),
+        always(gated=False, norm_scale=False, embedding_norm=True, qk_norm=True),
+        weights=_nanochat_weights,
+    ),
 }

@@ -3,7 +3,7 @@
 T5's first version scales what the output layer reads: the decoder's last norm takes that factor up.
 """
 
-from kerasllm.huggingface.families.family import Family
+from kerasllm.huggingface.families.family import ACTIVATIONS, Family, Row, always, ignored, name_of, setting
 from kerasllm.huggingface.names import Source, in_blocks, linear, plain
 from kerasllm.models import Seq2SeqLM
 
@@ -16,46 +16,40 @@ _FEED_FORWARDS = {
 }
 
 
-def _fields(settings):
-    kind, layers = settings.take("feed_forward_proj"), settings.take("num_layers")
+def _read_feed_forward(settings, fields):
+    kind = settings.take("feed_forward_proj")
     activation = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
-    settings.ignore("scale_decoder_outputs", "tie_word_embeddings")  # Weights say it, see `_weights`.
     return {
-        "vocab_size": settings.take("vocab_size"),
-        "num_encoder_layers": layers,
-        "num_layers": settings.take("num_decoder_layers", layers),
-        "d_model": settings.take("d_model"),
-        "num_heads": settings.take("num_heads"),
-        "head_dim": settings.take("d_kv"),
-        "dff": settings.take("d_ff"),
-        "positions": "relative",
-        "attention_scale": 1.0,
-        "norm": "rms",
-        "norm_epsilon": settings.take("layer_norm_epsilon"),
-        "activation": settings.activation("dense_act_fn", activation),
+        "activation": settings.choose("dense_act_fn", ACTIVATIONS, activation),
         "gated": settings.take("is_gated_act", kind.startswith("gated-")),
-        "use_bias": False,
-        "dropout": settings.take("dropout_rate"),
     }
 
 
-def _settings(config):
-    kind = next(name for name, made in _FEED_FORWARDS.items() if made == (config.activation, config.gated))
-    return {
-        "is_encoder_decoder": True,
-        "vocab_size": config.vocab_size,
-        "num_layers": config.num_encoder_layers,
-        "num_decoder_layers": config.num_layers,
-        "d_model": config.d_model,
-        "num_heads": config.num_heads,
-        "d_kv": config.head_dim or config.d_model // config.num_heads,
-        "d_ff": config.dff,
-        "layer_norm_epsilon": config.norm_epsilon,
-        "feed_forward_proj": kind,
-        "tie_word_embeddings": config.tie_embeddings,
-        "scale_decoder_outputs": config.tie_embeddings,
-        "dropout_rate": config.dropout,
-    }
+def _write_feed_forward(config):
+    return {"feed_forward_proj": name_of((config.activation, config.gated), _FEED_FORWARDS)}
+
+
+_ROWS = (
+    setting("vocab_size"),
+    setting("num_encoder_layers", "num_layers"),
+    setting("num_layers", "num_decoder_layers", default=lambda fields: fields["num_encoder_layers"]),
+    setting("d_model"),
+    setting("num_heads"),
+    setting("head_dim", "d_kv"),
+    setting("dff", "d_ff"),
+    setting("norm_epsilon", "layer_norm_epsilon"),
+    Row(_read_feed_forward, _write_feed_forward),
+    setting("dropout", "dropout_rate"),
+    ignored("scale_decoder_outputs", "tie_word_embeddings"),  # Weights say it, see `_weights`.
+    Row(
+        write=lambda config: {
+            "is_encoder_decoder": True,
+            "tie_word_embeddings": config.tie_embeddings,
+            "scale_decoder_outputs": config.tie_embeddings,
+        }
+    ),
+    always(positions="relative", attention_scale=1.0, norm="rms", use_bias=False),
+)
 
 
 def _stack(ours, config):
@@ -116,14 +110,13 @@ def _family(architecture, weights):
     return Family(
         architecture,
         Seq2SeqLM,
-        _fields,
-        _settings,
+        _ROWS,
         weights,
         unused=r"^decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
         zeros=_zeros,
-        sides=tuple(_TABLES.values()),
-        shared=_SHARED,
-        by_file=("tie_embeddings", "source_vocab_size"),
+        side_tables=tuple(_TABLES.values()),
+        shared_table=_SHARED,
+        from_weights=("tie_embeddings", "source_vocab_size"),
     )
 
 
