@@ -28,7 +28,7 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
             - a file of columns with a tab in between, such as .tsv. Cells may be in quotes in a .tsv file, as
               spreadsheets write them, where that reads all of it as rows of one length; else a quote is a quote.
             - a file of records, as in `read_text`: .csv, .jsonl, .json or .parquet.
-            - "tfds:NAME[/CONFIG][:SPLIT]", as in `read_text`: a data set of TensorFlow Datasets that has translations
+            - `"tfds:NAME[/CONFIG][:SPLIT]"`, as in `read_text`: a data set of TensorFlow Datasets that has translations
               or at least two texts.
 
             Compression and encoding are as in `read_text`.

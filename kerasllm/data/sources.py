@@ -43,7 +43,7 @@ def read_text(source, *, field=None, data_dir=None):
               path; hidden ones are left out. A folder without such files is read where all its other files of data
               are of one kind: .json, .csv, .tsv or .parquet. A warning says what was left out.
             - a glob, such as "corpus/**/*.py": its files, ordered by path.
-            - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default. What
+            - `"tfds:NAME[/CONFIG][:SPLIT]"`, a data set of TensorFlow Datasets; the split is "train" by default. What
               `data_dir` holds, in any version, is used before anything is fetched. The folder of one version, such as
               "data/toy/1.0.0", serves too, with "tfds:" before it and a split behind it or without.
               "tfds:translate_folder" is its TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.
