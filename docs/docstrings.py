@@ -1,7 +1,7 @@
 """The docstrings of the package as griffe's parser of Google's style, of which the reference is made, takes them.
 
-What that style has not: Args of several names, lists of options inside of `**options`, "Call arguments" of a layer, and an
-Example that is not indented. Griffe would make running text of these.
+What that style has not: Args of several names, lists of options inside of `**options`, "Call arguments" of a layer, and
+an Example that is not indented. Griffe would make running text of these.
 """
 
 import re
@@ -45,7 +45,8 @@ def _section(header, lines):
         body = _with_lists(_whole_items(body))
     elif header.startswith("Call arguments"):
         _, _, what = header.partition(" of ")
-        header, body = f"Call arguments{' of ' + what.strip('`') if what else ''}", _with_lists("\n" + _whole_items(body))
+        header = f"Call arguments of {what.strip('`')}" if what else "Call arguments"
+        body = _with_lists("\n" + _whole_items(body))
     return f"{header}:\n{textwrap.indent(body, '    ')}\n"
 
 
@@ -60,7 +61,7 @@ def _whole_items(body):
 
 def _with_lists(body):
     """Makes Markdown's lists of options that stand inside of an item, or of all items behind an empty line."""
-    lines, in_list = [], False
+    lines, in_list, start = [], False, 0
     for line in body.split("\n"):
         item = _ITEM.match(line)
         indent = len(line) - len(line.lstrip())

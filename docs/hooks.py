@@ -1,7 +1,7 @@
 """What mkdocs does besides: pages from outside of `docs/`, and links as the repository has them.
 
-README.md is the first page, the notebooks are pages with the outputs that they hold, and nothing is run. A link in any of
-these leads somewhere in the repository; on the site it leads to the page that was made of that file.
+README.md is the first page, the notebooks are pages with the outputs that they hold, and nothing is run. A link leads
+somewhere in the repository; on the site it leads to the page that was made of that file.
 """
 
 import base64

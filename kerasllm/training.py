@@ -12,7 +12,7 @@ def __dir__():  # what completion shows
 POLICIES = ("float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 
 
-def precision(name="auto"):
+def precision(name: str = "auto") -> tuple[str, str]:
     """The dtype policy to train in on this device, and why.
 
     Args:

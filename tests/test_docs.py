@@ -1,4 +1,4 @@
-"""The documentation does what it says: its Python runs, its commands are those of the command line, its rooms are there."""
+"""The documentation does what it says: its Python runs, its commands are the command line's, its rooms are there."""
 
 import re
 import shlex
@@ -8,7 +8,6 @@ from conftest import ROOT
 
 import kerasllm
 from kerasllm.cli import arguments
-from kerasllm.cli.settings import TrainSettings
 from kerasllm.models import presets
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -39,7 +38,8 @@ COMMANDS = list(_commands())
 
 
 @pytest.mark.parametrize(
-    "words, is_whole", [pytest.param(words, whole, id=f"{name}: {shlex.join(words)}") for name, words, whole in COMMANDS]
+    "words, is_whole",
+    [pytest.param(words, whole, id=f"{name}: {shlex.join(words)}") for name, words, whole in COMMANDS],
 )
 def test_a_command_is_one_that_the_command_line_takes(words, is_whole):
     try:
@@ -48,7 +48,8 @@ def test_a_command_is_one_that_the_command_line_takes(words, is_whole):
         assert end.code == 0  # --help
         return
     if is_whole and given["command"] == "train" and not given["resume"] and not given["config"]:
-        TrainSettings(**{name: value for name, value in given.items() if name in TrainSettings.__dataclass_fields__})
+        known = arguments.TrainSettings.__dataclass_fields__
+        arguments.TrainSettings(**{name: value for name, value in given.items() if name in known})
 
 
 @pytest.mark.parametrize("page", PYTHON)

@@ -9,6 +9,7 @@ import glob
 import itertools
 import os
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kerasllm.data import formats
@@ -21,7 +22,12 @@ MAX_DOCUMENT = 2**21
 _DOCUMENT_KINDS = TEXT, JSON_LINES
 
 
-def read_text(source, *, field=None, data_dir=None):
+def read_text(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    field: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Iterator[str]:
     """Reads documents, one after the other.
 
     A text file is one document, as it stands: line ends and spaces are kept, only a byte order mark is dropped. A file
@@ -73,7 +79,13 @@ def read_text(source, *, field=None, data_dir=None):
     return _not_empty(itertools.chain.from_iterable(reader() for reader in readers), source, left_out)
 
 
-def split_text(source, validation=0.1, *, field=None, data_dir=None):
+def split_text(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    validation: float = 0.1,
+    *,
+    field: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> tuple[Iterable[str], Iterable[str]]:
     """Reads documents in two parts: the first to train on, the last characters to validate on.
 
     This is nanoGPT's split, of one file or of many: the first int(0.9 × characters) characters are for training, the

@@ -1,7 +1,9 @@
 """A model of ours as a checkpoint that transformers and what follows it read."""
 
 import json
+import os
 
+import keras
 import numpy as np
 
 from kerasllm.files import new_folder
@@ -11,10 +13,11 @@ from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
 from kerasllm.models import MaskedLM, Seq2SeqLM
 from kerasllm.models.weights import weights_to_save
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides, as_pair
 
 
-def save(model, tokenizer, path):
+def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], path: str | os.PathLike) -> None:
     """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
 
     Args:
