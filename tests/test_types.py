@@ -29,8 +29,7 @@ def test_a_public_function_is_annotated(name):
 
 def test_the_stub_names_what_the_package_loads():
     stub = ast.parse((ROOT / "kerasllm" / "__init__.pyi").read_text(encoding="utf-8"))
-    named = {
-        alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    named = {alias.asname: node.module for node in imports for alias in node.names}
     functions = {name: f"kerasllm.{room}" for name, room in kerasllm._FUNCTIONS.items()}
     assert named == {**dict.fromkeys(kerasllm._MODULES, "kerasllm"), **functions}
