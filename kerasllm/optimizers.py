@@ -202,7 +202,9 @@ def orthogonalize(matrix, steps=5):
     return ops.transpose(x) if is_tall else x
 
 
-def warmup_cosine(peak, warmup_steps, total_steps, final_fraction=0.1):
+def warmup_cosine(
+    peak: float, warmup_steps: int, total_steps: int, final_fraction: float = 0.1
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """A linear rise from 0 to `peak`, then half a cosine down to `final_fraction` of it.
 
     Args:

@@ -13,8 +13,11 @@ file name is taken from inside a file. `kerasllm train` adds its log, plot, sett
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -26,6 +29,7 @@ from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tasks import model_classes
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is
 
@@ -40,7 +44,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def save(model, tokenizer, folder):
+def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], folder: str | os.PathLike) -> None:
     """Writes a model and its tokenizer to a new run folder.
 
     The folder appears whole or not at all: it is written beside its place under a temporary name, flushed to disk and
@@ -70,7 +74,7 @@ def save(model, tokenizer, folder):
         seal(draft)
 
 
-def load(folder):
+def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
     """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
 
     Args:
@@ -126,7 +130,9 @@ def _is_huggingface(folder):
     return "model_type" in values or type_of(values) is not None  # Old files do not name it.
 
 
-def add_model(model, tokenizer, folder):
+def add_model(
+    model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], folder: str | os.PathLike
+) -> None:
     """Writes config, weights and tokenizer into a folder that exists, each file whole or not at all.
 
     `kerasllm train` opens its run folder before it trains and calls this when it has; follow it with `seal`.
@@ -144,7 +150,7 @@ def add_model(model, tokenizer, folder):
         save_tokenizer(tokenizer, folder)
 
 
-def describe(model):
+def describe(model: keras.Model) -> dict[str, Any]:
     """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
     origin = getattr(model, "origin", None)
     settings = getattr(model, "generation_settings", None)
@@ -159,7 +165,7 @@ def describe(model):
     }
 
 
-def write_tensors(path, arrays):
+def write_tensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file, whole or not at all.
 
     Args:
@@ -182,7 +188,7 @@ def write_tensors(path, arrays):
         draft.chmod(mode)
 
 
-def read_tensors(path, variables):
+def read_tensors(path: str | os.PathLike, variables: Mapping[str, keras.Variable]) -> None:
     """Reads a safetensors file into variables, all of them or none.
 
     Args:

@@ -3,6 +3,10 @@
 import difflib
 import functools
 import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
+Target = TypeVar("Target")
 
 
 def advice(name, known, words):
@@ -34,7 +38,7 @@ def check_keywords(keywords, name, known, words):
             raise TypeError(f"`{name}` has no `{keyword}`{instead}")
 
 
-def explain_keywords(words, name=None, also=()):
+def explain_keywords(words, name=None, also=()) -> Callable[[Target], Target]:
     """A decorator of a function or class, whose unknown keywords then get a sentence that says what to write.
 
     Of a function that takes further keywords, and `also` does not say which, those only that are among `words`.

@@ -290,7 +290,8 @@ def test_what_the_format_cannot_say_is_not_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_readme_names_what_is_read():
-    rows = (Path(__file__).parents[1] / "README.md").read_text().partition("| `model_type` |")[2].partition("\n\n")[0]
+def test_the_documentation_names_what_is_read():
+    page = Path(__file__).parents[1] / "docs" / "how-to" / "hugging-face.md"
+    rows = page.read_text(encoding="utf-8").partition("| `model_type` |")[2].partition("\n\n")[0]
     named = [tuple(row.strip("| ").split(" | ")) for row in rows.splitlines()[2:]]
     assert named == [(kind, family.architecture, family.model.__name__) for kind, family in FAMILIES.items()]

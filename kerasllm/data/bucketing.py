@@ -6,6 +6,7 @@ Shapes: B pairs in a batch, S source time, T target time; they differ from batch
 import itertools
 import os
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from kerasllm.data.option_names import PAIR_WORDS
 from kerasllm.data.steps import Batches, check_least, dataset_of
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
 
@@ -24,18 +26,18 @@ _PAIRS_AT_ONCE = 2**14
 
 @explain_keywords(PAIR_WORDS)
 def seq2seq_dataset(
-    pairs,
-    tokenizer,
-    batch_tokens=4096,
-    seed=0,
-    epochs=1,
-    start_step=0,
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
+    batch_tokens: int = 4096,
+    seed: int = 0,
+    epochs: int = 1,
+    start_step: int = 0,
     *,
-    max_length=256,
-    shuffle=True,
-    decoder_start_id=None,
-    forced_bos_id=None,
-):
+    max_length: int = 256,
+    shuffle: bool = True,
+    decoder_start_id: int | None = None,
+    forced_bos_id: int | None = None,
+) -> tf.data.Dataset:
     """Batches of pairs (source, target), for translation and everything else that makes a text of a text.
 
     Pairs of like length share a batch, so that little of it is padding: a batch has as many pairs as fit into

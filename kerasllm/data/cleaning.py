@@ -8,6 +8,7 @@ import difflib
 import functools
 import re
 import unicodedata
+from collections.abc import Iterable
 
 import ftfy
 
@@ -46,7 +47,14 @@ _WIDE_GAP = re.compile(r"(?<=[^ \t\n])  +")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
-def clean(documents, rules=("repair", "quality"), skip=(), *, min_words=1, max_words=None):
+def clean(
+    documents: Iterable[str],
+    rules: str | Iterable[str] = ("repair", "quality"),
+    skip: str | Iterable[str] = (),
+    *,
+    min_words: int = 1,
+    max_words: int | None = None,
+) -> FilteredDocuments:
     """Repairs documents, and leaves out those that are no text to learn from, one after the other.
 
     Made for prose, plays, verse and web pages in any language. In scripts without spaces, such as Chinese, every

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,7 +16,9 @@ _BLOCK = 4096
 _HIGHEST_PROPOSED = 0.95  # from which on there would be one band only
 
 
-def deduplicate(documents, *, threshold=0.8, near=True, num_perm=128):
+def deduplicate(
+    documents: Iterable[str], *, threshold: float = 0.8, near: bool = True, num_perm: int = 128
+) -> FilteredDocuments:
     """Leaves out documents that are like one that came before: the first of each is kept, in order.
 
     Exact duplicates have the same characters but for case and white space. Near-duplicates share at least `threshold`

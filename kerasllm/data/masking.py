@@ -5,11 +5,16 @@ Which tokens are hidden is a function of (seed, step), as the order of the windo
 Shapes: B batch, T time, V vocab.
 """
 
+import os
+from collections.abc import Iterable
+
 import numpy as np
+import tensorflow as tf
 
 from kerasllm.data.option_names import WINDOW_WORDS
+from kerasllm.data.token_files import TokenFiles
 from kerasllm.data.windows import window_dataset
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask, word_joins
 from kerasllm.words import explain_keywords
 
@@ -23,21 +28,21 @@ _MASKS = 1  # Sets these draws apart from those of the windows, which have the s
 
 @explain_keywords(WINDOW_WORDS)
 def masked_lm_dataset(
-    documents_or_token_dir,
-    tokenizer,
-    seq_len,
-    batch_size,
-    seed=0,
-    epochs=1,
-    start_step=0,
-    packed=False,
+    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenFiles,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    batch_size: int,
+    seed: int = 0,
+    epochs: int = 1,
+    start_step: int = 0,
+    packed: bool = False,
     *,
-    mask_share=0.15,
-    strategy="token",
-    shuffle=True,
-    token_folder=None,
-    progress=True,
-):
+    mask_share: float = 0.15,
+    strategy: str = "token",
+    shuffle: bool = True,
+    token_folder: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> tf.data.Dataset:
     """Batches for predicting hidden tokens, as BERT, RoBERTa and SpanBERT learn.
 
     Some tokens of each window are chosen. Of these, 80 % become the mask token, 10 % another token and 10 % stay as

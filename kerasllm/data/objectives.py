@@ -1,25 +1,32 @@
 """What a causal model learns from tokens: to predict the next one. masking.py is the same for masked models."""
 
+import os
+from collections.abc import Iterable
+
+import tensorflow as tf
+
 from kerasllm.data.option_names import WINDOW_WORDS
+from kerasllm.data.token_files import TokenFiles
 from kerasllm.data.windows import window_dataset
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.words import explain_keywords
 
 
 @explain_keywords(WINDOW_WORDS)
 def causal_lm_dataset(
-    documents_or_token_dir,
-    tokenizer,
-    seq_len,
-    batch_size,
-    seed=0,
-    epochs=1,
-    start_step=0,
-    packed=False,
+    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenFiles,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    batch_size: int,
+    seed: int = 0,
+    epochs: int = 1,
+    start_step: int = 0,
+    packed: bool = False,
     *,
-    shuffle=True,
-    token_folder=None,
-    progress=True,
-):
+    shuffle: bool = True,
+    token_folder: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> tf.data.Dataset:
     """Batches for next-token prediction.
 
     Without packing, the documents stand end to end, each with its end token, and are cut into windows of seq_len

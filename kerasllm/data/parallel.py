@@ -6,8 +6,10 @@ of the training pairs.
 
 import collections
 import itertools
+import os
 import unicodedata
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kerasllm.data.formats import TEXT, TSV, decode, kind_of, read_lines
 from kerasllm.data.records import known_as, read_tabs, read_text_pairs
@@ -15,7 +17,13 @@ from kerasllm.data.sources import path_of
 from kerasllm.data.tfds import PREFIX, is_version_folder, open_tfds, text_features, text_of
 
 
-def read_pairs(source, target=None, *, columns=None, data_dir=None):
+def read_pairs(
+    source: str | os.PathLike,
+    target: str | os.PathLike | None = None,
+    *,
+    columns: Sequence[int] | Sequence[str] | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Iterator[tuple[str, str]]:
     """Reads pairs of sentences, one after the other.
 
     White space around a sentence is dropped. A pair of which both sides are blank is left out. One of which a single
@@ -28,7 +36,7 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
             - a file of columns with a tab in between, such as .tsv. Cells may be in quotes in a .tsv file, as
               spreadsheets write them, where that reads all of it as rows of one length; else a quote is a quote.
             - a file of records, as in `read_text`: .csv, .jsonl, .json or .parquet.
-            - "tfds:NAME[/CONFIG][:SPLIT]", as in `read_text`: a data set of TensorFlow Datasets that has translations
+            - `"tfds:NAME[/CONFIG][:SPLIT]"`, as in `read_text`: a data set of TensorFlow Datasets that has translations
               or at least two texts.
 
             Compression and encoding are as in `read_text`.
@@ -69,7 +77,9 @@ def read_pairs(source, target=None, *, columns=None, data_dir=None):
     return _whole_pairs(_read_two_files(_file(source), _file(target)), f"{source} and {target}")
 
 
-def remove_overlap(pairs, held_out):
+def remove_overlap(
+    pairs: Iterable[tuple[str, str]], held_out: Mapping[str, Iterable[tuple[str, str]]]
+) -> tuple[list[tuple[str, str]], dict[str, int]]:
     """Removes the pairs of which a side also occurs in held-out pairs.
 
     Sentences are compared without regard to case, punctuation, white space and Unicode's compatibility forms (NFKC). A

@@ -9,6 +9,7 @@ import glob
 import itertools
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kerasllm.data import formats
@@ -21,7 +22,12 @@ MAX_DOCUMENT = 2**21
 _DOCUMENT_KINDS = TEXT, JSON_LINES
 
 
-def read_text(source, *, field=None, data_dir=None):
+def read_text(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    field: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> Iterator[str]:
     """Reads documents, one after the other.
 
     A text file is one document, as it stands: line ends and spaces are kept, only a byte order mark is dropped. A file
@@ -43,7 +49,7 @@ def read_text(source, *, field=None, data_dir=None):
               path; hidden ones are left out. A folder without such files is read where all its other files of data
               are of one kind: .json, .csv, .tsv or .parquet. A warning says what was left out.
             - a glob, such as "corpus/**/*.py": its files, ordered by path.
-            - "tfds:NAME[/CONFIG][:SPLIT]", a data set of TensorFlow Datasets; the split is "train" by default. What
+            - `"tfds:NAME[/CONFIG][:SPLIT]"`, a data set of TensorFlow Datasets; the split is "train" by default. What
               `data_dir` holds, in any version, is used before anything is fetched. The folder of one version, such as
               "data/toy/1.0.0", serves too, with "tfds:" before it and a split behind it or without.
               "tfds:translate_folder" is its TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.

@@ -7,7 +7,9 @@ parts what is read a single time.
 import collections
 import itertools
 import json
+import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kerasllm.data.sources import read_text
@@ -15,7 +17,13 @@ from kerasllm.data.sources import read_text
 _CHARACTERS_AT_ONCE = 2**22
 
 
-def split_text(source, validation=0.1, *, field=None, data_dir=None):
+def split_text(
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    validation: float = 0.1,
+    *,
+    field: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+) -> tuple[Iterable[str], Iterable[str]]:
     """Reads documents in two parts: the first to train on, the last characters to validate on.
 
     This is nanoGPT's split, of one file or of many: the first int(0.9 × characters) characters are for training, the

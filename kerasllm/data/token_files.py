@@ -10,13 +10,14 @@ A folder holds three files:
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from kerasllm.files import check_documents, new_folder, sha256, write_json
 from kerasllm.progress import progress_bar
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 VERSION = 1
 _TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
@@ -25,7 +26,9 @@ _SHOWN_EVERY = 2**14  # tokens, as each time costs more than a short document
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
-def write_tokens(documents, tokenizer, folder, *, progress=True):
+def write_tokens(
+    documents: Iterable[str], tokenizer: Tokenizer, folder: str | os.PathLike, *, progress: bool = True
+) -> "TokenFiles":
     """Tokenizes documents into a folder of token files.
 
     Documents stream through: about half a million characters are tokenized at a time, in parallel. The folder is
@@ -89,7 +92,7 @@ class TokenFiles:
         ValueError: where a file's size is not the manifest's, or the manifest cannot be read.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
         self._manifest = _read_manifest(self.folder)
         self.vocab_size, self.num_tokens, self.num_documents, self.num_bytes = (
@@ -99,7 +102,7 @@ class TokenFiles:
         self.tokens = self._map(_TOKENS, _DTYPES[self._manifest["dtype"]], self.num_tokens)
         self.document_ends = self._map(_ENDS, np.dtype("<i8"), self.num_documents)
 
-    def check(self, tokenizer):
+    def check(self, tokenizer: Tokenizer) -> None:
         """Raises ValueError unless `tokenizer` is the one that made these tokens."""
         if tokenizer.fingerprint() != self.fingerprint:
             raise ValueError(
@@ -107,7 +110,7 @@ class TokenFiles:
                 f"this one has {tokenizer.fingerprint()[:12]}…). Load that tokenizer, or write the tokens anew."
             )
 
-    def verify(self):
+    def verify(self) -> None:
         """Reads all files and raises ValueError where one has changed since it was written."""
         for name in (_TOKENS, _ENDS):
             if sha256(self.folder / name) != self._manifest["sha256"].get(name):

@@ -95,7 +95,7 @@ def window_dataset(
 class _Windows(NamedTuple):
     """A number of windows, and pieces(numbers, epoch) -> (row, begin, length), what `lay_out` takes."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not missed
     pieces: Callable
 
 

@@ -6,6 +6,7 @@ every token is scored exactly once. Shapes: B windows in a batch, T their length
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -28,7 +29,7 @@ from kerasllm.models.shapes import (
 )
 from kerasllm.progress import progress_bar
 from kerasllm.tasks import other_task
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 # The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
 _LOGITS_PER_BATCH = 2**26
@@ -90,7 +91,15 @@ class LanguageModelScores:
         return "\n".join([*lines, f"{'scored':<16}{scored}"])
 
 
-def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_size=None):
+def perplexity(
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    documents: str | Iterable[str],
+    stride: int | None = None,
+    *,
+    context: int | None = None,
+    batch_size: int | None = None,
+) -> LanguageModelScores:
     """Scores how well `model` predicts `documents`: token, word and byte perplexity and bits per byte.
 
     The definitions are those of lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness):
@@ -131,7 +140,7 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
     """
     text = _TextCounts()
     documents, tokenizer = as_documents(documents), as_tokenizer(tokenizer)
-    sequences = (_encode(tokenizer, document, text) for document in documents)
+    sequences: Iterable = (_encode(tokenizer, document, text) for document in documents)
     if isinstance(documents, list | tuple):
         sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest
     pad_id = getattr(tokenizer, "pad_id", None) or 0
@@ -139,7 +148,16 @@ def perplexity(model, tokenizer, documents, stride=None, *, context=None, batch_
     return LanguageModelScores.from_total(nll, tokens, text.words, text.bytes)
 
 
-def score_tokens(model, token_ids, stride=None, *, context=None, batch_size=None, num_words=None, num_bytes=None):
+def score_tokens(
+    model: keras.Model,
+    token_ids: Sequence[int] | np.ndarray,
+    stride: int | None = None,
+    *,
+    context: int | None = None,
+    batch_size: int | None = None,
+    num_words: int | None = None,
+    num_bytes: int | None = None,
+) -> LanguageModelScores:
     """Scores one sequence of ids, such as the validation split of a folder of token files.
 
     The first id is the prefix: it is looked at and not scored. Otherwise as `perplexity`.

@@ -5,18 +5,21 @@ Shapes: B rows in a batch, T their length, V vocabulary.
 
 import itertools
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
 
+from kerasllm.data.token_files import TokenFiles
 from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.evaluation.language_model import check_ids, exp, rolling_windows, rows_at_once
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.models import MaskedLM
 from kerasllm.progress import progress_bar
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask
 
 _SHORTEST_ROW = 16
@@ -53,7 +56,14 @@ class MaskedLanguageModelScores:
         )
 
 
-def pseudo_perplexity(model, tokenizer, documents, *, context=None, batch_size=None):
+def pseudo_perplexity(
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    documents: str | Iterable[str],
+    *,
+    context: int | None = None,
+    batch_size: int | None = None,
+) -> MaskedLanguageModelScores:
     """Hides one token after the other and scores how well the model names it from all others.
 
     The perplexity is the PPPL of Salazar et al. 2020, "Masked Language Model Scoring", https://arxiv.org/abs/1910.14659,
@@ -87,16 +97,16 @@ def pseudo_perplexity(model, tokenizer, documents, *, context=None, batch_size=N
 
 
 def masked_accuracy(
-    model,
-    tokenizer,
-    documents_or_token_dir,
+    model: MaskedLM,
+    tokenizer: Tokenizer,
+    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenFiles,
     *,
-    mask_share=0.15,
-    strategy="token",
-    seed=0,
-    context=None,
-    batch_size=None,
-):
+    mask_share: float = 0.15,
+    strategy: str = "token",
+    seed: int = 0,
+    context: int | None = None,
+    batch_size: int | None = None,
+) -> MaskedLanguageModelScores:
     """Hides a share of the tokens at once, as in training, and scores how well the model names them.
 
     The windows and the choice are those of `kerasllm.data.masked_lm_dataset(shuffle=False)`. Every chosen token becomes

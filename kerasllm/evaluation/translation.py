@@ -6,7 +6,7 @@ Each figure comes with the signature that makes it comparable, as sacrebleu's co
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF, TER
@@ -64,7 +64,14 @@ class TranslationScores:
         return {name: value for name, value in vars(self).items() if isinstance(value, Score)}
 
 
-def translation_scores(hypotheses, references, tokenize=None, lowercase=False, *, with_rouge=False):
+def translation_scores(
+    hypotheses: Iterable[str],
+    references: Iterable[str] | Iterable[Sequence[str]],
+    tokenize: str | None = None,
+    lowercase: bool = False,
+    *,
+    with_rouge: bool = False,
+) -> TranslationScores:
     """Scores translations by BLEU, chrF and TER, and by ROUGE where asked.
 
     Args:
@@ -82,18 +89,23 @@ def translation_scores(hypotheses, references, tokenize=None, lowercase=False, *
 
     >>> print(translation_scores(["The cat sat down."], ["The cat sat."]))
     """
-    hypotheses, references = _checked(hypotheses, references)
+    texts, references = _checked(hypotheses, references)
     variants = ("rouge1", "rouge2", "rougeL") if with_rouge else ()
     return TranslationScores(
-        sentences=len(hypotheses),
-        bleu=bleu(hypotheses, references, tokenize, lowercase),
-        chrf=chrf(hypotheses, references, lowercase),
-        ter=ter(hypotheses, references),
-        **{variant: rouge(hypotheses, references, variant) for variant in variants},
+        sentences=len(texts),
+        bleu=bleu(texts, references, tokenize, lowercase),
+        chrf=chrf(texts, references, lowercase),
+        ter=ter(texts, references),
+        **{variant: rouge(texts, references, variant) for variant in variants},
     )
 
 
-def bleu(hypotheses, references, tokenize=None, lowercase=False):
+def bleu(
+    hypotheses: Iterable[str],
+    references: Iterable[str] | Iterable[Sequence[str]],
+    tokenize: str | None = None,
+    lowercase: bool = False,
+) -> Score:
     """BLEU over a whole set of translations, as sacrebleu computes it.
 
     Args:
@@ -132,7 +144,13 @@ def bleu(hypotheses, references, tokenize=None, lowercase=False):
     return _score(metric, hypotheses, references)
 
 
-def chrf(hypotheses, references, lowercase=False, *, word_order=0):
+def chrf(
+    hypotheses: Iterable[str],
+    references: Iterable[str] | Iterable[Sequence[str]],
+    lowercase: bool = False,
+    *,
+    word_order: int = 0,
+) -> Score:
     """chrF, the F-score of the characters' n-grams, as sacrebleu computes it.
 
     Args:
@@ -153,7 +171,7 @@ def chrf(hypotheses, references, lowercase=False, *, word_order=0):
     return _score(CHRF(lowercase=lowercase, word_order=word_order), *_checked(hypotheses, references))
 
 
-def ter(hypotheses, references):
+def ter(hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequence[str]]) -> Score:
     """TER, how many edits turn translations into their references, per word, as sacrebleu computes it; case is ignored.
 
     Chinese and Japanese are divided into characters, sacrebleu's --ter-normalized --ter-asian-support; the signature
@@ -177,7 +195,9 @@ def ter(hypotheses, references):
     return _score(TER(normalized=asian, asian_support=asian), hypotheses, references)
 
 
-def rouge(hypotheses, references, variant="rougeL"):
+def rouge(
+    hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequence[str]], variant: str = "rougeL"
+) -> Score:
     """ROUGE's F1, the mean over all sentences, as `keras_nlp.metrics.RougeL` and `RougeN` compute it; case is ignored.
 
     They divide text with the package rouge-score, which knows the letters a to z and digits and takes everything else

@@ -18,7 +18,7 @@ class ServedIds(tf.Module):
         model: a `MaskedLM`.
     """
 
-    SIGNATURES = ("forward",)
+    SIGNATURES: tuple[str, ...] = ("forward",)
 
     def __init__(self, model):
         super().__init__()

@@ -17,11 +17,17 @@ from kerasllm import backend
 from kerasllm.files import new_folder
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tasks import TASKS, task_of
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
 
 
-def saved_model(model, tokenizer, path, *, text=True):
+def saved_model(
+    model: keras.Model,
+    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
+    path: str | os.PathLike,
+    *,
+    text: bool = True,
+) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
     Its signatures, for batches of B texts of any lengths:

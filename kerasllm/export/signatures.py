@@ -38,7 +38,7 @@ class ServedIds(tf.Module):
         tokenizer: its `Tokenizer`, which says where texts end.
     """
 
-    SIGNATURES = ("generate_ids", "forward")
+    SIGNATURES: tuple[str, ...] = ("generate_ids", "forward")
 
     def __init__(self, model, tokenizer):
         super().__init__()

@@ -23,7 +23,7 @@ class ServedIds(tf.Module):
         model: a `Seq2SeqLM`.
     """
 
-    SIGNATURES = ("forward",)
+    SIGNATURES: tuple[str, ...] = ("forward",)
 
     def __init__(self, model):
         super().__init__()

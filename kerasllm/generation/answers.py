@@ -1,15 +1,26 @@
 """Messages to an answer: the tokenizer's chat template writes the prompt, and the answer ends where its turn does."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
 from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS
 from kerasllm.generation.text import pieces, start_decoding
 from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.models.shapes import context_length
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
 from kerasllm.tokenizers.messages import without_oldest_turn
 
 
-def chat(model, tokenizer, messages, max_new_tokens=None, **options):
+def chat(
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    max_new_tokens: int | None = None,
+    **options: Any,
+) -> str:
     """Answers the last message of a chat.
 
     Args:
@@ -41,18 +52,18 @@ def chat(model, tokenizer, messages, max_new_tokens=None, **options):
 
 
 def stream_chat(
-    model,
-    tokenizer,
-    messages,
-    max_new_tokens=None,
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    max_new_tokens: int | None = None,
     *,
-    chat_template=None,
-    template_variables=None,
-    continue_final_message=False,
-    shorten=False,
-    stop=None,
-    **options,
-):
+    chat_template: str | None = None,
+    template_variables: Mapping[str, Any] | None = None,
+    continue_final_message: bool = False,
+    shorten: bool = False,
+    stop: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Iterator[str]:
     """Answers piece by piece; the pieces joined are what `chat` returns.
 
     Args:

@@ -7,7 +7,9 @@ Shapes: B batch, P prompt bucket, L places for prompt and continuation, V vocab.
 
 import functools
 import random
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +34,12 @@ NO_TOKEN = -2  # what is drawn from logits that are no numbers
 NO_NUMBERS = "The model's logits are no numbers, so it has diverged: train it with a lower learning rate."
 
 
-def generate_ids(model, prompts, max_new_tokens=None, **options):
+def generate_ids(
+    model: keras.Model,
+    prompts: Sequence[int] | Sequence[Sequence[int]],
+    max_new_tokens: int | None = None,
+    **options: Any,
+) -> list[int] | list[list[int]]:
     """Continues lists of token ids.
 
     Args:

@@ -8,11 +8,11 @@ from kerasllm.generation.options import whole_number
 from kerasllm.generation.prompts import as_text
 from kerasllm.generation.text_stream import continuation
 from kerasllm.models import MaskedLM
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids
 
 
-def fill_mask(model, tokenizer, text, top_k=5):
+def fill_mask(model: MaskedLM, tokenizer: Tokenizer, text: str, top_k: int = 5) -> list[list[tuple[str, float]]]:
     """The likeliest tokens for each mask in a text.
 
     Args:

@@ -1,13 +1,17 @@
 """Text to more text: prompts are encoded, continued by `decoding.py`, and decoded again by `text_stream.py`."""
 
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
 
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.options import PROMPT_WORDS
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.text_stream import TextStream, stop_strings
-from kerasllm.tokenizers import as_tokenizer
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.words import explain_keywords
 
 STEPS_BETWEEN_STOP_CHECKS = 16
@@ -15,7 +19,15 @@ SECONDS_BETWEEN_PIECES = 0.05
 
 
 @explain_keywords(PROMPT_WORDS)
-def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **options):
+def generate(
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]],
+    max_new_tokens: int | None = None,
+    *,
+    stop: str | Sequence[str] | None = None,
+    **options: Any,
+) -> str | list[str]:
     """Continues a prompt, or several at once.
 
     Args:
@@ -70,7 +82,15 @@ def generate(model, tokenizer, prompts, max_new_tokens=None, *, stop=None, **opt
     return texts[0] if is_one else texts
 
 
-def stream(model, tokenizer, prompt, max_new_tokens=None, *, stop=None, **options):
+def stream(
+    model: keras.Model,
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    max_new_tokens: int | None = None,
+    *,
+    stop: str | Sequence[str] | None = None,
+    **options: Any,
+) -> Iterator[str]:
     """Continues a prompt piece by piece; the pieces joined are what `generate` returns.
 
     Args:

@@ -4,7 +4,8 @@ Shapes: B rows, S source time, N tokens of a target.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -18,6 +19,7 @@ from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.settings import BeamSettings, beam_settings
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.models import Seq2SeqLM
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides
 from kerasllm.words import explain_keywords
 
@@ -33,19 +35,19 @@ class Translation(NamedTuple):
 
 @explain_keywords(TRANSLATION_WORDS, also=[field.name for field in dataclasses.fields(Rules)])
 def translate(
-    model,
-    tokenizer,
-    texts,
-    num_beams=None,
+    model: Seq2SeqLM,
+    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
+    texts: str | Iterable[str],
+    num_beams: int | None = None,
     *,
-    num_best=None,
-    length_penalty=None,
-    early_stopping=None,
-    max_new_tokens=None,
-    batch_size=32,
-    target_language=None,
-    **rules,
-):
+    num_best: int | None = None,
+    length_penalty: float | None = None,
+    early_stopping: bool | None = None,
+    max_new_tokens: int | None = None,
+    batch_size: int = 32,
+    target_language: str | None = None,
+    **rules: Any,
+) -> str | list[str] | list[Translation] | list[list[Translation]]:
     """Translates texts, or makes of them whatever the model has learned to make.
 
     Args:
@@ -82,7 +84,7 @@ def translate(
         raise TypeError(f"`translate` needs a Seq2SeqLM, got {type(model).__name__}; `generate` continues texts.")
     texts = as_texts(texts)
     if isinstance(texts, str):
-        return translate(
+        return translate(  # type: ignore[return-value]  # of a list, a list
             model,
             tokenizer,
             [texts],

@@ -1,9 +1,12 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
 import math
+import os
 import re
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kerasllm import backend
@@ -26,7 +29,9 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 
-def load(path_or_id, dtype=None, revision=None):
+def load(
+    path_or_id: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, revision: str | None = None
+) -> tuple[keras.Model, Any]:
     """Reads a checkpoint in Hugging Face's format, without torch and without transformers.
 
     Args:

@@ -1,5 +1,8 @@
 """A model of ours as a checkpoint that transformers and what follows it read."""
 
+import os
+
+import keras
 import numpy as np
 
 from kerasllm.files import new_folder, write_json
@@ -8,10 +11,11 @@ from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
 from kerasllm.models.weights import weights_to_save
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides, as_pair
 
 
-def save(model, tokenizer, path):
+def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], path: str | os.PathLike) -> None:
     """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
 
     Args:

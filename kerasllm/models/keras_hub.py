@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,7 +13,9 @@ from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.weights import weight_names
 
 
-def from_keras_hub(backbone, max_length=4096, dtype=None):
+def from_keras_hub(
+    backbone: Any, max_length: int = 4096, dtype: str | keras.DTypePolicy | None = None
+) -> CausalLM | MaskedLM:
     """Makes a model of a backbone of KerasHub: the same logits, with our generation, data, checkpoints and export.
 
     Args:

@@ -1,16 +1,18 @@
 """What may stand where a tokenizer is asked for: ours, one of transformers, or an engine of `tokenizers`."""
 
 import weakref
+from typing import Any
 
 import tokenizers
 
 from kerasllm.tokenizers.tokenizer import Tokenizer
 
 _ROLES = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "mask": "mask_token"}
-_converted = weakref.WeakKeyDictionary()  # tokenizers of transformers to what was made of them, and of which settings
+# Tokenizers of transformers to what was made of them, and of which settings.
+_converted: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def as_tokenizer(tokenizer):
+def as_tokenizer(tokenizer: Any) -> Tokenizer:
     """The `Tokenizer` that one of transformers is, without transformers.
 
     Args:

@@ -5,8 +5,11 @@ How vocabularies are made is in training.py.
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -76,8 +79,15 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls, texts, vocab_size=8000, kind="bpe", *, special_tokens=(), sample_bytes=training.SAMPLE_BYTES, progress=True
-    ):
+        cls,
+        texts: Iterable[str],
+        vocab_size: int = 8000,
+        kind: str = "bpe",
+        *,
+        special_tokens: Iterable[str] = (),
+        sample_bytes: int = training.SAMPLE_BYTES,
+        progress: bool = True,
+    ) -> "Tokenizer":
         """Makes a vocabulary from documents.
 
         Args:
@@ -134,7 +144,7 @@ class Tokenizer:
         return cls(engine)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
         """Reads a tokenizer, ours or any in Hugging Face's formats.
 
         Args:
@@ -172,7 +182,7 @@ class Tokenizer:
             return self.engine.token_to_id(model["unk_token"])
         return model.get("unk_id")
 
-    def save(self, folder):
+    def save(self, folder: str | os.PathLike) -> None:
         """Writes tokenizer.json (Hugging Face's format) and tokenizer_config.json (padding, start, end, mask and the
         chat template) into a folder.
 
@@ -205,7 +215,7 @@ class Tokenizer:
             with replacing(folder / name) as draft:
                 draft.write_text(content, encoding="utf-8")
 
-    def encode(self, text, parse_special=False):
+    def encode(self, text: str, parse_special: bool = False) -> list[int]:
         """The token ids of a text.
 
         Args:
@@ -223,7 +233,7 @@ class Tokenizer:
             raise TypeError(f"encode takes str, got {type(text).__name__}; encode_batch(texts) takes many.")
         return self.encode_batch([text], parse_special)[0]
 
-    def encode_masked(self, text):
+    def encode_masked(self, text: str) -> list[int]:
         """The token ids of a text with masks: the mask token is read where the text has it; others are text.
 
         Where words and the spaces before them share a token, a mask stands for both.
@@ -246,7 +256,9 @@ class Tokenizer:
         masks.require_mask(self)
         return self._read_masked(training.checked(text))
 
-    def encode_chat(self, messages, *, chat_template=None, **variables):
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **variables: Any
+    ) -> list[int]:
         """The token ids of a chat, as its template writes it. Special tokens in messages are text.
 
         Args:
@@ -277,7 +289,7 @@ class Tokenizer:
         """
         return encode_chat(self, messages, chat_template, **variables)
 
-    def encode_batch(self, texts, parse_special=False):
+    def encode_batch(self, texts: Iterable[str], parse_special: bool = False) -> list[list[int]]:
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.
 
         Args:
@@ -305,7 +317,7 @@ class Tokenizer:
                     yield np.concatenate(parts)
                     parts = []
 
-    def decode(self, ids, skip_special=True):
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = True) -> str:
         """The text of token ids, as the tokenizer's own decoder writes it.
 
         That of WordPiece puts no space before signs such as "." and "'s". The setting `clean_up_tokenization_spaces`,

@@ -5,7 +5,7 @@ from kerasllm import backend
 POLICIES = ("float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 
 
-def precision(name="auto"):
+def precision(name: str = "auto") -> tuple[str, str]:
     """The dtype policy to train in on this device, and why.
 
     Args:

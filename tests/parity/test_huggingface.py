@@ -292,7 +292,7 @@ CASES["t5"] = CASES["mt5"] = [
     t5(1, 20, 5, 6, 28, feed_forward_proj="gated-gelu", layer_norm_epsilon=1e-3),
     t5(1, 28, 1, 10, 52, feed_forward_proj="gated-silu"),
 ]
-assert CASES.keys() == FAMILIES.keys()  # README's table of them is made of what is tested here
+assert CASES.keys() == FAMILIES.keys()  # The documentation's table of them is made of what is tested here
 IDS = np.random.default_rng(0).integers(5, V, (len(LENGTHS), T))  # none of them padding
 TARGETS = np.random.default_rng(1).integers(5, V, (len(LENGTHS), 23))
 AUTO = {CausalLM: "AutoModelForCausalLM", MaskedLM: "AutoModelForMaskedLM", Seq2SeqLM: "AutoModelForSeq2SeqLM"}
