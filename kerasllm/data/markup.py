@@ -1,4 +1,9 @@
-"""Text out of HTML: what a reader would read, without scripts, menus and footers."""
+"""Text out of HTML: what a reader would read, without scripts, menus and footers.
+
+Documents are whole pages, pieces of them, or texts in which a tag stands here and there beside other angle brackets.
+Trafilatura and resiliparse, measured beside this, were no better on pages and took such brackets for tags; the former
+finds nothing in short pieces.
+"""
 
 import re
 from collections import Counter

@@ -7,7 +7,7 @@ import csv
 import itertools
 import json
 
-from kerasllm.data.formats import CSV, JSON, JSON_LINES, PARQUET, TSV, read_chunks, read_lines
+from kerasllm.data.formats import CSV, JSON, JSON_LINES, PARQUET, TSV, read_lines
 
 TEXT_FIELD = "text"
 _SAMPLE = 100  # records that are looked at to tell which fields are texts
@@ -195,13 +195,16 @@ def _parsed(path, numbered_lines):
 
 def _read_json(path):
     """A JSON file is one value, or, as many programs write it under this name too, one on each line."""
-    lines = ((number, line) for number, line in enumerate(read_lines(path), start=1) if line and not line.isspace())
-    begin = list(itertools.islice(lines, 2))
-    if len(begin) == 2 and _is_json(begin[0][1]):
+    lines = enumerate(read_lines(path), start=1)
+    begin, written = [], []  # the lines up to the second that is not blank, and those two
+    while len(written) < 2 and (numbered := next(lines, None)):
+        begin.append(numbered)
+        written += [numbered[1]] if numbered[1].strip() else []
+    if len(written) == 2 and _is_json(written[0]):
         yield from _parsed(path, itertools.chain(begin, lines))
         return
-    text = "".join(read_chunks(path))
-    for number, record in enumerate(_rows_of(_loads(text, path)) if begin else (), start=1):
+    text = "\n".join(line for _, line in itertools.chain(begin, lines))
+    for number, record in enumerate(_rows_of(_loads(text, path)) if written else (), start=1):
         yield f"{path}, record {number}", record
 
 
