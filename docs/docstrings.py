@@ -28,14 +28,16 @@ def rewritten(docstring):
     for line in docstring.split("\n"):
         if header := _HEADER.match(line):
             sections.append([header[1], [header[2].strip()] if header[2] else []])
-        else:
-            sections[-1][1].append(line)
+            continue
+        if sections[-1][0] not in ("", "Example") and re.match(r"\S", line):  # running text behind a section
+            sections.append(["", []])
+        sections[-1][1].append(line)
     return "\n".join(_section(header, lines) for header, lines in sections).strip()
 
 
 def _section(header, lines):
     if not header:
-        return "\n".join(lines)
+        return _with_lists("\n".join(lines))
     body = textwrap.dedent("\n".join(lines)).strip("\n")
     if header == "Example":
         return f"Examples:\n{textwrap.indent(body, '    ')}\n"
