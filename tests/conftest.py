@@ -4,7 +4,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Each worker of pytest-xdist has a core of its own, and what is computed here is small.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -15,9 +19,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again.
-hypothesis.settings.register_profile("kerasllm", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("kerasllm")
+
+def pytest_collection_finish():
+    """What has been imported by now stays: the collector of cycles, a third of the time otherwise, looks elsewhere."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
+
+# Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again. `.ci/run` tries more
+# examples: `--hypothesis-profile=soak -m hypothesis`.
+for profile, examples in {"quick": 25, "soak": 200}.items():
+    hypothesis.settings.register_profile(
+        profile, deadline=None, derandomize=True, database=None, print_blob=True, max_examples=examples
+    )
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
