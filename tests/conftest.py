@@ -20,6 +20,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# The files that take longest: they come first, so that no worker is left alone with one.
+LONGEST = [
+    *("test_export", "test_cli", "test_jax", "test_seq2seq", "test_masked_lm", "test_huggingface", "test_cli_resume"),
+    *("test_models", "test_memory", "test_generation", "test_layers", "test_keras_features", "test_in_graph"),
+    *("test_cli_translate", "test_cli_masked", "test_readme", "test_micro_batches", "test_layer_properties"),
+    *("test_export_translator", "test_notebooks", "test_soak", "test_benchmark"),
+]
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 def pytest_collection_finish():
     """What has been imported by now stays: the collector of cycles, a third of the time otherwise, looks elsewhere."""
     gc.collect()
@@ -46,6 +60,14 @@ def _fresh_keras():
     yield
 
 
+@pytest.fixture(scope="module")
+def without_xla():
+    """Text is decoded in TensorFlow's plain graphs, made in half the time: for files whose point decoding is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real data sets: `KERASLLM_DATA`, or `../shared/data` beside the repository."""
@@ -66,6 +88,7 @@ def run_python():
     def run(code, backend="tensorflow", hide=(), timeout=300):
         hidden = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in hide)
         environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than all that is computed here
         finished = subprocess.run(
             [sys.executable, "-c", hidden + textwrap.dedent(code)],
             cwd=ROOT,

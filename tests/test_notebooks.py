@@ -70,9 +70,7 @@ def outputs(notebook):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=RUNNING.get(name, pytest.mark.soak)) for name in SMALL]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=RUNNING.get(name, pytest.mark.soak)) for name in SMALL])
 def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, tmp_path, monkeypatch):
     if name == BESIDE_TRANSFORMERS and not importlib.util.find_spec("transformers"):
         pytest.skip("transformers is not installed: pip install kerasllm[parity]")
