@@ -68,6 +68,14 @@ def without_xla():
         yield
 
 
+@pytest.fixture(scope="module")
+def few_rounds():
+    """A training run is measured and drawn four times, not twenty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerasllm.cli.recipe.ROUNDS", 4)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real data sets: `KERASLLM_DATA`, or `../shared/data` beside the repository."""

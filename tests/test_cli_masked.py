@@ -7,6 +7,7 @@ import pytest
 import kerasllm
 from kerasllm.cli import export_check, main
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
 TEXT = "one cat saw my dog near our old house\n" * 150
 
 

@@ -8,6 +8,7 @@ import pytest
 import kerasllm
 from kerasllm.cli import export_check, main
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
 WORDS = {"the": "der", "a": "ein", "dog": "Hund", "man": "Mann", "sees": "sieht", "hears": "hört", "old": "alte"}
 SMALL = ["--preset", "transformer-laptop", "--layers", "1", "--d-model", "32", "--heads", "2", "--dff", "64"]
 SMALL += ["--steps", "25", "--vocab-size", "300"]

@@ -78,8 +78,8 @@ def steps_within(seconds, settings):
         begin = time.perf_counter()
         model.train_on_batch(ids, ids)
         times.append(time.perf_counter() - begin)
-    possible = seconds / float(np.median(times[2:]))  # the first two compile
-    return int(min(max(possible // 10 * 10, FEWEST_STEPS), settings.steps))
+    possible = min(seconds / float(np.median(times[2:])), settings.steps)  # the first two compile
+    return min(max(int(possible) // 10 * 10, FEWEST_STEPS), settings.steps)
 
 
 def follow(settings):
