@@ -4,7 +4,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Each worker of pytest-xdist has a core of its own, and what is computed here is small.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -15,9 +19,35 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again.
-hypothesis.settings.register_profile("kerasllm", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("kerasllm")
+
+# The files that take longest: they come first, so that no worker is left alone with one.
+LONGEST = [
+    *("test_export", "test_cli", "test_jax", "test_seq2seq", "test_masked_lm", "test_huggingface", "test_cli_resume"),
+    *("test_models", "test_memory", "test_generation", "test_layers", "test_keras_features", "test_in_graph"),
+    *("test_cli_translate", "test_cli_masked", "test_readme", "test_micro_batches", "test_layer_properties"),
+    *("test_export_translator", "test_notebooks", "test_soak", "test_benchmark"),
+]
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_collection_finish():
+    """What has been imported by now stays: the collector of cycles, a third of the time otherwise, looks elsewhere."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
+
+# Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again. `.ci/run` tries more
+# examples: `--hypothesis-profile=soak -m hypothesis`.
+for profile, examples in {"quick": 25, "soak": 200}.items():
+    hypothesis.settings.register_profile(
+        profile, deadline=None, derandomize=True, database=None, print_blob=True, max_examples=examples
+    )
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +58,22 @@ def _fresh_keras():
         keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy("float32")
     yield
+
+
+@pytest.fixture(scope="module")
+def without_xla():
+    """Text is decoded in TensorFlow's plain graphs, made in half the time: for files whose point decoding is not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_rounds():
+    """A training run is measured and drawn four times, not twenty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerasllm.cli.recipe.ROUNDS", 4)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +96,7 @@ def run_python():
     def run(code, backend="tensorflow", hide=(), timeout=300):
         hidden = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in hide)
         environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than all that is computed here
         finished = subprocess.run(
             [sys.executable, "-c", hidden + textwrap.dedent(code)],
             cwd=ROOT,

@@ -3,8 +3,10 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import random
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from kerasllm.optimizers import AdamW, Muon
 from kerasllm.settings import TrainSettings, merged
 from kerasllm.tasks.corpus import Corpus, Measured
 
+pytestmark = pytest.mark.usefixtures("without_xla", "few_rounds")
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
 
 
@@ -127,11 +130,13 @@ def test_evaluate_finds_what_train_recorded(run, corpus, tmp_path, capsys):
     assert "bits per byte" in capsys.readouterr().out
 
 
-def test_generate_streams_what_the_package_generates(run, capsys):
+def test_generate_streams_what_the_package_generates(run, monkeypatch, capsys):
     model, tokenizer = kerasllm.load(run)
+    assert main(["generate", "--run", str(run), "--prompt", "the c", "--max-new-tokens", "9"]) == 0
+    assert capsys.readouterr().out == "the c" + kerasllm.generate(model, tokenizer, "the c", 9) + "\n"
+    monkeypatch.setattr(kerasllm, "load", lambda _: (model, tokenizer))  # whose loops are compiled once
     arguments = ["generate", "--run", str(run), "--prompt", "the c", "--max-new-tokens", "9"]
     for flags, options in [
-        ([], {}),
         (["--seed", "1", "--top-k", "5"], {"sampler": "random", "seed": 1, "top_k": 5}),
         (["--sampler", "min_p", "--min-p", "0.2", "--seed", "2"], {"sampler": "min_p", "min_p": 0.2, "seed": 2}),
         (["--stop", " ", "--stop", "x"], {"stop": [" ", "x"]}),
@@ -204,7 +209,7 @@ def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quickstart, "SETTINGS", merged(quickstart.SETTINGS, {**SMALL, "steps": 2}))
     monkeypatch.setattr(quickstart, "PROMPT", "The")
     (tmp_path / "quickstart").mkdir()
-    assert main(["quickstart"]) == 0
+    assert main(["quickstart", "--steps", "2"]) == 0
     printed = capsys.readouterr().out
     assert list((tmp_path / "quickstart").iterdir()) == []
     kerasllm.load("quickstart-2")
@@ -280,7 +285,18 @@ def test_the_other_commands_say_what_is_wrong(run, arguments, message, capsys):
         main([*(str(run) if part == "RUN" else part for part in arguments), "--debug"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["train", "--step", "3"], ["train", "--steps", "many"]])
+def test_quickstart_makes_as_many_steps_as_fit_into_its_time(monkeypatch):
+    settings = TrainSettings(**{**quickstart.SETTINGS, **SMALL, "steps": 500, "out": "run"})
+    seconds = itertools.count(0, 0.25)  # a step takes 0.25 s
+    monkeypatch.setattr(quickstart, "time", types.SimpleNamespace(perf_counter=lambda: next(seconds)))
+    found = [quickstart.steps_within(time, settings) for time in (1, 30, float("inf"))]
+    assert found == [quickstart.FEWEST_STEPS, 120, 500]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["train", "--step", "3"], ["train", "--steps", "many"], ["quickstart", "--minutes", "0"]],
+)
 def test_a_wrong_flag_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -9,6 +9,7 @@ import kerasllm
 from kerasllm.cli import main
 from kerasllm.export import comparison
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
 TEXT = "one cat saw my dog near our old house\n" * 150
 
 

@@ -14,6 +14,7 @@ import kerasllm
 from kerasllm.cli import main
 from kerasllm.settings import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("few_rounds")
 SMALL = ["--layers", "1", "--d-model", "16", "--heads", "2", "--dropout", "0.2", "--steps", "24", "--seed", "3"]
 TASKS = {
     "causal": ["--context", "16", "--batch-size", "4", "--tokenizer", "char", "--ema", "0.9"],

@@ -69,14 +69,19 @@ def both(request):
     return Both(TOKENIZERS[request.param])
 
 
-def test_every_character_alone_and_between_others(both):
+MORE = pytest.mark.soak
+
+
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=MORE)])
+def test_every_character_alone_and_between_others(both, every):
     # All but surrogates; of the planes without characters, and those of private use, each hundredth.
     whole = [range(0xD800), range(0xE000, 0x40000), range(0xE0000, 0xE1000)]
     sampled = [range(0x40000, 0xE0000, 100), range(0xE1000, sys.maxunicode, 100), [sys.maxunicode]]
     codes = [chr(number) for number in itertools.chain(*whole, *sampled)]
-    # Most that are in use each in a text of their own, and all of them thirty to a text.
-    both.check([f"a{code}'{code}S 1{code} {code}" for code in codes[:0x3400]])
-    both.check(["".join(codes[begin : begin + 30]) for begin in range(0, len(codes), 30)])
+    # Most that are in use each in a text of their own, and all of them thirty to a text; ASCII always.
+    alone, together = codes[:0x80] + codes[0x80:0x3400:every], codes[::every]
+    both.check([f"a{code}'{code}S 1{code} {code}" for code in alone])
+    both.check(["".join(together[begin : begin + 30]) for begin in range(0, len(together), 30)])
 
 
 @given(st.lists(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)), max_size=5))
@@ -84,9 +89,10 @@ def test_any_batch_of_texts(both, texts):
     both.check(texts)
 
 
-def test_twenty_thousand_hostile_texts(both):
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=MORE)])
+def test_hostile_texts(both, count):
     draw = random.Random(0)
-    both.check(["".join(draw.choices(PIECES, k=draw.randint(0, 40))) for _ in range(20_000)])
+    both.check(["".join(draw.choices(PIECES, k=draw.randint(0, 40))) for _ in range(count)])
 
 
 @given(data=st.lists(st.binary(), max_size=4))
@@ -102,14 +108,15 @@ def test_any_ids_decode_alike(both, data):
     both.check_ids(data.draw(st.lists(st.lists(known), min_size=1, max_size=4)))
 
 
-def random_rows(vocab_size):
-    """Twenty thousand rows of ids; in byte-level vocabularies most of them are broken UTF-8."""
+def random_rows(vocab_size, count=1_000):
+    """Rows of ids; in byte-level vocabularies most of them are broken UTF-8."""
     draw = random.Random(0)
-    return [draw.choices(range(vocab_size), k=draw.randint(0, 20)) for _ in range(20_000)]
+    return [draw.choices(range(vocab_size), k=draw.randint(0, 20)) for _ in range(count)]
 
 
-def test_twenty_thousand_rows_of_random_ids_decode_alike(both):
-    both.check_ids(random_rows(both.python.vocab_size))
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=MORE)])
+def test_rows_of_random_ids_decode_alike(both, count):
+    both.check_ids(random_rows(both.python.vocab_size, count))
 
 
 Both.byte = Both(TOKENIZERS["byte"])
@@ -138,7 +145,7 @@ def plain_merges(rules, tokens):
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_merges_are_those_of_the_definition(in_order, data):
     """Also where words are longer than the reach of a round, and where a rule makes what an earlier one merges."""
@@ -161,22 +168,29 @@ def test_merges_are_those_of_the_definition(in_order, data):
     assert found == [plain_merges(numbered, word) for word in words]
 
 
-def test_gpt2s_own_vocabulary(shared_data):
+@pytest.fixture(scope="module")
+def real_texts(shared_data):
+    """Shakespeare in paragraphs, and a Chinese sentence for each of them."""
+    shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
+    chinese = (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()[::3]
+    return shakespeare.split("\n\n"), [line.split("\t")[1] for line in chinese]
+
+
+@pytest.mark.parametrize("every", [20, pytest.param(1, marks=MORE)])
+def test_gpt2s_own_vocabulary(shared_data, real_texts, every):
     files = [str(shared_data / "gpt2_bpe" / name) for name in ("vocab.json", "merges.txt")]
     both = Both(Tokenizer(tokenizers.ByteLevelBPETokenizer(*files)._tokenizer))
-    shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
-    chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]
-    both.check([*shakespeare.split("\n\n")[::3], *chinese[::4], "".join(shakespeare.split())[:20_000]])
+    shakespeare, chinese = real_texts
+    both.check([*shakespeare[::every], *chinese[::every], "".join("".join(shakespeare).split())[:20_000]])
     both.check_ids(random_rows(both.python.vocab_size))
 
 
+@pytest.mark.parametrize(("vocab_size", "every"), [(1000, 20), pytest.param(6000, 1, marks=MORE)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_real_text(kind, shared_data):
-    shakespeare = (shared_data / "tinyshakespeare" / "input.txt").read_text()
-    chinese = [line.split("\t")[1] for line in (shared_data / "tatoeba_en_zh" / "cmn.txt").read_text().splitlines()]
-    sample = [shakespeare[:200_000], *chinese[::8]]
-    tokenizer = Tokenizer.train(sample, vocab_size=6000, kind=kind, progress=False)
-    Both(tokenizer).check([*shakespeare.split("\n\n"), *chinese[::3]])
+def test_real_text(kind, vocab_size, every, real_texts):
+    shakespeare, chinese = (texts[::every] for texts in real_texts)
+    tokenizer = Tokenizer.train([*shakespeare[::5], *chinese[::3]], vocab_size, kind=kind, progress=False)
+    Both(tokenizer).check([*shakespeare, *chinese])
 
 
 def test_the_continuation_of_a_prompt():

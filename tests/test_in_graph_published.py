@@ -100,7 +100,7 @@ KINDS = {
 
 
 COMMON = ("smollm2", "qwen", "llama", "gemma")
-RARE = [pytest.param(kind, marks=pytest.mark.parity) for kind in KINDS if kind not in COMMON]
+RARE = [pytest.param(kind, marks=pytest.mark.soak) for kind in KINDS if kind not in COMMON]
 
 
 @pytest.fixture(scope="module", params=[*COMMON, *RARE])
@@ -118,7 +118,7 @@ def test_ids_and_texts_are_those_of_the_tokenizer(both):
     both.check_ids([draw.choices(ids, k=draw.randint(0, 9)) for _ in range(400)])
 
 
-@pytest.mark.parametrize("form", ["NFC", *(pytest.param(form, marks=pytest.mark.parity) for form in FORMS[1:])])
+@pytest.mark.parametrize("form", ["NFC", *(pytest.param(form, marks=pytest.mark.soak) for form in FORMS[1:])])
 def test_unicodes_forms_are_those_of_tokenizers(form):
     draw = random.Random(0)
     codes = [chr(code) for code in [*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, 0x32400, 7)]]

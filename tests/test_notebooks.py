@@ -37,7 +37,6 @@ SMALL = {
         "num_heads": 2, "num_kv_heads": 1, "dff": 32, "new_tokens": 12,
     },
 }  # fmt: skip
-BESIDE_TRANSFORMERS = ("06_hugging_face.ipynb",)
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
 
@@ -48,11 +47,9 @@ def corpus():
     return "\n\n".join(f"{text}\t{text.upper()}" for text in texts)
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=pytest.mark.parity if name in BESIDE_TRANSFORMERS else ()) for name in SMALL]
-)
-def name(request):
-    return request.param
+# One that runs stands for all in the quick suite: each takes a process of its own.
+QUICK, BESIDE_TRANSFORMERS = "01_the_documented_example.ipynb", "06_hugging_face.ipynb"
+RUNNING = {QUICK: (), BESIDE_TRANSFORMERS: pytest.mark.parity}
 
 
 @pytest.fixture
@@ -73,8 +70,9 @@ def outputs(notebook):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=RUNNING.get(name, pytest.mark.soak)) for name in SMALL])
 def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, tmp_path, monkeypatch):
-    if name in BESIDE_TRANSFORMERS and not importlib.util.find_spec("transformers"):
+    if name == BESIDE_TRANSFORMERS and not importlib.util.find_spec("transformers"):
         pytest.skip("transformers is not installed: pip install kerasllm[parity]")
     work, temporary = tmp_path / "work", tmp_path / "temporary"
     for folder in (work, temporary):
@@ -93,6 +91,7 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     assert not list(work.iterdir())
 
 
+@pytest.mark.parametrize("name", SMALL)
 def test_what_is_stored_is_a_whole_run_from_top_to_bottom(name, notebook):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -104,7 +103,8 @@ def test_what_is_stored_is_a_whole_run_from_top_to_bottom(name, notebook):
     assert file.stat().st_size < 500_000
 
 
-def test_what_is_stored_names_no_place_on_a_machine(notebook):
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_stored_names_no_place_on_a_machine(name, notebook):
     texts = [cell.source for cell in notebook.cells]
     for output in outputs(notebook):
         texts.append(output.get("text", ""))

@@ -1,9 +1,11 @@
 """The README's first page does what it says."""
 
 import re
+import shlex
 from pathlib import Path
 
 import kerasllm
+from kerasllm.cli.arguments import parse
 from kerasllm.models import presets
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -27,6 +29,17 @@ def test_its_two_commands_are_those_that_ci_runs():
     assert 'pip install -e ".[test]" && pytest' in README
     script = (Path(__file__).resolve().parents[1] / ".ci" / "run").read_text(encoding="utf-8")
     assert 'pip install -e ".[test]" && pytest' in script and "kerasllm quickstart" in script
+    assert 'pytest -m "parity or soak or hypothesis"' in script  # what the first leaves out
+
+
+def test_the_command_line_knows_its_commands():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if kind != "python" for line in block.replace("\\\n", " ").splitlines()]
+    commands = [command for line in lines for command in re.findall(r"(?:^|(?<=&& ))kerasllm .*", line)]
+    assert {"quickstart", "train", "generate", "export"} <= {command.split()[1] for command in commands}
+    for command in commands:
+        words = shlex.split(command.partition("&&")[0].partition("|")[0].partition(" > ")[0], comments=True)[1:]
+        assert parse(words).command == words[0]
 
 
 def test_its_links_lead_somewhere():

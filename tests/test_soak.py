@@ -1,6 +1,6 @@
 """A training process is killed at random moments, during saves too, and its run ends as one that was never killed.
 
-3 kills here; `KERASLLM_KILLS=50 pytest -s -n0 tests/test_soak.py` makes as many as it is told, and prints each.
+`KERASLLM_KILLS=50 pytest -s -n0 -m soak tests/test_soak.py` makes as many kills as it is told, and prints each.
 """
 
 import multiprocessing
@@ -78,23 +78,24 @@ def result_of(out):
     return (out / "model.safetensors").read_bytes(), [[line[i] for i in columns] for line in lines]
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(processes, corpus, tmp_path):
+@pytest.mark.parametrize("wanted", [1, pytest.param(KILLS, marks=pytest.mark.soak)])
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(processes, corpus, tmp_path, wanted):
     begin(processes, corpus, tmp_path / "whole").join()
     expected = result_of(tmp_path / "whole")
     draw, kills, number = random.Random(1), 0, 0
     while True:
         out = tmp_path / f"killed-{number}"
         process = begin(processes, corpus, out)
-        moment = kill(process, out, draw) if kills < KILLS else process.join()
+        moment = kill(process, out, draw) if kills < wanted else process.join()
         if moment:
             kills += 1
             steps = sorted(path.name for path in (out / "checkpoints").glob("*step-*"))
-            print(f"kill {kills} of {KILLS}, {moment}: {', '.join(steps) or 'nothing saved yet'}")
+            print(f"kill {kills} of {wanted}, {moment}: {', '.join(steps) or 'nothing saved yet'}")
         elif (out / "manifest.json").is_file():
             assert result_of(out) == expected
             print(f"run {number} ended as the one that was never killed")
             number += 1
-            if kills >= KILLS:
+            if kills >= wanted:
                 break
         else:
             pytest.fail("a run ended by itself before it was finished")

@@ -90,6 +90,28 @@ def _add_quickstart(commands):
     command.add_argument(
         "--out", metavar="RUN", help="run folder to make (default: quickstart, or quickstart-2 ... if that exists)"
     )
+    command.add_argument(
+        "--minutes",
+        type=_positive(float),
+        default=2.5,
+        metavar="X",
+        help="how long all of it may take, which the number of steps is fitted to (default: 2.5)",
+    )
+    command.add_argument(
+        "--steps", type=_positive(int), metavar="N", help="so many steps whatever the time: the same model each time"
+    )
+
+
+def _positive(kind):
+    """A type for argparse that refuses what is not above 0."""
+
+    def read(text):
+        if not kind(text) > 0:
+            raise ValueError(text)
+        return kind(text)
+
+    read.__name__ = f"positive {kind.__name__}"  # argparse says "invalid positive int value"
+    return read
 
 
 def _add_train(commands):

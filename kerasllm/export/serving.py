@@ -102,6 +102,8 @@ def _write(model, tokenizer, folder, text):
     served = task.served(model, tokenizer, text)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
+        for name, function in signatures.items():
+            setattr(served, name, function)  # Each `tf.function` that `save` finds it would trace once more.
         with _without_info(tf.get_logger()):  # It would name the temporary folder.
             tf.saved_model.save(served, str(folder), signatures)
 
