@@ -49,21 +49,21 @@ class Settings:
     def take(self, name, default=None):
         """A setting; the default where it is null, or not one that transformers reads of such a model."""
         self._left.discard(name)
-        kind, standard = self._known.get(name, ("", None))
+        annotation, standard = self._known.get(name, ("", None))
         value = self._given.get(name, standard) if name in self._known else None
-        value = self._typed(name, value, kind) if name in self._given and kind else value
+        value = self._typed(name, value, annotation) if name in self._given and annotation else value
         return default if value is None else value
 
-    def _typed(self, name, value, kind):
+    def _typed(self, name, value, annotation):
         """A value of the type that transformers asks for; whole numbers may be written as others."""
-        words = kind.replace("[", " ").split()
+        words = annotation.replace("[", " ").split()
         if value is None and "None" in words:
             return value
         if isinstance(value, float) and value.is_integer() and "int" in words and "float" not in words:
             return int(value)
         types = [_TYPES[word] for word in words if word in _TYPES]
         if not any(isinstance(value, t) for t in types) or (isinstance(value, bool) and "bool" not in words):
-            raise ValueError(f"{self._path} says {name}={value!r} where there must be {kind}; correct the file.")
+            raise ValueError(f"{self._path} says {name}={value!r} where there must be {annotation}; correct the file.")
         return value
 
     def refuse(self, name, value, *possible):

@@ -118,7 +118,7 @@ CASES = {
     "gemma": [
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},
         {**LLAMA, **LLAMA_SIZES[1], **rope()},
-        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 12, "rms_norm_eps": 1e-2},
+        {**LLAMA, **LLAMA_SIZES[2], "head_dim": 12, "rms_norm_eps": 1e-2, "hidden_act": "relu"},
     ],
     "ernie4_5": [
         {**LLAMA, **LLAMA_SIZES[0], "head_dim": 8},

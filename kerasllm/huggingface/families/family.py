@@ -37,7 +37,8 @@ class Row(NamedTuple):
     """A line of a family's table, in both directions.
 
     Attributes:
-        read: function (`Settings`, dict of the fields of the rows before) -> dict of `TransformerConfig` fields.
+        read: function (`Settings`, dict of the fields of the rows before) -> dict of `TransformerConfig` fields, or
+            None for none.
         write: function (`TransformerConfig`, none of whose fields is left to be inferred) -> dict for config.json.
     """
 
