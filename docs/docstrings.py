@@ -37,7 +37,7 @@ def rewritten(docstring):
 
 def _section(header, lines):
     if not header:
-        return _with_lists("\n".join(lines))
+        return _with_lists("\n".join(lines)) + "\n"
     body = textwrap.dedent("\n".join(lines)).strip("\n")
     if header == "Example":
         return f"Examples:\n{textwrap.indent(body, '    ')}\n"
