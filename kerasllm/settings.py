@@ -5,12 +5,12 @@ that are asked for most have flags of their own (`MODEL_FLAGS`), and some settin
 """
 
 import dataclasses
-import re
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 import yaml
 
+from kerasllm.setting_values import about, checked, plain
 from kerasllm.tasks import TASKS
 from kerasllm.words import advice
 
@@ -30,14 +30,8 @@ RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
 FIGURES = ("steps", "trained_tokens", "seconds", "tokens_per_second")
 
 
-def _about(kind, help, *, choices=None, least=None, below=None, metavar=None, alone=None):
-    """What describes a flag and the values it takes: `least` <= value < `below`; `alone` is what it says by itself."""
-    names = ("kind", "help", "choices", "least", "below", "metavar", "alone")
-    return dict(zip(names, (kind, help, choices, least, below, metavar, alone), strict=True))
-
-
 def _setting(default, kind, help, **more):
-    return field(default=default, metadata=_about(kind, help, **more))
+    return field(default=default, metadata=about(kind, help, **more))
 
 
 @dataclass(frozen=True, init=False)
@@ -98,7 +92,7 @@ class TrainSettings:
     preset: str | None = _setting(None, str, "published architecture to start from, such as gpt2 or llama")
     model: dict = dataclasses.field(
         default_factory=dict,
-        metadata=_about(dict, "any field of TransformerConfig, such as model.num_kv_heads=2; may be repeated"),
+        metadata=about(dict, "any field of TransformerConfig, such as model.num_kv_heads=2; may be repeated"),
     )
     packed: bool = _setting(False, bool, "windows hold whole documents where they fit, which do not see each other")
     batch_size: int | None = _setting(None, int, "windows in a training step (default: 32); not to translate", least=1)
@@ -142,7 +136,11 @@ class TrainSettings:
         for setting in dataclasses.fields(self):
             default = {} if setting.default is MISSING else setting.default
             value = given.pop(setting.name, default)
-            object.__setattr__(self, setting.name, _checked(setting.name, setting.metadata, value, default))
+            if setting.name == "model":
+                value = {name: _of_model(name, field) for name, field in value.items()}
+            else:
+                value = checked(setting.name, setting.metadata, value, default)
+            object.__setattr__(self, setting.name, value)
         if given:
             raise TypeError(f"There is no setting {next(iter(given))!r}{_advice(next(iter(given)))}")
         self._check()
@@ -178,18 +176,16 @@ class TrainSettings:
 
 # Fields of `model` with flags of their own.
 MODEL_FLAGS = {
-    "num_layers": _about(int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1),
-    "d_model": _about(int, "width of the model", least=1),
-    "num_heads": _about(int, "number of attention heads; divides --d-model", least=1),
-    "dff": _about(int, "width of the feed-forward layers", least=1),
-    "max_length": _about(int, "tokens in a training window, and the longest the model takes", least=2),
-    "dropout": _about(
-        float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1
-    ),
-    "attention_dropout": _about(
+    "num_layers": about(int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1),
+    "d_model": about(int, "width of the model", least=1),
+    "num_heads": about(int, "number of attention heads; divides --d-model", least=1),
+    "dff": about(int, "width of the feed-forward layers", least=1),
+    "max_length": about(int, "tokens in a training window, and the longest the model takes", least=2),
+    "dropout": about(float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1),
+    "attention_dropout": about(
         float, "share of attention probabilities dropped in training (default: as --dropout)", least=0, below=1
     ),
-    "remat": _about(
+    "remat": about(
         str, "what the backward pass computes again in each layer, to save memory: block, attention or feed_forward"
     ),
 }
@@ -286,64 +282,10 @@ def _advice(name):
     )
 
 
-def _checked(name, about, value, default=None):
-    """The value as the setting's type, or a ValueError that says which values it takes."""
-    kind, choices, least, below = (about[key] for key in ("kind", "choices", "least", "below"))
-    if kind is dict:
-        return {key: _of_model(key, item) for key, item in value.items()}
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} takes true or false, not {value!r}.")
-        return value
-    if isinstance(default, tuple):
-        return _checked_texts(name, about, value)
-    if value is None and default is None:
-        return None
-    wanted = {int: "a whole number", float: "a number", str: "a text"}[kind]
-    try:
-        # YAML reads 1e-3 as a text and 32 as an int; a float setting takes both, an int setting takes no 2.5.
-        typed = kind(value) if not isinstance(value, (bool, list, dict, type(None))) else None
-    except (ValueError, OverflowError):
-        typed = None
-    if typed is None or (kind is int and isinstance(value, float) and typed != value) or typed != typed:
-        raise ValueError(f"{name} takes {wanted}, not {value!r}.")
-    if choices and typed not in choices:
-        raise ValueError(f"{name} takes {', '.join(choices)}, not {value!r}.")
-    if (least is not None and typed < least) or (below is not None and typed >= below):
-        limits = f"{wanted} of at least {least}" + (f" and below {below}" if below is not None else "")
-        raise ValueError(f"{name} takes {limits}, not {value!r}.")
-    return typed
-
-
-def _checked_texts(name, about, value):
-    if about["alone"] and (value is None or isinstance(value, bool)):
-        return about["alone"] if value else ()
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
-        raise ValueError(f"{name} takes a {about['metavar'].lower()} or a list of them, not {value!r}.")
-    return tuple(values)
-
-
 def _of_model(name, value):
     """A field of the model as plain JSON types; what it takes is for `TransformerConfig` to say, but for the flags."""
     if not isinstance(name, str):
         raise ValueError(f"model takes names of fields of TransformerConfig, not {name!r}.")
     if name in MODEL_FLAGS:
-        return _checked(name, MODEL_FLAGS[name], value)
-    return _plain(value)
-
-
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-
-
-def _plain(value):
-    """A value as JSON has it; YAML reads 1e-6 as a text."""
-    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value)
-    if not isinstance(value, (str, bool, int, float, type(None))) or value != value:
-        raise ValueError(f"model takes numbers, texts, lists and mappings, not {value!r}.")
-    return value
+        return checked(name, MODEL_FLAGS[name], value)
+    return plain(value)
