@@ -160,8 +160,8 @@ class Decoding:
             "limits": ops.convert_to_tensor(self._limits, "int32"),
             "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
         }
-        own_rules = read_rules(rules, len(prompts))
-        rule = standard_rules.as_rule(self._end_ids, V if vocab_size is None else vocab_size, own_rules)
+        known_ids = None if vocab_size is None or vocab_size >= V else vocab_size
+        rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
         self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, cached, P)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= padding[:, None]) & (places < P))

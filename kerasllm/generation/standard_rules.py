@@ -55,7 +55,7 @@ class Rules:
 
         Args:
             end_ids: list of int, which end a text.
-            vocab_size: int, the ids that the tokenizer has.
+            vocab_size: int or None, how many ids the tokenizer has, where the model knows more.
             own_rules: tuple of a user's `LogitsRule`. They come before those that rule tokens out for good.
             hidden_ids: further ids that are never drawn.
             first: int, how many tokens are prescribed before the first that is drawn.
@@ -65,7 +65,7 @@ class Rules:
             rules.append(RepetitionPenalty(float(self.repetition_penalty)))
         if self.no_repeat_ngram_size:
             rules.append(NoRepeatedNgrams(int(self.no_repeat_ngram_size)))
-        # Those below are there also where they change nothing, so that a text with them needs no other loop.
+        # These are there also where their settings change nothing: a text with others needs no other loop.
         suppressed = (*self.suppress_tokens, *hidden_ids)
         return InOrder(
             (
@@ -73,7 +73,7 @@ class Rules:
                 *own_rules,
                 MinimumLength(tuple(end_ids), self.min_new_tokens, self.min_length),
                 SuppressedTokens(suppressed, tuple(self.begin_suppress_tokens), first),
-                VocabularyEnd(vocab_size),
+                *([] if vocab_size is None else [VocabularyEnd(vocab_size)]),
             )
         )
 
