@@ -22,8 +22,8 @@ To add a family, write `families/<name>.py`, for which `gpt2.py` is a pattern:
 3. `FAMILIES = {"<model_type>": Family("<its class there>", CausalLM, _ROWS, _weights)}`, and a line in `__init__.py`.
 4. `python tests/parity/record_reference_settings.py`, which records what transformers reads of such a config.json, with
    defaults. Each setting that it finds is from then on in a row, or refused where it is not what it is by default.
-5. Three small models in `CASES` of tests/parity/test_huggingface.py, and a line in the README's table; `pytest -m
-   parity` then reads, computes and writes them beside transformers.
+5. Three small models in `CASES` of tests/parity/test_huggingface.py, and a line in the table of
+   docs/how-to/hugging-face.md; `pytest -m parity` then reads, computes and writes them beside transformers.
 
 What `TransformerConfig` cannot say is first an option of a layer: a family is only names.
 """
