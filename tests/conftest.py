@@ -72,7 +72,7 @@ def without_xla():
 def few_rounds():
     """A training run is measured and drawn four times, not twenty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerasllm.cli.recipe.ROUNDS", 4)
+        patch.setattr("kerasllm.recipe.ROUNDS", 4)
         yield
 
 

@@ -58,7 +58,7 @@ def steps_within(seconds, settings):
 
     Args:
         seconds: float.
-        settings: a `kerasllm.cli.settings.TrainSettings`, whose `steps` are the most.
+        settings: a `kerasllm.settings.TrainSettings`, whose `steps` are the most.
     """
     import numpy as np
 
