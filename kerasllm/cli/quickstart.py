@@ -63,16 +63,13 @@ def steps_within(seconds, settings):
     import numpy as np
 
     from kerasllm import training
-    from kerasllm.cli import recipe
-    from kerasllm.models import CausalLM, TransformerConfig
     from kerasllm.optimizers import AdamW
+    from kerasllm.tasks import TASKS
 
-    sizes = {"num_layers": settings.layers, "d_model": settings.d_model, "num_heads": settings.heads}
-    sizes |= {"dff": 4 * settings.d_model, "max_length": settings.context, "vocab_size": settings.vocab_size}
-    config = TransformerConfig(**{**recipe.DEFAULT_MODEL, **sizes, "dropout": settings.dropout})
-    model = CausalLM(config, dtype=training.precision()[0])
-    model.compile(AdamW(settings.lr))
-    ids = np.zeros((settings.batch_size, settings.context), "int32")
+    task = TASKS[settings.task](settings)
+    model = task.model(task.config(), training.precision(settings.precision)[0])
+    model.compile(AdamW(settings.learning_rate))
+    ids = np.zeros((settings.batch_size, model.config.max_length), "int32")
     times = []
     for _ in range(2 + MEASURED_STEPS):
         begin = time.perf_counter()
