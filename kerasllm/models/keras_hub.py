@@ -102,6 +102,7 @@ def _gpt2(options):
         **options.sizes("num_heads"),
         "max_length": options.take("max_sequence_length"),
         "positions": "learned",
+        "activation": "gelu_tanh",
     }
 
 
@@ -114,6 +115,7 @@ def _bert(options):
         "norm_placement": "post",
         "norm_epsilon": 1e-12,
         "embedding_norm": True,
+        "activation": "gelu_tanh",
     }
 
 
