@@ -11,7 +11,10 @@ from kerasllm import losses as losses
 from kerasllm import metrics as metrics
 from kerasllm import models as models
 from kerasllm import optimizers as optimizers
+from kerasllm import recipe as recipe
 from kerasllm import runs as runs
+from kerasllm import settings as settings
+from kerasllm import tasks as tasks
 from kerasllm import tokenizers as tokenizers
 from kerasllm import training as training
 from kerasllm.generation import chat as chat

@@ -203,16 +203,19 @@ def sample_ids(config):
 
 def _check_types(fields):
     """Refuses values of another type than the fields of `TransformerConfig` have; names are its own to check."""
+    from kerasllm.layers import BlockOptions
     from kerasllm.models import TransformerConfig
 
     hints = typing.get_type_hints(TransformerConfig)
     for name in fields.keys() & hints.keys():
         value, hint = fields[name], hints[name]
         kinds = tuple(typing.get_origin(kind) or kind for kind in typing.get_args(hint) or (hint,))
-        also = {float: int, tuple: list}  # what YAML has in their place
-        if type(value) not in (*kinds, *(also[kind] for kind in kinds if kind in also)):
-            wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
-            raise ValueError(f"model.{name} takes {wanted}, not {value!r}.")
+        takes_ints = float in kinds  # YAML writes 1 for 1.0
+        by_layer = isinstance(value, list | tuple) and name in BlockOptions.names()
+        for one in value if by_layer else [value]:
+            if type(one) not in (*kinds, *([int] if takes_ints else [])):
+                wanted = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+                raise ValueError(f"model.{name} takes {wanted}, not {value!r}.")
 
 
 _WORDS = {
@@ -221,6 +224,5 @@ _WORDS = {
     str: "a text",
     bool: "true or false",
     dict: "a mapping",
-    tuple: "a list with a value for each layer",
     type(None): "null",
 }
