@@ -303,6 +303,9 @@ class TransformerBlock(Composite, SequenceLayer):
         own = self.attention.init_cache(batch_size, length)
         return own if context is None else own + self.cross_attention.project_context(context)
 
+    def compute_output_shape(self, x_shape, context_shape=None):
+        return x_shape
+
     def compute_output_spec(
         self, x, context=None, cache=None, last_only=False, return_attention_scores=False, **kwargs
     ):

@@ -38,12 +38,7 @@ class LogProbabilityLoss(keras.losses.Loss):
     the same update, and with `chunk_size` never hold the logits of all tokens.
 
     Args:
-        label_smoothing: float in [0, 1), the share of probability that the target gives to all tokens alike
-            (https://arxiv.org/abs/1512.00567).
-        chunk_size: int or None. Our models then make the logits of so many tokens at a time, with their gradient, and
-            never hold those of all, which for a large vocabulary take most of the memory of training. The numbers are
-            the same. Metrics that need logits cannot be compiled beside it.
-        ignore_class: int or None, the label of tokens that nothing is to be learned of, besides those of weight 0.
+        label_smoothing, chunk_size, ignore_class: see `TokenCrossentropy`.
 
     Class attributes:
         mean_over: what the loss is a mean over: "tokens", by their weight; "sequences", the rows of a batch; or

@@ -36,16 +36,16 @@ class Corpus:
         return iter(held_out)
 
 
-class Measured:
-    """Documents as they pass, counted, and hashed with their lengths.
+class _Passing:
+    """Documents that are looked at as they pass, once.
 
     Args:
         documents: iterable of str.
     """
 
     def __init__(self, documents):
-        self._documents, self._digest = iter(documents), hashlib.sha256()
-        self._count = self._bytes = 0
+        self._documents = iter(documents)
+        self._bytes = 0
 
     def __iter__(self):
         return self
@@ -53,10 +53,22 @@ class Measured:
     def __next__(self):
         document = next(self._documents)
         text = _encoded(document)
-        self._count, self._bytes = self._count + 1, self._bytes + len(text)
+        self._bytes += len(text)
+        self._look(text)
+        return document
+
+
+class Measured(_Passing):
+    """Documents as they pass, counted, and hashed with their lengths."""
+
+    def __init__(self, documents):
+        super().__init__(documents)
+        self._count, self._digest = 0, hashlib.sha256()
+
+    def _look(self, text):
+        self._count += 1
         self._digest.update(len(text).to_bytes(8, "little"))
         self._digest.update(text)
-        return document
 
     def measures(self):
         """Reads what is left; returns a dict of `documents`, `bytes` (in UTF-8) and `sha256`."""
@@ -64,25 +76,15 @@ class Measured:
         return {"documents": self._count, "bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
-class Zipped:
-    """Documents as they pass, compressed by `gzip -9`: a yardstick for a model's bits per byte.
-
-    Args:
-        documents: iterable of str.
-    """
+class Zipped(_Passing):
+    """Documents as they pass, compressed by `gzip -9`: a yardstick for a model's bits per byte."""
 
     def __init__(self, documents):
-        self._documents, self._gzip = iter(documents), zlib.compressobj(9, wbits=31)
-        self._bytes = self._zipped = 0
+        super().__init__(documents)
+        self._gzip, self._zipped = zlib.compressobj(9, wbits=31), 0
 
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        document = next(self._documents)
-        text = _encoded(document)
-        self._bytes, self._zipped = self._bytes + len(text), self._zipped + len(self._gzip.compress(text))
-        return document
+    def _look(self, text):
+        self._zipped += len(self._gzip.compress(text))
 
     def bits_per_byte(self):
         """Bits of what was made of the documents, per byte of them. There is no going on after it."""
