@@ -17,6 +17,7 @@ def logits_text_and_training(config, weights, ids, documents):
     """What both backends do from the same weights. The second process runs this very text."""
     model = CausalLM(TransformerConfig.from_dict(config))
     model.set_weights(weights)
+    model.transformer.blocks[0].feed_forward.inner.activity_regularizer = keras.regularizers.L2(1e-3)
     inputs = {"token_ids": ids[:, :-1], "document_ids": documents[:, :-1]}
     logits = keras.ops.convert_to_numpy(model(inputs))
     texts = generate_ids(model, [[3, 4, 5], [6] * 9], max_new_tokens=8)
@@ -35,7 +36,7 @@ import json
 import keras
 import numpy as np
 from kerasllm.generation import generate_ids
-from kerasllm.layers import dot_product
+from kerasllm.layers import dot_product, taps
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -67,6 +68,14 @@ for found, expected in zip(chunks, whole, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 model = CausalLM(TransformerConfig.from_dict(json.loads({config!r})))
+with taps.recording("logits") as passed, taps.changing({{"block_0/attention/output": lambda x: 0 * x}}):
+    text = generate_ids(model, [3, 4, 5], max_new_tokens=4)
+    model.predict(ids[:2], verbose=0)
+(steps,) = passed.values()
+assert [int(step[0, -1].argmax()) for step in steps[:4]] == text and len(steps) == 5
+for weight in model.transformer.blocks[0].attention.output_projection.weights:
+    weight.assign(0 * weight)
+np.testing.assert_allclose(steps[4], model(ids[:2]), rtol=1e-4, atol=1e-5)
 before = model.get_weights()
 try:
     model.predict(ids + 30, verbose=0)
@@ -94,11 +103,17 @@ GEMMA = {
     "attention_soft_cap": 2.0,
     "norm_placement": "sandwich",
 }
+RECOMPUTED = {
+    "positions": "learned",
+    "num_kv_heads": 2,
+    "attention_window": [4, None],
+    "gated": True,
+    "norm": "rms",
+    "remat": "block",
+}
 
 
-@pytest.mark.parametrize(
-    "options", [GEMMA, {"positions": "learned", "num_kv_heads": 2, "gated": True, "norm": "rms", "remat": "block"}]
-)
+@pytest.mark.parametrize("options", [GEMMA, RECOMPUTED])
 def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path, monkeypatch):
     config = {"vocab_size": 30, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 32, **options}
     generator = np.random.default_rng(0)

@@ -112,6 +112,13 @@ def test_cached_equals_uncached(options, lengths):
     assert_close(in_pieces(transformer, X, lengths, cache_length=10), transformer(X))
 
 
+def test_a_window_bounds_the_cache():
+    layer = MultiHeadAttention(D, H, causal=True, attention_window=3)
+    layer.build((None, None, D))
+    assert [layer.init_cache(B, length).key.shape[2] for length in (2, 3, 1000)] == [2, 3, 3]
+    assert layer.init_cache(B, 1000, full=True).key.shape[2] == 1000
+
+
 @pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
 def test_the_last_token_alone_is_what_it_is_among_all(options):
     transformer = scrambled(**options)

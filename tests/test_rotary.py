@@ -79,7 +79,8 @@ def test_what_cannot_be_turned_is_refused(changes, message):
 def model():
     """A layer of each kind, which turn texts of more than 9 and 7 tokens otherwise."""
     kinds = ({**DYNAMIC, "original_max_position_embeddings": 9}, {**LONGROPE, "original_max_position_embeddings": 7})
-    config = TransformerConfig(40, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64, rope_scaling=kinds)
+    sizes = {"num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 64}
+    config = TransformerConfig(40, **sizes, rope_scaling=kinds, attention_window=(5, None))
     model, draw = CausalLM(config), np.random.default_rng(1)
     for weight in model.trainable_variables:
         weight.assign(weight + 0.3 * draw.standard_normal(weight.shape))

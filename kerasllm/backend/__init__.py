@@ -1,7 +1,16 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
-from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_processor, plain_graph
+from kerasllm.backend.compiling import (
+    call_on_host,
+    compile_function,
+    current_graph,
+    fast_bfloat16_device,
+    fused,
+    on_processor,
+    plain_graph,
+    wait_for_host,
+)
 from kerasllm.backend.gradients import (
     accumulate_gradients,
     apply_gradients,
@@ -46,8 +55,10 @@ __all__ = [
     "as_integers",
     "as_tensor",
     "assign_rows",
+    "call_on_host",
     "clip_by_norm",
     "compile_function",
+    "current_graph",
     "dense",
     "densify",
     "dropout",
@@ -78,5 +89,6 @@ __all__ = [
     "value_and_gradients",
     "values_on_devices",
     "wait_for",
+    "wait_for_host",
     "while_loop",
 ]

@@ -6,6 +6,7 @@ import functools
 import sys
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
@@ -14,6 +15,7 @@ if IS_TENSORFLOW:
     import tensorflow as tf
 else:
     import jax
+    import jax.extend
 
 
 # Flags that Linux gives processors with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
@@ -161,3 +163,26 @@ def _cpu_flags():
     except FileNotFoundError:
         return set()
     return set(lines[0].split()) if lines else set()
+
+
+def current_graph():
+    """What is being traced: the same where tensors of one place can be used in the other; of TensorFlow, None in eager
+    calls."""
+    if IS_TENSORFLOW:
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return jax.extend.core.get_opaque_trace_state(convention="nnx")
+
+
+def call_on_host(function, tensor):
+    """Calls a function with what a tensor will hold, a NumPy array, each time that a graph being made is run. (Not by
+    XLA under TensorFlow.)"""
+    if IS_TENSORFLOW:
+        tf.py_function(lambda tensor: function(tensor.numpy()), [tensor], [])
+    else:
+        jax.debug.callback(lambda array: function(np.asarray(array)), tensor, ordered=True)
+
+
+def wait_for_host():
+    """Until all calls that `call_on_host` has asked for have ended."""
+    if not IS_TENSORFLOW:
+        jax.effects_barrier()

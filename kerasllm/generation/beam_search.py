@@ -20,8 +20,7 @@ def beam_search(next_logits, cache, targets, limits, settings, rule_state, rule,
     Args:
         next_logits: function (ids (B x k, 1), cache, index) -> (logits (B x k, V), cache). Tensors of the cache are
             (B x k, ...), the beams of a row side by side.
-        cache: list of a tuple of tensors for each block: keys and values of the target so far, then what all beams of a
-            row share.
+        cache: list of a `BlockCache` for each block.
         targets: int32 (B, k, N + 1), from `blank_targets`: what is to be filled.
         limits: int32 (B,), the most tokens of each row, at most N.
         settings: from `search_settings`.
@@ -75,7 +74,7 @@ def beam_search(next_logits, cache, targets, limits, settings, rule_state, rule,
         tokens = ops.take_along_axis(tokens, order[:, :, None], axis=1)
         rows = ops.arange(B, dtype="int32")[:, None] * k + ops.cast(ops.take_along_axis(beam, order, axis=1), "int32")
         rows = ops.reshape(rows, (B * k,))
-        cache = [tuple(ops.take(part, rows, axis=0) for part in block[:2]) + block[2:] for block in cache]
+        cache = [block.of_rows(rows) for block in cache]
         token = ops.reshape(ops.take_along_axis(token, order, axis=1), (B * k,))
         rule_state = rule.advance(_rows_of_state(rule_state, rows), token)
         return index + 1, tokens, scores, best, best_scores, done, cache, rule_state

@@ -24,6 +24,7 @@ from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import get_sampler, sample
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
+from kerasllm.layers import taps
 from kerasllm.models.shapes import built_length, context_length, fixed_length, output_width
 from kerasllm.tasks import other_task
 from kerasllm.words import explain_keywords
@@ -248,7 +249,7 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
 
 def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length):
     """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
-    compiled = vars(model).setdefault("_compiled_decoders", {})
+    compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
     key = (sampler.graph_key, rule.graph_key, cached, prompt_length, len(model.weights))
     if key not in compiled:
         functions = (

@@ -6,7 +6,8 @@ Shapes: B batch, L places for prompt and continuation, P prompt (padded on the l
 import keras
 from keras import ops
 
-from kerasllm.layers import FeedForward, Transformer, TransformerBlock
+from kerasllm.layers import FeedForward, Transformer, TransformerBlock, taps
+from kerasllm.layers.cache import join_heads, split_heads
 from kerasllm.models import CausalLM
 from kerasllm.models.shapes import (
     context_length,
@@ -93,8 +94,8 @@ def _chain_stepper(model, layers):
     caching = [layer for layer in layers if isinstance(layer, Transformer | TransformerBlock)]
     mask_zero = any(getattr(layer, "mask_zero", False) for layer in layers)
 
-    def init_cache(batch_size, length):
-        return [layer.init_cache(batch_size, length) for layer in caching]
+    def init_cache(batch_size, length, full):
+        return [layer.init_cache(batch_size, length, full=full) for layer in caching]
 
     def forward(x, cache, index, positions, visible):
         old, new = iter(cache), []
@@ -124,13 +125,11 @@ class CachedStepper:
 
     Args:
         model: what is stepped through.
-        init_cache: function (batch_size, length) -> cache.
+        init_cache: function (batch_size, length, full) -> cache.
         forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits (B, 1, V) of the
             last token, cache).
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
     """
-
-    uses_xla = True
 
     def __init__(self, model, init_cache, forward, mask_zero=False):
         self._init_cache = init_cache
@@ -138,6 +137,10 @@ class CachedStepper:
         self._context = context_length(model)
         self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
+
+    @property
+    def uses_xla(self):
+        return not taps.listeners()  # which may want to be told what is computed
 
     def start(self, tokens, padding, prompt_length):
         """Logits (B, V) for the place after the prompt, and the state after the prompt.
@@ -149,7 +152,7 @@ class CachedStepper:
         """
         B, L = ops.shape(tokens)
         columns = ops.arange(prompt_length, dtype="int32")
-        return self._step(tokens[:, :prompt_length], self._init_cache(B, L), 0, tokens, padding, columns)
+        return self._step(tokens[:, :prompt_length], self._empty_cache(B, L), 0, tokens, padding, columns)
 
     def logits(self, cache, tokens, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it."""
@@ -157,42 +160,29 @@ class CachedStepper:
             changes = ops.stack([ops.any(rotation.changes_at(index - padding)) for rotation in self._rotations])
             cache = ops.cond(ops.any(changes), lambda: self._read_again(tokens, padding, index), lambda: cache)
         ids = ops.take(tokens, [index - 1], axis=1)
-        cache = _split_heads(cache, ops.shape(tokens)[0])
+        cache = split_heads(cache, ops.shape(tokens)[0])
         return self._step(ids, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
 
     def _read_again(self, tokens, padding, index):
         """The cache, filled with a text that ends before place `index`; what stands from there on is not yet seen."""
         B, L = ops.shape(tokens)
         columns = ops.minimum(ops.arange(L, dtype="int32"), index - 1)
-        return self._step(tokens, self._init_cache(B, L), 0, tokens, padding, columns)[1]
+        return self._step(tokens, self._empty_cache(B, L), 0, tokens, padding, columns)[1]
+
+    def _empty_cache(self, batch_size, length):
+        # A text that is read again is written from its beginning to the end of the cache, past what there is of it.
+        return self._init_cache(batch_size, length, full=bool(self._rotations))
 
     def _step(self, ids, cache, index, tokens, padding, columns):
         positions = ops.maximum(columns[None] - padding[:, None], 0)
         if self._context is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._context - 1)
         logits, cache = self._forward(ids, cache, index, positions, self._visible(tokens, padding))
-        return logits[:, 0], _join_heads(cache)
+        return logits[:, 0], join_heads(cache)
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
         return ops.logical_and(real, tokens != 0) if self._mask_zero else real
-
-
-def _join_heads(cache):
-    """Keys and values without axes of one element: as such, XLA writes those that a loop carries in place."""
-
-    def join(part):
-        B, K, S, h = part.shape
-        return part if B is None or 1 not in (B, K) else ops.reshape(part, (B * K, S, h))
-
-    return keras.tree.map_structure(join, cache)
-
-
-def _split_heads(cache, batch_size):
-    def split(part):
-        return part if len(part.shape) == 4 else ops.reshape(part, (batch_size, -1, *part.shape[1:]))
-
-    return keras.tree.map_structure(split, cache)
 
 
 class PlainStepper:

@@ -8,22 +8,24 @@ over (B, T, H, h). Kernels are 2-D `Dense`, with query, key and value in one mat
 import dataclasses
 
 import keras
-from keras import ops
 
-from kerasllm.layers import masks
+from kerasllm.layers.cache import KeyValueCache, empty_cache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
-from kerasllm.layers.dot_product import attend, attend_in_blocks, is_long
+from kerasllm.layers.dot_product import attend, attend_in_blocks
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections, written
+from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.option_names import ATTENTION_CALL_WORDS, ATTENTION_WORDS, explain_options
 from kerasllm.layers.options import check_choice, check_positive, check_sizes
 from kerasllm.layers.positions import PositionOptions
-from kerasllm.layers.rotary import Rotation, check_rotated_channels, text_lengths, turned
-from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
+from kerasllm.layers.prepared import prepare
+from kerasllm.layers.rotary import Rotation, check_rotated_channels, turned
+from kerasllm.layers.sequence_layer import SequenceLayer, result, spec_of
+from kerasllm.layers.taps import is_tapped, tap
 
 QK_NORMS = (False, True, "full")
+_ARGUMENTS = ("d_model", "num_heads", "causal", "use_bias", "norm_epsilon", "norm_scale", "dropout")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,15 +119,15 @@ class MultiHeadAttention(Composite, SequenceLayer):
         document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         position_bias: float, broadcastable to (B, H, T, S), added to the scores.
-        cache: pair of float (B, K, S, h). In self-attention from `init_cache`, keys and values of earlier tokens; the
-            new ones are written from place `cache_index` on, and the updated pair is returned. In cross-attention from
-            `project_context`, in place of the context.
+        cache: in self-attention from `init_cache`: keys and values of earlier tokens, to which the new ones are added.
+            In cross-attention from `project_context`, in place of the context.
         cache_index: int scalar, how many tokens the cache holds.
+        prepared: from `prepare`, in place of masks, `document_ids` and `position_ids`, for layers that share them.
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, D). With `return_attention_scores`, a tuple with the probabilities (B, H, T, S) after it, and
-        with a cache the updated cache last.
+        float (B, T, D); with `return_attention_scores` the named pair (output, attention_scores), whose second are the
+        probabilities (B, H, T, S). With a cache, the named pair (this, cache) with the updated one.
 
     Raises:
         ValueError: if the numbers do not fit together.
@@ -237,109 +239,107 @@ class MultiHeadAttention(Composite, SequenceLayer):
         position_bias=None,
         cache=None,
         cache_index=0,
+        prepared=None,
         return_attention_scores=False,
         training=None,
     ):
+        self._check_context(context, cache)
+        if prepared is None:
+            prepared = self.prepare(
+                x,
+                context,
+                mask=x_mask if mask is None else mask,
+                context_mask=context_mask,
+                attention_mask=attention_mask,
+                document_ids=document_ids,
+                position_ids=position_ids,
+                has_bias=position_bias is not None,
+                cache=cache,
+                cache_index=cache_index,
+                return_attention_scores=return_attention_scores,
+                training=training,
+            )
+        if self.is_cross_attention:
+            query = self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)
+            key, value = self.project_context(context) if cache is None else cache
+        else:
+            query, key, value = self._heads(x)
+        query, key, value = tap(query, self, "query"), tap(key, self, "key"), tap(value, self, "value")
+        if prepared.angles is not None:
+            query, key = turned(query, *prepared.angles), turned(key, *prepared.angles)
+        if cache is not None and not self.is_cross_attention:
+            keys, values, cache = cache.extended(key, value, cache_index)
+            key, value = (key, value) if prepared.is_all_new else (keys, values)
+
+        query = query * (self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale)
+        last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
+        if prepared.in_blocks:
+            output = attend_in_blocks(query, key, value, prepared.mask, **last)
+        else:
+            output, probabilities = attend(query, key, value, prepared.mask.whole, position_bias, **last, layer=self)
+        output = self.output_projection(join_heads(tap(output, self, "heads")))
+        output = tap(output, self, "output")
+        return result(output, probabilities if return_attention_scores else None, cache)
+
+    def _check_context(self, context, cache):
         is_cross = self.is_cross_attention
-        causal, window = (False, None) if is_cross else (self.causal, self.attention_window)
         if is_cross != (context is not None) and not (is_cross and cache is not None):
             built, called = ("with", "without") if is_cross else ("without", "with")
             raise ValueError(
                 f"{self.name} was built {built} a context and is now called {called} one. Self-attention and "
                 f"cross-attention need a layer each."
             )
-        query_index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
-        position_ids = query_index if position_ids is None else position_ids
-        key_mask = context_mask if is_cross else x_mask if mask is None else mask
-        if is_cross:
-            query = self._normed(split_heads(self.query(x), self.num_heads), self.query_norm)
-            key, value = self.project_context(context) if cache is None else cache
-        else:
-            query, key, value = self._heads(x)
-            if self.rotation is not None:
-                lengths = self._lengths(position_ids, key_mask, document_ids, cache, cache_index)
-                angles = self.rotation.table(position_ids, lengths, query.dtype)
-                query, key = turned(query, *angles), turned(key, *angles)
-            if cache is not None:
-                cache = written(cache[0], key, cache_index), written(cache[1], value, cache_index)
 
-        is_plain = attention_mask is None and position_bias is None and not return_attention_scores
-        if cache is not None and not is_cross:
-            if is_plain and isinstance(cache_index, int) and cache_index == 0:  # All that there is to see is new.
-                key_mask = None if key_mask is None else key_mask[:, : ops.shape(key)[2]]
-            else:
-                is_plain, (key, value) = False, cache
-        key_index = ops.arange(ops.shape(key)[2], dtype="int32")
+    @property
+    def kind(self):
+        """What layers that are to share what `prepare` makes must have in common."""
+        rotation = None if self.rotation is None else self.rotation.kind
+        return self.causal, self.attention_window, rotation, self.compute_dtype
 
-        def visible(queries=slice(None), keys=slice(None)):
-            return masks.attention_mask(
-                query_index[queries],
-                key_index[keys],
-                causal,
-                window,
-                None if key_mask is None else key_mask[:, keys],
-                None if is_cross or document_ids is None else (document_ids[:, queries], document_ids[:, keys]),
-            )
-
-        query = query * (self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale)
-        last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
-        if is_plain and (training or is_long(query, key)):
-            output = attend_in_blocks(query, key, value, visible, causal, window, **last)
-        else:
-            if attention_mask is not None and len(attention_mask.shape) == 3:
-                attention_mask = attention_mask[:, None]
-            mask = masks.combine(visible(), attention_mask)
-            output, probabilities = attend(query, key, value, mask, position_bias, **last)
-        output = self.output_projection(join_heads(output))
-        return outputs(output, probabilities if return_attention_scores else None, cache)
+    def prepare(self, x, context=None, **options):
+        """What a call needs beside its tensors, made once for all layers of one `kind`: see `prepared.prepare`."""
+        return prepare(self, x, context, keeps_scores=is_tapped(self, "scores", "probabilities"), **options)
 
     def _heads(self, x):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
-        H, K = self.num_heads, self.num_kv_heads
-        query, key, value = split_projections(self.query_key_value(x), H, K, K)
+        heads = self.num_heads, self.num_kv_heads, self.num_kv_heads
+        query, key, value = split_projections(self.query_key_value(x), *heads)
         return self._normed(query, self.query_norm), self._normed(key, self.key_norm), value
 
-    def _lengths(self, position_ids, mask, document_ids, cache, cache_index):
-        """Those of the texts of tokens, where rotary positions ask for them."""
-        if not self.rotation.depends_on_length:
-            return None
-        if mask is not None and cache is not None:  # which is for all places of the cache
-            shape = (ops.shape(mask)[0], ops.shape(position_ids)[-1])
-            mask = ops.slice(mask, (0, cache_index), shape)
-        return text_lengths(position_ids, mask, document_ids)
-
     def project_context(self, context):
-        """Keys and values of a context, a pair of (B, K, S, h): the `cache` of cross-attention, to be made once and
-        read in many calls."""
+        """Keys and values of a context, (B, K, S, h) each: the `cache` of cross-attention, to be made once and read in
+        many calls."""
         key, value = split_projections(self.key_value(context), self.num_kv_heads, self.num_kv_heads)
-        return self._normed(key, self.key_norm), value
+        return KeyValueCache(self._normed(key, self.key_norm), value)
 
     def _normed(self, heads, norm):
         return normed_heads(heads, norm, as_one=self.qk_norm == "full")
 
-    def init_cache(self, batch_size, length):
-        """Zeros for the keys and values of `length` tokens: a pair of (batch_size, K, length, h)."""
-        shape = (batch_size, self.num_kv_heads, length, self.head_dim)
-        return ops.zeros(shape, self.compute_dtype), ops.zeros(shape, self.compute_dtype)
+    def init_cache(self, batch_size, length, full=False):
+        """An empty cache for `length` tokens.
+
+        Args:
+            batch_size, length: int.
+            full: bool. Keep all of them, in place of those alone that a window leaves to be seen.
+
+        Returns:
+            `KeyValueCache` or `RingCache`, of (batch_size, K, length or less, h).
+        """
+        window = self.attention_window if self.causal and not full else None
+        return empty_cache(batch_size, self.num_kv_heads, length, self.head_dim, self.compute_dtype, window)
 
     def compute_output_spec(self, x, context=None, cache=None, return_attention_scores=False, **kwargs):
         output = keras.KerasTensor((*x.shape[:-1], self.d_model), self.compute_dtype)
         scores = None
         if return_attention_scores:
-            key_time = (x if context is None else context).shape[1] if cache is None else cache[0].shape[2]
+            key_time = (x if context is None else context).shape[1] if cache is None else cache.seen_by(x.shape[1])
             scores = keras.KerasTensor((x.shape[0], self.num_heads, x.shape[1], key_time), self.compute_dtype)
-        return outputs(output, scores, spec_of(cache))
+        return result(output, scores, spec_of(cache))
 
     def get_config(self):
         return {
             **super().get_config(),
-            "d_model": self.d_model,
-            "num_heads": self.num_heads,
-            "causal": self.causal,
-            "use_bias": self.use_bias,
-            "norm_epsilon": self.norm_epsilon,
-            "norm_scale": self.norm_scale,
-            "dropout": self.dropout,
+            **{name: getattr(self, name) for name in _ARGUMENTS},
             **AttentionOptions.of(self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "output_initializer": keras.initializers.serialize(self.output_initializer),

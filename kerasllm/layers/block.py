@@ -4,19 +4,20 @@ Shapes: B batch, T query time, S key time, D d_model.
 """
 
 import dataclasses
-import functools
 
 import keras
 
 from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
+from kerasllm.layers.cache import BlockCache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
 from kerasllm.layers.normalization import NormOptions, make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_choice
-from kerasllm.layers.rematerialization import next_seed, rematerialized
-from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
+from kerasllm.layers.rematerialization import rematerialized
+from kerasllm.layers.sequence_layer import SequenceLayer, parts_of, result, spec_of
+from kerasllm.layers.taps import listeners, tap
 
 NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
 REMAT = (None, "block", "attention", "feed_forward")
@@ -94,13 +95,14 @@ class TransformerBlock(Composite, SequenceLayer):
             see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
         cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
             then not needed.
+        prepared: from `prepare`, in place of masks, `document_ids` and `position_ids`, for blocks that share them.
         last_only: bool. The output is that of the last token, at less cost than that of all.
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, D), or (B, 1, D) with `last_only`. With `return_attention_scores`, a tuple with a list after it,
-        the attention probabilities (B, H, T, S) over the input and, where there is one, the context; and with a cache
-        the updated cache last.
+        float (B, T, D), or (B, 1, D) with `last_only`; with `return_attention_scores` the named pair (output,
+        attention_scores), whose second is a list, the probabilities (B, H, T, S) over the input and, where there is
+        one, the context. With a cache, the named pair (this, cache) with the updated one.
 
     Example:
         >>> block = kerasllm.layers.TransformerBlock(d_model=64, num_heads=4, dff=256)
@@ -209,99 +211,114 @@ class TransformerBlock(Composite, SequenceLayer):
         position_bias=None,
         cache=None,
         cache_index=0,
+        prepared=None,
         last_only=False,
         return_attention_scores=False,
         training=None,
     ):
-        if context is not None and self.cross_attention is None:
-            raise ValueError(f"{self.name} was built without a context, so it has no cross-attention to read one.")
-        keeps_all = not training or cache is not None or return_attention_scores
-        remat = None if keeps_all else self.remat
-        forward = functools.partial(
-            self._forward,
-            remat=remat,
-            mask=x_mask if mask is None else mask,
-            context_mask=context_mask,
-            attention_mask=attention_mask,
-            document_ids=document_ids,
-            position_ids=position_ids,
-            cache=cache,
-            cache_index=cache_index,
-            last_only=last_only,
-            return_attention_scores=return_attention_scores,
-            training=training,
-        )
+        options = {"return_attention_scores": return_attention_scores, "training": training}
+        options |= {"cache": cache, "cache_index": cache_index}
+        if prepared is None:
+            prepared = self.prepare(
+                x,
+                context,
+                mask=x_mask if mask is None else mask,
+                context_mask=context_mask,
+                attention_mask=attention_mask,
+                document_ids=document_ids,
+                position_ids=position_ids,
+                has_bias=position_bias is not None,
+                **options,
+            )
+        keeps_all = not training or cache is not None or return_attention_scores or bool(listeners())
+        forward, remat = self._forward, None if keeps_all else self.remat
         if remat == "block":
-            seed_source = self.residual_dropout if self.dropout else self.attention.attention_dropout
-            return rematerialized(forward, x, context, position_bias, seed=next_seed(seed_source))
-        return forward(x, context, position_bias)
+            dropout = self.residual_dropout if self.dropout else self.attention.attention_dropout
+            forward = rematerialized(forward, self, dropout)
+        return forward(x, context, position_bias, prepared=prepared, last_only=last_only, remat=remat, **options)
 
-    def _forward(
-        self,
-        x,
-        context,
-        position_bias,
-        *,
-        remat,
-        context_mask,
-        cache,
-        last_only,
-        return_attention_scores,
-        training,
-        **own_options,
-    ):
-        own_cache, context_cache = (None, None) if cache is None else (cache[:2], cache[2:] or None)
-        options = {
-            "recompute": remat == "attention",
-            "return_attention_scores": return_attention_scores,
-            "training": training,
-        }
-
+    def _forward(self, x, context, position_bias, *, prepared, remat, cache, cache_index, last_only, **options):
+        (of_own, of_context), training = prepared, options["training"]
+        cache = BlockCache(None) if cache is None else cache
+        x = tap(x, self, "input")
         normed = self._enter(x, self.attention_norm)
-        attended, probabilities, own_cache = _attention(
-            self.attention, normed, None, position_bias, cache=own_cache, **own_options, **options
+        attended, probabilities, own_cache = parts_of(
+            self._sublayer("attention", remat)(
+                normed,
+                position_bias=position_bias,
+                prepared=of_own,
+                cache=cache.own,
+                cache_index=cache_index,
+                **options,
+            )
         )
         scores = [probabilities]
         if last_only:
             x, normed, attended = x[:, -1:], normed[:, -1:], attended[:, -1:]
+        feed = self._sublayer("feed_forward", remat)
         if self.parallel:
             if not self.shared_norm:
-                normed = self.feed_forward_norm(x)
-            x = x + self.residual_dropout(attended + self._feed(normed, remat, training), training=training)
+                normed = self._normed(x, self.feed_forward_norm)
+            x = x + self.residual_dropout(attended + feed(normed, training=training), training=training)
         else:
             x = self._leave(x, attended, self.attention_norm, self.attention_output_norm, training)
-            if context is not None or context_cache is not None:
-                normed = self._enter(x, self.cross_attention_norm)
-                attended, probabilities, _ = _attention(
-                    self.cross_attention, normed, context, context_mask=context_mask, cache=context_cache, **options
-                )
+            if of_context is not None:
+                normed = self._enter(tap(x, self, "after_attention"), self.cross_attention_norm)
+                attend = self._sublayer("cross_attention", remat)
+                attended = attend(normed, context, prepared=of_context, cache=cache.context or None, **options)
+                attended, probabilities, _ = parts_of(attended)
                 scores.append(probabilities)
                 x = self._leave(x, attended, self.cross_attention_norm, self.cross_attention_output_norm, training)
-            fed = self._feed(self._enter(x, self.feed_forward_norm), remat, training)
+            x = tap(x, self, "before_feed_forward")
+            fed = feed(self._enter(x, self.feed_forward_norm), training=training)
             x = self._leave(x, fed, self.feed_forward_norm, self.feed_forward_output_norm, training)
-        new_cache = None if cache is None else (*own_cache, *(context_cache or ()))
-        return outputs(x, scores if return_attention_scores else None, new_cache)
+        new_cache = None if own_cache is None else cache._replace(own=own_cache)
+        return result(tap(x, self, "output"), scores if options["return_attention_scores"] else None, new_cache)
+
+    def _sublayer(self, name, remat):
+        """A layer inside, or what calls it so that it is computed again."""
+        layer = getattr(self, name)
+        if remat is None or remat != name.removeprefix("cross_"):
+            return layer
+        return rematerialized(layer, layer, getattr(layer, "attention_dropout", None), through=["position_bias"])
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
-        return norm(x) if self.norm_placement in ("pre", "sandwich") else x
-
-    def _feed(self, x, remat, training):
-        feed = functools.partial(self.feed_forward, training=training)
-        return rematerialized(feed, x) if remat == "feed_forward" else feed(x)
+        return self._normed(x, norm) if self.norm_placement in ("pre", "sandwich") else x
 
     def _leave(self, x, added, norm, output_norm, training):
         """The residual stream after a sublayer."""
         if output_norm is not None:
-            added = output_norm(added)
+            added = self._normed(added, output_norm)
         x = x + self.residual_dropout(added, training=training)
-        return norm(x) if self.norm_placement == "post" else x
+        return self._normed(x, norm) if self.norm_placement == "post" else x
 
-    def init_cache(self, batch_size, length, context=None):
-        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h); and with a context (B, S, any
-        width) its keys and values, two more (B, K, S, h)."""
-        own = self.attention.init_cache(batch_size, length)
-        return own if context is None else own + self.cross_attention.project_context(context)
+    def _normed(self, x, norm):
+        return tap(norm(x), self, norm.name)
+
+    @property
+    def kind(self):
+        """What blocks that are to share what `prepare` makes must have in common."""
+        return self.attention.kind, self.cross_attention and self.cross_attention.kind
+
+    def prepare(self, x, context=None, *, context_mask=None, cache=None, cache_index=0, **options):
+        """What a call needs beside its tensors, made once for all blocks of one `kind`: for self-attention and, where
+        there is a context, for cross-attention. Arguments are those of `layers.prepared.prepare`."""
+        if context is not None and self.cross_attention is None:
+            raise ValueError(f"{self.name} was built without a context, so it has no cross-attention to read one.")
+        cache = cache or BlockCache(None)
+        own = self.attention.prepare(x, cache=cache.own, cache_index=cache_index, **options)
+        if context is None and not cache.context:
+            return own, None
+        known = {name: options[name] for name in ("return_attention_scores", "training")}
+        of_context = {"context_mask": context_mask, "cache": cache.context or None}
+        return own, self.cross_attention.prepare(x, context, **of_context, **known)
+
+    def init_cache(self, batch_size, length, context=None, full=False):
+        """A `BlockCache` for `length` tokens: that of self-attention, see `MultiHeadAttention.init_cache`, and with a
+        context (B, S, any width) its keys and values."""
+        own = self.attention.init_cache(batch_size, length, full)
+        return BlockCache(own, () if context is None else self.cross_attention.project_context(context))
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return x_shape
@@ -312,36 +329,17 @@ class TransformerBlock(Composite, SequenceLayer):
         shape = (x.shape[0], 1, x.shape[2]) if last_only else x.shape
         scores = None
         if return_attention_scores:
-            own = x.shape[1] if cache is None else cache[0].shape[2]
+            own = x.shape[1] if cache is None else cache.own.seen_by(x.shape[1])
             keys = [own, *([] if context is None else [context.shape[1]])]
             shapes = [(x.shape[0], self.attention.num_heads, x.shape[1], key_time) for key_time in keys]
             scores = [keras.KerasTensor(shape, self.compute_dtype) for shape in shapes]
-        return outputs(keras.KerasTensor(shape, self.compute_dtype), scores, spec_of(cache))
+        return result(keras.KerasTensor(shape, self.compute_dtype), scores, spec_of(cache))
 
     def get_config(self):
         return {
             **super().get_config(),
-            "d_model": self.d_model,
-            "num_heads": self.num_heads,
-            "dff": self.dff,
-            "causal": self.causal,
+            **{name: getattr(self, name) for name in ("d_model", "num_heads", "dff", "causal")},
             **BlockOptions.of(self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
         }
-
-
-def _attention(
-    layer, x, context=None, position_bias=None, *, recompute, cache, return_attention_scores, training, **options
-):
-    """Output, probabilities and cache of an attention layer; None for what was not asked for."""
-
-    def attend(x, context, position_bias, **more):
-        return layer(x, context, position_bias=position_bias, training=training, **options, **more)
-
-    if recompute:
-        output = rematerialized(attend, x, context, position_bias, seed=next_seed(layer.attention_dropout))
-        return output, None, None
-    results = attend(x, context, position_bias, cache=cache, return_attention_scores=return_attention_scores)
-    output, *more = results if isinstance(results, tuple) else (results,)
-    return output, more[0] if return_attention_scores else None, more[-1] if cache is not None else None

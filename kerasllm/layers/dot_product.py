@@ -10,6 +10,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers import masks
 from kerasllm.layers.rematerialization import next_seed
+from kerasllm.layers.taps import tap
 
 # From so many queries on, probabilities are computed again in the backward pass in place of being kept.
 LONG = 1024
@@ -17,7 +18,7 @@ LONG = 1024
 SMALLEST, LARGEST = 128, 512
 
 
-def attend(query, key, value, visible, position_bias, soft_cap, dropout, training):
+def attend(query, key, value, visible, position_bias, soft_cap, dropout, training, layer):
     """What queries read.
 
     Args:
@@ -28,39 +29,51 @@ def attend(query, key, value, visible, position_bias, soft_cap, dropout, trainin
         soft_cap: float or None, the size that scores approach but never reach.
         dropout: the layer for probabilities.
         training: bool.
+        layer: whose scores and probabilities they are, for `taps`.
 
     Returns:
         float (B, H, T, h), and the probabilities (B, H, T, S).
     """
-    probabilities = _probabilities(_scores(query, key, soft_cap), visible, position_bias)
+    scores = tap(_scores(query, key, soft_cap), layer, "scores")
+    probabilities = tap(_probabilities(scores, visible, position_bias), layer, "probabilities")
     return _product(dropout(probabilities, training=training), value), probabilities
 
 
-def is_long(query, key):
+def is_long(T, S):
     """Whether probabilities cost more memory than they should; both lengths must be known when the graph is made."""
-    T, S = query.shape[2], key.shape[2]
-    return T is not None and S is not None and T >= LONG
+    return isinstance(T, int) and isinstance(S, int) and T >= LONG
 
 
-def attend_in_blocks(query, key, value, visible, causal, window, soft_cap, dropout, training):
-    """The output of `attend`. Where `causal` or `window` hides keys from a whole block of queries, nothing is computed
-    of them: of causal attention nearly half. Memory for long sequences grows with the length and not with its square.
+def block_ranges(T, S, causal, window):
+    """Pairs of slices: some queries, and the keys of which they may see some; one pair where nothing is gained."""
+    if not (isinstance(T, int) and isinstance(S, int)) or not (causal or window or is_long(T, S)):
+        return masks.WHOLE
+    size = min(LARGEST, max(SMALLEST, T // 8))
+    ranges = []
+    for begin in range(0, T, size):
+        end = min(begin + size, T)
+        first = max(0, begin - window + 1) if window else 0
+        last = min(end if causal else end + window - 1 if window else S, S)
+        ranges.append((slice(begin, end), slice(first, last)))
+    return ranges
+
+
+def attend_in_blocks(query, key, value, mask, soft_cap, dropout, training):
+    """The output of `attend`. Where keys are hidden from a whole block of queries, nothing is computed of them: of
+    causal attention nearly half. Memory for long sequences grows with the length and not with its square.
 
     The gradient is written out, as it needs fewer passes over scores than one derived step by step.
 
     Args:
         query, key, value, soft_cap, dropout, training: see `attend`.
-        visible: a function (slice of queries, slice of keys) -> mask as in `attend`.
-        causal: bool, hides the keys that come after a query.
-        window: int or None, hides keys that far away or farther.
+        mask: Mask, in blocks of `block_ranges`.
 
     Reference: Rabe and Staats 2021, https://arxiv.org/abs/2112.05682; the gradient: Dao et al. 2022,
     https://arxiv.org/abs/2205.14135
     """
-    recompute = is_long(query, key)
+    recompute = is_long(query.shape[2], key.shape[2])
     all_blocks = [
-        _Block(queries, keys, visible(queries, keys), soft_cap, dropout.rate, next_seed(dropout) if training else None)
-        for queries, keys in _ranges(query.shape[2], key.shape[2], causal, window, recompute)
+        _Block(*block, soft_cap, dropout.rate, next_seed(dropout) if training else None) for block in mask.blocks
     ]
 
     # JAX wants a function with a gradient of its own to be given all tensors that it needs.
@@ -99,11 +112,10 @@ def attend_in_blocks(query, key, value, visible, causal, window, soft_cap, dropo
 
 
 class _Block(NamedTuple):
-    """Some of the queries, with those keys that they may see.
+    """What is computed of some of the queries.
 
     Attributes:
-        queries, keys: slices of time.
-        visible: bool, broadcastable to (B, H, queries, keys), or None.
+        queries, keys, visible: of a `MaskBlock`.
         soft_cap: float or None.
         rate: float, of dropout.
         seed: int32 (2,) or None, of dropout.
@@ -142,20 +154,6 @@ class _Probabilities(NamedTuple):
     whole: object
     dropped: object
     steepness: object
-
-
-def _ranges(T, S, causal, window, long):
-    """Pairs of slices: some queries, and the keys which they may see."""
-    if T is None or S is None or not (causal or window or long):
-        return [(slice(None), slice(None))]
-    size = min(LARGEST, max(SMALLEST, T // 8))
-    ranges = []
-    for begin in range(0, T, size):
-        end = min(begin + size, T)
-        first = max(0, begin - window + 1) if window else 0
-        last = min(end if causal else end + window - 1 if window else S, S)
-        ranges.append((slice(begin, end), slice(first, last)))
-    return ranges
 
 
 def _scores(query, key, soft_cap=None):

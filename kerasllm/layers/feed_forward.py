@@ -15,6 +15,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import Options
+from kerasllm.layers.taps import tap
 
 
 def get_activation(name):
@@ -146,7 +147,8 @@ class FeedForward(Composite, keras.layers.Layer):
     def call(self, x, training=None):
         activate = _gate(self.activate) if self.gated else self.activate
         x = self.inner(x)
-        return self.outer(backend.fused(activate, x) if training else activate(x))
+        x = tap(backend.fused(activate, x) if training else activate(x), self, "inner")
+        return tap(self.outer(x), self, "output")
 
     def compute_output_shape(self, x_shape):
         return (*x_shape[:-1], self.d_model)

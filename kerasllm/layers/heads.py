@@ -6,8 +6,6 @@ Shapes: B batch, T query time, S key time, H heads, K key/value heads, h head_di
 import numpy as np
 from keras import ops
 
-from kerasllm import backend
-
 
 def split_heads(x, heads):
     """Parts of equal width (B, T, H h) as heads (B, H, T, h)."""
@@ -35,16 +33,6 @@ def normed_heads(heads, norm, as_one):
     if norm is None:
         return heads
     return split_heads(norm(join_heads(heads)), heads.shape[1]) if as_one else norm(heads)
-
-
-def written(cache, new, index):
-    """A cache (B, K, S, h) with new tokens (B, K, T, h) from place `index` on."""
-    B, K, S, h = cache.shape
-    if B is None or 1 not in (B, K):
-        return backend.slice_update(cache, new, (0, 0, index, 0))
-    # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
-    cache, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (cache, new))
-    return ops.reshape(backend.slice_update(cache, new, (0, index, 0)), (B, K, S, h))
 
 
 def scaled_queries(initializer, width, factor):

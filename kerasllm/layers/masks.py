@@ -3,23 +3,76 @@
 Shapes: B batch, T query time, S key time. Every mask broadcasts to (B, heads, T, S).
 """
 
+from typing import NamedTuple
+
 from keras import ops
 
+WHOLE = [(slice(None), slice(None))]
 
-def attention_mask(query_index, key_index, causal=False, window=None, key_mask=None, document_ids=None):
-    """Combines all reasons for which a key may be hidden from a query.
+
+class MaskBlock(NamedTuple):
+    """Some of the queries, with those keys that they may see.
+
+    Attributes:
+        queries, keys: slices of time.
+        visible: bool, broadcastable to (B, H, queries, keys), or None where every query sees every key.
+    """
+
+    queries: slice
+    keys: slice
+    visible: object
+
+
+class Mask:
+    """All that hides keys from queries: made once in a forward pass, for all layers that see alike.
 
     Args:
         query_index: int (T,), the place of each query in the sequence.
         key_index: int (S,), the place of each key.
-        causal: hide the keys that come after the query.
+        causal: bool. Hide the keys that come after the query.
         window: int or None. See only keys less than `window` places away (the query's own place included).
         key_mask: bool (B, S) or None. False hides padding.
-        document_ids: pair of int (B, T) and (B, S), of queries and keys, or None. A query sees its own document only.
+        document_ids: int (B, T) or None. A query sees its own document only.
+        attention_mask: bool (B, T, S), or broadcastable to (B, H, T, S), or None.
+        ranges: pairs of slices, queries and the keys of which they may see some; all of both by default.
 
-    Returns:
-        bool (1 or B, 1, T, S), or None where every query sees every key.
+    Attributes:
+        blocks: list of `MaskBlock`.
     """
+
+    def __init__(
+        self,
+        query_index,
+        key_index,
+        causal=False,
+        window=None,
+        key_mask=None,
+        document_ids=None,
+        attention_mask=None,
+        ranges=WHOLE,
+    ):
+        if attention_mask is not None and len(attention_mask.shape) == 3:
+            attention_mask = attention_mask[:, None]
+        self.blocks = []
+        for queries, keys in ranges:
+            visible = _visible(
+                query_index[queries],
+                key_index[keys],
+                causal,
+                window,
+                None if key_mask is None else key_mask[:, keys],
+                None if document_ids is None else (document_ids[:, queries], document_ids[:, keys]),
+            )
+            self.blocks.append(MaskBlock(queries, keys, _combined(visible, attention_mask)))
+
+    @property
+    def whole(self):
+        """The mask of all queries, where it is not in blocks."""
+        (block,) = self.blocks
+        return block.visible
+
+
+def _visible(query_index, key_index, causal, window, key_mask, document_ids):
     distance = query_index[:, None] - key_index[None, :]
     parts = []
     if causal:
@@ -31,10 +84,10 @@ def attention_mask(query_index, key_index, causal=False, window=None, key_mask=N
     if document_ids is not None:
         of_queries, of_keys = document_ids
         parts.append((of_queries[:, :, None] == of_keys[:, None, :])[:, None])
-    return combine(*parts)
+    return _combined(*parts)
 
 
-def combine(*masks):
+def _combined(*masks):
     """The logical and of those masks that are not None, or None."""
     masks = [mask for mask in masks if mask is not None]
     if not masks:

@@ -6,9 +6,11 @@ dropout takes its seeds from one that is drawn outside, so that both passes drop
 Reference: Chen et al. 2016, https://arxiv.org/abs/1604.06174
 """
 
+import contextlib
 import contextvars
 import itertools
 
+import keras
 from keras import ops
 
 from kerasllm import backend
@@ -19,8 +21,8 @@ _repeatable = contextvars.ContextVar("repeatable", default=None)
 
 
 def next_seed(dropout):
-    """The seed int32 (2,) of a dropout layer's next mask, or None for one that drops nothing."""
-    if not dropout.rate:
+    """The seed int32 (2,) of a dropout layer's next mask; None for no layer, or one that drops nothing."""
+    if dropout is None or not dropout.rate:
         return None
     if _repeatable.get() is None:
         return ops.cast(dropout.seed_generator.next(), "int32")
@@ -29,24 +31,58 @@ def next_seed(dropout):
     return ops.stack([seed[0] * _MIX + next(count), seed[1]])
 
 
-def rematerialized(function, *tensors, seed=None):
-    """A function's result, which computes it again in the backward pass.
+def rematerialized(function, layer, dropout=None, through=()):
+    """A function like the given one, whose results are computed again in the backward pass.
 
     Args:
-        function: a function of the tensors that gradients are to reach; others, such as masks, it may know otherwise.
-        *tensors: its arguments; None is left out of differentiation.
-        seed: from `next_seed`, for the dropout inside it.
+        function: a layer or function. Gradients reach its positional arguments, tensors or None; others, such as masks,
+            it is given by name.
+        layer: the layer in which losses may be added: those by `add_loss` and by regularizers of activations come out.
+        dropout: a Dropout layer inside, of which the seeds of all are made; None where nothing is dropped.
+        through: names of arguments that gradients are to reach as well.
     """
-    places = [i for i, tensor in enumerate(tensors) if tensor is not None]
 
-    def repeatable(*given):
-        arguments = [None] * len(tensors)
-        for place, tensor in zip(places, given, strict=True):
-            arguments[place] = tensor
-        token = _repeatable.set((seed, itertools.count(1)))
-        try:
-            return function(*arguments)
-        finally:
-            _repeatable.reset(token)
+    def call(*arguments, **options):
+        named = {name: options.pop(name) for name in through if name in options}
+        everything = [*arguments, *named.values()]
+        places = [place for place, tensor in enumerate(everything) if tensor is not None]
+        seed, owners = next_seed(dropout), []
 
-    return backend.remat(repeatable, *(tensors[place] for place in places))
+        def repeatable(*given):
+            tensors = [None] * len(everything)
+            for place, tensor in zip(places, given, strict=True):
+                tensors[place] = tensor
+            of_names = dict(zip(named, tensors[len(arguments) :], strict=True))
+            token = _repeatable.set((seed, itertools.count(1)))
+            try:
+                with _added_losses(layer) as added:
+                    output = function(*tensors[: len(arguments)], **of_names, **options)
+            finally:
+                _repeatable.reset(token)
+            owners[:] = [owner for owner, _ in added]
+            return output, *(loss for _, loss in added)
+
+        output, *losses = backend.remat(repeatable, *(everything[place] for place in places))
+        for owner, loss in zip(owners, losses, strict=True):
+            owner.add_loss(loss)
+        return output
+
+    return call
+
+
+@contextlib.contextmanager
+def _added_losses(layer):
+    """Takes the losses that are added within out of Keras' lists, as tensors that end with a function computed again:
+    pairs of a layer and a loss."""
+    layers, added = list(layer._flatten_layers()), []
+    scope = keras.src.backend.get_stateless_scope()
+    before = [list(part._losses) for part in layers] if scope is None else list(scope.losses)
+    yield added
+    if scope is None:
+        for part, kept in zip(layers, before, strict=True):
+            added += [(part, loss) for loss in part._losses[len(kept) :]]
+            part._losses[:] = kept
+    else:
+        for loss in scope.losses[len(before) :]:
+            added += [(part, loss) for part in layers if id(loss) in part._loss_ids]
+        scope.losses[:] = before

@@ -38,6 +38,7 @@ class Rotation:
             `rope_scaling` of `MultiHeadAttention`.
 
     Attributes:
+        kind: tuple, the same for rotations that turn heads alike.
         depends_on_length: bool. The angles are others in longer texts ("dynamic" and "longrope").
 
     References: Su et al. 2021, https://arxiv.org/abs/2104.09864; stretched ("linear"): Chen et al. 2023,
@@ -46,6 +47,7 @@ class Rotation:
     """
 
     def __init__(self, head_dim, theta, share=1.0, scaling=None):
+        self.kind = (head_dim, theta, share, repr(scaling))
         scaling = scaling or {"rope_type": "default"}
         self._scaling = scaling
         self._kind = scaling["rope_type"]

@@ -1,14 +1,40 @@
 """What layers on sequences of vectors have in common: they say in one sentence what they take."""
 
+from typing import NamedTuple
+
 import keras
 
 from kerasllm.layers.checks import check_shape, check_vectors
 
 
-def outputs(output, *others):
-    """What a call returns: its output, or a tuple of it and of those others that are not None."""
-    others = [other for other in others if other is not None]
-    return (output, *others) if others else output
+class WithScores(NamedTuple):
+    """What a call with `return_attention_scores` gives: its output, and attention probabilities."""
+
+    output: object
+    attention_scores: object
+
+
+class WithCache(NamedTuple):
+    """What a call with a cache gives: what it gives without, and the updated cache."""
+
+    output: object
+    cache: object
+
+
+def result(output, scores=None, cache=None):
+    """What a call returns, with those others that are not None."""
+    output = output if scores is None else WithScores(output, scores)
+    return output if cache is None else WithCache(output, cache)
+
+
+def parts_of(result):
+    """Output, scores and cache of what a call returned; None for what is not there."""
+    scores = cache = None
+    if isinstance(result, WithCache):
+        result, cache = result
+    if isinstance(result, WithScores):
+        result, scores = result
+    return result, scores, cache
 
 
 def spec_of(cache):

@@ -20,7 +20,8 @@ from kerasllm.layers.positions import (
     input_positions,
     positions_in_documents,
 )
-from kerasllm.layers.sequence_layer import SequenceLayer, outputs, spec_of
+from kerasllm.layers.sequence_layer import SequenceLayer, parts_of, result, spec_of
+from kerasllm.layers.taps import tap
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -54,15 +55,16 @@ class Transformer(Composite, SequenceLayer):
         document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
             0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
-        cache: list of a tuple for each block, from `init_cache`; keys and values of earlier tokens and, where there is
-            one, of the context, which is then not needed.
+        cache: list of a `BlockCache` for each block, from `init_cache`; keys and values of earlier tokens and, where
+            there is one, of the context, which is then not needed.
         cache_index: int scalar, how many tokens the cache holds.
         last_only: bool. The output is that of the last token, at less cost than that of all.
         return_attention_scores: bool.
 
     Returns:
-        float (B, T, D), or (B, 1, D) with `last_only`. With `return_attention_scores`, a tuple with a list of what each
-        `TransformerBlock` returns after it; and with a cache the updated cache last.
+        float (B, T, D), or (B, 1, D) with `last_only`; with `return_attention_scores` the named pair (output,
+        attention_scores), whose second is a list of what each `TransformerBlock` gives. With a cache, the named pair
+        (this, cache) with the updated one.
 
     Raises:
         ValueError: if the numbers do not fit together, or a sequence is longer than the learned positions.
@@ -186,47 +188,47 @@ class Transformer(Composite, SequenceLayer):
             x = self.input_projection(x)
         if self.position_embedding is not None:
             x = self.position_embedding(x, position_ids)
-        position_bias = None
-        if self.positions == "relative":
-            key_index = index if cache is None else ops.arange(ops.shape(cache[0][0])[2], dtype="int32")
-            position_bias = self.relative_bias(index, key_index)
         if self.normalise_input is not None:
             x = self.normalise_input(x)
-        x = self.input_dropout(x, training=training)
-
-        scores, new_cache = [], []
+        x = tap(self.input_dropout(x, training=training), self, "embedding")
+        options = {
+            "cache_index": cache_index,
+            "return_attention_scores": return_attention_scores,
+            "training": training,
+        }
+        shared, scores, new_cache = {}, [], []
         for i, block in enumerate(self.blocks):
-            x = block(
-                x,
-                context=context,
-                mask=x_mask if mask is None else mask,
-                context_mask=context_mask,
-                attention_mask=attention_mask,
-                document_ids=document_ids,
-                position_ids=position_ids,
-                position_bias=position_bias,
-                cache=None if cache is None else cache[i],
-                cache_index=cache_index,
-                last_only=last_only and block is self.blocks[-1],
-                return_attention_scores=return_attention_scores,
-                training=training,
+            of_block = None if cache is None else cache[i]
+            if block.kind not in shared:
+                prepared = block.prepare(
+                    x,
+                    context,
+                    mask=x_mask if mask is None else mask,
+                    context_mask=context_mask,
+                    attention_mask=attention_mask,
+                    document_ids=document_ids,
+                    position_ids=position_ids,
+                    has_bias=self.positions == "relative",
+                    cache=of_block,
+                    **options,
+                )
+                bias = self.relative_bias(index, prepared[0].key_index) if self.positions == "relative" else None
+                shared[block.kind] = {"prepared": prepared, "position_bias": bias}
+            is_last = block is self.blocks[-1]
+            x, of_scores, of_block = parts_of(
+                block(
+                    x, context=context, cache=of_block, last_only=last_only and is_last, **shared[block.kind], **options
+                )
             )
-            if cache is not None:
-                *x, block_cache = x
-                new_cache.append(block_cache)
-            if return_attention_scores:
-                x, block_scores = x
-                scores.append(block_scores)
-            elif cache is not None:
-                (x,) = x
+            scores.append(of_scores)
+            new_cache.append(of_block)
         if self.final_norm is not None:
-            x = self.final_norm(x)
-        return outputs(x, scores if return_attention_scores else None, None if cache is None else new_cache)
+            x = tap(self.final_norm(x), self, "final_norm")
+        return result(x, scores if return_attention_scores else None, None if cache is None else new_cache)
 
-    def init_cache(self, batch_size, length, context=None):
-        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block; with a context
-        (B, S, any width) its keys and values too, (B, K, S, h)."""
-        return [block.init_cache(batch_size, length, context) for block in self.blocks]
+    def init_cache(self, batch_size, length, context=None, full=False):
+        """A list of the `BlockCache` of each block, empty, for `length` tokens: see `TransformerBlock.init_cache`."""
+        return [block.init_cache(batch_size, length, context, full) for block in self.blocks]
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return (*x_shape[:-1], self.d_model)
@@ -240,8 +242,9 @@ class Transformer(Composite, SequenceLayer):
         if return_attention_scores:
             inner = keras.KerasTensor((B, T, self.d_model), self.compute_dtype)
             spec = self.blocks[0].compute_output_spec(inner, context, block_cache, return_attention_scores=True)
-            scores = [spec[1] for _ in self.blocks]
-        return outputs(output, scores, spec_of(cache))
+            spec = spec if cache is None else spec.output
+            scores = [spec.attention_scores for _ in self.blocks]
+        return result(output, scores, spec_of(cache))
 
     def get_config(self):
         return {

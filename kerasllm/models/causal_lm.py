@@ -90,6 +90,11 @@ class CausalLM(LanguageModel):
             training=training,
         )
 
-    def init_cache(self, batch_size, length):
-        """Zeros for the keys and values of `length` tokens, a pair of (B, K, length, h) for each block."""
-        return self.transformer.init_cache(batch_size, length)
+    def init_cache(self, batch_size, length, full=False):
+        """An empty cache for `length` tokens, a list of a `BlockCache` for each block.
+
+        Args:
+            batch_size, length: int.
+            full: bool. Keep all tokens, in place of those alone that windows leave to be seen.
+        """
+        return self.transformer.init_cache(batch_size, length, full=full)

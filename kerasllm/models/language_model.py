@@ -8,6 +8,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.composite import Composite
+from kerasllm.layers.taps import tap
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
 from kerasllm.models.config import TransformerConfig
@@ -142,7 +143,8 @@ class LanguageModel(Composite, TokenModel):
     def logits(self, x):
         """The output layer: hidden states (B, T, D) -> float (B, T, V)."""
         logits = self.token_embedding(x, reverse=True)
-        return logits if self.output_bias is None else logits + ops.cast(self.output_bias, logits.dtype)
+        logits = logits if self.output_bias is None else logits + ops.cast(self.output_bias, logits.dtype)
+        return tap(logits, self, "logits")
 
     def output_layer(self):
         """The same as a `losses.OutputLayer`, for what makes logits itself, of some tokens at a time."""

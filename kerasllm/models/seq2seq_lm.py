@@ -110,10 +110,11 @@ class Seq2SeqLM(LanguageModel):
             encoded: float (B, S, D) from `encode`; None with a cache, which holds what is needed of it.
             source_mask: bool (B, S) or None.
             return_hidden_states: bool, whether to leave out the output layer.
-            **options: `cache`, `cache_index` and `return_attention_scores`, as for `layers.Transformer`.
+            **options: `cache`, `cache_index` or `return_attention_scores`, as for `layers.Transformer`.
 
         Returns:
-            float (B, T, V), or hidden states (B, T, D); with the options a tuple, as `layers.Transformer` returns it.
+            float (B, T, V), or hidden states (B, T, D); with one of the options a named pair, as `layers.Transformer`
+            returns it.
         """
         x = self.decoder(
             self._embed(target_ids), context=encoded, context_mask=source_mask, training=training, **options
@@ -122,8 +123,8 @@ class Seq2SeqLM(LanguageModel):
             return x
         if not isinstance(x, tuple):
             return self.logits(x)
-        return self.logits(x[0]), *x[1:]
+        return x._replace(output=self.logits(x.output))
 
     def init_cache(self, encoded, length):
-        """Room for `length` target tokens, and the keys and values of what was encoded (B, S, D), for each block."""
+        """A cache for `length` target tokens, with the keys and values of what was encoded (B, S, D)."""
         return self.decoder.init_cache(encoded.shape[0] or keras.ops.shape(encoded)[0], length, encoded)

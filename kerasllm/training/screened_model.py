@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers import taps
 from kerasllm.training.inputs import check_are_ids, check_are_labels, check_names
 from kerasllm.training.screen import Screen
 from kerasllm.vocabulary import check_ids
@@ -25,6 +26,7 @@ class ScreenedModel(keras.Model):
         super().__init__(**kwargs)
         self._screen = Screen()
         self._class_weight = None
+        self._listeners = {}
 
     def __call__(self, inputs, *args, **kwargs):
         self._check_names(inputs)
@@ -82,7 +84,7 @@ class ScreenedModel(keras.Model):
     def _look_before(self, name, make, force):
         """Has Keras make a function that takes a step, and has it look first at what the step before it found."""
         before = getattr(self, name)
-        make(force)
+        make(self._listens_otherwise(name) or force)
         step = getattr(self, name)
         if step is before:
             return
@@ -94,6 +96,11 @@ class ScreenedModel(keras.Model):
             return step(*args)
 
         setattr(self, name, self._restoring_state(look_and_step))
+
+    def _listens_otherwise(self, name):
+        """Whether other things listen to taps than when a function was made, which then has to be made anew."""
+        before, self._listeners[name] = self._listeners.get(name, ()), taps.listeners()
+        return before != taps.listeners()
 
     def _restoring_state(self, step):
         """The same step, after which a model has its weights also where it fails: on JAX Keras holds them while it
@@ -121,7 +128,7 @@ class ScreenedModel(keras.Model):
 
     def make_predict_function(self, force=False):
         before = self.predict_function
-        super().make_predict_function(force)
+        super().make_predict_function(self._listens_otherwise("predict_function") or force)
         predict = self.predict_function
         if predict is before:
             return predict

@@ -1,0 +1,112 @@
+"""Names for what happens inside a model, by which it can be recorded and changed.
+
+Layers say `x = tap(x, self, "query")`. Outside the context managers below that is `x` itself and costs nothing. Within
+them it acts in eager calls, and in all that is traced or compiled then: `fit`, `evaluate`, `predict` and `generate`
+compile anew for it. Names are those of weights: the path of a layer, and what it is there.
+
+| Name | Shape | What |
+|---|---|---|
+| `embedding` | (B, T, D) | what the first block reads, positions included |
+| `block_0/input`, `block_0/output` | (B, T, D) | the residual stream before and after a block |
+| `block_0/after_attention`, `block_0/before_feed_forward` | (B, T, D) | the same between its sublayers |
+| `block_0/attention_norm`, `block_0/feed_forward_norm` … | (B, T, D) | what a norm makes of it |
+| `attention/query`, `attention/key`, `attention/value` | (B, heads, T, h) | before rotary positions turn them |
+| `attention/scores` | (B, H, T, S) | products of queries and keys, before hidden keys are taken out |
+| `attention/probabilities` | (B, H, T, S) | their softmax |
+| `attention/heads` | (B, H, T, h) | what each head read |
+| `attention/output` | (B, T, D) | what attention adds to the residual stream |
+| `feed_forward/inner` | (B, T, dff) | behind the activation |
+| `feed_forward/output` | (B, T, D) | what the feed-forward layer adds |
+| `final_norm` | (B, T, D) | what the output layer reads |
+| `logits` | (B, T, V) | |
+"""
+
+import contextlib
+import contextvars
+import fnmatch
+
+from kerasllm import backend
+
+# Functions (tensor, name) -> tensor, with the patterns of the names that they are for.
+_listeners = contextvars.ContextVar("listeners", default=())
+
+
+def tap(x, layer, name):
+    """The tensor `x`, called `name` in a layer; or what stands in its place, where it is changed."""
+    for patterns, function in _listeners.get():
+        if _matches(f"{layer.path}/{name}", patterns):
+            x = function(x, f"{layer.path}/{name}")
+    return x
+
+
+def is_tapped(layer, *names):
+    """Whether anything listens to one of these names, so that it has to be computed."""
+    return any(_matches(f"{layer.path}/{name}", patterns) for patterns, _ in _listeners.get() for name in names)
+
+
+def listeners():
+    """All that listens: what is traced while that is something belongs to it alone."""
+    return _listeners.get()
+
+
+@contextlib.contextmanager
+def recording(*patterns):
+    """Keeps what passes taps.
+
+    Args:
+        *patterns: str. Names, or ends of them, in which `*` stands for anything.
+
+    Yields:
+        dict from names to lists of what passed there, in order: tensors, and NumPy arrays of what a function computes
+        that was compiled within, such as `fit` and `generate`.
+
+    Example:
+        >>> with kerasllm.layers.taps.recording("block_*/output") as found:
+        ...     model(token_ids)
+        >>> found["causal_lm/transformer/block_0/output"][0].shape
+        TensorShape([1, 10, 64])
+    """
+    found = {}
+    here = backend.current_graph()
+
+    def record(x, name):
+        kept = found.setdefault(name, [])
+        if backend.current_graph() is here:
+            kept.append(x)
+        else:
+            backend.call_on_host(kept.append, x)
+        return x
+
+    with _listening(patterns, record):
+        yield found
+        backend.wait_for_host()
+
+
+@contextlib.contextmanager
+def changing(functions):
+    """Puts something else in the place of what passes taps.
+
+    Args:
+        functions: dict from patterns, as in `recording`, to functions (tensor) -> tensor, of `keras.ops`.
+
+    Example:
+        >>> with kerasllm.layers.taps.changing({"block_1/attention/output": keras.ops.zeros_like}):
+        ...     text = kerasllm.generate(model, tokenizer, "Once upon a time")
+    """
+    with contextlib.ExitStack() as stack:
+        for pattern, function in functions.items():
+            stack.enter_context(_listening([pattern], lambda x, name, function=function: function(x)))
+        yield
+
+
+@contextlib.contextmanager
+def _listening(patterns, function):
+    token = _listeners.set((*_listeners.get(), (patterns, function)))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+def _matches(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*/{pattern}") for pattern in patterns)
