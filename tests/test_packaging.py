@@ -26,7 +26,7 @@ ROOMS = {
     "losses": ["vocabulary"],
     "metrics": ["losses"],
     "optimizers": ["backend"],
-    "training": ["losses", "metrics", "optimizers", "words"],
+    "training": ["layers", "losses", "metrics", "optimizers", "words"],
     "models": ["layers", "training"],
     "tasks": [],
     "tokenizers": ["files", "progress"],

@@ -76,13 +76,15 @@ def _added_losses(layer):
     pairs of a layer and a loss."""
     layers, added = list(layer._flatten_layers()), []
     scope = keras.src.backend.get_stateless_scope()
-    before = [list(part._losses) for part in layers] if scope is None else list(scope.losses)
+    lists = [scope.losses] if scope else [part._losses for part in layers]
+    before = [list(losses) for losses in lists]
     yield added
-    if scope is None:
-        for part, kept in zip(layers, before, strict=True):
-            added += [(part, loss) for loss in part._losses[len(kept) :]]
-            part._losses[:] = kept
-    else:
-        for loss in scope.losses[len(before) :]:
-            added += [(part, loss) for part in layers if id(loss) in part._loss_ids]
-        scope.losses[:] = before
+    for losses, kept in zip(lists, before, strict=True):
+        known = set(map(id, kept))  # not their number: in the backward pass Keras empties a list first
+        new = [loss for loss in losses if id(loss) not in known]
+        added += [(part, loss) for loss in new for part in layers if _has_added(part, loss, scope)]
+        losses[:] = kept
+
+
+def _has_added(layer, loss, scope):
+    return id(loss) in layer._loss_ids if scope else any(loss is other for other in layer._losses)
