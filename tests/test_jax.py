@@ -32,6 +32,7 @@ def logits_text_and_training(config, weights, ids, documents):
 
 SECOND_PROCESS = """
 import json
+import re
 import keras
 import numpy as np
 from kerasllm.generation import generate_ids
@@ -66,7 +67,34 @@ whole, chunks = (jax.jit(jax.grad(weighted, (1, 2, 3)), static_argnums=0)(c, *te
 for found, expected in zip(chunks, whole, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
+class Adapter(keras.layers.Layer):
+    def build(self, inputs_shape, product_shape):
+        self.scale = self.add_weight((1,), "ones", name="scale")
+
+    def call(self, inputs, product):
+        return product * self.scale
+
 model = CausalLM(TransformerConfig.from_dict(json.loads({config!r})))
+for layer in model._flatten_layers(include_self=False):
+    layer.trainable = False
+layer = model.transformer.blocks[0].attention.query_key_value
+expected = model(ids)
+layer.set_adapter(Adapter())
+np.testing.assert_array_equal(model(ids), expected)
+
+def summed(values):
+    with keras.StatelessScope(zip(model.trainable_variables, values, strict=True)):
+        return model(ids, training=True).sum()
+
+def multiplies_to_a_kernel():
+    traced = jax.make_jaxpr(jax.grad(summed))([v.value for v in model.trainable_variables])
+    shapes = re.findall(r"f32\\[(\\d+),(\\d+)\\] = dot_general", str(traced))
+    return sorted(map(str, layer.kernel.shape)) in map(sorted, shapes)
+
+assert len(model.trainable_variables) == 1 and not multiplies_to_a_kernel()
+layer.trainable = True
+assert multiplies_to_a_kernel()
+
 before = model.get_weights()
 try:
     model.predict(ids + 30, verbose=0)

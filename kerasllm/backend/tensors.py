@@ -116,30 +116,35 @@ def matmul(x, y, transpose_x=False, transpose_y=False):
     return jax.numpy.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 
-def dense(x, kernel, bias):
+def dense(x, kernel, bias=None):
     """Rows (..., D) times a kernel (D, U), plus a bias (U,). Its gradient is three products, on TensorFlow too.
 
     Two of them are batches of one: for those TensorFlow calls another part of oneDNN (measured in float32: 24.2 ms to
-    19.9 ms for 4,096 rows and a kernel of 1,536 x 384).
+    19.9 ms for 4,096 rows and a kernel of 1,536 x 384). That by a Keras variable which is not trainable is left out.
     """
-    x, kernel, bias = as_tensor(x), as_tensor(kernel), as_tensor(bias)
+    learns_kernel, learns_bias = getattr(kernel, "trainable", True), getattr(bias, "trainable", True)
+    x, kernel, biases = as_tensor(x), as_tensor(kernel), [] if bias is None else [as_tensor(bias)]
     if not IS_TENSORFLOW:
-        return ops.matmul(x, kernel) + bias
+        return sum(biases, ops.matmul(x, kernel))
     shape, (D, U) = ops.shape(x), kernel.shape
 
     @tf.custom_gradient
-    def call(x, kernel, bias):
+    def call(x, kernel, *biases):
         rows = tf.reshape(x, (-1, D))
 
         def gradient(upstream):
             upstream = tf.reshape(upstream, (-1, U))
             by_x = tf.matmul(upstream[None], kernel[None], transpose_b=True)
-            by_kernel = tf.matmul(rows[None], upstream[None], transpose_a=True)[0]
-            return tf.reshape(by_x, shape), by_kernel, sum_of_rows(upstream)
+            by_kernel = tf.matmul(rows[None], upstream[None], transpose_a=True)[0] if learns_kernel else None
+            by_biases = [sum_of_rows(upstream) if learns_bias else None for _ in biases]
+            return tf.reshape(by_x, shape), by_kernel, *by_biases
 
-        return tf.reshape(tf.nn.bias_add(tf.matmul(rows, kernel), bias), (*shape[:-1], U)), gradient
+        product = tf.matmul(rows, kernel)
+        for bias in biases:
+            product = tf.nn.bias_add(product, bias)
+        return tf.reshape(product, (*shape[:-1], U)), gradient
 
-    return call(x, kernel, bias)
+    return call(x, kernel, *biases)
 
 
 def row_times_matrix(row, matrix):
