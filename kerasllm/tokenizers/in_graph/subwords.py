@@ -15,7 +15,8 @@ from kerasllm.tokenizers.in_graph.normalizing import CodePointNormalizer
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import cut
 from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE
-from kerasllm.tokenizers.training import MAX_UNIGRAM_WORD_LENGTH, SCORE_STEP
+from kerasllm.tokenizers.training import SCORE_STEP
+from kerasllm.tokenizers.word_splitting import MAX_UNIGRAM_WORD_LENGTH
 
 _ORDINARY, _WHITE_SPACE, _SIGN = range(3)
 
