@@ -17,7 +17,7 @@ import kerasllm
 from kerasllm import recipe
 from kerasllm.cli import main, quickstart
 from kerasllm.optimizers import AdamW, Muon
-from kerasllm.settings import TrainSettings, merged
+from kerasllm.settings import TrainSettings, merge_settings
 from kerasllm.tasks.corpus import Corpus, Measured
 
 pytestmark = pytest.mark.usefixtures("without_xla", "few_rounds")
@@ -206,7 +206,7 @@ def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
 
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart, "SETTINGS", merged(quickstart.SETTINGS, {**SMALL, "steps": 2}))
+    monkeypatch.setattr(quickstart, "SETTINGS", merge_settings(quickstart.SETTINGS, {**SMALL, "steps": 2}))
     monkeypatch.setattr(quickstart, "PROMPT", "The")
     (tmp_path / "quickstart").mkdir()
     assert main(["quickstart", "--steps", "2"]) == 0

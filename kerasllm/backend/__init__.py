@@ -1,7 +1,7 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
-from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_processor, plain_graph
+from kerasllm.backend.compiling import compile_function, fast_bfloat16_device, fused, on_cpu, on_processor, plain_graph
 from kerasllm.backend.gradients import (
     accumulate_gradients,
     apply_gradients,
@@ -60,6 +60,7 @@ __all__ = [
     "is_ragged",
     "known",
     "matmul",
+    "on_cpu",
     "on_processor",
     "pad_rows",
     "plain_graph",

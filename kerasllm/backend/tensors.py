@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
-from kerasllm.backend.compiling import in_plain_graph, on_processor
+from kerasllm.backend.compiling import in_plain_graph, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -101,11 +101,11 @@ def add_at(tensor, index, update):
     """
     V = tensor.shape[-1]
     rows, index, update = ops.reshape(tensor, (-1, V)), ops.reshape(index, (-1,)), ops.reshape(update, (-1,))
-    numbers = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
+    row_index = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
     if IS_TENSORFLOW:
-        rows = tf.tensor_scatter_nd_add(rows, tf.stack([numbers, index], axis=1), update)
+        rows = tf.tensor_scatter_nd_add(rows, tf.stack([row_index, index], axis=1), update)
     else:
-        rows = rows.at[numbers, index].add(update)
+        rows = rows.at[row_index, index].add(update)
     return ops.reshape(rows, ops.shape(tensor))
 
 
@@ -150,7 +150,7 @@ def dense(x, kernel, bias=None):
 def row_times_matrix(row, matrix):
     """A row (..., D), its other axes of one element, times a matrix (D, U): what decoding one text is made of.
 
-    XLA runs such a product on one core of a processor. As two of them, of the halves of D, it takes both (measured:
+    XLA runs such a product on one core of a CPU. As two of them, of the halves of D, it takes both (measured:
     1.7 ms to 1.1 ms for the kernels of 6 layers of width 384).
     """
     row, matrix = as_tensor(row), as_tensor(matrix)
@@ -162,15 +162,15 @@ def row_times_matrix(row, matrix):
 
 
 def _multiplies_in_full():
-    """Whether TensorFlow runs on a processor. GPUs could round what they multiply to TF32."""
-    return IS_TENSORFLOW and on_processor()
+    """Whether TensorFlow runs on a CPU. GPUs could round what they multiply to TF32."""
+    return IS_TENSORFLOW and on_cpu()
 
 
 def row_means(x, weights=None):
     """The means (..., 1) of rows (..., D), whose elements are multiplied by weights (D,) before."""
     if not _multiplies_in_full():
         return ops.mean(x if weights is None else x * weights, axis=-1, keepdims=True)
-    # On processors a product takes half the time of a reduction.
+    # On CPUs a product takes half the time of a reduction.
     D = x.shape[-1]
     share = tf.fill((D, 1), tf.constant(1 / D, x.dtype))
     return tf.matmul(x, share if weights is None else share * weights[:, None])
