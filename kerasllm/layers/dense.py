@@ -30,7 +30,7 @@ class Dense(keras.layers.Dense):
         if self.adapter is None:
             return self._product(inputs, training, self.bias)
         product = ops.cast(self.adapter(inputs, self._product(inputs, training)), self.compute_dtype)
-        return product if self.bias is None else product + self.bias
+        return product if self.bias is None else ops.add(product, self.bias)
 
     def _product(self, inputs, training, bias=None):
         """Inputs (..., D) times the kernel, plus a bias: float (..., U)."""
@@ -42,7 +42,7 @@ class Dense(keras.layers.Dense):
             product = backend.row_times_matrix(inputs, self.kernel)
         else:
             product = ops.matmul(inputs, self.kernel)
-        return product if bias is None else product + bias
+        return product if bias is None else ops.add(product, bias)
 
     def set_adapter(self, adapter):
         """Gives a built layer an adapter in place of the one that it has; compile the model anew then.
