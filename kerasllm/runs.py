@@ -27,6 +27,7 @@ from kerasllm import huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
+from kerasllm.layers.composite import PART_SETTINGS
 from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tasks import model_classes
 from kerasllm.tokenizers import Tokenizer
@@ -111,7 +112,7 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
             "config": description["config"],
             "dtype": description["dtype_policy"],
             "random_weights": False,
-            **{name: parts for name, parts in description.items() if name == "quantized_parts"},
+            **{name: parts for name, parts in description.items() if name in PART_SETTINGS[1:]},
         }
     )
     read_tensors(folder / WEIGHTS, weight_names(model))
@@ -161,7 +162,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
         **({"origin": dataclasses.asdict(origin)} if origin else {}),
-        **{name: parts for name, parts in model.get_config().items() if name == "quantized_parts"},
+        **{name: parts for name, parts in model.get_config().items() if name in PART_SETTINGS[1:]},
     }
 
 

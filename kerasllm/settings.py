@@ -225,7 +225,7 @@ def in_own_names(given):
     return {**values, "model": model} if model else values
 
 
-def merged(settings, over):
+def merge_settings(settings, over):
     """Settings, and others that win over them; of `model`, field by field. Both as `in_own_names` takes them."""
     settings, over = in_own_names(settings), in_own_names(over)
     model = {**settings.get("model", {}), **over.get("model", {})}

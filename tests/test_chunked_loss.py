@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasllm.losses import TokenCrossentropy
+from kerasllm.losses.likelihood import OutputLayer, chunked_log_probabilities, chunked_weighted_sums
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
 SIZES = {"vocab_size": 37, "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 16}
@@ -56,6 +58,33 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(kind, smoothing, chunk_s
     for (path, expected), found in zip(plain[2].items(), chunked[2].values(), strict=True):
         assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), path
         assert np.linalg.norm(expected) > 0, path
+
+
+@pytest.mark.parametrize("function", [chunked_log_probabilities, chunked_weighted_sums])
+def test_weights_that_are_not_trained_have_no_gradient_made(function):
+    draw = np.random.default_rng(0)
+    hidden, kernel, bias = (tf.constant(draw.normal(size=n), "float32") for n in ((2, 5, 8), (9, 8), 9))
+    labels, counted = (
+        tf.constant(np.arange(10).reshape(2, 5) % 9),
+        [] if "log" in function.__name__ else [tf.ones((2, 5))],
+    )
+
+    def gradients(trainable):
+        @tf.function(autograph=False)
+        def compute():
+            with tf.GradientTape() as tape:
+                tape.watch([hidden, kernel, bias])
+                layer = OutputLayer(kernel, bias, trainable=trainable)
+                loss = tf.reduce_sum(function(labels, *counted, hidden, layer, 4)[0])
+            return tape.gradient(loss, [hidden, bias])
+
+        made = compute.get_concrete_function().graph.as_graph_def().library.function
+        return compute(), sum(node.op == "MatMul" for part in made for node in part.node_def)
+
+    (expected, products), (found, fewer) = gradients(True), gradients(False)
+    assert fewer == products - 1
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_in_mixed_precision_gradients_add_up_in_float32():

@@ -1,7 +1,9 @@
 """The command line: a run from text to SavedModel, and one sentence for everything that can go wrong."""
 
 import csv
+import dataclasses
 import gzip
+import inspect
 import io
 import itertools
 import json
@@ -14,11 +16,15 @@ import yaml
 from reads import counted_reads
 
 import kerasllm
-from kerasllm import recipe
+from kerasllm import data, recipe
 from kerasllm.cli import main, quickstart
+from kerasllm.cli.arguments import parse
+from kerasllm.losses import TokenCrossentropy
+from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon
-from kerasllm.settings import TrainSettings, merged
+from kerasllm.settings import MODEL_FLAGS, TrainSettings, merge_settings
 from kerasllm.tasks.corpus import Corpus, Measured
+from kerasllm.tokenizers import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("without_xla", "few_rounds")
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
@@ -206,7 +212,7 @@ def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
 
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart, "SETTINGS", merged(quickstart.SETTINGS, {**SMALL, "steps": 2}))
+    monkeypatch.setattr(quickstart, "SETTINGS", merge_settings(quickstart.SETTINGS, {**SMALL, "steps": 2}))
     monkeypatch.setattr(quickstart, "PROMPT", "The")
     (tmp_path / "quickstart").mkdir()
     assert main(["quickstart", "--steps", "2"]) == 0
@@ -308,6 +314,31 @@ def test_every_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and f"example:\n  kerasllm {command}" in capsys.readouterr().out
+
+
+def test_names_are_those_of_python():
+    python = {
+        data.causal_lm_dataset: {"batch_size", "epochs", "seed", "packed"},
+        data.seq2seq_dataset: {"batch_tokens", "max_length"},
+        data.read_text: {"field"},
+        CausalLM.compile: {"optimizer", "micro_batches"},
+        TokenCrossentropy.__init__: {"label_smoothing"},
+        AdamW.__init__: {"learning_rate", "weight_decay"},
+        Tokenizer.train: {"vocab_size"},
+        kerasllm.translate: {"num_beams", "target_language"},
+        kerasllm.evaluation.perplexity: {"stride"},
+    }
+    for function, names in python.items():
+        assert names <= inspect.signature(function).parameters.keys(), function
+    commands = (
+        parse(["train"]),
+        parse(["translate", "--model", "a"]),
+        parse(["evaluate", "--model", "a", "--data", "b"]),
+    )
+    settings = {setting.name for setting in dataclasses.fields(TrainSettings)} | MODEL_FLAGS.keys()
+    flags = settings.union(*(vars(arguments) for arguments in commands))
+    assert set().union(*python.values()) <= flags
+    assert MODEL_FLAGS.keys() <= {field.name for field in dataclasses.fields(TransformerConfig)}
 
 
 def test_settings_take_what_yaml_makes_of_numbers():

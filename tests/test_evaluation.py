@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerasllm.evaluation import perplexity, score_tokens
-from kerasllm.evaluation.language_model import rolling_windows
+from kerasllm.evaluation.windows import rolling_windows
 
 ALPHABET = "\0\1 abcdé\n"  # id 0 is padding, id 1 the end of a document
 TEXT = "abc dé\nbad  cab éd"

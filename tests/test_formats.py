@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import sys
 import tarfile
 import warnings
@@ -17,7 +18,7 @@ from reads import counted_reads
 
 from kerasllm import data
 from kerasllm.cli import main
-from kerasllm.data import formats
+from kerasllm.data import formats, records
 from kerasllm.tokenizers import Tokenizer
 
 TEXTS = ['He said "no", and left.', "Two\nlines\tand a tab", "Zwölf; 東京", "1,5 or 2"]
@@ -152,6 +153,21 @@ def test_long_cells_and_broken_rows(write):
 def test_quotes_that_do_not_match_are_quotes(write):
     path = write("a.tsv", 'id\ttext\n1\t"Look," she said.\n2\t"Yes\n')
     assert read(path) == ['"Look," she said.', '"Yes']
+
+
+def test_a_tsv_file_is_read_once_where_nothing_in_it_is_in_quotes(write):
+    path = write("a.tsv", "id\ttext\r\n" + "".join(f"{n}\t{text}\r\n" for n, text in enumerate("abc")) + "\r\n")
+    with counted_reads(path) as reads:
+        assert read(path) == ["a", "b", "c"]
+    assert reads == {"a.tsv": 1}
+    draw = random.Random(0)
+    for _ in range(250):
+        lines = ["".join(draw.choices('a"\t\r ', (6, 1, 6, 0.5, 0.5), k=4)) for _ in range(draw.randint(1, 4))]
+        path = write("b.tsv", "\n".join(lines))
+        plain = enumerate(formats.read_lines(path), start=1)
+        plain = [(n, line.removesuffix("\r").split("\t")) for n, line in plain if line and not line.isspace()]
+        expected = list(records._read_csv(path, "\t")) if records._width(path, "\t") else plain
+        assert list(records.read_tabs(path, formats.TSV)) == expected, lines
 
 
 def test_null_is_left_out_and_counted_once(write, tmp_path):

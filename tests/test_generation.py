@@ -147,7 +147,7 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
 
 
-@pytest.mark.skipif(not backend.on_processor(), reason="other devices multiply 16 bits as fast as they can")
+@pytest.mark.skipif(not backend.on_cpu(), reason="other devices multiply 16 bits as fast as they can")
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_processors_decode_narrow_models_in_float32(dtype):
     config = TransformerConfig.preset("gpt2", vocab_size=V, num_layers=2, d_model=32, num_heads=4, dff=64)

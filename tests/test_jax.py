@@ -33,6 +33,7 @@ def logits_text_and_training(config, weights, ids, documents):
 
 SECOND_PROCESS = """
 import json
+import re
 import keras
 import numpy as np
 from kerasllm.generation import generate_ids
@@ -67,6 +68,13 @@ whole, chunks = (jax.jit(jax.grad(weighted, (1, 2, 3)), static_argnums=0)(c, *te
 for found, expected in zip(chunks, whole, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
+class Adapter(keras.layers.Layer):
+    def build(self, inputs_shape, product_shape):
+        self.scale = self.add_weight((1,), "ones", name="scale")
+
+    def call(self, inputs, product):
+        return product * self.scale
+
 model = CausalLM(TransformerConfig.from_dict(json.loads({config!r})))
 with taps.recording("logits") as passed, taps.changing({{"block_0/attention/output": lambda x: 0 * x}}):
     text = generate_ids(model, [3, 4, 5], max_new_tokens=4)
@@ -77,6 +85,26 @@ if "dynamic" not in {config!r}:  # whose texts are read again
 for weight in model.transformer.blocks[0].attention.output_projection.weights:
     weight.assign(0 * weight)
 np.testing.assert_allclose(steps[-1], model(ids[:2]), rtol=1e-4, atol=1e-5)
+for layer in model._flatten_layers(include_self=False):
+    layer.trainable = False
+layer = model.transformer.blocks[0].attention.query_key_value
+expected = model(ids)
+layer.set_adapter(Adapter())
+np.testing.assert_array_equal(model(ids), expected)
+
+def summed(values):
+    with keras.StatelessScope(zip(model.trainable_variables, values, strict=True)):
+        return model(ids, training=True).sum()
+
+def multiplies_to_a_kernel():
+    traced = jax.make_jaxpr(jax.grad(summed))([v.value for v in model.trainable_variables])
+    shapes = re.findall(r"f32\\[(\\d+),(\\d+)\\] = dot_general", str(traced))
+    return sorted(map(str, layer.kernel.shape)) in map(sorted, shapes)
+
+assert len(model.trainable_variables) == 1 and not multiplies_to_a_kernel()
+layer.trainable = True
+assert multiplies_to_a_kernel()
+
 before = model.get_weights()
 try:
     model.predict(ids + 30, verbose=0)

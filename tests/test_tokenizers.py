@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasllm.tokenizers import Tokenizer, training
+from kerasllm.tokenizers import Tokenizer, training, word_splitting
 
 TEXT = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. We're 1234; they've 7!\n"
@@ -96,8 +96,8 @@ def test_bpe_ids_are_those_of_plain_byte_pair_encoding():
 
 def test_tensorflow_splits_words_alike():
     tf = pytest.importorskip("tensorflow")
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(training.SPLIT_PATTERN), "isolated")
-    marked = tf.strings.regex_replace(TEXT, f"({training.SPLIT_PATTERN})", "\\1\x01").numpy().decode()
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(word_splitting.SPLIT_PATTERN), "isolated")
+    marked = tf.strings.regex_replace(TEXT, f"({word_splitting.SPLIT_PATTERN})", "\\1\x01").numpy().decode()
     assert marked.split("\x01")[:-1] == [word for word, _ in split.pre_tokenize_str(TEXT)]
 
 
@@ -105,7 +105,7 @@ def test_tensorflow_splits_words_alike():
 def test_a_long_text_gives_the_ids_of_the_uncut_one(tokenizer):
     draw = random.Random(0)
     text = "".join(draw.choices([" ", "  ", "\n", "\r\n", "\t", "ab", "é", "1234", "'s", "...", "<|user|>"], k=60_000))
-    assert len(list(training.pieces(text, training.cut_places(tokenizer.engine)))) > 5
+    assert len(list(word_splitting.pieces(text, word_splitting.cut_places(tokenizer.engine)))) > 5
     assert tokenizer.encode(text) == tokenizer.engine.encode(text).ids
     assert tokenizer.encode_batch([text, "", "ab", text]) == [
         tokenizer.encode(text),
@@ -118,7 +118,7 @@ def test_a_long_text_gives_the_ids_of_the_uncut_one(tokenizer):
 @all_kinds
 @given(text=st.text(alphabet=" \n\ra.1'é", min_size=20), length=st.integers(1, 4))
 def test_no_word_reaches_across_a_cut(tokenizer, text, length):
-    cut = training.pieces(text, training.cut_places(tokenizer.engine), length)
+    cut = word_splitting.pieces(text, word_splitting.cut_places(tokenizer.engine), length)
     assert sum((tokenizer.encode(piece) for piece in cut), []) == tokenizer.encode(text)  # noqa: RUF017
 
 

@@ -18,7 +18,7 @@ else:
     import jax.extend
 
 
-# Flags that Linux gives processors with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
+# Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _plain_graph = contextvars.ContextVar("plain_graph", default=False)
 
@@ -134,11 +134,14 @@ def _quiet(compiled):
     return compiled
 
 
-def on_processor():
+def on_cpu():
     """Whether there is no GPU or TPU."""
     if IS_TENSORFLOW:
         return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
     return jax.devices()[0].platform == "cpu"
+
+
+on_processor = on_cpu  # as decoding still calls it
 
 
 def fast_bfloat16_device():
@@ -153,7 +156,7 @@ def fast_bfloat16_device():
         details = tf.config.experimental.get_device_details(gpus[0])
         is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
         return details.get("device_name", "the GPU") if is_new else None
-    return "this processor" if _BFLOAT16_FLAGS & _cpu_flags() else None
+    return "this CPU" if _BFLOAT16_FLAGS & _cpu_flags() else None
 
 
 def _cpu_flags():

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
-from kerasllm.backend.compiling import in_plain_graph, on_processor
+from kerasllm.backend.compiling import in_plain_graph, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -101,11 +101,11 @@ def add_at(tensor, index, update):
     """
     V = tensor.shape[-1]
     rows, index, update = ops.reshape(tensor, (-1, V)), ops.reshape(index, (-1,)), ops.reshape(update, (-1,))
-    numbers = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
+    row_index = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
     if IS_TENSORFLOW:
-        rows = tf.tensor_scatter_nd_add(rows, tf.stack([numbers, index], axis=1), update)
+        rows = tf.tensor_scatter_nd_add(rows, tf.stack([row_index, index], axis=1), update)
     else:
-        rows = rows.at[numbers, index].add(update)
+        rows = rows.at[row_index, index].add(update)
     return ops.reshape(rows, ops.shape(tensor))
 
 
@@ -116,36 +116,41 @@ def matmul(x, y, transpose_x=False, transpose_y=False):
     return jax.numpy.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 
-def dense(x, kernel, bias):
+def dense(x, kernel, bias=None):
     """Rows (..., D) times a kernel (D, U), plus a bias (U,). Its gradient is three products, on TensorFlow too.
 
     Two of them are batches of one: for those TensorFlow calls another part of oneDNN (measured in float32: 24.2 ms to
-    19.9 ms for 4,096 rows and a kernel of 1,536 x 384).
+    19.9 ms for 4,096 rows and a kernel of 1,536 x 384). That by a Keras variable which is not trainable is left out.
     """
-    x, kernel, bias = as_tensor(x), as_tensor(kernel), as_tensor(bias)
+    learns_kernel, learns_bias = getattr(kernel, "trainable", True), getattr(bias, "trainable", True)
+    x, kernel, biases = as_tensor(x), as_tensor(kernel), [] if bias is None else [as_tensor(bias)]
     if not IS_TENSORFLOW:
-        return ops.matmul(x, kernel) + bias
+        return sum(biases, ops.matmul(x, kernel))
     shape, (D, U) = ops.shape(x), kernel.shape
 
     @tf.custom_gradient
-    def call(x, kernel, bias):
+    def call(x, kernel, *biases):
         rows = tf.reshape(x, (-1, D))
 
         def gradient(upstream):
             upstream = tf.reshape(upstream, (-1, U))
             by_x = tf.matmul(upstream[None], kernel[None], transpose_b=True)
-            by_kernel = tf.matmul(rows[None], upstream[None], transpose_a=True)[0]
-            return tf.reshape(by_x, shape), by_kernel, sum_of_rows(upstream)
+            by_kernel = tf.matmul(rows[None], upstream[None], transpose_a=True)[0] if learns_kernel else None
+            by_biases = [sum_of_rows(upstream) if learns_bias else None for _ in biases]
+            return tf.reshape(by_x, shape), by_kernel, *by_biases
 
-        return tf.reshape(tf.nn.bias_add(tf.matmul(rows, kernel), bias), (*shape[:-1], U)), gradient
+        product = tf.matmul(rows, kernel)
+        for bias in biases:
+            product = tf.nn.bias_add(product, bias)
+        return tf.reshape(product, (*shape[:-1], U)), gradient
 
-    return call(x, kernel, bias)
+    return call(x, kernel, *biases)
 
 
 def row_times_matrix(row, matrix):
     """A row (..., D), its other axes of one element, times a matrix (D, U): what decoding one text is made of.
 
-    XLA runs such a product on one core of a processor. As two of them, of the halves of D, it takes both (measured:
+    XLA runs such a product on one core of a CPU. As two of them, of the halves of D, it takes both (measured:
     1.7 ms to 1.1 ms for the kernels of 6 layers of width 384).
     """
     row, matrix = as_tensor(row), as_tensor(matrix)
@@ -157,15 +162,15 @@ def row_times_matrix(row, matrix):
 
 
 def _multiplies_in_full():
-    """Whether TensorFlow runs on a processor. GPUs could round what they multiply to TF32."""
-    return IS_TENSORFLOW and on_processor()
+    """Whether TensorFlow runs on a CPU. GPUs could round what they multiply to TF32."""
+    return IS_TENSORFLOW and on_cpu()
 
 
 def row_means(x, weights=None):
     """The means (..., 1) of rows (..., D), whose elements are multiplied by weights (D,) before."""
     if not _multiplies_in_full():
         return ops.mean(x if weights is None else x * weights, axis=-1, keepdims=True)
-    # On processors a product takes half the time of a reduction.
+    # On CPUs a product takes half the time of a reduction.
     D = x.shape[-1]
     share = tf.fill((D, 1), tf.constant(1 / D, x.dtype))
     return tf.matmul(x, share if weights is None else share * weights[:, None])

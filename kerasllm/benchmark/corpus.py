@@ -80,7 +80,7 @@ def corpus_memory(num_bytes=10**9, folder=None):
 
 
 def peak_mb():
-    """The most memory of the processor, not of a GPU, that this process has held so far, in MB.
+    """The most memory of the CPU, not of a GPU, that this process has held so far, in MB.
 
     From /proc where there is one, as `getrusage` counts what the process that started this one held.
     """

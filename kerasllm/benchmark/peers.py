@@ -1,6 +1,6 @@
 """What is measured of KerasHub and of transformers: programs that do the same work as those of kerasllm.
 
-torch runs on the processor, so where TensorFlow finds a GPU its figures say nothing.
+torch runs on the CPU, so where TensorFlow finds a GPU its figures say nothing.
 """
 
 from kerasllm.benchmark.programs import documents_and_tokenizer, fitting, random_ids

@@ -159,13 +159,13 @@ class Worker:
         return self._answer()
 
     def _answer(self):
-        written = []
+        output = []
         for line in self._process.stdout:
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
-            written.append(line)
+            output.append(line)
         status = self._process.wait()
-        raise RuntimeError(f"{self._name} ended with status {status}. {''.join(written[-20:])}".rstrip())
+        raise RuntimeError(f"{self._name} ended with status {status}. {''.join(output[-20:])}".rstrip())
 
     def close(self):
         with contextlib.suppress(BrokenPipeError):

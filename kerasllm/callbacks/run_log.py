@@ -72,7 +72,7 @@ class RunLog(RunRecorder):
         super().set_state(state)
         self._epochs, self._events, self._started_at = (state[name] for name in ("epochs", "events", "started"))
 
-    def begin(self):
+    def prepare(self):
         if self._restored:
             self._begin_file()  # anew, without what was logged after the checkpoint
         elif self._started_at is None:

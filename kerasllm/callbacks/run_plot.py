@@ -39,7 +39,7 @@ class RunPlot(RunRecorder):
         if self.path.suffix.lower() != ".png":
             raise ValueError(f"path={str(path)!r} is not possible; give a file name that ends in .png.")
 
-    def begin(self):
+    def prepare(self):
         if self.path.exists() and not (self._rows or self._restored):
             raise FileExistsError(f"{self.path} exists and is not overwritten; plot to another file or move it away.")
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ class RunRecorder(keras.callbacks.Callback):
     A row is a dict of step, epoch, seconds, loss, and where known perplexity, tokens, learning_rate,
     tokens_per_second; at the end of an epoch also val_loss and val_perplexity. `RunLog` says what they mean.
 
-    Subclasses define `begin()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
+    Subclasses define `prepare()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
     an epoch.
 
     Keras logs the mean loss since the epoch began. The loss of the steps between two rows follows from two such
@@ -90,7 +90,7 @@ class RunRecorder(keras.callbacks.Callback):
         self._steps_per_execution = self.model.steps_per_execution
         self._has_perplexity = getattr(self.model.loss, "reports_perplexity", True)
         self._steps_per_epoch = self._restored["steps_per_epoch"] if self._restored else self.params.get("steps")
-        self.begin()
+        self.prepare()
         self._clock.begin_run(self._steps_per_epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -160,7 +160,7 @@ class RunRecorder(keras.callbacks.Callback):
         self._rows.append(row)
         self.record(row)
 
-    def begin(self):
+    def prepare(self):
         """Called before the first step."""
 
     def record(self, row):

@@ -36,8 +36,8 @@ class Throughput(keras.callbacks.Callback):
 
     def __init__(self, tokens_per_step, flops_per_token=None, peak_flops=None):
         super().__init__()
-        numbers = {"tokens_per_step": tokens_per_step, "flops_per_token": flops_per_token, "peak_flops": peak_flops}
-        for name, value in numbers.items():
+        given = {"tokens_per_step": tokens_per_step, "flops_per_token": flops_per_token, "peak_flops": peak_flops}
+        for name, value in given.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} is not possible; give a number above 0.")
         self.tokens_per_step = tokens_per_step

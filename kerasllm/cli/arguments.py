@@ -238,7 +238,11 @@ def _add_translate(commands):
     source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
     source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
     command.add_argument(
-        "--beams", type=int, metavar="K", help="1 is greedy (default: what the model's settings say, or 4)"
+        "--num-beams",
+        "--beams",  # its name before
+        type=int,
+        metavar="K",
+        help="1 is greedy (default: what the model's settings say, or 4)",
     )
     command.add_argument(
         "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"

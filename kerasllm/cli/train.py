@@ -6,7 +6,7 @@ from pathlib import Path
 from kerasllm.cli.arguments import given_settings
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
-from kerasllm.settings import TrainSettings, merged, read_yaml
+from kerasllm.settings import TrainSettings, merge_settings, read_yaml
 from kerasllm.tasks import TASKS
 
 
@@ -36,6 +36,6 @@ def run(arguments):
 def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
     values = read_yaml(arguments.config) if arguments.config else {}
-    settings = TrainSettings(**merged(values, given_settings(arguments)))
+    settings = TrainSettings(**merge_settings(values, given_settings(arguments)))
     check_new_folder(settings.out)
     return settings

@@ -19,7 +19,7 @@ def run(arguments):
     for begin in range(0, len(texts), LINES_AT_ONCE):
         part = texts[begin : begin + LINES_AT_ONCE]
         translations = kerasllm.translate(
-            model, tokenizer, part, arguments.beams, target_language=arguments.target_language
+            model, tokenizer, part, arguments.num_beams, target_language=arguments.target_language
         )
         for translation in translations:
             print(translation, flush=True)

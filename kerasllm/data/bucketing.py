@@ -88,11 +88,11 @@ def seq2seq_dataset(
     plan = _BatchPlan(np.maximum(sources.lengths, targets.lengths - 1), batch_tokens, seed, shuffle)
 
     def read(step):
-        numbers = plan.pairs_of(*divmod(int(step), plan.steps_per_epoch))
-        source_ids = sources.padded(numbers, sides.pad_id)
-        target_ids = targets.padded(numbers, sides.pad_id, more=1)  # inputs and labels are one token apart
-        in_source = np.arange(source_ids.shape[1]) < sources.lengths[numbers][:, None]
-        counted = np.arange(1, target_ids.shape[1]) < targets.lengths[numbers][:, None]
+        indices = plan.pairs_of(*divmod(int(step), plan.steps_per_epoch))
+        source_ids = sources.padded(indices, sides.pad_id)
+        target_ids = targets.padded(indices, sides.pad_id, more=1)  # inputs and labels are one token apart
+        in_source = np.arange(source_ids.shape[1]) < sources.lengths[indices][:, None]
+        counted = np.arange(1, target_ids.shape[1]) < targets.lengths[indices][:, None]
         return source_ids, in_source, target_ids[:, :-1], target_ids[:, 1:], counted.astype("float32")
 
     def element(*arrays):
@@ -126,7 +126,7 @@ class _BatchPlan:
         self._epoch = None, None
 
     def pairs_of(self, epoch, step):
-        """The numbers of the pairs in a batch, an int array."""
+        """The indices of the pairs in a batch, an int array."""
         number, batches = self._epoch
         if number != epoch:
             batches = self._batches(epoch)
@@ -160,11 +160,11 @@ class _Texts(NamedTuple):
         lengths = np.array(lengths, "int64")
         return cls(np.concatenate(parts), lengths, np.cumsum(lengths) - lengths)
 
-    def padded(self, numbers, pad_id, more=0):
+    def padded(self, indices, pad_id, more=0):
         """Some texts as rows of one array int32, `more` tokens wider than a multiple of BUCKET_WIDTH."""
-        longest = int(self.lengths[numbers].max()) - more
-        rows = np.full((len(numbers), -(-longest // BUCKET_WIDTH) * BUCKET_WIDTH + more), pad_id, "int32")
-        for row, number in zip(rows, numbers, strict=True):
+        longest = int(self.lengths[indices].max()) - more
+        rows = np.full((len(indices), -(-longest // BUCKET_WIDTH) * BUCKET_WIDTH + more), pad_id, "int32")
+        for row, number in zip(rows, indices, strict=True):
             begin, length = self.begins[number], self.lengths[number]
             row[:length] = self.tokens[begin : begin + length]
         return rows

@@ -143,8 +143,8 @@ def number_units(token_ids, document_ids, may_be_chosen, joins=None):
     """
     begins = np.ones(token_ids.shape, bool)
     if joins is not None:
-        goes_on, may_go_on = joins
-        begins[:, 1:] = ~(goes_on[token_ids[:, 1:]] & may_go_on[token_ids[:, :-1]])
+        continues, may_continue = joins
+        begins[:, 1:] = ~(continues[token_ids[:, 1:]] & may_continue[token_ids[:, :-1]])
         begins |= _breaks(document_ids, may_be_chosen)
     return np.cumsum(begins).reshape(begins.shape) - 1
 

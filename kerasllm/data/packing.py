@@ -35,8 +35,9 @@ def plan_windows(document_ends, seq_len, ahead=1):
     """Packs documents into windows of seq_len places, documents whole where they fit.
 
     Long documents fill windows of their own; their remainders and all shorter documents are packed longest first, each
-    into the fullest window that still has room: best-fit packing (Ding et al. 2024, "Fewer Truncations Improve Language
-    Modeling", arXiv:2404.10830), in blocks of 65,536 documents, so that neighbours stay near and time stays linear.
+    into the fullest window that still has space: best-fit packing (Ding et al. 2024, "Fewer Truncations Improve
+    Language Modeling", arXiv:2404.10830), in blocks of 65,536 documents, so that neighbours stay near and time stays
+    linear.
 
     Args:
         document_ends: (documents,) int array, one past the last token of each.
@@ -109,24 +110,24 @@ def _pack(begin, length, seq_len):
     """Best fit, longest first: pieces in the order of their windows, and the number of pieces in each window."""
     order = np.argsort(-length, kind="stable")
     window = np.empty(len(order), np.int64)
-    waiting = [[] for _ in range(seq_len)]  # windows by the room they have left
-    rooms = []  # the rooms that occur, ascending
+    waiting = [[] for _ in range(seq_len)]  # windows by the space they have left
+    spaces = []  # the spaces that occur, ascending
     windows = 0
     for position, size in enumerate(length[order].tolist()):
-        fit = bisect_left(rooms, size)
-        if fit == len(rooms):
-            number, room = windows, seq_len
+        fit = bisect_left(spaces, size)
+        if fit == len(spaces):
+            number, space = windows, seq_len
             windows += 1
         else:
-            room = rooms[fit]
-            number = waiting[room].pop()
-            if not waiting[room]:
-                del rooms[fit]
+            space = spaces[fit]
+            number = waiting[space].pop()
+            if not waiting[space]:
+                del spaces[fit]
         window[position] = number
-        left = room - size
+        left = space - size
         if left:
             if not waiting[left]:
-                insort(rooms, left)
+                insort(spaces, left)
             waiting[left].append(number)
     by_window = order[np.argsort(window, kind="stable")]
     return begin[by_window], length[by_window], np.bincount(window, minlength=windows)

@@ -168,18 +168,18 @@ def _read_two_files(source, target):
 
 
 def _read_columns(path, columns):
-    kind, numbers = kind_of(path), _numbers(columns or (0, 1))
-    if kind not in (TEXT, TSV) or (kind == TSV and numbers is None):
+    kind, indices = kind_of(path), _indices(columns or (0, 1))
+    if kind not in (TEXT, TSV) or (kind == TSV and indices is None):
         return read_text_pairs(path, kind, columns)
-    if numbers is None:
+    if indices is None:
         raise ValueError(f"columns={columns!r} is not possible for {path}: number its columns from 0, such as (0, 1).")
-    return _read_numbered(path, kind, numbers)
+    return _read_numbered(path, kind, indices)
 
 
-def _numbers(columns):
-    """Columns as numbers, (0, 1) or ("0", "1"); None where they are names."""
-    numbers = [int(column) if str(column).isdecimal() else None for column in columns]
-    return None if None in numbers else numbers
+def _indices(columns):
+    """Columns counted from 0, given as (0, 1) or ("0", "1"); None where they are names."""
+    indices = [int(column) if str(column).isdecimal() else None for column in columns]
+    return None if None in indices else indices
 
 
 def _read_numbered(path, kind, columns):

@@ -96,12 +96,20 @@ def read_tabs(path, kind):
     Cells may be in quotes, as spreadsheets write them, and then hold tabs and line ends, where that reads all of a .tsv
     file as rows of one length. In other files a quote is a quote.
     """
-    if kind == TSV and _width(path, "\t"):
-        yield from _read_csv(path, "\t")
-        return
+    may_be_quoted = kind == TSV
     for number, line in enumerate(read_lines(path), start=1):
+        if may_be_quoted and _has_two_readings(line):  # Only then is the whole file looked at first.
+            if _width(path, "\t"):
+                yield from ((place, cells) for place, cells in _read_csv(path, "\t") if place >= number)
+                return
+            may_be_quoted = False
         if line and not line.isspace():
             yield number, line.removesuffix("\r").split("\t")
+
+
+def _has_two_readings(line):
+    """Whether a line of a .tsv file may be other cells, or none, where cells can be in quotes."""
+    return '"' in line or "\r" in line[:-1] or (line.isspace() and line != "\r")
 
 
 def text_names(records):
@@ -196,15 +204,15 @@ def _parsed(path, numbered_lines):
 def _read_json(path):
     """A JSON file is one value, or, as many programs write it under this name too, one on each line."""
     lines = enumerate(read_lines(path), start=1)
-    begin, written = [], []  # the lines up to the second that is not blank, and those two
-    while len(written) < 2 and (numbered := next(lines, None)):
+    begin, filled = [], []  # the lines up to the second that is not blank, and those two
+    while len(filled) < 2 and (numbered := next(lines, None)):
         begin.append(numbered)
-        written += [numbered[1]] if numbered[1].strip() else []
-    if len(written) == 2 and _is_json(written[0]):
+        filled += [numbered[1]] if numbered[1].strip() else []
+    if len(filled) == 2 and _is_json(filled[0]):
         yield from _parsed(path, itertools.chain(begin, lines))
         return
     text = "\n".join(line for _, line in itertools.chain(begin, lines))
-    for number, record in enumerate(_rows_of(_loads(text, path)) if written else (), start=1):
+    for number, record in enumerate(_rows_of(_loads(text, path)) if filled else (), start=1):
         yield f"{path}, record {number}", record
 
 

@@ -12,12 +12,12 @@ class Batches(NamedTuple):
 
     Attributes:
         steps_per_epoch: int.
-        read: function (step, *numbers) -> NumPy arrays. It is called in Python for each batch.
+        read: function (step, *indices) -> NumPy arrays. It is called in Python for each batch.
         types: the arrays' types of TensorFlow.
         element: function (*tensors) -> what `fit` takes, of those arrays.
         documents_at: function (step) -> sorted list of int, the numbers of the documents, or pairs, that a batch is
             made of, counted from 0 as they were given.
-        numbers_of: function (step) -> tensors, made in the graph, that `read` is also given.
+        indices_of: function (step) -> tensors, made in the graph, that `read` is also given.
     """
 
     steps_per_epoch: int
@@ -25,7 +25,7 @@ class Batches(NamedTuple):
     types: list
     element: Callable
     documents_at: Callable
-    numbers_of: Callable = lambda step: ()
+    indices_of: Callable = lambda step: ()
 
 
 def dataset_of(batches, epochs, start_step):
@@ -48,11 +48,11 @@ def dataset_of(batches, epochs, start_step):
             f"start_step={start_step} is past the end: {epochs} epochs of {batches.steps_per_epoch} steps are steps 0 "
             f"to {steps - 1}. Raise epochs to train on."
         )
-    _, read, types, element, documents_at, numbers_of = batches
+    _, read, types, element, documents_at, indices_of = batches
     weak_read = weakref.ref(read)  # TensorFlow keeps what it is given for ever; the data are to go with the data set
 
     def batch_at(step):
-        arguments = [step, *numbers_of(step)]
+        arguments = [step, *indices_of(step)]
         return element(*tf.numpy_function(lambda *a: weak_read()(*a), arguments, types, stateful=False))
 
     dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)

@@ -62,8 +62,8 @@ def window_dataset(
             f"batch_size={batch_size}. Give more text, or lower seq_len or batch_size."
         )
 
-    def read(step, numbers):
-        pieces = windows.pieces(numbers, int(step) // steps_per_epoch)
+    def read(step, indices):
+        pieces = windows.pieces(indices, int(step) // steps_per_epoch)
         token_ids, next_ids, document_ids = lay_out(files.tokens, *pieces, (batch_size, seq_len), tokenizer.pad_id or 0)
         if token_ids.max() >= files.vocab_size or next_ids.max() >= files.vocab_size:
             raise ValueError(
@@ -72,13 +72,13 @@ def window_dataset(
         inputs, labels, weight = objective(int(step), token_ids, next_ids, document_ids)
         return inputs, labels, document_ids, weight.astype(np.float32)
 
-    def numbers_of(step):
-        numbers = step % steps_per_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
-        return _permuted(numbers, windows.count, seed, step // steps_per_epoch) if shuffle else numbers
+    def indices_of(step):
+        indices = step % steps_per_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return _permuted(indices, windows.count, seed, step // steps_per_epoch) if shuffle else indices
 
     def documents_at(step):
         """The numbers of the documents that a batch is made of, counted from 0 as they were given."""
-        _, begin, length = windows.pieces(numbers_of(tf.constant(step, tf.int64)).numpy(), step // steps_per_epoch)
+        _, begin, length = windows.pieces(indices_of(tf.constant(step, tf.int64)).numpy(), step // steps_per_epoch)
         first, last = begin % files.num_tokens, (begin + length - 1) % files.num_tokens
         ends = [np.searchsorted(files.document_ends, place, "right") for place in (first, last)]
         return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
@@ -88,21 +88,21 @@ def window_dataset(
         return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
 
     types = [tf.int32, tf.int32, tf.int32, tf.float32]
-    batches = Batches(steps_per_epoch, read, types, element, documents_at, lambda step: (numbers_of(step),))
+    batches = Batches(steps_per_epoch, read, types, element, documents_at, lambda step: (indices_of(step),))
     return dataset_of(batches, epochs, start_step)
 
 
 class _Windows(NamedTuple):
-    """A number of windows, and pieces(numbers, epoch) -> (row, begin, length), what `lay_out` takes."""
+    """A number of windows, and pieces(indices, epoch) -> (row, begin, length), what `lay_out` takes."""
 
     count: int  # type: ignore[assignment]  # tuple.count is not missed
     pieces: Callable
 
 
 def _stream_windows(places, seq_len, seed, shuffle):
-    def pieces(numbers, epoch):
+    def pieces(indices, epoch):
         shift = np.random.default_rng([seed, epoch]).integers(seq_len) if shuffle and epoch else 0
-        row, begin = np.arange(len(numbers)), numbers * seq_len
+        row, begin = np.arange(len(indices)), indices * seq_len
         length = np.clip(places - begin, 0, seq_len)
         return row, begin + shift, length  # what is shifted past the end goes on at the beginning
 
@@ -112,25 +112,25 @@ def _stream_windows(places, seq_len, seed, shuffle):
 def _packed_windows(files, seq_len, ahead):
     plan = plan_windows(files.document_ends, seq_len, ahead)
 
-    def pieces(numbers, epoch):
-        numbers = np.minimum(numbers, plan.num_windows)
-        counts = plan.first[np.minimum(numbers + 1, plan.num_windows)] - plan.first[numbers]
-        row = np.repeat(np.arange(len(numbers)), counts)
-        piece = np.arange(len(row)) + np.repeat(plan.first[numbers] - np.cumsum(counts) + counts, counts)
+    def pieces(indices, epoch):
+        indices = np.minimum(indices, plan.num_windows)
+        counts = plan.first[np.minimum(indices + 1, plan.num_windows)] - plan.first[indices]
+        row = np.repeat(np.arange(len(indices)), counts)
+        piece = np.arange(len(row)) + np.repeat(plan.first[indices] - np.cumsum(counts) + counts, counts)
         return row, plan.begin[piece], plan.length[piece]
 
     return _Windows(plan.num_windows, pieces)
 
 
-def _permuted(numbers, count, seed, epoch):
-    """Where a permutation of 0 … count - 1, one for each seed and epoch, takes some numbers: nothing is stored."""
+def _permuted(indices, count, seed, epoch):
+    """Where a permutation of 0 … count - 1, one for each seed and epoch, takes some indices: nothing is stored."""
     parts = [
         tf.constant(seed % 2**32, tf.uint32),
         tf.constant(seed // 2**32 % 2**32, tf.uint32),
         tf.cast(epoch, tf.uint32),
     ]
     last = tf.constant(count - 1, tf.int64)
-    return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=tf.stack(parts), max_index=last, rounds=4)
+    return tf.raw_ops.RandomIndexShuffle(index=indices, seed=tf.stack(parts), max_index=last, rounds=4)
 
 
 def _token_files(source, tokenizer, folder, progress):

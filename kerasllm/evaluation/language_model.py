@@ -1,39 +1,27 @@
 """How well a causal language model predicts text, by the definitions of lm-evaluation-harness.
 
-A document becomes ids with one prefix token in front, the ids become windows no longer than the model's context, and
-every token is scored exactly once. Shapes: B windows in a batch, T their length, V vocabulary.
+A document becomes ids with one prefix token in front, the ids become windows no longer than the model's context
+(windows.py), and every token is scored exactly once. Shapes: B windows in a batch, T their length, V vocabulary.
 """
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import keras
 import numpy as np
 from keras import ops
 
 from kerasllm.evaluation.documents import as_documents, checked_document
+from kerasllm.evaluation.windows import batches, cut_windows, rows_at_once, window_lengths
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.generation.options import whole_number
-from kerasllm.models.shapes import (
-    built_length,
-    context_length,
-    fixed_length,
-    log_of_probabilities,
-    needs_endings,
-    output_width,
-    positions_until,
-)
+from kerasllm.models.shapes import log_of_probabilities, needs_endings, output_width, positions_until
 from kerasllm.progress import progress_bar
 from kerasllm.tasks import other_task
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
-
-# The logits of one batch (B x T x V) are the largest tensor of a scoring step: 2**26 of them take 256 MB in float32.
-_LOGITS_PER_BATCH = 2**26
-_MAX_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -187,30 +175,6 @@ def score_tokens(
     return LanguageModelScores.from_total(nll, tokens, num_words, num_bytes)
 
 
-def rolling_windows(length, context, stride):
-    """Cuts a sequence of `length` predictions into windows in which each is made exactly once.
-
-    Args:
-        length: Number of predictions, one less than the number of ids.
-        context: Most ids that a window takes in.
-        stride: Predictions scored by each window after the first, in [1, context].
-
-    Yields:
-        (begin, end, scored): the window takes in ids[begin:end], predicts ids[begin + 1 : end + 1], and the last
-        `scored` predictions count.
-
-    Example:
-
-    >>> list(rolling_windows(10, context=4, stride=4))
-    [(0, 4, 4), (4, 8, 4), (6, 10, 2)]
-    """
-    done = 0
-    while done < length:
-        end = min(done + (stride if done else context), length)
-        yield max(0, end - context), end, end - done
-        done = end
-
-
 class _Scorer(keras.Model):
     """Maps a batch of windows to their total negative log-likelihoods (B,), so that no logits leave the device.
 
@@ -238,7 +202,7 @@ class _Scorer(keras.Model):
 
 def _score(model, sequences, stride, context, batch_size, pad_id):
     """Returns (total negative log-likelihood in nats, tokens scored) over sequences of ids, each with its prefix."""
-    context, width = _window_lengths(model, context)
+    context, width = window_lengths(model, context)
     stride = context if stride is None else whole_number("stride", stride, 0)
     if not 1 <= stride <= context:
         raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
@@ -251,13 +215,13 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is not possible; give 1 or more, or None.")
     check_causal(model)
-    windows = _windows(sequences, context, stride, vocab_size)
+    windows = cut_windows(sequences, context, stride, vocab_size)
     total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
     scorer = _Scorer(model)
     nll = tokens = 0
     with progress_bar(transient=True) as bar:
         task = bar.add_task("scoring", total=total, unit="tokens")
-        for batch, scored in _batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
+        for batch, scored in batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
             if np.isnan(nll):
                 raise ValueError(NO_NUMBERS)
@@ -269,52 +233,6 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
             "to predict it from. Give text that has at least two tokens."
         )
     return float(nll), tokens
-
-
-def _windows(sequences, context, stride, vocab_size):
-    """Yields (ids of a window and the one after it, predictions that count)."""
-    for ids in sequences:
-        for begin, end, scored in rolling_windows(len(ids) - 1, context, stride):
-            window = np.asarray(ids[begin : end + 1])
-            check_ids(window, vocab_size)
-            yield window, scored
-
-
-def check_ids(ids, vocab_size):
-    """Refuses token ids, an int array, that a model has no rows for."""
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        bad = ids.min() if ids.min() < 0 else ids.max()
-        raise ValueError(
-            f"Token id {bad} is outside the model's vocabulary of {vocab_size} (0 to {vocab_size - 1}); "
-            "score with the tokenizer that the model was trained with."
-        )
-
-
-def _batches(windows, batch_size, width, pad_id):
-    """Yields ((token_ids, labels, weights), tokens scored); one shape (batch_size, width), so one compilation."""
-    while rows := list(islice(windows, batch_size)):
-        token_ids = np.full((batch_size, width), pad_id, "int32")
-        labels = np.zeros((batch_size, width), "int32")
-        weights = np.zeros((batch_size, width), "float32")
-        for row, (window, scored) in enumerate(rows):
-            length = len(window) - 1
-            token_ids[row, :length] = window[:-1]
-            labels[row, :length] = window[1:]
-            weights[row, length - scored : length] = 1
-        yield (token_ids, labels, weights), sum(scored for _, scored in rows)
-
-
-def _window_lengths(model, context):
-    """Returns (longest window, length to pad windows to)."""
-    longest = context_length(model)
-    if context is None:
-        context = longest or built_length(model)
-    if context is None:
-        raise ValueError("This model does not say how long its input may be; give context=, in tokens.")
-    if context < 1 or (longest and context > longest):
-        possible = f"at most {longest}, the longest input of this model" if longest else "1 or more"
-        raise ValueError(f"context={context} is not possible; give {possible}.")
-    return context, fixed_length(model) or context
 
 
 class _TextCounts:
@@ -350,8 +268,3 @@ def _figure(value):
 def exp(x):
     """exp(x), infinite where a float ends."""
     return math.exp(x) if x < 709 else math.inf
-
-
-def rows_at_once(width, vocab_size):
-    """How many windows to score at once where nobody has said: few enough for their logits to fit into memory."""
-    return max(1, min(_MAX_BATCH_SIZE, _LOGITS_PER_BATCH // (width * vocab_size)))

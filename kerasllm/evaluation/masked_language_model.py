@@ -15,7 +15,8 @@ from keras import ops
 
 from kerasllm.data.token_files import TokenFiles
 from kerasllm.evaluation.documents import as_documents, checked_document
-from kerasllm.evaluation.language_model import check_ids, exp, rolling_windows, rows_at_once
+from kerasllm.evaluation.language_model import exp
+from kerasllm.evaluation.windows import check_ids, rolling_windows, rows_at_once
 from kerasllm.generation.decoding import NO_NUMBERS
 from kerasllm.models import MaskedLM
 from kerasllm.progress import progress_bar

@@ -24,7 +24,7 @@ class ServedIds(tf.Module):
         super().__init__()
         self.variables_of_model = [variable.value for variable in model.variables]
         self._call = lambda ids, mask: model(ids, padding_mask=mask, training=False)
-        self._context = model.config.max_length
+        self._max_length = model.config.max_length
         self._vocab_size = model.config.vocab_size
 
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32, "token_ids")], autograph=False)
@@ -33,14 +33,14 @@ class ServedIds(tf.Module):
         known = (token_ids >= 0) & (token_ids < size)
         checks = [
             check(known, f"token_ids must be at least 0 and less than {size}, the size of the vocabulary"),
-            check(tf.shape(token_ids)[1] <= self._context, self._too_long),
+            check(tf.shape(token_ids)[1] <= self._max_length, self._too_long),
         ]
         with tf.control_dependencies(checks):
             return {"logits": tf.cast(self._call(tf.identity(token_ids), None), tf.float32)}
 
     @property
     def _too_long(self):
-        return f"the text would be longer than the {self._context} tokens that the model takes"
+        return f"the text would be longer than the {self._max_length} tokens that the model takes"
 
 
 class ServedMaskFiller(ServedIds):
@@ -99,8 +99,8 @@ class ServedMaskFiller(ServedIds):
     def _encode(self, text):
         """Ids of texts with their masks, RaggedTensor of int32 (B, None)."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-        ids = self._read(fitting(text, self._in_graph.longest_token, self._context, self._too_long))
-        with tf.control_dependencies([check(ids.row_lengths() <= self._context, self._too_long)]):
+        ids = self._read(fitting(text, self._in_graph.longest_token, self._max_length, self._too_long))
+        with tf.control_dependencies([check(ids.row_lengths() <= self._max_length, self._too_long)]):
             return tf.identity(ids)
 
     def _probabilities(self, ids):

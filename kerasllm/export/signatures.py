@@ -46,9 +46,9 @@ class ServedIds(tf.Module):
         self.variables_of_model = [variable.value for variable in model.variables]
         self._call = lambda token_ids: model(token_ids, training=False)
         self._stepper = get_stepper(model)
-        self._context = context_length(model)
-        self._longest = self._context or LONGEST_TEXT
-        self._learned = self._context or built_length(model) or LONGEST_TEXT
+        self._max_length = context_length(model)
+        self._longest = self._max_length or LONGEST_TEXT
+        self._learned = self._max_length or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         rules = Rules(**rule_options(model, tokenizer.end_ids))
         self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
@@ -69,8 +69,8 @@ class ServedIds(tf.Module):
     @tf.function(input_signature=[_TOKEN_IDS], autograph=False)
     def forward(self, token_ids):
         checks = self._check_ids(token_ids)
-        if self._context is not None:
-            checks.append(check(tf.shape(token_ids)[1] <= self._context, self._too_long))
+        if self._max_length is not None:
+            checks.append(check(tf.shape(token_ids)[1] <= self._max_length, self._too_long))
         with tf.control_dependencies(checks):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}

@@ -28,7 +28,7 @@ class ServedIds(tf.Module):
     def __init__(self, model):
         super().__init__()
         self.variables_of_model = [variable.value for variable in model.variables]
-        self._context = model.config.max_length
+        self._max_length = model.config.max_length
         self._call = lambda inputs: model(inputs, training=False)
         self._sizes = (
             ("source_ids", model.config.source_vocab_size or model.config.vocab_size),
@@ -49,14 +49,14 @@ class ServedIds(tf.Module):
         for name, size in self._sizes:
             known = (inputs[name] >= 0) & (inputs[name] < size)
             checks.append(check(known, f"{name} must be at least 0 and less than {size}, the size of the vocabulary"))
-            checks.append(check(tf.shape(inputs[name])[1] <= self._context, self._too_long))
+            checks.append(check(tf.shape(inputs[name])[1] <= self._max_length, self._too_long))
         with tf.control_dependencies(checks):
             logits = self._call({name: tf.identity(value) for name, value in inputs.items()})
         return {"logits": tf.cast(logits, tf.float32)}
 
     @property
     def _too_long(self):
-        return f"the text would be longer than the {self._context} tokens that the model takes"
+        return f"the text would be longer than the {self._max_length} tokens that the model takes"
 
 
 class ServedTranslator(ServedIds):
@@ -106,13 +106,13 @@ class ServedTranslator(ServedIds):
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         has_end = self._sides.ends_sources
         ids = self._source.encode(
-            fitting(text, self._source.longest_token, self._context, self._too_long), bare=not has_end
+            fitting(text, self._source.longest_token, self._max_length, self._too_long), bare=not has_end
         )
         if not has_end:
             ends = tf.fill([ids.nrows(), 1], self._sides.source.end_id)
             ids = tf.concat([ids, tf.cast(ends, tf.int32)], axis=1)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        with tf.control_dependencies([check(lengths <= self._context, self._too_long)]):
+        with tf.control_dependencies([check(lengths <= self._max_length, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)
         limits = (
             default_limits(lengths, self._settings)
@@ -120,7 +120,7 @@ class ServedTranslator(ServedIds):
             else tf.fill(tf.shape(lengths), max_new_tokens)
         )
         is_blank = tf.strings.regex_full_match(text, _BLANK)
-        limits = tf.where(is_blank, 1, tf.minimum(limits, self._context))
+        limits = tf.where(is_blank, 1, tf.minimum(limits, self._max_length))
         longest = tf.reduce_max(tf.concat([limits, [1]], axis=0))
         _, settings, rule = self._search()
         settings["length_penalty"] = tf.cast(length_penalty, tf.float32)

@@ -41,7 +41,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
     if source is not target and model_type != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
-    table, weights = family.weights(model.config, settings), weights_to_save(model, quantized=False)
+    table, weights = family.weights(model.config, settings), weights_to_save(model, plain=True)
     specs, owners = {}, {}
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():

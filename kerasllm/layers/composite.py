@@ -1,5 +1,11 @@
-"""Layers made of layers: what is frozen or quantized in them stays so, when they are built and when they are saved."""
+"""Layers made of layers: what is frozen, adapted or quantized in them stays so, when they are built and saved."""
 
+import keras
+
+from kerasllm.layers.dense import Dense
+
+# What a config says of parts, by path. Run folders keep all but the first.
+PART_SETTINGS = ("trainable_parts", "quantized_parts", "kernel_layers", "adapters")
 _RESTORABLE = ("int8", "int4", "float8")  # the other ways to quantize look at data
 
 
@@ -7,7 +13,8 @@ class Composite:
     """What layers and models have that make layers of their own: the base class before Keras' own.
 
     `layer.trainable = False` reaches the layers inside that there are. This tells it to those that `build` makes, and
-    keeps in the config which parts differ, and which are quantized, so that they do again when the config is read.
+    keeps in the config which parts differ, and which are adapted or quantized, so that they are again when the config
+    is read.
     """
 
     _parts = {}  # what the config says of them, by what is said and by path
@@ -20,6 +27,11 @@ class Composite:
 
     def _change_parts(self):
         inside = {path: layer for path, layer, _ in _layers_inside(self)}
+        for path, config in self._parts.get("kernel_layers", {}).items():
+            inside[path].replace_kernel(keras.saving.deserialize_keras_object(config))
+        for path, config in self._parts.get("adapters", {}).items():
+            inside[path].set_adapter(keras.saving.deserialize_keras_object(config))
+        inside = {path: layer for path, layer, _ in _layers_inside(self)}  # these too
         for path, is_trainable in self._parts.get("trainable_parts", {}).items():
             inside[path].trainable = is_trainable
         for path, mode in self._parts.get("quantized_parts", {}).items():
@@ -35,12 +47,14 @@ class Composite:
             parts = {
                 "trainable_parts": {p: layer.trainable for p, layer, of in inside if layer.trainable != of.trainable},
                 "quantized_parts": {p: layer.quantization_mode for p, layer, _ in inside if layer.quantization_mode},
+                "kernel_layers": _held(inside, "kernel_layer"),
+                "adapters": _held(inside, "adapter"),
             }
         return {what: dict(value) for what, value in parts.items() if value}
 
     @classmethod
     def from_config(cls, config):
-        parts = {name: config[name] for name in ("trainable_parts", "quantized_parts") if name in config}
+        parts = {name: config[name] for name in PART_SETTINGS if name in config}
         layer = super().from_config({name: value for name, value in config.items() if name not in parts})
         layer._parts = parts
         if layer.built:
@@ -48,13 +62,24 @@ class Composite:
         return layer
 
 
-def check_quantization(layer, restorable=_RESTORABLE):
-    """Refuses to save what could not be loaded."""
-    modes = {inner.quantization_mode for inner in layer._flatten_layers()} - {None, *restorable}
+def check_parts(model, plain):
+    """Refuses to save what could not be loaded; with `plain`, all that is quantized or adapted."""
+    modes = {layer.quantization_mode for layer in model._flatten_layers()} - {None, *(() if plain else _RESTORABLE)}
     if modes:
         raise ValueError(
-            f"{layer.name} is quantized by {min(modes)}, which could not be loaded again: save it before that."
+            f"{model.name} is quantized by {min(modes)}, which could not be loaded again: save it before that."
         )
+    for path, layer, _ in _layers_inside(model):
+        if plain and isinstance(layer, Dense) and (layer.adapter or layer.kernel_layer) is not None:
+            has = "an adapter" if layer.adapter is not None else "its kernel in another form"
+            raise ValueError(f"{path} has {has}, for which there is no place here; a run folder and .keras have one.")
+
+
+def _held(inside, name):
+    """The config of what dense layers hold under that name, which is built when it is put there again."""
+    held = {p: getattr(layer, name) for p, layer, _ in inside if isinstance(layer, Dense)}
+    configs = {p: keras.saving.serialize_keras_object(layer) for p, layer in held.items() if layer is not None}
+    return {p: {k: v for k, v in config.items() if k != "build_config"} for p, config in configs.items()}
 
 
 def _children(layer):

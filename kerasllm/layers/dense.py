@@ -1,26 +1,136 @@
-"""Dense layers that cost little to train and to decode with."""
+"""Dense layers: the one place where a kernel is read, in training and in decoding.
+
+Two things can be put into a built layer, each a Keras layer whose weights are then among the layer's own:
+
+- an adapter (`set_adapter`), which changes the product of inputs and kernel: LoRA and its kin;
+- another form of the kernel (`replace_kernel`), which makes the product in its place: a quantised one.
+
+The gradient of a kernel that is not trainable is never computed.
+"""
 
 import math
 
 import keras
+from keras import ops
 
 from kerasllm import backend
 
 
 class Dense(keras.layers.Dense):
-    """As `keras.layers.Dense`, without an activation; in fewer and cheaper ops in training, and for a single token."""
+    """As `keras.layers.Dense`, without an activation; in fewer and cheaper ops in training, and for a single token.
+
+    Attributes:
+        adapter: what `set_adapter` was given last, or None.
+        kernel_layer: what `replace_kernel` was given, or None.
+    """
+
+    adapter = kernel_layer = None
 
     def call(self, inputs, training=None):
-        if training and self.use_bias:
-            return backend.dense(inputs, self.kernel, self.bias)
-        if not training and None not in inputs.shape and math.prod(inputs.shape[:-1]) == 1:
-            output = backend.row_times_matrix(inputs, self.kernel)
-            return output + self.bias if self.use_bias else output
-        return super().call(inputs, training=training)
+        if self.adapter is None:
+            return self._product(inputs, training, self.bias)
+        product = ops.cast(self.adapter(inputs, self._product(inputs, training)), self.compute_dtype)
+        return product if self.bias is None else ops.add(product, self.bias)
+
+    def _product(self, inputs, training, bias=None):
+        """Inputs (..., D) times the kernel, plus a bias: float (..., U)."""
+        if self.kernel_layer is not None:
+            product = self.kernel_layer.matmul(inputs)
+        elif training and self.use_bias:
+            return backend.dense(inputs, self.kernel, bias)
+        elif not training and None not in inputs.shape and math.prod(inputs.shape[:-1]) == 1:
+            product = backend.row_times_matrix(inputs, self.kernel)
+        else:
+            product = ops.matmul(inputs, self.kernel)
+        return product if bias is None else ops.add(product, bias)
+
+    def set_adapter(self, adapter):
+        """Gives a built layer an adapter in place of the one that it has; compile the model anew then.
+
+        Args:
+            adapter: None, or a Keras layer whose `call(inputs, product)` gets the inputs (..., D) and their product
+                with the kernel (..., U), and returns what is to stand in the place of this product, in any float
+                dtype; the bias is added to it. Unless it is built, its `build((None, D), (None, U))` is called here.
+                `keras.saving.register_keras_serializable` makes it come back with the model that it is saved in.
+
+        Raises:
+            ValueError: if the layer is not built, or quantized by Keras' own `quantize`, which has no place for it.
+
+        Example:
+            >>> class HalfProduct(keras.layers.Layer):
+            ...     def call(self, inputs, product):
+            ...         return product / 2
+            >>> layer = Dense(3)
+            >>> layer.build((None, 2))
+            >>> layer.set_adapter(HalfProduct())
+        """
+        self._check_takes("an adapter")
+        if adapter is not None and not adapter.built:
+            with self._open_name_scope():  # so that the paths of its weights begin with the layer's
+                adapter.build((None, self.input_spec.axes[-1]), (None, self.units))
+            adapter.supports_masking = True  # as this layer does
+        self._exchange("adapter", adapter)
+
+    def replace_kernel(self, kernel_layer):
+        """Puts another form of the kernel in its place, for good; compile the model anew then.
+
+        Args:
+            kernel_layer: a Keras layer with `assign(kernel)`, which is called with the kernel (D, U) that the layer
+                has, after `build((D, U))`; `matmul(inputs)`, the product (..., U) of inputs (..., D) and the kernel;
+                and the property `kernel`, the values (D, U) themselves, for what needs them all at once.
+
+        Raises:
+            ValueError: if the layer is not built, or quantized by Keras' own `quantize`, or has its LoRA.
+        """
+        self._check_takes("another form of the kernel")
+        if self.lora_enabled:
+            raise ValueError(
+                f"{self.path} has LoRA by `enable_lora`, which works on the kernel itself: merge it first."
+            )
+        kernel = self.kernel
+        with self._open_name_scope():
+            kernel_layer.build(tuple(kernel.shape))
+        kernel_layer.assign(kernel)
+        if self.kernel_layer is None:
+            self._untrack_variable(self._kernel)
+            self._kernel = None
+        self._exchange("kernel_layer", kernel_layer)
+
+    @property
+    def kernel(self):
+        return super().kernel if self.kernel_layer is None else self.kernel_layer.kernel
 
     def quantize(self, mode=None, type_check=True, config=None):
         """As Keras' own, which leaves out what it takes for another kind of layer."""
+        if self.adapter is not None or self.kernel_layer is not None:
+            raise ValueError(f"{self.path} has an adapter or another form of its kernel, so it cannot be quantized.")
         return super().quantize(mode, type_check=False, config=config)
+
+    def enable_lora(self, *args, **kwargs):
+        if self.kernel_layer is not None:
+            raise ValueError(f"The kernel of {self.path} is in another form: give it LoRA by `set_adapter`.")
+        super().enable_lora(*args, **kwargs)
+
+    @property
+    def variable_serialization_spec(self):
+        spec = super().variable_serialization_spec
+        return spec if self.kernel_layer is None else {None: ["bias"]}
+
+    def _check_takes(self, what):
+        if not self.built or self.quantization_mode is not None:
+            state = "is not built yet" if not self.built else f"is quantized by {self.quantization_mode!r}"
+            raise ValueError(f"{self.path or self.name} {state}, so it cannot be given {what}.")
+
+    def _exchange(self, name, layer):
+        """Puts another layer, or none, in the place of one that the built layer holds."""
+        before = getattr(self, name)
+        if before is not None:
+            self._tracker.untrack(before)
+            delattr(self, name)
+        if layer is not None:
+            self._tracker.unlock()
+            setattr(self, name, layer)
+            self._tracker.lock()
 
 
 def clone_initializer(initializer):

@@ -46,9 +46,9 @@ def check_sizes(**sizes):
             raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
 
 
-def check_positive(**numbers):
+def check_positive(**values):
     """Refuses numbers that are not positive, by name; None is not looked at."""
-    for name, value in numbers.items():
+    for name, value in values.items():
         if value is not None and not value > 0:
             raise ValueError(f"`{name}` must be positive or None, got {value!r}.")
 

@@ -19,11 +19,13 @@ class OutputLayer(NamedTuple):
         bias: float (V,) or None.
         soft_cap: float or None, the size that logits approach but never reach, by a tanh
             (https://arxiv.org/abs/2408.00118).
+        trainable: bool, whether the weights are trained: the gradient by those that are not is never made.
     """
 
     weights: object
     bias: object = None
     soft_cap: float | None = None
+    trainable: bool = True
 
 
 def smoothed(log_probs, label_smoothing):
@@ -67,7 +69,8 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
         chunk_size: int, tokens whose logits are held at a time.
 
     Returns:
-        float32 (K, B, T), differentiable by `hidden` and by the weights and the bias of the output layer.
+        float32 (K, B, T), differentiable by `hidden` and by the weights, if they are trained, and the bias of the
+        output layer.
     """
     B, T = ops.shape(labels)
 
@@ -147,7 +150,7 @@ def _differentiable(function, labels, hidden, output_layer, chunk_size):
     @ops.custom_gradient
     def call(hidden, weights, *bias):
         inputs = (hidden, weights, *bias)
-        layer = OutputLayer(weights, *(bias or (None,)), output_layer.soft_cap)
+        layer = output_layer._replace(weights=weights, bias=bias[0] if bias else None)
         values, gradients = function(_Chunks(labels, chunk_size), hidden, layer)
 
         def gradient(upstream):
@@ -191,18 +194,22 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
         by_rows, by_weights, by_bias = gradients
         slope = ops.cast(slope, dtype)
         by_rows = ops.slice_update(by_rows, (index * chunks.size, 0), ops.matmul(slope, kernel))
-        by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), "float32")
+        if output.trainable:
+            by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), "float32")
         by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
         return index + 1, collected, by_rows, by_weights, by_bias
 
     state = [ops.zeros((), "int32"), collected]
     if slopes is not None:
         V, D = output.weights.shape
-        state += [ops.zeros_like(rows), ops.zeros((V, D)), ops.zeros((V,))]  # the sums in float32, whatever they are of
+        sums = ops.zeros((V, D) if output.trainable else ()), ops.zeros((V,))  # in float32, whatever they are of
+        state += [ops.zeros_like(rows), *sums]
     count = chunks.padded // chunks.size
     _, collected, *gradients = backend.while_loop(lambda index, *_: index < count, body, state)
     if slopes is not None:
         gradients[0] = ops.reshape(gradients[0][: shape[0] * shape[1]], shape)
+        if not output.trainable:
+            gradients[1] = ops.zeros((V, D))
     return collected, gradients
 
 

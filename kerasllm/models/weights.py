@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from kerasllm.layers.composite import check_quantization
+from kerasllm.layers.composite import check_parts
 
 
 def weight_names(model):
@@ -23,29 +23,30 @@ def weight_names(model):
     return names
 
 
-def weights_to_save(model, quantized=True):
+def weights_to_save(model, plain=False):
     """The same weights as functions that make NumPy arrays of them, what Keras' `enable_lora` has added merged.
 
     Args:
         model: a built Keras model.
-        quantized: bool, whether there is a place for what Keras' `quantize` makes.
+        plain: bool, whether there is a place for the model's own weights alone, not for what is quantized or adapted.
 
     Returns:
-        A dict from name to function, of the weights that the model has without LoRA.
+        A dict from name to function, of the weights that the model has without Keras' LoRA.
 
     Raises:
-        ValueError: if it is quantized in a way that cannot be loaded again.
+        ValueError: if it is quantized or adapted in a way that cannot be loaded again.
     """
-    check_quantization(model, *([] if quantized else [()]))
-    merged = {}
+    check_parts(model, plain)
+    merged, added = {}, set()
     for layer in model._flatten_layers():
         if getattr(layer, "lora_enabled", False):
             name = "embeddings" if hasattr(layer, "lora_embeddings_a") else "kernel"
             merged[id(getattr(layer, f"_{name}"))] = layer, name
+            added |= {id(getattr(layer, f"lora_{name}_{half}")) for half in "ab"}
 
     def array_of(weight):
         layer, name = merged.get(id(weight), (None, None))
         return np.asarray(keras.ops.convert_to_numpy(weight if layer is None else getattr(layer, name)))
 
     weights = weight_names(model).items()
-    return {name: lambda weight=weight: array_of(weight) for name, weight in weights if weight.name[:5] != "lora_"}
+    return {name: lambda weight=weight: array_of(weight) for name, weight in weights if id(weight) not in added}

@@ -17,7 +17,7 @@ import tokenizers
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
-from kerasllm.tokenizers import training
+from kerasllm.tokenizers.encoding import checked
 from kerasllm.tokenizers.messages import cut_open, left_open, plain_messages, plain_variables
 
 MOST_CHARACTERS = 2**24  # of a chat
@@ -167,7 +167,7 @@ class _Reader(NamedTuple):
         """The ids of a text that a template has made of hidden messages."""
         text = self.control.sub(lambda found: self.marks[found[0]], text)
         text = text.translate({ord(self.guard): None, **{ord(place): token for token, place in self.hidden.items()}})
-        ids = self.engine.encode(training.checked(text), add_special_tokens=False).ids
+        ids = self.engine.encode(checked(text), add_special_tokens=False).ids
         return [self.ids.get(index, index) for index in ids]
 
 

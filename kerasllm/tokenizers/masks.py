@@ -41,7 +41,7 @@ def ordinary_ids(tokenizer):
 def word_joins(tokenizer):
     """Which tokens can stand together in a word.
 
-    A WordPiece token goes on with a word when it begins with "##". In the other vocabularies a word is a run of
+    A WordPiece token continues a word when it begins with "##". In the other vocabularies a word is a run of
     letters, digits and marks with the space before it. In scripts without spaces between words, such as Chinese, that
     is the run up to the next punctuation mark.
 
@@ -49,8 +49,8 @@ def word_joins(tokenizer):
         tokenizer: `Tokenizer`.
 
     Returns:
-        Two bool arrays (V,): the tokens that go on with the word before them, and those whose word may go on. Token b
-        behind token a belongs to the same word where the first holds for b and the second for a.
+        Two bool arrays (V,): the tokens that continue the word before them, and those whose word may be continued.
+        Token b behind token a belongs to the same word where the first holds for b and the second for a.
 
     Raises:
         ValueError: for a vocabulary that does not show where words begin.
@@ -58,17 +58,17 @@ def word_joins(tokenizer):
     Example:
 
     >>> tokenizer = Tokenizer.train(["so be it"], kind="char", progress=False)
-    >>> goes_on, may_go_on = word_joins(tokenizer)
-    >>> goes_on[tokenizer.encode("so be")].tolist()
+    >>> continues, may_continue = word_joins(tokenizer)
+    >>> continues[tokenizer.encode("so be")].tolist()
     [True, True, False, True, True]
     """
     vocabulary = tokenizer.engine.get_vocab()
-    goes_on, may_go_on = np.zeros((2, tokenizer.vocab_size), bool)
+    continues, may_continue = np.zeros((2, tokenizer.vocab_size), bool)
     spec = json.loads(tokenizer.engine.to_str())
     if spec["model"]["type"] == "WordPiece":
         prefix = spec["model"]["continuing_subword_prefix"]
         for token, index in vocabulary.items():
-            goes_on[index], may_go_on[index] = token.startswith(prefix), True
+            continues[index], may_continue[index] = token.startswith(prefix), True
     else:
         text_of = _token_reader(spec["decoder"])
         if text_of is None:
@@ -79,10 +79,10 @@ def word_joins(tokenizer):
             )
         for token, index in vocabulary.items():
             text = text_of(token)
-            goes_on[index] = _in_word(text[:1])
-            may_go_on[index] = _in_word(text[-1:]) or text == " "
+            continues[index] = _in_word(text[:1])
+            may_continue[index] = _in_word(text[-1:]) or text == " "
     is_ordinary = ordinary_ids(tokenizer)
-    return goes_on & is_ordinary, may_go_on & is_ordinary
+    return continues & is_ordinary, may_continue & is_ordinary
 
 
 def mask_reader(engine, mask):

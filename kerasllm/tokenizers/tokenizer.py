@@ -1,6 +1,6 @@
 """The tokenizer: a thin class over Hugging Face `tokenizers`, whose Rust threads do the work.
 
-How vocabularies are made is in training.py.
+How vocabularies are made is in training.py, how folders are read and written in reading.py and writing.py.
 """
 
 import hashlib
@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from kerasllm.files import check_documents, replacing
+from kerasllm.files import check_documents
 from kerasllm.tokenizers import masks, training
 from kerasllm.tokenizers.chat_template import encode_chat
+from kerasllm.tokenizers.encoding import checked, checked_ids, encode_stream
 from kerasllm.tokenizers.reading import read_folder
-from kerasllm.tokenizers.tokenizer_config import text_of
-from kerasllm.tokenizers.tokenizer_json import SAVED_HERE
-
-# How published tokenizers call these tokens, in the order in which they are looked for.
-_USUAL_NAMES = {
-    "pad": (training.PAD, "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>"),
-    "start": (training.START, "<s>", "<bos>", "<|begin_of_text|>", "<|start|>", "[CLS]"),
-    "end": (training.END, "</s>", "<eos>", "<|end_of_text|>", "<|end|>", "[SEP]"),
-    "mask": ("<|mask|>", "[MASK]", "<mask>"),
-}
-_CONFIG_KEYS = {"pad": "pad_token", "start": "bos_token", "end": "eos_token", "mask": "mask_token"}
-_BATCH_LENGTH = 2**19
-_ENCODING_LENGTH = 64  # what an empty encoding weighs, in characters
+from kerasllm.tokenizers.token_roles import end_ids_in, find_token, roles_in
+from kerasllm.tokenizers.word_splitting import cut_places
+from kerasllm.tokenizers.writing import write_folder
 
 
 class Tokenizer:
@@ -70,7 +61,7 @@ class Tokenizer:
         self.engine = engine
         self.vocab_size = 1 + max(engine.get_vocab(with_added_tokens=True).values())
         named = {"pad": pad, "start": start, "end": end, "mask": mask}
-        self.special_tokens = {role: _find(engine, role, token) for role, token in named.items()}
+        self.special_tokens = {role: find_token(engine, role, token) for role, token in named.items()}
         self.pad_id, self.start_id, self.end_id, self.mask_id = (
             None if token is None else engine.token_to_id(token) for token in self.special_tokens.values()
         )
@@ -97,9 +88,9 @@ class Tokenizer:
             kind: "bpe", "wordpiece", "unigram", "char" or "byte".
 
                 - "bpe" is byte-level: every text can be encoded, and decodes to itself. Words are found by
-                  `training.SPLIT_PATTERN`, which needs no look-ahead, so that TensorFlow's regular expressions can run
-                  it too, and are cut every `training.MAX_WORD_LENGTH` (32) characters, so that time is linear in the
-                  text. A pair of tokens is merged where it occurs at least twice.
+                  `word_splitting.SPLIT_PATTERN`, which needs no look-ahead, so that TensorFlow's regular expressions
+                  can run it too, and are cut every `word_splitting.MAX_WORD_LENGTH` (32) characters, so that time is
+                  linear in the text. A pair of tokens is merged where it occurs at least twice.
                 - "wordpiece" is BERT's: words are split from white space, signs and Chinese characters, and white space
                   is not kept. A word with an unknown character becomes one unknown token, which decodes to U+FFFD.
                 - "unigram" is SentencePiece's: the likeliest pieces of each word, spaces kept as "▁"; a text decodes to
@@ -126,22 +117,7 @@ class Tokenizer:
         check_documents("texts", texts)
         if sample_bytes < 1:
             raise ValueError(f"sample_bytes must be at least 1, got {sample_bytes}.")
-        learners = {
-            "bpe": training.train_bpe,
-            "wordpiece": training.train_wordpiece,
-            "unigram": training.train_unigram,
-        }
-        if kind in learners:
-            engine = learners[kind](texts, vocab_size, special_tokens, sample_bytes, progress)
-        elif kind == "char":
-            engine = training.train_char(texts, vocab_size, special_tokens, progress)
-        elif kind == "byte":
-            engine = training.make_byte(vocab_size, special_tokens)
-        else:
-            raise ValueError(
-                f"Unknown kind of tokenizer {kind!r}. Known: 'bpe', 'wordpiece', 'unigram', 'char', 'byte'."
-            )
-        return cls(engine)
+        return cls(training.train(texts, kind, vocab_size, special_tokens, sample_bytes, progress))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Tokenizer":
@@ -162,15 +138,8 @@ class Tokenizer:
         """
         path = Path(path)
         engine, settings = read_folder(path)
-        named = {role: text_of(settings.get(key)) for role, key in _CONFIG_KEYS.items()}
-        known = {role: token for role, token in named.items() if token and engine.token_to_id(token) is not None}
-        if "bos_token" in settings and named["start"] is None:
-            known["start"] = ""  # The files say that texts begin with none, whatever the vocabulary has.
-        tokenizer = cls(engine, **known)
-        ends = settings.get("end_ids", tokenizer.end_ids)
-        if not isinstance(ends, list) or not all(type(end) is int and 0 <= end < tokenizer.vocab_size for end in ends):
-            raise ValueError(f"tokenizer_config.json at {path} names end_ids that are no ids: {ends!r:.80}.")
-        tokenizer.end_ids = list(ends)
+        tokenizer = cls(engine, **roles_in(settings, engine))
+        tokenizer.end_ids = end_ids_in(settings, tokenizer, path)
         tokenizer.chat_template = settings.get("chat_template")
         return tokenizer
 
@@ -192,28 +161,7 @@ class Tokenizer:
         Raises:
             FileExistsError: where the folder already holds a tokenizer. Nothing is overwritten.
         """
-        folder = Path(folder)
-        named = {_CONFIG_KEYS[role]: token for role, token in self.special_tokens.items()}
-        if self.mask_id is not None:  # BERT and its kind call start and end otherwise
-            named |= {"cls_token": named["bos_token"], "sep_token": named["eos_token"]}
-        if self.unknown_id is not None:
-            named["unk_token"] = self.engine.id_to_token(self.unknown_id)
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", **SAVED_HERE, **named}
-        if self.end_ids not in ([], [self.end_id]):
-            config["end_ids"] = self.end_ids
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-        contents = {
-            "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False),
-            "tokenizer.json": self.engine.to_str(pretty=True),
-        }
-        for name in contents:
-            if (folder / name).exists():
-                raise FileExistsError(f"{folder / name} exists already and is not overwritten: choose another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            with replacing(folder / name) as draft:
-                draft.write_text(content, encoding="utf-8")
+        write_folder(self, Path(folder))
 
     def encode(self, text: str, parse_special: bool = False) -> list[int]:
         """The token ids of a text.
@@ -254,7 +202,7 @@ class Tokenizer:
         'the <|mask|>!'
         """
         masks.require_mask(self)
-        return self._read_masked(training.checked(text))
+        return self._read_masked(checked(text))
 
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **variables: Any
@@ -307,15 +255,7 @@ class Tokenizer:
         With `bare`, what the tokenizer's post-processor puts around a text is left out.
         """
         engine = self._parsing_engine if parse_special else self.engine
-        places = None if parse_special else self._cut_places
-        parts = []
-        for batch in _batches(texts, places):
-            encodings = engine.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=not bare)
-            for (_, is_last), encoding in zip(batch, encodings, strict=True):
-                parts.append(np.array(encoding.ids, np.int32))
-                if is_last:
-                    yield np.concatenate(parts)
-                    parts = []
+        return encode_stream(engine, texts, None if parse_special else self._cut_places, bare)
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special: bool = True) -> str:
         """The text of token ids, as the tokenizer's own decoder writes it.
@@ -333,18 +273,8 @@ class Tokenizer:
         Raises:
             ValueError: for ids outside of 0 … vocab_size - 1.
         """
-        try:
-            ids = np.asarray(ids)
-        except ValueError:
-            raise ValueError("ids must be one row of integers, got rows of several lengths: decode each.") from None
-        if ids.size == 0:
-            return ""
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ValueError(f"ids must be one row of integers, got shape {ids.shape} of {ids.dtype}.")
-        for worst in (ids.min(), ids.max()):
-            if not 0 <= worst < self.vocab_size:
-                raise ValueError(f"Token id {worst} is not in the vocabulary: ids are 0 to {self.vocab_size - 1}.")
-        return self.engine.decode(ids.tolist(), skip_special_tokens=skip_special)
+        ids = checked_ids(ids, self.vocab_size)
+        return self.engine.decode(ids, skip_special_tokens=skip_special) if ids else ""
 
     def fingerprint(self):
         """A hash (64 hexadecimal digits) of all that decides ids: equal tokenizers have equal fingerprints."""
@@ -375,28 +305,4 @@ class Tokenizer:
 
     @cached_property
     def _cut_places(self):
-        return training.cut_places(self.engine)
-
-
-def _find(engine, role, token):
-    if token == "":
-        return None
-    if token is not None and engine.token_to_id(token) is None:
-        raise ValueError(f"The {role} token {token!r} is not in the vocabulary.")
-    candidates = [token] if token is not None else _USUAL_NAMES[role]
-    return next((name for name in candidates if engine.token_to_id(name) is not None), None)
-
-
-def _batches(texts, places):
-    """Lists of (piece of a text, whether it is the text's last), each list of bounded length."""
-    batch, length = [], 0
-    for text in map(training.checked, texts):
-        parts = [text] if places is None else list(training.pieces(text, places))
-        for number, piece in enumerate(parts, start=1):
-            batch.append((piece, number == len(parts)))
-            length += len(piece) + _ENCODING_LENGTH
-            if length >= _BATCH_LENGTH:
-                yield batch
-                batch, length = [], 0
-    if batch:
-        yield batch
+        return cut_places(self.engine)

@@ -9,30 +9,43 @@ import re
 from contextlib import contextmanager
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from kerasllm.progress import progress_bar
+from kerasllm.tokenizers.encoding import checked
+from kerasllm.tokenizers.word_splitting import (
+    BETWEEN_WORDS,
+    PIECE_LENGTH,
+    bpe_pre_tokenizer,
+    pieces,
+    unigram_words,
+    wordpiece_words,
+)
 
 PAD, START, END = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
-# Words, numbers of up to three digits, runs of other signs (each with the space before it), spaces, line breaks.
-# GPT-2's pattern without its look-ahead, so that Oniguruma (`tokenizers`) and RE2 (TensorFlow) both have every
-# construct.
-SPLIT_PATTERN = r"'(?:[sdmt]|ll|re|ve)| ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\p{L}\p{M}\p{N}\t-\r ]+| +|[\t-\r]+"
-MAX_WORD_LENGTH = 32
 SAMPLE_BYTES = 32 * 2**20
-PIECE_LENGTH = 2**14
 NEVER_CHOSEN = -1e9  # A unigram score below that of any text.
-# Unigram scores are multiples of this, and words so short, that sums of scores are exact in 32 bits as in 64: of
-# segmentations that are equally likely, every program then takes the same.
+# Unigram scores are multiples of this, and words so short (MAX_UNIGRAM_WORD_LENGTH), that sums of scores are exact in
+# 32 bits as in 64: of segmentations that are equally likely, every program then takes the same.
 SCORE_STEP = 2**-10
-MAX_UNIGRAM_WORD_LENGTH = 512
 
-# No word of SPLIT_PATTERN reaches across these places, whatever stands around them.
-_BETWEEN_WORDS = re.compile(r"(?<=[^ ])(?= )|(?<=[^\t-\r])(?=[\t-\r])")
-_BEFORE_SPACE = re.compile("(?= )")
-_ANYWHERE = re.compile("")
+
+def train(texts, kind, vocab_size, special_tokens, sample_bytes, progress):
+    """An engine of any kind, as `Tokenizer.train` says.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    learners = {"bpe": train_bpe, "wordpiece": train_wordpiece, "unigram": train_unigram}
+    if kind in learners:
+        return learners[kind](texts, vocab_size, special_tokens, sample_bytes, progress)
+    if kind == "char":
+        return train_char(texts, vocab_size, special_tokens, progress)
+    if kind == "byte":
+        return make_byte(vocab_size, special_tokens)
+    raise ValueError(f"Unknown kind of tokenizer {kind!r}. Known: 'bpe', 'wordpiece', 'unigram', 'char', 'byte'.")
 
 
 def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
@@ -44,7 +57,7 @@ def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
             f"need at least {least}."
         )
     engine = tokenizers.Tokenizer(models.BPE())
-    engine.pre_tokenizer = _bpe_pre_tokenizer()
+    engine.pre_tokenizer = bpe_pre_tokenizer()
     engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -59,7 +72,7 @@ def train_bpe(texts, vocab_size, special_tokens, sample_bytes, progress):
 def train_wordpiece(texts, vocab_size, special_tokens, sample_bytes, progress):
     """WordPiece (Schuster and Nakajima 2012) over BERT's words (Devlin et al. 2019, arXiv:1810.04805), cased."""
     engine = tokenizers.Tokenizer(models.WordPiece(vocab={UNKNOWN: 0}, unk_token=UNKNOWN))
-    engine.normalizer, engine.pre_tokenizer = _wordpiece_words()
+    engine.normalizer, engine.pre_tokenizer = wordpiece_words()
     engine.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=2, special_tokens=[*special_tokens, UNKNOWN], show_progress=False
@@ -73,7 +86,7 @@ def train_wordpiece(texts, vocab_size, special_tokens, sample_bytes, progress):
 def train_unigram(texts, vocab_size, special_tokens, sample_bytes, progress):
     """The unigram language model of SentencePiece (Kudo 2018, arXiv:1804.10959)."""
     engine = tokenizers.Tokenizer(models.Unigram())
-    _, engine.pre_tokenizer = _unigram_words()
+    _, engine.pre_tokenizer = unigram_words()
     engine.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size,
@@ -155,60 +168,8 @@ def check_special_tokens(special_tokens):
     if len(set(special_tokens)) < len(special_tokens):
         raise ValueError(f"Special tokens must be different, got {list(special_tokens)}.")
     for token in special_tokens:
-        if len(_bpe_pre_tokenizer().pre_tokenize_str(token)) < 2:
+        if len(bpe_pre_tokenizer().pre_tokenize_str(token)) < 2:
             raise ValueError(f"The special token {token!r} could be a word of the text: mark it, as in '<|{token}|>'.")
-
-
-def cut_places(engine):
-    """The places where a long text may be cut without changing its ids, as a pattern; None where that is unknown."""
-    spec = json.loads(engine.to_str())
-    if spec["post_processor"] or not all(token["special"] for token in spec["added_tokens"]):
-        return None
-    words = repr(engine.normalizer), repr(engine.pre_tokenizer)
-    if words in (tuple(map(repr, part)) for part in (_wordpiece_words(), _unigram_words())):
-        return _BEFORE_SPACE
-    if spec["normalizer"] or spec["model"]["type"] != "BPE":
-        return None
-    if repr(engine.pre_tokenizer) == repr(_bpe_pre_tokenizer()):
-        return _BETWEEN_WORDS
-    of_alphabets = None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return _ANYWHERE if not spec["model"]["merges"] and repr(engine.pre_tokenizer) in map(repr, of_alphabets) else None
-
-
-def checked(text):
-    """Returns a text that can be encoded.
-
-    Raises:
-        TypeError: where it is not a str.
-        ValueError: where it holds lone surrogates, which are no characters.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"A tokenizer takes str, got {type(text).__name__}: {text!r:.60}.")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"The text holds a lone surrogate, {text[error.start]!r} at character {error.start}, which is no text. "
-            'Repair it, for example with text.encode("utf-8", "replace").decode().'
-        ) from error
-    return text
-
-
-def pieces(text, places, length=PIECE_LENGTH):
-    """Cuts `text` at the first of `places` at or after every `length` characters.
-
-    Example:
-
-    >>> list(pieces("one two three", _BETWEEN_WORDS, length=4))
-    ['one two', ' three']
-    """
-    begin = 0
-    while len(text) - begin > length and (cut := places.search(text, begin + length)):
-        if cut.start() == len(text):
-            break
-        yield text[begin : cut.start()]
-        begin = cut.start()
-    yield text[begin:]
 
 
 def _learn(engine, trainer, texts, sample_bytes, progress):
@@ -245,7 +206,7 @@ def _too_few_ids(kind, vocab_size, what):
 def _sample(texts, limit):
     """Every k-th piece of the text, with k the smallest power of two for which they fit into `limit` bytes."""
     kept, size, step = [], 0, 1
-    every = (piece for text in texts for piece in pieces(text, _BETWEEN_WORDS) if piece)
+    every = (piece for text in texts for piece in pieces(text, BETWEEN_WORDS) if piece)
     for index, piece in enumerate(every):
         if index % step:
             continue
@@ -255,27 +216,6 @@ def _sample(texts, limit):
             kept, step = kept[::2], 2 * step
             size = sum(len(piece.encode()) for piece in kept)
     return kept
-
-
-def _bpe_pre_tokenizer():
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), "isolated"),
-            pre_tokenizers.FixedLength(MAX_WORD_LENGTH),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-
-
-def _wordpiece_words():
-    """Normalizer and pre-tokenizer."""
-    return normalizers.BertNormalizer(strip_accents=False, lowercase=False), pre_tokenizers.BertPreTokenizer()
-
-
-def _unigram_words():
-    """Normalizer and pre-tokenizer."""
-    words = [pre_tokenizers.Metaspace(), pre_tokenizers.FixedLength(MAX_UNIGRAM_WORD_LENGTH)]
-    return None, pre_tokenizers.Sequence(words)
 
 
 def _steps(pre_tokenizer):

@@ -108,8 +108,8 @@ class JoiningDecoder(tf.Module):
         return tf.strings.regex_replace(joined, f"^ {{1,{self._strips}}}", "") if self._strips else joined
 
     def _without_broken_runs(self, texts, is_byte, rows):
-        goes_on = is_byte & previous(is_byte, False) & (rows == previous(rows, tf.constant(-1, rows.dtype)))
-        runs = numbered(~goes_on)
+        continues = is_byte & previous(is_byte, False) & (rows == previous(rows, tf.constant(-1, rows.dtype)))
+        runs = numbered(~continues)
         joined = tf.strings.unsorted_segment_join(texts, runs, tf.reduce_max(tf.concat([runs, [-1]], axis=0)) + 1)
         is_broken = tf.gather(joined != _valid(joined), runs)
         return tf.where(is_byte & is_broken, training.UNKNOWN, texts)

@@ -52,7 +52,7 @@ class Merges:
             return tokens, words
         longest = tf.reduce_max(tf.math.bincount(words, dtype=tf.int32))
 
-        def goes_on(tokens, words, ranks):
+        def is_unfinished(tokens, words, ranks):
             return tf.reduce_any(ranks < self._none)
 
         def merge(tokens, words, ranks):
@@ -64,7 +64,7 @@ class Merges:
 
         shapes = (tf.TensorShape([None]),) * 3
         state = tokens, words, self._find_ranks(tokens, words)
-        tokens, words, _ = tf.while_loop(goes_on, merge, state, shape_invariants=shapes)
+        tokens, words, _ = tf.while_loop(is_unfinished, merge, state, shape_invariants=shapes)
         return tokens, words
 
     def _find_ranks(self, tokens, words):

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tokenizers
 
 from kerasllm.tokenizers.patterns import GPT2, LLAMA3, QWEN2
-from kerasllm.tokenizers.training import SPLIT_PATTERN
+from kerasllm.tokenizers.word_splitting import SPLIT_PATTERN
 
 _CONTRACTIONS = "'(?:[sdmt]|ll|re|ve)|"
 _LETTER = "[Lsdmtlrev]"

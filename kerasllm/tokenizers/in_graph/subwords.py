@@ -15,7 +15,8 @@ from kerasllm.tokenizers.in_graph.normalizing import CodePointNormalizer
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import cut
 from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE
-from kerasllm.tokenizers.training import MAX_UNIGRAM_WORD_LENGTH, SCORE_STEP
+from kerasllm.tokenizers.training import SCORE_STEP
+from kerasllm.tokenizers.word_splitting import MAX_UNIGRAM_WORD_LENGTH
 
 _ORDINARY, _WHITE_SPACE, _SIGN = range(3)
 
@@ -54,9 +55,9 @@ class WordPieceEncoder(tf.Module):
         after_other = tf.concat([[True], kinds[:-1] != _ORDINARY], axis=0)
         begins = (kinds == _SIGN) | after_other[: tf.size(kinds)] | first_of_row(characters)
         kept = kinds != _WHITE_SPACE
-        numbers = tf.cumsum(tf.cast(tf.boolean_mask(begins, kept), tf.int32)) - 1
+        word_ids = tf.cumsum(tf.cast(tf.boolean_mask(begins, kept), tf.int32)) - 1
         codes, rows = (tf.boolean_mask(x, kept) for x in (characters.flat_values, characters.value_rowids()))
-        words, rows = _words(codes, rows, numbers)
+        words, rows = _words(codes, rows, word_ids)
         too_long = words.row_lengths() > self._longest_word
         strings = tf.where(too_long, "", tf.strings.unicode_encode(words, "UTF-8"))
         unknown = tf.fill([tf.math.count_nonzero(too_long)], self._unknown)
@@ -89,20 +90,20 @@ class UnigramEncoder(tf.Module):
             texts = tf.strings.regex_replace(texts, f"^([^{META_SPACE}])", META_SPACE + r"\1")
         characters = tf.strings.unicode_decode(texts, "UTF-8")
         begins = (characters.flat_values == ord(META_SPACE)) | first_of_row(characters)
-        numbers = cut(tf.cumsum(tf.cast(begins, tf.int32)) - 1, self._longest_word)
-        words, rows = _words(characters.flat_values, characters.value_rowids(), numbers)
+        word_ids = cut(tf.cumsum(tf.cast(begins, tf.int32)) - 1, self._longest_word)
+        words, rows = _words(characters.flat_values, characters.value_rowids(), word_ids)
         ids = self._tokenizer.tokenize(tf.strings.unicode_encode(words, "UTF-8"))
         return _texts_of_words(ids, rows, characters.nrows())
 
 
-def _words(codes, rows, numbers):
+def _words(codes, rows, word_ids):
     """The code points of each word, RaggedTensor (W, None), and the text of each, int64 (W,).
 
     Args:
-        codes, rows, numbers: (C,), the code points, their texts, and the numbers of their words, ascending from 0.
+        codes, rows, word_ids: (C,), the code points, their texts, and the indices of their words, ascending from 0.
     """
-    words = tf.RaggedTensor.from_value_rowids(codes, tf.cast(numbers, tf.int64))
-    return words, tf.math.segment_min(rows, numbers)
+    words = tf.RaggedTensor.from_value_rowids(codes, tf.cast(word_ids, tf.int64))
+    return words, tf.math.segment_min(rows, word_ids)
 
 
 def _texts_of_words(ids, rows, count):

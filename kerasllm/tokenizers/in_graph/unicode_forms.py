@@ -70,7 +70,7 @@ class UnicodeForm:
         A letter takes up its marks one after the other. Here all letters do so at once, one mark a round.
         """
 
-        def goes_on(codes, rows, passed, more):
+        def is_unfinished(codes, rows, passed, more):
             return more
 
         def take_up(codes, rows, passed, more):
@@ -102,7 +102,7 @@ class UnicodeForm:
 
         shapes = (*[tf.TensorShape([None])] * 3, tf.TensorShape([]))
         state = codes, rows, tf.zeros_like(codes, tf.bool), tf.constant(True)
-        codes, rows, _, _ = tf.while_loop(goes_on, take_up, state, shape_invariants=shapes)
+        codes, rows, _, _ = tf.while_loop(is_unfinished, take_up, state, shape_invariants=shapes)
         return codes, rows
 
 
