@@ -54,7 +54,7 @@ def saved_model(
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
 
     Texts and draws are those of `kerasllm.generate` with the same seed on TensorFlow. (In 16 bits up to the first
-    near-tie: Python's loop then computes in float32 on processors, and XLA rounds in other places elsewhere.) Bytes
+    near-tie: Python's loop then computes in float32 on CPUs, and XLA rounds in other places elsewhere.) Bytes
     that are no UTF-8 are read as U+FFFD, and special tokens in a text are text. The graph refuses ids past the
     vocabulary, prompts that do not fit and settings out of their range. A model that sets no limit of its own takes
     `signatures.LONGEST_TEXT` (4,096) tokens, prompt and continuation together.
