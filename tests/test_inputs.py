@@ -1,5 +1,7 @@
 """What models read beside token ids, from a call to the compiled loop, and embeddings in the place of ids."""
 
+import doctest
+
 import keras
 import numpy as np
 import pytest
@@ -23,7 +25,6 @@ IDS = RNG.integers(1, PLACE, (3, 9)).astype("int32")
 TYPES = np.sort(RNG.integers(0, 2, (3, 9)), axis=1).astype("int32")
 
 
-@keras.saving.register_keras_serializable("tests")
 class TypedLM(CausalLM):
     """A model with token types, and with vectors that are no tokens, as of pictures."""
 
@@ -122,15 +123,18 @@ def test_a_model_of_ones_own_reads_token_ids_alone():
         generate_ids(model, {"token_ids": [3], "token_type_ids": [1]})
 
 
-def test_a_subclass_that_embeds_more_trains_is_scored_saved_and_exported(tmp_path):
-    model = TypedLM(TransformerConfig(V, **SIZES))
+def test_the_documented_subclass_trains_is_scored_saved_and_exported(tmp_path):
+    names = {"keras": keras, "kerasllm": kerasllm}
+    (example,) = doctest.DocTestParser().get_examples(CausalLM.embed.__doc__)
+    exec(compile(example.source, "docstring", "exec"), names)
+    model = names["TypedLM"](TransformerConfig(V, **SIZES))
     model.compile(keras.optimizers.Adam(0.02))
     ids = np.full((32, 9), 3, "int32")  # of which only the types tell what comes next
-    types = RNG.integers(0, 3, ids.shape)
+    types = RNG.integers(0, 2, ids.shape)
     model.fit({"token_ids": ids, "token_type_ids": types}, 5 + types, epochs=25, verbose=0)
     assert model.evaluate({"token_ids": ids, "token_type_ids": types}, 5 + types, verbose=0)[0] < 0.1
     model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom_objects=names)
     inputs = {"token_ids": IDS, "token_type_ids": TYPES}
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
     tokenizer = Tokenizer.train(["to be or not"], kind="char", progress=False)
