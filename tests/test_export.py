@@ -224,7 +224,7 @@ def test_logits_that_are_no_numbers_are_refused(served):
     whole = weights.numpy()
     weights.assign(np.full_like(whole, np.nan))
     try:
-        with pytest.raises(tf.errors.InvalidArgumentError, match="the logits of the model are no numbers"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="the logits of the model are not finite"):
             served.generate_ids(PROMPTS)
     finally:
         weights.assign(whole)

@@ -70,18 +70,19 @@ PROMPTS = [
 @pytest.mark.parametrize(("given", "prompts", "is_one"), PROMPTS, ids=lambda value: type(value).__name__)
 def test_prompts_are_strings_and_ids_of_all_kinds(given, prompts, is_one):
     found = as_prompts(given)
-    assert found == (prompts, is_one)
-    assert all(type(prompt) in (str, list) and all(type(i) in (int, str) for i in prompt) for prompt in found[0])
+    assert found == ([{"text" if isinstance(prompt, str) else "token_ids": prompt} for prompt in prompts], is_one)
+    read = [next(iter(prompt.values())) for prompt in found[0]]
+    assert all(type(prompt) in (str, list) and all(type(i) in (int, str) for i in prompt) for prompt in read)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"input_ids": [[3]]}, "Prompts are texts or lists of token ids, got dict"),
-        (3, "Prompts are texts or lists of token ids, got int"),
+        ({"input_ids": [[3]]}, "A prompt that is a dict has `text` or `token_ids`, got input_ids"),
+        (3, "Prompts are texts, lists of token ids or dicts of inputs, got int"),
         (None, "got NoneType"),
-        ([3.0, 4.0], "A prompt must be a str or a list of token ids .int., got float"),
-        (np.array([3.0]), "A prompt must be a str or a list of token ids .int., got float64"),
+        ([3.0, 4.0], "A prompt must be a str, a list of token ids .int. or a dict of inputs, got float"),
+        (np.array([3.0]), "got float64"),
         (["a", None], "got NoneType"),
         ([[["a"]]], "got list"),
     ],
@@ -215,7 +216,7 @@ def test_weights_that_are_no_numbers_are_refused(spoilt):
         lambda: list(kerasllm.stream(*spoilt, "to be", 4, temperature=0.5, cached=False)),
         lambda: evaluation.perplexity(*spoilt, TEXT),
     ):
-        with pytest.raises(ValueError, match="The model's logits are no numbers, so it has diverged"):
+        with pytest.raises(ValueError, match="The model's logits are not finite, so it has diverged"):
             call()
 
 
@@ -228,7 +229,7 @@ def test_a_token_that_spoils_what_follows_is_noticed_when_it_is_drawn(model_and_
     table.set_weights([rows])
     assert generate_ids(model, [3], 5) == [4, 5, 6, 7, 8]
     for prompts in ([3], [[9], [3]]):
-        with pytest.raises(ValueError, match="logits are no numbers"):
+        with pytest.raises(ValueError, match="logits are not finite"):
             generate_ids(model, prompts, 6)
     rows[8] = -np.inf
     rows[8, 9] = 0  # A model may rule all others out.

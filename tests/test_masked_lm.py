@@ -492,7 +492,7 @@ def test_a_model_that_has_diverged_is_not_measured(trained):
     model.set_weights([weight * np.nan for weight in weights])
     try:
         for ask in (kerasllm.fill_mask, pseudo_perplexity, masked_accuracy):
-            with pytest.raises(ValueError, match="logits are no numbers, so it has diverged"):
+            with pytest.raises(ValueError, match="logits are not finite, so it has diverged"):
                 ask(
                     model,
                     tokenizer,

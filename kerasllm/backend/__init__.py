@@ -8,7 +8,6 @@ from kerasllm.backend.compiling import (
     fast_bfloat16_device,
     fused,
     on_cpu,
-    on_processor,
     plain_graph,
     wait_for_host,
 )
@@ -73,7 +72,6 @@ __all__ = [
     "known",
     "matmul",
     "on_cpu",
-    "on_processor",
     "pad_rows",
     "plain_graph",
     "put_back",

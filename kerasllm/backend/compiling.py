@@ -141,9 +141,6 @@ def on_cpu():
     return jax.devices()[0].platform == "cpu"
 
 
-on_processor = on_cpu  # as decoding still calls it
-
-
 def fast_bfloat16_device():
     """The name of what multiplies faster in bfloat16 here, or None."""
     if not IS_TENSORFLOW:

@@ -16,7 +16,7 @@ from keras import ops
 from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.evaluation.windows import batches, cut_windows, rows_at_once, window_lengths
 from kerasllm.generation.causality import check_causal
-from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.generation.options import whole_number
 from kerasllm.models.shapes import log_of_probabilities, needs_endings, output_width, positions_until
 from kerasllm.progress import progress_bar
@@ -119,7 +119,7 @@ def perplexity(
         TypeError: `documents` holds something that is not a str, or the model is of a kind that is not causal.
         ValueError: There is nothing to score, `documents` is the name of a file, an id is past the model's vocabulary,
             `stride` is not in [1, context], or the context is unknown or longer than the model's maximum; the model
-            is not causal, or its logits are no numbers.
+            is not causal, or its logits are not finite.
 
     Example:
 
@@ -224,7 +224,7 @@ def _score(model, sequences, stride, context, batch_size, pad_id):
         for batch, scored in batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
             nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
             if np.isnan(nll):
-                raise ValueError(NO_NUMBERS)
+                raise ValueError(NOT_FINITE)
             tokens += scored
             bar.update(task, completed=tokens)
     if not tokens:

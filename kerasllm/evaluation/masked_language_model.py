@@ -17,7 +17,7 @@ from kerasllm.data.token_files import TokenFiles
 from kerasllm.evaluation.documents import as_documents, checked_document
 from kerasllm.evaluation.language_model import exp
 from kerasllm.evaluation.windows import check_ids, rolling_windows, rows_at_once
-from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.models import MaskedLM
 from kerasllm.progress import progress_bar
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -85,7 +85,7 @@ def pseudo_perplexity(
     Raises:
         TypeError: The model is no `MaskedLM`, or a document no str.
         ValueError: There is nothing to score, `documents` is the name of a file, the tokenizer has no mask token, the
-            context is longer than the model's, or its logits are no numbers.
+            context is longer than the model's, or its logits are not finite.
 
     Example:
 
@@ -209,7 +209,7 @@ def _score(model, batches):
             sums = np.asarray(scorer.predict_on_batch((inputs, labels, weights)), "float64").sum(axis=0)
             nll, hits = nll + sums[0], hits + sums[1]
             if np.isnan(nll):
-                raise ValueError(NO_NUMBERS)
+                raise ValueError(NOT_FINITE)
             counts += np.bincount(labels[weights > 0], minlength=len(counts))
             bar.update(task, completed=counts.sum())
     tokens = int(counts.sum())

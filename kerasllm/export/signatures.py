@@ -6,8 +6,9 @@ Shapes: B batch, T prompt, N new tokens, V vocab.
 import tensorflow as tf
 
 from kerasllm.export.checks import check, fitting
+from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
 from kerasllm.generation.causality import check_causal
-from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS, NO_TOKEN, decode, prefill
+from kerasllm.generation.loop import NO_TOKEN, decode, prefill
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.standard_rules import Rules
@@ -117,9 +118,9 @@ class ServedIds(tf.Module):
         rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
         how = self._stepper, sampler_key, self._rule
         done = tf.zeros_like(padding, tf.bool)
-        first = prefill(*how, T, tokens, done, rule_state, padding, settings)
-        index, tokens, *_ = decode(*how, *first, padding, T + most, settings)
-        with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are no numbers")]):
+        first = prefill(*how, T, tokens, done, rule_state, padding, {}, settings)
+        index, tokens, *_ = decode(*how, *first, padding, {}, T + most, settings)
+        with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are not finite")]):
             new = tokens[:, T:index]
         drawn = tf.sequence_mask(limits, tf.shape(new)[1])
         is_text = tf.reduce_all(new[:, :, None] != settings["end_ids"], axis=-1)

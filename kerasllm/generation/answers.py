@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from kerasllm.generation.decoding import DEFAULT_NEW_TOKENS
+from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
 from kerasllm.generation.text import pieces, start_decoding
 from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.models.shapes import context_length
@@ -86,27 +86,28 @@ def stream_chat(
     prompt_ids = _fitting(encode, messages, context_length(model), max_new_tokens, shorten)
     turn_end = turn_end_id(tokenizer, chat_template, **variables)
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
-    decoding = start_decoding(model, tokenizer, [prompt_ids], max_new_tokens, {**options, "end_ids": end_ids})
+    prompt = {"token_ids": prompt_ids}
+    decoding = start_decoding(model, tokenizer, [prompt], max_new_tokens, {**options, "end_ids": end_ids})
     return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
 
 
-def _fitting(encode, messages, context, max_new_tokens, shorten):
+def _fitting(encode, messages, longest, max_new_tokens, shorten):
     """The ids of a chat with space for its answer: `max_new_tokens`, or where shortened half of the context or what is
     drawn at most if nothing is said.
 
     Args:
         encode: function from messages to ids.
-        context: int or None, the most tokens that the model takes.
+        longest: int or None, the most tokens that the model takes.
     """
     ids = encode(messages)
-    if context is None:
+    if longest is None:
         return ids
     size, least = len(ids), max_new_tokens or 1
-    kept_free = max_new_tokens or min(DEFAULT_NEW_TOKENS, context // 2)
-    while shorten and len(ids) > context - kept_free and (shorter := without_oldest_turn(messages)):
+    kept_free = max_new_tokens or min(DEFAULT_NEW_TOKENS, longest // 2)
+    while shorten and len(ids) > longest - kept_free and (shorter := without_oldest_turn(messages)):
         messages = shorter
         ids = encode(messages)
-    if len(ids) <= context - least:
+    if len(ids) <= longest - least:
         return ids
     advice = (
         "its last turn alone is too long: shorten that, or ask for fewer new tokens"
@@ -114,6 +115,6 @@ def _fitting(encode, messages, context, max_new_tokens, shorten):
         else "shorten=True (--shorten) leaves out its oldest turns"
     )
     raise ValueError(
-        f"The chat has {size} tokens, which do not fit the model's context of {context} with {least} new ones: "
+        f"The chat has {size} tokens, which do not fit the model's context of {longest} with {least} new ones: "
         f"{advice}."
     )

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.generation.options import whole_number
 from kerasllm.generation.prompts import as_text
 from kerasllm.generation.text_stream import continuation
@@ -29,7 +29,7 @@ def fill_mask(model: MaskedLM, tokenizer: Tokenizer, text: str, top_k: int = 5) 
     Raises:
         TypeError: if the model is no `MaskedLM`, or the text no str.
         ValueError: if the text has no mask or is longer than the model's context, the tokenizer has no mask token, or
-            `top_k` is not possible; if the model's logits are no numbers.
+            `top_k` is not possible; if the model's logits are not finite.
 
     Example:
         >>> kerasllm.fill_mask(model, tokenizer, "The capital of France is <|mask|>.", top_k=1)
@@ -56,7 +56,7 @@ def fill_mask(model: MaskedLM, tokenizer: Tokenizer, text: str, top_k: int = 5) 
         raise ValueError(f"`top_k` must be between 1 and {len(candidates)}, the tokens there are, got {top_k}.")
     logits = ops.convert_to_numpy(ops.cast(model(np.array([ids]), training=False), "float32"))[0, places]
     if not np.isfinite(logits.max(axis=-1)).all():
-        raise ValueError(NO_NUMBERS)
+        raise ValueError(NOT_FINITE)
     probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = (probabilities / probabilities.sum(axis=-1, keepdims=True))[:, candidates]
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]

@@ -1,9 +1,11 @@
 """What may be given as a text or as prompts: strings and token ids, of Python, NumPy and TensorFlow."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 
 import numpy as np
+
+from kerasllm.training.inputs import is_per_token
 
 
 def as_text(value):
@@ -47,36 +49,63 @@ def as_prompts(prompts):
     """Reads what a user gives to be continued.
 
     Args:
-        prompts: a text or a sequence of token ids, or several of either.
+        prompts: a text, a sequence of token ids or a dict of inputs with one of them, or several of any.
 
     Returns:
-        A list of prompts, each a str or a list of int; and whether one was given, not several.
+        A list of prompts, each a dict with "text" (str) or "token_ids" (list of int), and with other inputs, where they
+        are given; and whether one was given, not several.
 
     Raises:
         TypeError: for anything else.
     """
     one = _prompt(prompts)
-    if one:
+    if one is not None and (isinstance(prompts, Mapping) or one != {"token_ids": []}):  # that is a list of no prompts
         return [one], True
-    if isinstance(one, str):
-        return [""], True
     if hasattr(prompts, "to_list"):
         prompts = prompts.to_list()
     is_named = hasattr(prompts, "keys") and getattr(prompts, "ndim", None) != 1  # as dicts and tables, not columns
     if is_named or not isinstance(prompts, Iterable):
-        raise TypeError(f"Prompts are texts or lists of token ids, got {_kind(prompts)}.")
+        raise TypeError(f"Prompts are texts, lists of token ids or dicts of inputs, got {_kind(prompts)}.")
     several = [(prompt, _prompt(prompt)) for prompt in prompts]
     for given, prompt in several:
         if prompt is None:
-            raise TypeError(f"A prompt must be a str or a list of token ids (int), got {_kind(given)}.")
+            raise TypeError(
+                f"A prompt must be a str, a list of token ids (int) or a dict of inputs, got {_kind(given)}."
+            )
     return [prompt for _, prompt in several], False
 
 
 def _prompt(value):
-    """A str, a list of int (empty for what is empty), or None for what is not one prompt."""
-    text = as_text(value)
-    if text is not None:
-        return text
+    """A dict with "text" or "token_ids" (empty for what is empty), or None for what is not one prompt."""
+    if isinstance(value, Mapping):
+        return _inputs(value)
+    if (text := as_text(value)) is not None:
+        return {"text": text}
+    ids = _ids(value)
+    return None if ids is None else {"token_ids": ids}
+
+
+def _inputs(given):
+    """A dict of inputs, with those in the form that they have in a prompt."""
+    given = {name: value for name, value in given.items() if value is not None}
+    kinds = [name for name in ("text", "token_ids") if name in given]
+    if len(kinds) != 1:
+        raise TypeError(
+            f"A prompt that is a dict has `text` or `token_ids`, got {', '.join(given) or 'an empty dict'}."
+        )
+    inputs = {
+        name: as_text(value) if name == "text" else _ids(value) if is_per_token(name) else np.asarray(value)
+        for name, value in given.items()
+    }
+    for name, value in inputs.items():
+        if value is None:
+            wanted = "a str" if name == "text" else "a list of int"
+            raise TypeError(f"`{name}` of a prompt is {wanted}, got {_kind(given[name])}; several prompts are a list.")
+    return inputs
+
+
+def _ids(value):
+    """A list of int, or None for anything else."""
     if hasattr(value, "to_list"):  # a ragged tensor, a column of a table
         value = value.to_list()
     elif hasattr(value, "__array__"):

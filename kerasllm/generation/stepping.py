@@ -16,6 +16,7 @@ from kerasllm.models.shapes import (
     needs_endings,
     positions_until,
 )
+from kerasllm.training.inputs import is_per_token
 
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
@@ -82,8 +83,8 @@ def _keeps_tokens_apart(layer):
 
 
 def _call_causal_lm(model):
-    def forward(ids, cache, index, positions, visible):
-        x, cache = model.hidden_states(ids, visible, positions, cache, index, training=False, last_only=True)
+    def forward(inputs, cache, index, positions, visible):
+        x, cache = model.hidden_states(inputs, visible, positions, cache, index, training=False, last_only=True)
         return model.logits(x), cache
 
     return forward
@@ -97,9 +98,9 @@ def _chain_stepper(model, layers):
     def init_cache(batch_size, length, full):
         return [layer.init_cache(batch_size, length, full=full) for layer in caching]
 
-    def forward(x, cache, index, positions, visible):
+    def forward(inputs, cache, index, positions, visible):
         old, new = iter(cache), []
-        x = x if caching else x[:, -1:]
+        x = inputs["token_ids"] if caching else inputs["token_ids"][:, -1:]
         for layer in layers:
             if isinstance(layer, Transformer | TransformerBlock):
                 x, layer_cache = layer(
@@ -126,15 +127,15 @@ class CachedStepper:
     Args:
         model: what is stepped through.
         init_cache: function (batch_size, length, full) -> cache.
-        forward: function (ids (B, T), cache, index, position_ids (B, T), visible (B, L)) -> (logits (B, 1, V) of the
-            last token, cache).
+        forward: function (inputs, a dict with "token_ids" (B, T), cache, index, position_ids (B, T), visible (B, L)) ->
+            (logits (B, 1, V) of the last token, cache).
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
     """
 
     def __init__(self, model, init_cache, forward, mask_zero=False):
         self._init_cache = init_cache
         self._forward = forward
-        self._context = context_length(model)
+        self._longest = context_length(model)
         self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
 
@@ -142,42 +143,47 @@ class CachedStepper:
     def uses_xla(self):
         return not taps.listeners()  # which may want to be told what is computed
 
-    def start(self, tokens, padding, prompt_length):
+    def start(self, inputs, padding, prompt_length):
         """Logits (B, V) for the place after the prompt, and the state after the prompt.
 
         Args:
-            tokens: int32 (B, L), prompts in the first `prompt_length` places, padded on the left.
+            inputs: dict from `buffers.fill_buffers`, prompts in the first `prompt_length` places.
             padding: int32 (B,), how many places are padding.
             prompt_length: int scalar.
         """
+        tokens = inputs["token_ids"]
         B, L = ops.shape(tokens)
         columns = ops.arange(prompt_length, dtype="int32")
-        return self._step(tokens[:, :prompt_length], self._empty_cache(B, L), 0, tokens, padding, columns)
+        prompt = {name: x[:, :prompt_length] if is_per_token(name) else x for name, x in inputs.items()}
+        return self._step(prompt, self._empty_cache(B, L), 0, tokens, padding, columns)
 
-    def logits(self, cache, tokens, padding, index):
-        """Logits (B, V) for place `index`, and the state after the token before it."""
+    def logits(self, cache, inputs, padding, index):
+        """Logits (B, V) for place `index`, and the state after the token before it: what is not per token has been read
+        with the prompt."""
+        tokens = inputs["token_ids"]
         if self._rotations:
             changes = ops.stack([ops.any(rotation.changes_at(index - padding)) for rotation in self._rotations])
-            cache = ops.cond(ops.any(changes), lambda: self._read_again(tokens, padding, index), lambda: cache)
-        ids = ops.take(tokens, [index - 1], axis=1)
+            cache = ops.cond(ops.any(changes), lambda: self._read_again(inputs, padding, index), lambda: cache)
+        last = {name: ops.take(x, [index - 1], axis=1) for name, x in inputs.items() if is_per_token(name)}
         cache = split_heads(cache, ops.shape(tokens)[0])
-        return self._step(ids, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
+        return self._step(last, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
 
-    def _read_again(self, tokens, padding, index):
+    def _read_again(self, inputs, padding, index):
         """The cache, filled with a text that ends before place `index`; what stands from there on is not yet seen."""
+        tokens = inputs["token_ids"]
         B, L = ops.shape(tokens)
         columns = ops.minimum(ops.arange(L, dtype="int32"), index - 1)
-        return self._step(tokens, self._empty_cache(B, L), 0, tokens, padding, columns)[1]
+        return self._step(inputs, self._empty_cache(B, L), 0, tokens, padding, columns)[1]
 
     def _empty_cache(self, batch_size, length):
         # A text that is read again is written from its beginning to the end of the cache, past what there is of it.
         return self._init_cache(batch_size, length, full=bool(self._rotations))
 
-    def _step(self, ids, cache, index, tokens, padding, columns):
+    def _step(self, inputs, cache, index, tokens, padding, columns):
         positions = ops.maximum(columns[None] - padding[:, None], 0)
-        if self._context is not None:  # A row that has ended is carried along, past it if need be.
-            positions = ops.minimum(positions, self._context - 1)
-        logits, cache = self._forward(ids, cache, index, positions, self._visible(tokens, padding))
+        if self._longest is not None:  # A row that has ended is carried along, past it if need be.
+            positions = ops.minimum(positions, self._longest - 1)
+        logits, cache = self._forward(inputs, cache, index, positions, self._visible(tokens, padding))
         return logits[:, 0], join_heads(cache)
 
     def _visible(self, tokens, padding):
@@ -192,22 +198,28 @@ class PlainStepper:
 
     def __init__(self, model):
         self._model = model
-        self._context = context_length(model)
+        self._longest = context_length(model)
         self._needs_endings = needs_endings(model)
         self._to_logits = log_of_probabilities(model)
 
-    def start(self, tokens, padding, prompt_length):
+    def start(self, inputs, padding, prompt_length):
         """As `logits`, for the place after the prompt."""
-        return self.logits((), tokens, padding, prompt_length)
+        return self.logits((), inputs, padding, prompt_length)
 
-    def logits(self, state, tokens, padding, index):
+    def logits(self, state, inputs, padding, index):
         """Logits (B, V) for place `index`. The model sees texts that begin at the left; what stands to the right of
         a place cannot change a causal model's logits there."""
-        L = ops.shape(tokens)[1]
-        columns = ops.arange(L, dtype="int32")[None] + padding[:, None]
-        ids = ops.take_along_axis(tokens, columns % L, axis=1)[:, : self._context]
+        L = ops.shape(inputs["token_ids"])[1]
+        columns = (ops.arange(L, dtype="int32")[None] + padding[:, None]) % L
+
+        def from_left(x):
+            return ops.take_along_axis(x, columns, axis=1)[:, : self._longest]
+
+        inputs = {name: from_left(x) if is_per_token(name) else x for name, x in inputs.items()}
+        ids = inputs["token_ids"]
         length = ops.shape(ids)[1]
         last = ops.minimum(index - 1 - padding, length - 1)
         options = {"position_ids": positions_until(last, length)} if self._needs_endings else {}
-        logits = self._to_logits(self._model(ids, training=False, **options))
+        outputs = self._model(inputs if len(inputs) > 1 else ids, training=False, **options)
+        logits = self._to_logits(outputs)
         return ops.take_along_axis(logits, last[:, None, None], axis=1)[:, 0], state

@@ -1,7 +1,7 @@
 """Text to more text: prompts are encoded, continued by `decoding.py`, and decoded again by `text_stream.py`."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,7 +22,7 @@ SECONDS_BETWEEN_PIECES = 0.05
 def generate(
     model: keras.Model,
     tokenizer: Tokenizer,
-    prompts: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]],
+    prompts: str | Sequence[int] | Mapping[str, Any] | Sequence[str | Sequence[int] | Mapping[str, Any]],
     max_new_tokens: int | None = None,
     *,
     stop: str | Sequence[str] | None = None,
@@ -35,7 +35,9 @@ def generate(
             documented Sequential.
         tokenizer: the model's `Tokenizer`.
         prompts: str or list of str, of any lengths; bytes and strings of NumPy and TensorFlow are read as such.
-            Special tokens in them are plain text. Or a list of int, token ids to continue as they are, or several.
+            Special tokens in them are plain text. Or a list of int, token ids to continue as they are, or several. Or,
+            for a model that reads more than tokens, a dict of "text" or "token_ids" and its other inputs, or several:
+            see `generate_ids`.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         stop: str or list of str. Text ends before the one that is complete first.
         **options:
@@ -58,8 +60,8 @@ def generate(
 
     Raises:
         TypeError: if something is of the wrong type, or an option is unknown.
-        ValueError: if a prompt is too long, an option out of its range, or the model not causal; if its logits are no
-            numbers.
+        ValueError: if a prompt is too long, an option out of its range, or the model not causal; if its logits are not
+            finite.
 
     Example:
         >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0.8, seed=1)
@@ -67,10 +69,10 @@ def generate(
     (prompts, is_one), tokenizer = as_prompts(prompts), as_tokenizer(tokenizer)
     if not prompts:
         return []
-    prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    prompts = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     stop = stop_strings(stop)
-    decoding = start_decoding(model, tokenizer, prompt_ids, max_new_tokens, options)
-    streams = [TextStream(tokenizer, ids, stop) for ids in prompt_ids]
+    decoding = start_decoding(model, tokenizer, prompts, max_new_tokens, options)
+    streams = [TextStream(tokenizer, prompt["token_ids"], stop) for prompt in prompts]
     texts = [""] * len(prompts)
     is_unfinished = True
     while is_unfinished:
@@ -85,7 +87,7 @@ def generate(
 def stream(
     model: keras.Model,
     tokenizer: Tokenizer,
-    prompt: str | Sequence[int],
+    prompt: str | Sequence[int] | Mapping[str, Any],
     max_new_tokens: int | None = None,
     *,
     stop: str | Sequence[str] | None = None,
@@ -95,7 +97,7 @@ def stream(
 
     Args:
         model, tokenizer, max_new_tokens, stop, **options: see `generate`.
-        prompt: str, or list of int, token ids.
+        prompt: str, or list of int, token ids, or dict of inputs.
 
     Returns:
         iterator of str. Characters of several tokens, and what may become a stop string, are held back until they
@@ -108,10 +110,10 @@ def stream(
     (prompts, is_one), tokenizer = as_prompts(prompt), as_tokenizer(tokenizer)
     if not is_one:
         raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
-    prompt_ids = encode_prompt(tokenizer, prompts[0])
+    prompt = encode_prompt(tokenizer, prompts[0])
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
-    decoding = start_decoding(model, tokenizer, [prompt_ids], max_new_tokens, options)
-    return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
+    decoding = start_decoding(model, tokenizer, [prompt], max_new_tokens, options)
+    return pieces(decoding, TextStream(tokenizer, prompt["token_ids"], stop_strings(stop)))
 
 
 def pieces(decoding, text_stream):
@@ -129,18 +131,20 @@ def pieces(decoding, text_stream):
 
 
 def encode_prompt(tokenizer, prompt):
-    """Ids of a prompt, a str or ids already; an empty one begins after a document's end, as training texts do."""
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    if ids:
-        return ids
-    first_id = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
-    if first_id is None:
-        raise ValueError("The prompt is empty, and the tokenizer has no end or start token to begin with.")
-    return [first_id]
+    """The inputs of a prompt from `as_prompts`, with "token_ids" in the place of its text; an empty one begins after a
+    document's end, as training texts do."""
+    inputs = dict(prompt)
+    ids = tokenizer.encode(inputs.pop("text")) if "text" in inputs else inputs["token_ids"]
+    if not ids:
+        first_id = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
+        if first_id is None:
+            raise ValueError("The prompt is empty, and the tokenizer has no end or start token to begin with.")
+        ids = [first_id]
+    return {**inputs, "token_ids": ids}
 
 
-def start_decoding(model, tokenizer, prompt_ids, max_new_tokens, options):
-    """A `Decoding` of prompts (list of lists of int) that ends where the tokenizer's texts end."""
+def start_decoding(model, tokenizer, prompts, max_new_tokens, options):
+    """A `Decoding` of prompts (list of dicts of inputs) that ends where the tokenizer's texts end."""
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
     options = {**rule_options(model, given["end_ids"]), **given}
-    return Decoding(model, prompt_ids, max_new_tokens, **options)
+    return Decoding(model, prompts, max_new_tokens, **options)

@@ -12,7 +12,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.beam_search import blank_targets, search_rule, search_settings, search_targets, start_rule
-from kerasllm.generation.decoding import NO_NUMBERS
+from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.generation.options import TRANSLATION_WORDS, whole_number
 from kerasllm.generation.prompts import as_texts
 from kerasllm.generation.rules import LogitsRule
@@ -121,22 +121,22 @@ def translate(
     return [translations[:num_best] for translations in found]
 
 
-def check_sources(tokenizer, texts, context):
+def check_sources(tokenizer, texts, longest):
     """The ids of texts to translate, a list of lists of int.
 
     Args:
         tokenizer: as in `translate`.
         texts: list of str.
-        context: int, the most tokens that the model reads.
+        longest: int, the most tokens that the model reads.
 
     Raises:
         ValueError: if a text is longer than that.
     """
     sources = list(Sides.of(tokenizer).encode_sources(texts))
     for number, ids in enumerate(sources):
-        if len(ids) > context:
+        if len(ids) > longest:
             raise ValueError(
-                f"Text {number} has {len(ids)} tokens with its end token, and the model reads at most {context}: cut "
+                f"Text {number} has {len(ids)} tokens with its end token, and the model reads at most {longest}: cut "
                 f"it into sentences. It begins with {texts[number]:.40}"
             )
     return sources
@@ -198,11 +198,11 @@ def _search_batch(model, search, sources, max_new_tokens, batch_size):
         source_mask[row, : len(ids)] = True
     source_mask[len(sources) :, 0] = True  # rows that fill up the batch, and end at once
     limits = np.ones(B, "int32")
-    context = model.config.max_length
+    longest = model.config.max_length
     lengths = np.array([len(ids) for ids in sources], "int32")
     wanted = default_limits(lengths, search.settings) if max_new_tokens is None else max_new_tokens
-    limits[: len(sources)] = np.minimum(wanted, context)
-    N = min(_bucket(int(limits.max())), context)
+    limits[: len(sources)] = np.minimum(wanted, longest)
+    N = min(_bucket(int(limits.max())), longest)
     targets = blank_targets(B, search.settings.num_beams, N, search.tensors)
     rule_state = start_rule(search.rule, targets, model.config.vocab_size)
     compiled = _compiled_search(model, search.rule, search.settings.renormalises)
@@ -234,7 +234,7 @@ def _compiled_search(model, rule, renormalises):
 def _translations(sides, tokens, scores):
     """The texts of one row with their scores, each text once."""
     if not (scores > -np.inf).any():
-        raise ValueError(NO_NUMBERS)
+        raise ValueError(NOT_FINITE)
     texts = {}
     for ids, score in zip(tokens.tolist(), scores.tolist(), strict=True):
         if score > -np.inf:

@@ -5,7 +5,7 @@ Shapes: B batch, T time, D d_model, V vocab.
 
 import keras
 
-from kerasllm.models.language_model import LanguageModel
+from kerasllm.models.language_model import LanguageModel, as_dict
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -17,7 +17,8 @@ class CausalLM(LanguageModel):
 
     Call arguments:
         inputs: int (B, T) token ids, or a dict with "token_ids" and, for packed documents, "document_ids" (B, T):
-            tokens see their own document only; 0 is padding.
+            tokens see their own document only; 0 is padding. In the place of "token_ids" it may have "embeddings",
+            float (B, T, D), such as `embed` makes of them.
         padding_mask: bool (B, S) or None. False hides a token from all others.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         cache: from `init_cache`, for decoding: keys and values of earlier tokens.
@@ -77,10 +78,9 @@ class CausalLM(LanguageModel):
     ):
         """What the output layer reads, float (B, T, D), or with `last_only` that of the last token, (B, 1, D); with a
         cache the pair (this, updated cache). Other arguments as in a call; `logits` makes logits of any part of it."""
-        if not isinstance(inputs, dict):
-            inputs = {"token_ids": inputs}
+        inputs = as_dict(inputs)
         return self.transformer(
-            self._embed(inputs["token_ids"]),
+            self._embeddings_of(inputs),
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,

@@ -32,8 +32,17 @@ def small_deviation(config):
     return (2 / (5 * config.d_model)) ** 0.5
 
 
+def as_dict(inputs, name="token_ids"):
+    """Inputs by name: ids alone have the one that is given."""
+    return inputs if isinstance(inputs, dict) else {name: inputs}
+
+
 class LanguageModel(Composite, TokenModel):
     """A `keras.Model` made from a `TransformerConfig`.
+
+    Its inputs are embedded by `embed`, and what reads embeddings does the rest. They have names: those that end in
+    "_ids" are int (B, T), one for each token. A model with more inputs is a subclass that adds to `optional_inputs` and
+    overrides `embed`.
 
     Args:
         config: TransformerConfig.
@@ -43,9 +52,10 @@ class LanguageModel(Composite, TokenModel):
 
     has_encoder = False
     predicts_next = True  # a token, from those before it
+    needed_inputs = ("token_ids",)
+    optional_inputs = ("document_ids",)
     _main_ids = "token_ids"  # those that have logits
-    _needed_inputs = ("token_ids",)
-    _optional_inputs = ("document_ids",)
+    _embeddings = {"embeddings": ("token_ids",)}
 
     def __init__(self, config, random_weights=True, **kwargs):
         if not isinstance(config, TransformerConfig):
@@ -71,6 +81,8 @@ class LanguageModel(Composite, TokenModel):
                 f"A {type(self).__name__} learns to name hidden tokens, so it needs labels: "
                 "kerasllm.data.masked_lm_dataset hides tokens and gives them."
             )
+        if self._main_ids not in self._ids_of(x):
+            raise ValueError("Embeddings do not say which token follows which, so they need labels beside them.")
         warnings.warn("No labels were given, so the model learns the token that follows each.", stacklevel=2)
         ids, _ = self._ids_of(x)[self._main_ids]
         documents = x.get("document_ids", ops.ones_like(ids)) if isinstance(x, dict) else ops.ones_like(ids)
@@ -127,15 +139,54 @@ class LanguageModel(Composite, TokenModel):
         return self.config.vocab_size
 
     def _ids_of(self, x):
-        ids = x["token_ids"] if isinstance(x, dict) else x
-        return {"token_ids": (ids, self.config.vocab_size)}
+        ids = x.get("token_ids") if isinstance(x, dict) else x
+        return {} if ids is None else {"token_ids": (ids, self.config.vocab_size)}
 
-    def _embed(self, token_ids, embedding=None):
-        embedding = embedding or self.token_embedding
+    def embed(self, inputs):
+        """What the model makes of inputs before its first layer, one vector for each token; positions join later.
+
+        A subclass may override it to read other inputs too: of a call, it gets them all as a dict. It is also called on
+        parts of a text, as decoding with a cache embeds the prompt and then each new token.
+
+        Args:
+            inputs: int (B, T), token ids, or a dict of inputs, as in a call.
+
+        Returns:
+            float (B, T, D). Changed or not, it may stand in the place of what it was made of:
+            `model({"embeddings": x})`.
+
+        Example:
+            >>> class TypedLM(kerasllm.models.CausalLM):
+            ...     optional_inputs = ("document_ids", "token_type_ids")
+            ...
+            ...     def build(self, shape):
+            ...         self.type_embedding = keras.layers.Embedding(2, self.config.d_model)
+            ...         self.type_embedding.build(shape)
+            ...         super().build(shape)
+            ...
+            ...     def embed(self, inputs):
+            ...         types = inputs.get("token_type_ids", 0 * inputs["token_ids"])
+            ...         return super().embed(inputs) + self.type_embedding(types)
+        """
+        return self._embed_ids(as_dict(inputs)["token_ids"], self.token_embedding)
+
+    def _embed_ids(self, ids, embedding):
         if self._is_stepping:  # nothing is learned of such a batch, but some devices stop at it
-            token_ids = within(token_ids, embedding.input_dim)
-        x = embedding(token_ids)
+            ids = within(ids, embedding.input_dim)
+        x = embedding(ids)
         return x * self.config.d_model**0.5 if self.config.scale_embeddings else x
+
+    def _embeddings_of(self, inputs, name="embeddings", **options):
+        """Those of that name that are given, or what `embed` makes."""
+        x = inputs.get(name)
+        if x is None:
+            return self.embed(inputs, **options)
+        if len(x.shape) != 3 or x.shape[-1] != self.config.d_model:
+            raise ValueError(
+                f"`{name}` are vectors as `embed` makes them, (B, T, {self.config.d_model}), got the shape "
+                f"{tuple(x.shape)}."
+            )
+        return x
 
     def _build_output_bias(self):
         self.output_bias = self.add_weight((self.config.vocab_size,), initializer="zeros", name="output_bias")

@@ -7,7 +7,7 @@ import keras
 
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.normalization import make_norm
-from kerasllm.models.language_model import LanguageModel, small_deviation
+from kerasllm.models.language_model import LanguageModel, as_dict, small_deviation
 from kerasllm.vocabulary import within
 
 
@@ -23,7 +23,8 @@ class MaskedLM(LanguageModel):
     Call arguments:
         inputs: int (B, T) token ids, or a dict with "token_ids" and, where needed, "token_type_ids" (B, T), such as 0
             for BERT's sentence A and 1 for B (all 0 when absent), "task_type_ids" (B, T) likewise, and "document_ids"
-            (B, T): tokens see their own document only; 0 is padding.
+            (B, T): tokens see their own document only; 0 is padding. In the place of all ids but the last it may have
+            "embeddings", float (B, T, D), such as `embed` makes of them.
         padding_mask: bool (B, S) or None. False hides a token from all others.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         return_hidden_states: bool.
@@ -48,7 +49,8 @@ class MaskedLM(LanguageModel):
     """
 
     predicts_next = False
-    _optional_inputs = ("document_ids", "token_type_ids", "task_type_ids")
+    optional_inputs = ("document_ids", "token_type_ids", "task_type_ids")
+    _embeddings = {"embeddings": ("token_ids", "token_type_ids", "task_type_ids")}
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
@@ -80,13 +82,9 @@ class MaskedLM(LanguageModel):
             self._build_output_bias()
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None, return_hidden_states=False):
-        if not isinstance(inputs, dict):
-            inputs = {"token_ids": inputs}
-        x = self._embed(inputs["token_ids"])
-        x = self._add_types(x, "token_type", self.token_type_embedding, inputs)
-        x = self._add_types(x, "task_type", self.task_type_embedding, inputs)
+        inputs = as_dict(inputs)
         x = self.transformer(
-            x,
+            self._embeddings_of(inputs),
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,
@@ -94,6 +92,19 @@ class MaskedLM(LanguageModel):
         )
         x = self.head_norm(self.head_activation(self.head_dense(x)))
         return x if return_hidden_states else self.logits(x)
+
+    def embed(self, inputs):
+        """What the model makes of inputs before its first layer: the vectors of tokens, of token types and of tasks.
+
+        Args:
+            inputs: int (B, T), token ids, or a dict of inputs, as in a call.
+
+        Returns:
+            float (B, T, D), for `model({"embeddings": x})`.
+        """
+        inputs = as_dict(inputs)
+        x = self._add_types(super().embed(inputs), "token_type", self.token_type_embedding, inputs)
+        return self._add_types(x, "task_type", self.task_type_embedding, inputs)
 
     def _ids_of(self, x):
         ids = super()._ids_of(x)

@@ -7,7 +7,7 @@ import dataclasses
 
 import keras
 
-from kerasllm.models.language_model import LanguageModel, small_deviation
+from kerasllm.models.language_model import LanguageModel, as_dict, small_deviation
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -21,7 +21,9 @@ class Seq2SeqLM(LanguageModel):
 
     Call arguments:
         inputs: a dict with "source_ids" int (B, S), "target_ids" int (B, T), and, where sources are padded,
-            "source_mask" bool (B, S), False for padding. Padding behind a target needs no mask: no token sees it.
+            "source_mask" bool (B, S), False for padding. Padding behind a target needs no mask: no token sees it. In
+            the place of ids it may have "source_embeddings" (B, S, D) and "target_embeddings" (B, T, D), such as
+            `embed` makes of them.
         return_attention_scores: bool.
         return_hidden_states: bool.
 
@@ -43,8 +45,9 @@ class Seq2SeqLM(LanguageModel):
 
     has_encoder = True
     _main_ids = "target_ids"
-    _needed_inputs = ("source_ids", "target_ids")
-    _optional_inputs = ("source_mask",)
+    needed_inputs = ("source_ids", "target_ids")
+    optional_inputs = ("source_mask",)
+    _embeddings = {"source_embeddings": ("source_ids",), "target_embeddings": ("target_ids",)}
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
@@ -77,9 +80,9 @@ class Seq2SeqLM(LanguageModel):
 
     def call(self, inputs, return_attention_scores=False, training=None, return_hidden_states=False):
         source_mask = inputs.get("source_mask")
-        encoded = self.encode(inputs["source_ids"], source_mask, training=training)
+        encoded = self.encode(inputs, source_mask, training=training)
         return self.decode(
-            inputs["target_ids"],
+            inputs,
             encoded,
             source_mask,
             return_attention_scores=return_attention_scores,
@@ -87,26 +90,40 @@ class Seq2SeqLM(LanguageModel):
             return_hidden_states=return_hidden_states,
         )
 
+    def embed(self, inputs, side="target"):
+        """What the model makes of one side of its inputs before the first layer; positions join later.
+
+        Args:
+            inputs: int (B, T), ids of that side, or a dict of inputs, as in a call.
+            side: "source" or "target".
+
+        Returns:
+            float (B, T, D). Changed or not, it may stand in the place of what it was made of: "source_embeddings" or
+            "target_embeddings" of a call.
+        """
+        embedding = {"source": self.source_embedding, "target": self.token_embedding}[side]
+        return self._embed_ids(as_dict(inputs, f"{side}_ids")[f"{side}_ids"], embedding)
+
     def _ids_of(self, x):
         config = self.config
-        return {
-            "target_ids": (x["target_ids"], config.vocab_size),
-            "source_ids": (x["source_ids"], config.source_vocab_size or config.vocab_size),
-        }
+        sizes = {"target_ids": config.vocab_size, "source_ids": config.source_vocab_size or config.vocab_size}
+        return {name: (x[name], size) for name, size in sizes.items() if x.get(name) is not None}
 
     def _export_signature(self):
         names = ("source_ids", "target_ids")
         return {name: keras.InputSpec(shape=(None, None), dtype="int32", name=name) for name in names}
 
     def encode(self, source_ids, source_mask=None, training=None):
-        """What the encoder makes of sources: int (B, S) -> float (B, S, D)."""
-        return self.encoder(self._embed(source_ids, self.source_embedding), mask=source_mask, training=training)
+        """What the encoder makes of sources: int (B, S), or a dict of inputs as in a call -> float (B, S, D)."""
+        inputs = as_dict(source_ids, "source_ids")
+        x = self._embeddings_of(inputs, "source_embeddings", side="source")
+        return self.encoder(x, mask=source_mask, training=training)
 
     def decode(self, target_ids, encoded, source_mask=None, training=None, return_hidden_states=False, **options):
         """Logits of the tokens that follow.
 
         Args:
-            target_ids: int (B, T).
+            target_ids: int (B, T), or a dict of inputs as in a call.
             encoded: float (B, S, D) from `encode`; None with a cache, which holds what is needed of it.
             source_mask: bool (B, S) or None.
             return_hidden_states: bool, whether to leave out the output layer.
@@ -116,9 +133,8 @@ class Seq2SeqLM(LanguageModel):
             float (B, T, V), or hidden states (B, T, D); with one of the options a named pair, as `layers.Transformer`
             returns it.
         """
-        x = self.decoder(
-            self._embed(target_ids), context=encoded, context_mask=source_mask, training=training, **options
-        )
+        x = self._embeddings_of(as_dict(target_ids, "target_ids"), "target_embeddings")
+        x = self.decoder(x, context=encoded, context_mask=source_mask, training=training, **options)
         if return_hidden_states:
             return x
         if not isinstance(x, tuple):

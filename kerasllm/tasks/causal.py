@@ -61,7 +61,7 @@ class CausalTask(TextTask):
         from kerasllm.generation.settings import rule_options
         from kerasllm.generation.text import encode_prompt
 
-        prompt = encode_prompt(tokenizer, SAMPLE)
+        prompt = encode_prompt(tokenizer, {"text": SAMPLE})["token_ids"]
         length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt))
         made = signatures["generate_ids"](
             token_ids=[prompt], prompt_lengths=tf.constant([len(prompt)]), **_greedy(length)

@@ -33,15 +33,21 @@ _CLAUSES = {
 }
 
 
-def check_names(inputs, kind, needed, optional):
+def is_per_token(name):
+    """Whether an input has a value for each token, (B, T): ids and masks have, and are named so."""
+    return name.endswith(("_ids", "_mask"))
+
+
+def check_names(inputs, kind, needed, optional, embeddings):
     """Refuses inputs that a model does not read, which would change nothing, and says which are missing.
 
     Args:
         inputs: what the model is called with: an array, or a dict of them.
         kind: str, what the model is.
         needed, optional: tuples of str, the names of its inputs.
+        embeddings: dict from the names of embeddings to those of the ids in whose place they may stand.
     """
-    known = [*needed, *optional]
+    known = [*needed, *optional, *embeddings]
     if not isinstance(inputs, dict):
         if len(needed) > 1 or isinstance(inputs, tuple):
             what = type(inputs).__name__
@@ -52,9 +58,17 @@ def check_names(inputs, kind, needed, optional):
         if name not in known:
             instead = advice(name, known, words) or f". They are {', '.join(known)}."
             raise ValueError(f"A {kind} has no `{name}` among its inputs{instead}")
-    for name in needed:
-        if inputs.get(name) is None:
-            raise ValueError(f"A {kind} reads {' and '.join(needed)}, got {', '.join(inputs) or 'an empty dict'}.")
+    given = {name for name in known if inputs.get(name) is not None}
+    for name, ids in embeddings.items():
+        if name in given:
+            if beside := [i for i in ids if i in given]:
+                raise ValueError(
+                    f"A {kind} reads `{name}` in the place of {' and '.join(beside)}, got both: leave one out."
+                )
+            given.update(ids)
+    if not given.issuperset(needed):
+        instead = f"; {' and '.join(embeddings)} may stand in their place" if embeddings else ""
+        raise ValueError(f"A {kind} reads {' and '.join(needed)}, got {', '.join(inputs) or 'an empty dict'}{instead}.")
 
 
 def check_are_ids(ids, name="token_ids"):

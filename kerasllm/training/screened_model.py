@@ -6,7 +6,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers import taps
-from kerasllm.training.inputs import check_are_ids, check_are_labels, check_names
+from kerasllm.training.inputs import check_are_ids, check_are_labels, check_names, is_per_token
 from kerasllm.training.screen import Screen
 from kerasllm.vocabulary import check_ids
 
@@ -14,9 +14,10 @@ from kerasllm.vocabulary import check_ids
 class ScreenedModel(keras.Model):
     """A `keras.Model` of token ids, which says in one sentence what it cannot take.
 
-    Subclasses say which ids they read, by `_ids_of(x)`: a dict from their names to the pairs (ids (B, T), size of their
-    vocabulary); the name of those that have logits, `_main_ids`; whether these are of the next id, `predicts_next`; and
-    the size of the vocabulary of their labels, `_vocab_size`.
+    Subclasses say the names of what they read, `needed_inputs` and `optional_inputs`, and of the embeddings that may
+    stand in the place of ids, `_embeddings`; which ids these are, by `_ids_of(x)`: a dict from their names to the pairs
+    (ids (B, T), size of their vocabulary); the name of those that have logits, `_main_ids`; whether these are of the
+    next id, `predicts_next`; and the size of the vocabulary of their labels, `_vocab_size`.
 
     Args:
         **kwargs: `name` and `dtype`, as for any Keras layer.
@@ -72,7 +73,11 @@ class ScreenedModel(keras.Model):
     def _symbolic_build(self, iterator=None, data_batch=None):
         if backend.IS_TENSORFLOW and data_batch is not None:  # Of replicas, Keras hands in the means of ids: floats.
             x, *others = keras.utils.unpack_x_y_sample_weight(data_batch)
-            data_batch = (keras.tree.map_structure(backend.as_integers, x), *others)
+            if isinstance(x, dict):
+                x = {name: backend.as_integers(value) if is_per_token(name) else value for name, value in x.items()}
+            else:
+                x = backend.as_integers(x)
+            data_batch = (x, *others)
         super()._symbolic_build(iterator, data_batch)
 
     def make_train_function(self, force=False):
@@ -167,17 +172,18 @@ class ScreenedModel(keras.Model):
         return ops.take(ops.convert_to_tensor(weights), ops.clip(labels, 0, self._vocab_size - 1))
 
     def _check_names(self, x):
-        check_names(x, type(self).__name__, self._needed_inputs, self._optional_inputs)
+        check_names(x, type(self).__name__, self.needed_inputs, self.optional_inputs, self._embeddings)
 
     def _prepared(self, x, y=None, sample_weight=None):
         """What `fit` and its like are given, as Keras takes it."""
-        if isinstance(x, dict | np.ndarray) or (isinstance(x, tuple | list) and len(self._needed_inputs) > 1):
+        if isinstance(x, dict | np.ndarray) or (isinstance(x, tuple | list) and len(self.needed_inputs) > 1):
             self._check_names(x)
         for name, ids in x.items() if isinstance(x, dict) else {"token_ids": x}.items():
-            if isinstance(ids, str | list | tuple | np.ndarray):
+            if is_per_token(name) and isinstance(ids, str | list | tuple | np.ndarray):
                 check_are_ids(ids, name)
-        if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and self._labels_are_ids:
-            check_are_labels(y, x[self._main_ids] if isinstance(x, dict) else x)
+        ids = x.get(self._main_ids) if isinstance(x, dict) else x
+        if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and ids is not None and self._labels_are_ids:
+            check_are_labels(y, ids)
         if not backend.is_ragged(x):
             return x, y, sample_weight
         if hasattr(x, "element_spec"):
