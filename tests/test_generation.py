@@ -10,9 +10,10 @@ from keras import ops
 
 import kerasllm
 from kerasllm import backend
-from kerasllm.generation import Sampler, generate_ids, samplers
+from kerasllm.generation import Sampler, generate_ids, read_prefix, samplers
 from kerasllm.generation.buffers import buffer_lengths
 from kerasllm.generation.stepping import CachedStepper, PlainStepper, get_stepper
+from kerasllm.layers import taps
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -308,3 +309,23 @@ def test_stream_and_stop_strings_agree_with_generate(text_model):
     assert "".join(kerasllm.stream(*text_model, "to be", stop=stop, **options)) == stopped[0]
     with pytest.raises(ValueError, match="`stop` must be a non-empty str"):
         kerasllm.generate(*text_model, "to be", stop="")
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention_window": (5, None), "num_kv_heads": 1}, {"positions": "relative"}], ids=["ring", "full"]
+)
+def test_a_prefix_is_read_once_and_changes_no_text(options):
+    model, tokenizer = causal_lm(**options), Tokenizer.train([TEXT], kind="char", progress=False)
+    beginning = np.random.default_rng(0).integers(1, V, 30).tolist()
+    prefix = read_prefix(model, tokenizer, beginning)
+    prompts = [[*beginning, 3, 4, 5], beginning + [7] * 9, [*beginning[:28], 9, 9], beginning]
+    texts = generate_ids(model, prompts, 12)
+    with taps.recording("transformer/embedding") as found:
+        assert generate_ids(model, prompts, 12, prefix=prefix) == texts
+    (passed,) = found.values()
+    assert passed[0].shape[1] == 16 and sum(step.shape[1] for step in passed) == 16 + 11
+    assert generate_ids(model, [[3, 4, 5]], 12, prefix=prefix) == generate_ids(model, [[3, 4, 5]], 12)
+    with pytest.raises(ValueError, match=r"`prefix` was read by causal_lm\S*, which is not this model"):
+        generate_ids(causal_lm(**options), prompts, 12, prefix=prefix)
+    with pytest.raises(TypeError, match=r"`prefix` is what kerasllm\.generation\.read_prefix returns, got str"):
+        generate_ids(model, prompts, 12, prefix="to be")

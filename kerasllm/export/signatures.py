@@ -118,7 +118,7 @@ class ServedIds(tf.Module):
         rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
         how = self._stepper, sampler_key, self._rule
         done = tf.zeros_like(padding, tf.bool)
-        first = prefill(*how, T, tokens, done, rule_state, padding, {}, settings)
+        first = prefill(*how, T, 0, tokens, done, rule_state, padding, {}, settings)
         index, tokens, *_ = decode(*how, *first, padding, {}, T + most, settings)
         with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are not finite")]):
             new = tokens[:, T:index]

@@ -3,6 +3,7 @@
 from kerasllm.generation.answers import chat, stream_chat
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.hidden_tokens import fill_mask
+from kerasllm.generation.prefix import Prefix, read_prefix
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.text import generate, stream
@@ -10,11 +11,13 @@ from kerasllm.generation.translation import translate
 
 __all__ = [
     "LogitsRule",
+    "Prefix",
     "Sampler",
     "chat",
     "fill_mask",
     "generate",
     "generate_ids",
+    "read_prefix",
     "stream",
     "stream_chat",
     "translate",

@@ -16,6 +16,7 @@ from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buff
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, NOT_FINITE, compiled_decoder
 from kerasllm.generation.options import GENERATION_WORDS, whole_number
+from kerasllm.generation.prefix import first_unread
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import get_sampler
@@ -73,6 +74,7 @@ class Decoding:
         sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
         cached: see `stepping.get_stepper`.
+        prefix: from `read_prefix`, of this model: tokens with which prompts begin, and which need not be read again.
 
     Raises:
         TypeError: if the model does not continue texts, or an option is unknown.
@@ -102,6 +104,7 @@ class Decoding:
         rules=(),
         seed=None,
         cached=None,
+        prefix=None,
     ):
         sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
         standard_rules = Rules(
@@ -154,7 +157,9 @@ class Decoding:
         }
         known_ids = None if vocab_size is None or vocab_size >= V else vocab_size
         rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
-        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, cached, P)
+        first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
+        self._prefix = prefix.cache if first else ()
+        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, cached, P, first)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= self._padding[:, None]) & (places < P))
         self._rule_state = rule.start(ops.convert_to_tensor(self._tokens), is_prompt, V)
@@ -164,7 +169,7 @@ class Decoding:
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
             state = self._tokens, self._done, self._rule_state
-            self._update(self._prefill(*state, self._padding, self._inputs, self._settings))
+            self._update(self._prefill(*state, self._padding, self._inputs, self._settings, self._prefix))
         if not self._done.all() and limit > self._index:
             index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
             state = index, self._tokens, self._done, self._state, self._rule_state

@@ -16,13 +16,14 @@ NO_TOKEN = -2  # what is drawn from logits that are not finite
 NOT_FINITE = "The model's logits are not finite, so it has diverged: train it with a lower learning rate."
 
 
-def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length):
-    """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket."""
+def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first=0):
+    """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket, of which
+    places before `first` are read already."""
     compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
-    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, len(model.weights))
+    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, len(model.weights))
     if key not in compiled:
         functions = (
-            functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length),
+            functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length, first),
             functools.partial(decode, stepper, sampler.graph_key, rule),
         )
         if stepper.uses_xla and backend.on_cpu():
@@ -33,9 +34,12 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length):
     return compiled[key]
 
 
-def prefill(stepper, sampler_key, rule, prompt_length, tokens, done, rule_state, padding, inputs, settings):
-    """Reads the prompts and draws the first token after them. Arguments and results are those of `decode`."""
-    logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length)
+def prefill(
+    stepper, sampler_key, rule, prompt_length, first, tokens, done, rule_state, padding, inputs, settings, prefix=()
+):
+    """Reads the prompts from place `first` on and draws the first token after them. Arguments and results are those of
+    `decode`; `prefix` is for `stepper.start`."""
+    logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
     *drawn, rule_state = _draw(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
     return *drawn, state, rule_state
 

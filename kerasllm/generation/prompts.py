@@ -119,3 +119,16 @@ def _ids(value):
 def _kind(value):
     dtype = getattr(value, "dtype", None)
     return type(value).__name__ + ("" if dtype is None else f" of {getattr(dtype, 'name', dtype)}")
+
+
+def encode_prompt(tokenizer, prompt):
+    """The inputs of a prompt from `as_prompts`, with "token_ids" in the place of its text; an empty one begins after a
+    document's end, as training texts do."""
+    inputs = dict(prompt)
+    ids = tokenizer.encode(inputs.pop("text")) if "text" in inputs else inputs["token_ids"]
+    if not ids:
+        first_id = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
+        if first_id is None:
+            raise ValueError("The prompt is empty, and the tokenizer has no end or start token to begin with.")
+        ids = [first_id]
+    return {**inputs, "token_ids": ids}

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock, taps
-from kerasllm.layers.cache import join_heads, split_heads
+from kerasllm.layers.cache import begun_with, join_heads, split_heads
 from kerasllm.models import CausalLM
 from kerasllm.models.shapes import (
     context_length,
@@ -143,19 +143,33 @@ class CachedStepper:
     def uses_xla(self):
         return not taps.listeners()  # which may want to be told what is computed
 
-    def start(self, inputs, padding, prompt_length):
+    def start(self, inputs, padding, prompt_length, prefix=(), first=0):
         """Logits (B, V) for the place after the prompt, and the state after the prompt.
 
         Args:
             inputs: dict from `buffers.fill_buffers`, prompts in the first `prompt_length` places.
             padding: int32 (B,), how many places are padding.
             prompt_length: int scalar.
+            prefix: from `read`, a beginning that the texts share.
+            first: int, the first place that is read; what stands before it is in the prefix.
         """
         tokens = inputs["token_ids"]
         B, L = ops.shape(tokens)
-        columns = ops.arange(prompt_length, dtype="int32")
-        prompt = {name: x[:, :prompt_length] if is_per_token(name) else x for name, x in inputs.items()}
-        return self._step(prompt, self._empty_cache(B, L), 0, tokens, padding, columns)
+        cache = self._empty_cache(B, L)
+        if first:
+            cache = begun_with(cache, prefix, padding, first)
+        columns = ops.arange(first, prompt_length, dtype="int32")
+        prompt = {name: x[:, first:prompt_length] if is_per_token(name) else x for name, x in inputs.items()}
+        return self._step(prompt, cache, first, tokens, padding, columns)
+
+    def read(self, token_ids):
+        """A cache with all of one text, int32 (1, Q), for other texts to begin with."""
+        Q = token_ids.shape[1]
+        positions = ops.arange(Q, dtype="int32")[None]
+        cache = self._init_cache(1, Q, full=True)
+        return self._forward(
+            {"token_ids": token_ids}, cache, 0, positions, self._visible(token_ids, ops.zeros((1,), "int32"))
+        )[1]
 
     def logits(self, cache, inputs, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it: what is not per token has been read
@@ -202,8 +216,8 @@ class PlainStepper:
         self._needs_endings = needs_endings(model)
         self._to_logits = log_of_probabilities(model)
 
-    def start(self, inputs, padding, prompt_length):
-        """As `logits`, for the place after the prompt."""
+    def start(self, inputs, padding, prompt_length, prefix=(), first=0):
+        """As `logits`, for the place after the prompt; all of it is read."""
         return self.logits((), inputs, padding, prompt_length)
 
     def logits(self, state, inputs, padding, index):

@@ -8,7 +8,7 @@ import keras
 
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.options import PROMPT_WORDS
-from kerasllm.generation.prompts import as_prompts
+from kerasllm.generation.prompts import as_prompts, encode_prompt
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -52,6 +52,7 @@ def generate(
             rules: list of `LogitsRule`, rules of your own; or a list of such lists, one for each prompt. They come
                 behind penalties, and before what rules tokens out.
             seed: int. The same seed draws the same text.
+            prefix: from `read_prefix`, a beginning that prompts share, which is then not read again.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
     Returns:
@@ -128,19 +129,6 @@ def pieces(decoding, text_stream):
         if piece := text_stream.read(new_ids, is_last=not is_unfinished):
             yield piece
         is_unfinished = is_unfinished and not text_stream.stopped
-
-
-def encode_prompt(tokenizer, prompt):
-    """The inputs of a prompt from `as_prompts`, with "token_ids" in the place of its text; an empty one begins after a
-    document's end, as training texts do."""
-    inputs = dict(prompt)
-    ids = tokenizer.encode(inputs.pop("text")) if "text" in inputs else inputs["token_ids"]
-    if not ids:
-        first_id = tokenizer.end_id if tokenizer.end_id is not None else tokenizer.start_id
-        if first_id is None:
-            raise ValueError("The prompt is empty, and the tokenizer has no end or start token to begin with.")
-        ids = [first_id]
-    return {**inputs, "token_ids": ids}
 
 
 def start_decoding(model, tokenizer, prompts, max_new_tokens, options):

@@ -29,6 +29,17 @@ class KeyValueCache(NamedTuple):
         `index` on, `length` of them. What stands there later is hidden from them by causality."""
         return ops.arange(ops.shape(self.key)[2], dtype="int32")
 
+    def begun_with(self, prefix, padding, index):
+        """With what stands before place `index` taken from the beginning of a text, which begins later in some rows.
+
+        Args:
+            prefix: KeyValueCache of one row, (1, K, Q, h).
+            padding: int32 (B,), the place at which each row's text begins.
+            index: int.
+        """
+        places = ops.arange(ops.shape(self.key)[2], dtype="int32")
+        return KeyValueCache(*(_rows_from(part, places, padding) for part in prefix))
+
     def seen_by(self, length):
         """The number of keys that `extended` gives so many tokens."""
         return self.key.shape[2]
@@ -67,6 +78,11 @@ class RingCache(NamedTuple):
         if isinstance(length, int) and length == 1:
             return _latest(slots, index)
         return ops.concatenate([_latest(slots, index - 1), index + ops.arange(length, dtype="int32")])
+
+    def begun_with(self, prefix, padding, index):
+        """As for `KeyValueCache`."""
+        places = _latest(ops.arange(ops.shape(self.key)[2], dtype="int32"), index - 1)
+        return RingCache(*(_rows_from(part, places, padding) for part in prefix))
 
     def seen_by(self, length):
         """As for `KeyValueCache`."""
@@ -125,6 +141,13 @@ def _smaller(window, length):
     return min(window, length) if isinstance(length, int) else ops.minimum(window, length)
 
 
+def begun_with(cache, prefix, padding, index):
+    """As the methods of that name, for caches of any nesting."""
+    if isinstance(cache, BlockCache):
+        return cache._replace(own=cache.own.begun_with(prefix.own, padding, index))
+    return [begun_with(*pair, padding, index) for pair in zip(cache, prefix, strict=True)]
+
+
 def join_heads(cache):
     """Caches of any nesting without axes of one element: as such, XLA writes those that a loop carries in place."""
 
@@ -147,6 +170,12 @@ def split_heads(cache, batch_size):
 def _latest(slots, last):
     """The latest place up to `last` that each slot holds."""
     return last - (last - slots) % ops.shape(slots)[0]
+
+
+def _rows_from(tensor, places, padding):
+    """What a tensor (1, K, Q, h) has for places of rows that begin later: (B, K, S, h)."""
+    source = ops.clip(places[None] - padding[:, None], 0, ops.shape(tensor)[2] - 1)
+    return ops.transpose(ops.take(tensor[0], source, axis=1), (1, 0, 2, 3))
 
 
 def _write(tensor, new, index):

@@ -58,8 +58,8 @@ class CausalTask(TextTask):
     def compared(model, tokenizer, signatures):
         import tensorflow as tf
 
+        from kerasllm.generation.prompts import encode_prompt
         from kerasllm.generation.settings import rule_options
-        from kerasllm.generation.text import encode_prompt
 
         prompt = encode_prompt(tokenizer, {"text": SAMPLE})["token_ids"]
         length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt))
