@@ -1,5 +1,7 @@
 """What can be put into dense layers: adapters, and kernels in another form."""
 
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -28,11 +30,23 @@ class LowRank(keras.layers.Layer):
         self.down = self.add_weight((inputs_shape[-1], self.rank), "he_uniform", name="lora_down")
         self.up = self.add_weight((self.rank, product_shape[-1]), "zeros", name="lora_up")
 
-    def call(self, inputs, product):
+    def call(self, inputs, product, kernel):
         return product + ops.matmul(ops.matmul(inputs, self.down), self.up)
 
     def get_config(self):
         return {**super().get_config(), "rank": self.rank}
+
+
+class Decomposed(LowRank):
+    """DoRA (https://arxiv.org/abs/2402.09353): the columns of the sum have lengths of their own."""
+
+    def build(self, inputs_shape, product_shape):
+        super().build(inputs_shape, product_shape)
+        self.length = self.add_weight(product_shape[-1:], "ones", name="length")
+
+    def call(self, inputs, product, kernel):
+        whole = kernel() + ops.matmul(self.down, self.up)
+        return super().call(inputs, product, kernel) * self.length / ops.norm(whole, axis=0)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -132,11 +146,13 @@ def test_an_adapter_alone_is_trained_and_kept(tmp_path, without_xla):
 def test_a_kernel_in_another_form_makes_every_product(tmp_path, without_xla):
     base, model = base_model(), base_model()
     kernels = {tuple(layer.kernel.shape) for layer in dense_layers(model)}
+    values = [weakref.ref(layer.kernel.value) for layer in dense_layers(model)]
     for layer, plain in zip(dense_layers(model), dense_layers(base), strict=True):
         layer.replace_kernel(Int8Kernel(name="int8"))
         plain.kernel.assign(layer.kernel)
     adapted(model)
     assert not any(weight.name == "kernel" for weight in model.weights)
+    assert all(value() is None for value in values)  # Their memory is free.
     for training in (False, True):
         np.testing.assert_allclose(model(IDS, training=training), base(IDS, training=training), atol=1e-5)
     assert generate_ids(model, PROMPT, 8) == generate_ids(base, PROMPT, 8)
@@ -154,6 +170,19 @@ def test_an_adapter_may_compute_in_float32_over_a_model_in_bfloat16():
     layer.set_adapter(LowRank(2, dtype="float32"))
     assert layer(x).dtype == layer(x, training=True).dtype == "bfloat16"
     np.testing.assert_array_equal(ops.cast(layer(x), "float32"), ops.cast(expected, "float32"))
+
+
+def test_an_adapter_may_need_the_kernel_too():
+    layer, draw = Dense(3), np.random.default_rng(0)
+    x = draw.normal(size=(5, 4)).astype("float32")
+    layer(x)
+    layer.set_adapter(Decomposed(2))
+    kernel, bias, down, up, length = weights = [draw.normal(size=weight.shape) for weight in layer.weights]
+    layer.set_weights(weights)
+    whole = kernel + down @ up
+    expected = x @ (whole / np.linalg.norm(whole, axis=0) * length) + bias
+    for training in (False, True):
+        np.testing.assert_allclose(layer(x, training=training), expected, atol=1e-5)
 
 
 def test_what_does_not_go_together_is_refused():

@@ -72,7 +72,7 @@ class Adapter(keras.layers.Layer):
     def build(self, inputs_shape, product_shape):
         self.scale = self.add_weight((1,), "ones", name="scale")
 
-    def call(self, inputs, product):
+    def call(self, inputs, product, kernel):
         return product * self.scale
 
 model = CausalLM(TransformerConfig.from_dict(json.loads({config!r})))

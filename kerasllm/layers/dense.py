@@ -29,7 +29,8 @@ class Dense(keras.layers.Dense):
     def call(self, inputs, training=None):
         if self.adapter is None:
             return self._product(inputs, training, self.bias)
-        product = ops.cast(self.adapter(inputs, self._product(inputs, training)), self.compute_dtype)
+        product = self.adapter(inputs, self._product(inputs, training), kernel=lambda: self.kernel)
+        product = ops.cast(product, self.compute_dtype)
         return product if self.bias is None else ops.add(product, self.bias)
 
     def _product(self, inputs, training, bias=None):
@@ -48,9 +49,10 @@ class Dense(keras.layers.Dense):
         """Gives a built layer an adapter in place of the one that it has; compile the model anew then.
 
         Args:
-            adapter: None, or a Keras layer whose `call(inputs, product)` gets the inputs (..., D) and their product
-                with the kernel (..., U), and returns what is to stand in the place of this product, in any float
-                dtype; the bias is added to it. Unless it is built, its `build((None, D), (None, U))` is called here.
+            adapter: None, or a Keras layer whose `call(inputs, product, kernel)` gets the inputs (..., D), their
+                product with the kernel (..., U), and a function without arguments that gives the kernel (D, U) itself,
+                for what needs it. It returns what is to stand in the place of the product, in any float dtype; the bias
+                is added to it. Unless it is built, its `build((None, D), (None, U))` is called here.
                 `keras.saving.register_keras_serializable` makes it come back with the model that it is saved in.
 
         Raises:
@@ -58,7 +60,7 @@ class Dense(keras.layers.Dense):
 
         Example:
             >>> class HalfProduct(keras.layers.Layer):
-            ...     def call(self, inputs, product):
+            ...     def call(self, inputs, product, kernel):
             ...         return product / 2
             >>> layer = Dense(3)
             >>> layer.build((None, 2))
@@ -93,7 +95,7 @@ class Dense(keras.layers.Dense):
         kernel_layer.assign(kernel)
         if self.kernel_layer is None:
             self._untrack_variable(self._kernel)
-            self._kernel = None
+            super(keras.layers.Layer, self).__delattr__("_kernel")  # Keras' own collects garbage each time.
         self._exchange("kernel_layer", kernel_layer)
 
     @property
