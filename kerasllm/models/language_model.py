@@ -160,7 +160,7 @@ class LanguageModel(Composite, TokenModel):
             ...     optional_inputs = ("document_ids", "token_type_ids")
             ...
             ...     def build(self, shape):
-            ...         self.type_embedding = keras.layers.Embedding(2, self.config.d_model)
+            ...         self.type_embedding = keras.layers.Embedding(2, self.config.d_model, dtype=self.dtype_policy)
             ...         self.type_embedding.build(shape)
             ...         super().build(shape)
             ...
