@@ -7,6 +7,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Each worker of pytest-xdist has a core of its own, and what is computed here is small.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling takes longer than what it saves
 
 import gc
 import subprocess
@@ -27,6 +28,11 @@ LONGEST = [
     *("test_cli_translate", "test_cli_masked", "test_readme", "test_micro_batches", "test_layer_properties"),
     *("test_export_translator", "test_notebooks", "test_soak", "test_benchmark"),
 ]
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Torch and transformers are imported only where something is compared with them."""
+    return True if collection_path.name == "parity" and "not parity" in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items):
@@ -60,11 +66,22 @@ def _fresh_keras():
     yield
 
 
-@pytest.fixture(scope="module")
-def without_xla():
-    """Text is decoded in TensorFlow's plain graphs, made in half the time: for files whose point decoding is not."""
+# Where the point is what TensorFlow makes of a graph: how text is decoded, and what is kept in memory.
+COMPILED_AS_FOR_USERS = ("test_generation", "test_memory")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_graphs(request):
+    """Graphs that run a few times are not optimised, and text is decoded without XLA: made in a third of the time."""
+    if "keras" not in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    quick = request.path.stem not in COMPILED_AS_FOR_USERS
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": quick})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", False)
+        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", not quick)
         yield
 
 

@@ -20,7 +20,7 @@ from kerasllm.optimizers import AdamW, Muon
 from kerasllm.settings import TrainSettings, merged
 from kerasllm.tasks.corpus import Corpus, Measured
 
-pytestmark = pytest.mark.usefixtures("without_xla", "few_rounds")
+pytestmark = pytest.mark.usefixtures("few_rounds")
 SMALL = {"layers": 1, "d_model": 16, "heads": 2, "context": 16, "batch_size": 4, "tokenizer": "char", "steps": 25}
 
 

@@ -41,7 +41,7 @@ def trained_weights():
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_a_quantized_model_says_about_the_same(mode, trained_weights, without_xla):
+def test_a_quantized_model_says_about_the_same(mode, trained_weights):
     model = CausalLM(TransformerConfig(**SIZES))
     model.set_weights(trained_weights)
     logits = np.array(model(IDS[:, :-1]))
