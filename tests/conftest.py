@@ -10,13 +10,13 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling takes longer than what it saves
 
 import gc
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import hypothesis
 import pytest
+from snippets import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,7 +103,15 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def run_python():
+def _servers():
+    servers = {}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+@pytest.fixture
+def run_python(_servers, tmp_path_factory):
     """Runs a snippet in a second Python from the repository's root and returns what it printed.
 
     `run_python(code, backend="jax")` runs it on JAX, `run_python(code, hide=["tensorflow"])` as if a module were not
@@ -111,19 +119,13 @@ def run_python():
     """
 
     def run(code, backend="tensorflow", hide=(), timeout=300):
-        hidden = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in hide)
-        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than all that is computed here
-        finished = subprocess.run(
-            [sys.executable, "-c", hidden + textwrap.dedent(code)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
+        if backend not in _servers:
+            _servers[backend] = Server(backend)
+        status, output, errors = _servers[backend].run(
+            textwrap.dedent(code), tmp_path_factory.mktemp("snippet"), hide, timeout
         )
-        if finished.returncode:
-            pytest.fail(f"the snippet ended with {finished.returncode}:\n{finished.stderr}", pytrace=False)
-        return finished.stdout
+        if status:
+            pytest.fail(f"the snippet ended with {status}:\n{errors}", pytrace=False)
+        return output
 
     return run
