@@ -66,23 +66,15 @@ def _fresh_keras():
     yield
 
 
-# Where the point is what TensorFlow makes of a graph: how text is decoded, and what is kept in memory.
-COMPILED_AS_FOR_USERS = ("test_generation", "test_memory")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_graphs(request):
+@pytest.fixture(autouse=True)
+def _quick_graphs(request, monkeypatch):
     """Graphs that run a few times are not optimised, and text is decoded without XLA: made in a third of the time."""
-    if "keras" not in sys.modules or os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
+    if "keras" in sys.modules and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow as tf
 
-    quick = request.path.stem not in COMPILED_AS_FOR_USERS
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": quick})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", not quick)
-        yield
+        quick = not request.node.get_closest_marker("optimised")
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": quick})
+        monkeypatch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", not quick)
 
 
 @pytest.fixture(scope="module")
