@@ -7,15 +7,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Each worker of pytest-xdist has a core of its own, and what is computed here is small.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiling takes longer than what it saves
 
 import gc
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import hypothesis
 import pytest
+from snippets import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +28,11 @@ LONGEST = [
     *("test_cli_translate", "test_cli_masked", "test_readme", "test_micro_batches", "test_layer_properties"),
     *("test_export_translator", "test_notebooks", "test_soak", "test_benchmark"),
 ]
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Torch and transformers are imported only where something is compared with them."""
+    return True if collection_path.name == "parity" and "not parity" in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items):
@@ -60,12 +66,15 @@ def _fresh_keras():
     yield
 
 
-@pytest.fixture(scope="module")
-def without_xla():
-    """Text is decoded in TensorFlow's plain graphs, made in half the time: for files whose point decoding is not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", False)
-        yield
+@pytest.fixture(autouse=True)
+def _quick_graphs(request, monkeypatch):
+    """Graphs that run a few times are not optimised, and text is decoded without XLA: made in a third of the time."""
+    if "keras" in sys.modules and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow as tf
+
+        quick = not request.node.get_closest_marker("optimised")
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": quick})
+        monkeypatch.setattr("kerasllm.generation.stepping.CachedStepper.uses_xla", not quick)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +95,15 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
-def run_python():
+def _servers():
+    servers = {}
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+@pytest.fixture
+def run_python(_servers, tmp_path_factory):
     """Runs a snippet in a second Python from the repository's root and returns what it printed.
 
     `run_python(code, backend="jax")` runs it on JAX, `run_python(code, hide=["tensorflow"])` as if a module were not
@@ -94,19 +111,13 @@ def run_python():
     """
 
     def run(code, backend="tensorflow", hide=(), timeout=300):
-        hidden = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in hide)
-        environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes longer than all that is computed here
-        finished = subprocess.run(
-            [sys.executable, "-c", hidden + textwrap.dedent(code)],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
+        if backend not in _servers:
+            _servers[backend] = Server(backend)
+        status, output, errors = _servers[backend].run(
+            textwrap.dedent(code), tmp_path_factory.mktemp("snippet"), hide, timeout
         )
-        if finished.returncode:
-            pytest.fail(f"the snippet ended with {finished.returncode}:\n{finished.stderr}", pytrace=False)
-        return finished.stdout
+        if status:
+            pytest.fail(f"the snippet ended with {status}:\n{errors}", pytrace=False)
+        return output
 
     return run

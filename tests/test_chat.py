@@ -12,8 +12,6 @@ import kerasllm
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.chat_template import MOST_CHARACTERS, render_chat, turn_end_id
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
 TOKENIZERS = {name: chat_tokenizer(name) for name in TOKENS}
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|startoftext|>", "<|pad|>"]
 PARTS = [

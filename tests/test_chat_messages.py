@@ -14,8 +14,6 @@ from kerasllm.tokenizers.chat_template import render_chat
 from kerasllm.tokenizers.messages import without_oldest_turn
 from kerasllm.tokenizers.tool_schemas import tool_schema
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
 CHATML = TOKENS["chatml"][0]
 TRIMMING = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }};{% endfor %}"
 

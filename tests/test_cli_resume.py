@@ -68,7 +68,7 @@ def log_of(out):
     ]
 
 
-@pytest.mark.parametrize("task", ["masked", "translate"])
+@pytest.mark.parametrize("task", [pytest.param("masked", marks=pytest.mark.soak), "translate"])
 def test_a_run_goes_on_to_the_bit(task, corpus, tmp_path, interrupt_at, monkeypatch, capsys):
     assert train(task, corpus, tmp_path / "whole") == 0
     interrupt_at(18)  # signals come before a step

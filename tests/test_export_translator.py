@@ -29,18 +29,19 @@ def make_model(tokenizer):
 
 @pytest.fixture(scope="module", params=["one vocabulary", "two vocabularies"])
 def exported(request, tmp_path_factory):
-    """Model, tokenizer, folder."""
+    """Model, tokenizer, folder, and what is loaded from it."""
     tokenizer = Tokenizer.train(SENTENCES, vocab_size=300, progress=False)
     if request.param == "two vocabularies":
         tokenizer = Tokenizer.train(SENTENCES, vocab_size=60, kind="unigram", progress=False), tokenizer
     model = make_model(tokenizer)
     folder = tmp_path_factory.mktemp("export") / "model"
     kerasllm.export.saved_model(model, tokenizer, folder)
-    return model, tokenizer, folder
+    return model, tokenizer, folder, tf.saved_model.load(str(folder))
 
 
-def test_it_translates_as_python_does(exported, run_python):
-    model, tokenizer, folder = exported
+@pytest.mark.parametrize("exported", ["two vocabularies"], indirect=True)
+def test_tensorflow_alone_translates_as_python_does(exported, run_python):
+    model, tokenizer, folder, _ = exported
     code = f"""
         import json
         import tensorflow as tf
@@ -53,8 +54,10 @@ def test_it_translates_as_python_does(exported, run_python):
 
 
 def test_options_and_scores_are_those_of_python(exported):
-    model, tokenizer, folder = exported
-    translate = tf.saved_model.load(str(folder)).signatures["translate"]
+    model, tokenizer, _, loaded = exported
+    found = loaded.signatures["serving_default"](text=tf.constant(TEXTS))["text"].numpy()
+    assert [text.decode() for text in found] == kerasllm.translate(model, tokenizer, TEXTS)
+    translate = loaded.signatures["translate"]
     for beams, penalty, most in itertools.product((1, 3), (0.0, 1.0), (1, 9)):
         options = {"num_beams": beams, "length_penalty": penalty, "max_new_tokens": most}
         found = translate(text=tf.constant(TEXTS), **{name: tf.constant(value) for name, value in options.items()})
@@ -64,8 +67,8 @@ def test_options_and_scores_are_those_of_python(exported):
 
 
 def test_forward_gives_logits_and_bad_requests_are_refused(exported):
-    model, _, folder = exported
-    signatures = tf.saved_model.load(str(folder)).signatures
+    model, _, _, loaded = exported
+    signatures = loaded.signatures
     ids = np.array([[5, 6, 7]], "int32")
     inputs = {"source_ids": ids, "source_mask": ids > 5, "target_ids": ids[:, :2]}
     tensors = {name: tf.constant(value) for name, value in inputs.items()}
@@ -85,5 +88,5 @@ def test_forward_gives_logits_and_bad_requests_are_refused(exported):
 
 
 def test_no_texts_give_no_translations(exported):
-    served = tf.saved_model.load(str(exported[2])).signatures["serving_default"]
+    served = exported[3].signatures["serving_default"]
     assert served(text=tf.constant([], tf.string))["text"].shape == (0,)

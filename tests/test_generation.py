@@ -63,6 +63,7 @@ def greedy_by_hand(model, prompt, steps):
     return text[len(prompt) :]
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     "options",
     [
@@ -86,6 +87,7 @@ def test_no_row_is_cut_short_by_a_longer_one():
     assert generate_ids(model, prompts) == generate_ids(model, prompts, cached=False) == alone
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("make", [sequential, lambda: sequential(mask_zero=True), functional])
 def test_models_of_ones_own_are_cached_and_right(make):
     model = make()
@@ -138,6 +140,7 @@ def test_what_is_not_causal_or_not_a_chain_gets_no_cache():
     assert isinstance(get_stepper(residual), PlainStepper)
 
 
+@pytest.mark.optimised
 def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     model = causal_lm()
     options = {"sampler": "random", "temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01, "seed": 5}
@@ -169,6 +172,7 @@ def test_many_models_in_one_process_are_no_retracing(caplog):
     assert not caplog.records
 
 
+@pytest.mark.optimised
 def test_another_length_or_setting_compiles_nothing_new():
     model = causal_lm()
     options = {"max_new_tokens": 5, "sampler": "random", "seed": 1}

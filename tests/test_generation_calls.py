@@ -15,8 +15,6 @@ from kerasllm.generation.samplers import get_sampler
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
 TEXT = "to be or not to be, that is the question: whether it is nobler to suffer"
 V = 24
 SIZES = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32, "max_length": 32}

@@ -1,5 +1,6 @@
 """A batch in parts, and a batch on two devices: the same update as the whole batch at once."""
 
+import contextlib
 import inspect
 import json
 
@@ -13,7 +14,7 @@ from kerasllm import backend
 from kerasllm.layers import dot_product
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
-from kerasllm.optimizers import AdamW
+from kerasllm.optimizers import AdamW, Muon
 
 SIZES = {"vocab_size": 37, "num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 16}
 
@@ -49,17 +50,16 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize(
-    ("model_class", "optimizer"),
-    [(CausalLM, "SGD, clipped"), (CausalLM, "AdamW, averaged"), (Seq2SeqLM, "AdamW, averaged")],
+    ("model_class", "optimizer", "chunk_size"),
+    [(CausalLM, "SGD, clipped", 5), (CausalLM, "AdamW, averaged", None), (Seq2SeqLM, "AdamW, averaged", 5)],
 )
-def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer):
-    for loss in (TokenCrossentropy(), TokenCrossentropy(0.1, chunk_size=5)):
-        whole = trained(model_class, loss, 1, **OPTIMIZERS[optimizer])
-        parts = trained(model_class, loss, 3, **OPTIMIZERS[optimizer])
-        for expected, found in zip(whole[0], parts[0], strict=True):
-            assert found == pytest.approx(expected, rel=1e-5)
-        for expected, found in zip([*whole[1], *whole[2]], [*parts[1], *parts[2]], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer, chunk_size):
+    whole = trained(model_class, TokenCrossentropy(0.1), 1, **OPTIMIZERS[optimizer])
+    parts = trained(model_class, TokenCrossentropy(0.1, chunk_size=chunk_size), 3, **OPTIMIZERS[optimizer])
+    for expected, found in zip(whole[0], parts[0], strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    for expected, found in zip([*whole[1], *whole[2]], [*parts[1], *parts[2]], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fit_takes_batches_of_any_number_of_rows():
@@ -147,64 +147,69 @@ def test_what_cannot_be_taken_in_parts_is_refused(options, message):
 
 
 # Each device gets half of the rows, so that their numbers of tokens differ; devices can only be split in a new process.
+def updates_by_optimizer(scope):
+    """Losses and state after two steps, by optimizer and number of micro-batches. A second process runs this text."""
+    found = {}
+    with scope:
+        for kind, micro_batches in (("adamw", 1), ("muon", 2)):
+            adamw = {"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}
+            model = make()
+            model.compile(
+                AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3),
+                (TokenCrossentropy if kind == "adamw" else SequenceLoss)(0.1, chunk_size=5),
+                micro_batches=micro_batches,
+            )
+            ids, labels, weight = batch(rows=8)
+            history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
+            state = [*model.weights, *model.optimizer.variables]
+            values = [keras.ops.convert_to_numpy(v).tolist() for v in state]
+            found[kind] = [history.history["loss"], values]
+    return found
+
+
 ON_DEVICES = """
-import json, keras, numpy as np
+import contextlib, json, keras, numpy as np
 from kerasllm import backend
-from kerasllm.layers import dot_product
 from kerasllm.losses import LogProbabilityLoss, TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon
 SIZES = {sizes}
 {functions}
-
 {split}
-loss = {{}}
-with scope:
-    for kind, micro_batches in (("adamw", 1), ("adamw", 2), ("muon", 2)):
-        adamw = {{"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}}
-        optimizer = AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3)
-        model = make()
-        kind_of_loss = TokenCrossentropy if kind == "adamw" else SequenceLoss
-        model.compile(optimizer, kind_of_loss(0.1, chunk_size=5), micro_batches=micro_batches)
-        ids, labels, weight = batch(rows=8)
-        history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
-        state = [*model.weights, *model.optimizer.variables]
-        values = [keras.ops.convert_to_numpy(v).tolist() for v in state]
-        loss[f"{{kind}} {{micro_batches}}"] = [history.history["loss"], values]
-print("RESULT", json.dumps(loss))
+print("RESULT", json.dumps(updates_by_optimizer(scope)))
 """
-NO_SPLIT = "import contextlib; scope = contextlib.nullcontext()"
-TWO_REPLICAS = """
+SPLITS = {
+    "tensorflow": """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 scope = strategy.scope()
-"""
-DATA_PARALLEL = """
-import contextlib, jax
+""",
+    "jax": """
+import jax
 assert len(jax.devices()) == 2
 keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 scope = contextlib.nullcontext()
-"""
+""",
+}
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_two_devices_make_the_update_of_one(backend, run_python, monkeypatch):
+@pytest.fixture(scope="module")
+def alone():
+    return updates_by_optimizer(contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("backend", SPLITS)
+def test_two_devices_make_the_update_of_one(backend, alone, run_python, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    functions = "\n".join(map(inspect.getsource, (make, batch, SequenceLoss)))
-
-    def run(split):
-        out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=split), backend)
-        return json.loads(out.rpartition("RESULT ")[2])
-
-    alone = run(NO_SPLIT)
-    together = run(TWO_REPLICAS if backend == "tensorflow" else DATA_PARALLEL)
-    assert alone.keys() == together.keys() and len(alone) == 3
+    functions = "\n".join(map(inspect.getsource, (make, batch, SequenceLoss, updates_by_optimizer)))
+    out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=SPLITS[backend]), backend)
+    together = json.loads(out.rpartition("RESULT ")[2])
+    assert alone.keys() == together.keys()
     for name, (losses, state) in alone.items():
         assert together[name][0] == pytest.approx(losses, rel=1e-5), name
-        tolerance = 2e-3 if "muon" in name else 1e-5  # Muon rounds to bfloat16
+        tolerance = 2e-3 if name == "muon" else 1e-5  # Muon rounds to bfloat16
         for expected, found in zip(state, together[name][1], strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance, err_msg=name)
-    assert alone["adamw 2"][0] == pytest.approx(alone["adamw 1"][0], rel=1e-5)

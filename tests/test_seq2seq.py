@@ -97,15 +97,18 @@ def test_attention_scores_are_probabilities_over_target_and_source(model):
         assert np.array(own)[0, 0, 0, 1:].max() == np.array(over_source)[1, :, :, 4:].max() == 0
 
 
-@pytest.mark.parametrize("model", ["as it comes", "two vocabularies, two depths"], indirect=True)
-def test_it_is_saved_and_loaded_and_goes_on_training(model, tmp_path):
+def test_it_is_saved_and_loaded_and_goes_on_training(tmp_path):
+    model = small(**{**VARIANTS["two vocabularies, two depths"], "num_layers": 1})
     inputs, labels = example(), example()["target_ids"]
-    model.compile()
+    model.compile(keras.optimizers.SGD(0.5, momentum=0.9))
     model.fit(inputs, labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
-    loaded.fit(inputs, labels, verbose=0)
+    losses = [trained.fit(inputs, labels, verbose=0).history["loss"] for trained in (loaded, model)]
+    assert losses[0] == losses[1]
+    for found, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 # Batches.
@@ -226,17 +229,20 @@ def log_probabilities(model, source, target):
 
 def every_target(model, sides, source, room):
     """All targets of up to `room` tokens that end, or are as long as that, with their mean log-probability."""
-    found, waiting = {}, [([sides.start_id], 0.0)]
-    hidden = {sides.start_id, sides.pad_id}
-    while waiting:
-        target, total = waiting.pop()
-        following = log_probabilities(model, source, target)[-1]
-        for token in set(range(len(following))) - hidden:
-            whole, score = [*target[1:], token], total + following[token]
-            if token == sides.end_id or len(whole) == room:
-                found[tuple(whole)] = score / len(whole)
-            else:
-                waiting.append(([*target, token], score))
+    found, waiting = {}, {(): 0.0}
+    while waiting:  # all of one length
+        targets = np.array([(sides.start_id, *target) for target in waiting])
+        logits = model({"source_ids": np.tile(source, (len(targets), 1)), "target_ids": targets})[:, -1]
+        following = np.array(ops.log_softmax(ops.cast(logits, "float32")))
+        longer = {}
+        for (target, total), row in zip(waiting.items(), following, strict=True):
+            for token in set(range(len(row))) - {sides.start_id, sides.pad_id}:
+                whole, score = (*target, token), total + row[token]
+                if token == sides.end_id or len(whole) == room:
+                    found[whole] = score / len(whole)
+                else:
+                    longer[whole] = score
+        waiting = longer
     return sorted(found.items(), key=lambda item: -item[1])
 
 
@@ -295,7 +301,6 @@ def test_targets_begin_as_the_config_says_or_with_a_language(translator):
 
     assert translated((end, None)) == greedy(end)
     assert translated((end, d)) == greedy(end, d)
-    assert translated((f, None)) == greedy(f)
     assert translated(target_language="d") == greedy(start, d)
     assert translated((end, f), target_language="d") == greedy(end, d)
     assert translated((f, None), target_language="d") == greedy(d)

@@ -1,4 +1,4 @@
-"""What a graph refuses, and what it says then."""
+"""Parts of the functions of SavedModels: what they refuse, and what they share."""
 
 import tensorflow as tf
 
@@ -23,3 +23,14 @@ def fitting(text, longest_token, longest, message):
         return text
     with tf.control_dependencies([check(tf.strings.length(text) <= longest_token * longest, message)]):
         return tf.identity(text)
+
+
+def traced_once(function, *signature):
+    """A function that several functions of a SavedModel call, and that is in its graph once.
+
+    Args:
+        function: of tensors.
+        *signature: tf.TypeSpecs of its arguments.
+    """
+    traced = tf.function(function, input_signature=signature, autograph=False)
+    return lambda *arguments: traced(*arguments)  # `save` would trace once more each `tf.function` that it finds

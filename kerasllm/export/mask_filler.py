@@ -5,10 +5,12 @@ Shapes: B batch, T time, M masks of all texts, k candidates, V vocab.
 
 import tensorflow as tf
 
-from kerasllm.export.checks import check, fitting
+from kerasllm.export.checks import check, fitting, traced_once
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 from kerasllm.tokenizers.in_graph.masks import MaskReader
 from kerasllm.tokenizers.masks import ordinary_ids
+
+_TEXT = tf.TensorSpec((None,), tf.string, "text")
 
 
 class ServedIds(tf.Module):
@@ -61,25 +63,22 @@ class ServedMaskFiller(ServedIds):
         self._pad_id = tokenizer.pad_id or 0
         is_ordinary = ordinary_ids(tokenizer).tolist()
         self._num_candidates = sum(is_ordinary)
+        self._masks = traced_once(self._read_masks, _TEXT)
         self._is_ordinary = tf.constant(is_ordinary + [False] * (self._vocab_size - len(is_ordinary)))
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def serving_default(self, text):
-        ids = self._encode(text)
-        probabilities, places = self._probabilities(ids)
+        ids, probabilities, places = self._masks(text)
         best = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         flat = tf.tensor_scatter_nd_update(ids.flat_values, places[:, None], best)
         return {"text": self._in_graph.decode(ids.with_flat_values(flat))}
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None,), tf.string, "text"), tf.TensorSpec((), tf.int32, "top_k")],
-        autograph=False,
-    )
+    @tf.function(input_signature=[_TEXT, tf.TensorSpec((), tf.int32, "top_k")], autograph=False)
     def fill_mask(self, text, top_k):
         possible = (top_k >= 1) & (top_k <= self._num_candidates)
         with tf.control_dependencies([check(possible, f"top_k must be between 1 and {self._num_candidates}")]):
-            ids = self._encode(text)
-        probabilities, places = self._probabilities(ids)
+            text = tf.identity(text)
+        ids, probabilities, places = self._masks(text)
         probabilities, tokens = tf.math.top_k(probabilities, top_k)
         rows = tf.gather(ids.value_rowids(), places)
         # What stands before each mask, once for each of its candidates: some tokenizers spell a token by its place.
@@ -95,6 +94,11 @@ class ServedMaskFiller(ServedIds):
             "token": tf.reshape(spelled, tf.shape(tokens)),
             "probability": probabilities,
         }
+
+    def _read_masks(self, text):
+        """Ids, RaggedTensor of int32 (B, None), and what `_probabilities` gives of them."""
+        ids = self._encode(text)
+        return ids, *self._probabilities(ids)
 
     def _encode(self, text):
         """Ids of texts with their masks, RaggedTensor of int32 (B, None)."""

@@ -5,7 +5,7 @@ Shapes: B batch, T prompt, N new tokens, V vocab.
 
 import tensorflow as tf
 
-from kerasllm.export.checks import check, fitting
+from kerasllm.export.checks import check, fitting, traced_once
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
@@ -20,6 +20,7 @@ LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets n
 _ALL_SETTINGS = (None, False, True)  # The `graph_key` of a `Sampler` whose every setting is an input of the graph.
 
 _TEXT = tf.TensorSpec((None,), tf.string, "text")
+_RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
 _TOKEN_IDS = tf.TensorSpec((None, None), tf.int32, "token_ids")
 _LENGTHS = tf.TensorSpec((None,), tf.int32, "prompt_lengths")
 _SETTINGS = [
@@ -54,6 +55,7 @@ class ServedIds(tf.Module):
         rules = Rules(**rule_options(model, tokenizer.end_ids))
         self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
         self._end_ids = tokenizer.end_ids or [-1]
+        self._draw = traced_once(self._checked_draw, _RAGGED_IDS, *_SETTINGS)
 
     @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
     def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
@@ -76,7 +78,7 @@ class ServedIds(tf.Module):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
-    def _draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
+    def _checked_draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
         """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
         checks = [
             check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
@@ -153,6 +155,8 @@ class ServedModel(ServedIds):
         super().__init__(model, tokenizer)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
+        self._encode = traced_once(self._prompts, _TEXT)
+        self._continuation = traced_once(self._in_graph.continuation, _RAGGED_IDS, _RAGGED_IDS)
 
     @tf.function(input_signature=[_TEXT], autograph=False)
     def serving_default(self, text):
@@ -161,19 +165,19 @@ class ServedModel(ServedIds):
         limits = tf.minimum(tf.maximum(self._learned - lengths, 1), DEFAULT_NEW_TOKENS)
         greedy = Sampler(temperature=0.0)
         new, _ = self._continue(prompts, limits, greedy.graph_key, {**greedy.settings(), "seed": tf.constant(0)})
-        return {"text": self._in_graph.continuation(prompts, new)}
+        return {"text": self._continuation(prompts, new)}
 
     @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
     def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
         prompts = self._encode(text)
         new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
         return {
-            "text": self._in_graph.continuation(prompts, new),
+            "text": self._continuation(prompts, new),
             "tokens": tf.cast(new.row_lengths(), tf.int32),
             "finish_reason": tf.where(ended, "stop", "length"),
         }
 
-    def _encode(self, text):
+    def _prompts(self, text):
         """The ids of prompts, RaggedTensor (B, None); an empty one begins after a document's end."""
         ids = self._in_graph.encode(fitting(text, self._in_graph.longest_token, self._longest, self._too_long))
         empty = ids.row_lengths() == 0

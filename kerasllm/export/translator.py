@@ -5,7 +5,7 @@ Shapes: B batch, k beams, S source time, T target time, N tokens of a target, V 
 
 import tensorflow as tf
 
-from kerasllm.export.checks import check, fitting
+from kerasllm.export.checks import check, fitting, traced_once
 from kerasllm.generation.beam_search import blank_targets, search_targets, start_rule
 from kerasllm.generation.settings import beam_settings
 from kerasllm.generation.translation import Search, default_limits
@@ -14,6 +14,14 @@ from kerasllm.tokenizers.sides import Sides
 
 # What `str.isspace` calls white space; RE2's own class has less.
 _BLANK = r"[\t-\r\x1c-\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]*"
+
+
+_TEXT = tf.TensorSpec((None,), tf.string, "text")
+_SETTINGS = [
+    tf.TensorSpec((), tf.int32, "num_beams"),
+    tf.TensorSpec((), tf.float32, "length_penalty"),
+    tf.TensorSpec((), tf.int32, "max_new_tokens"),
+]
 
 
 class ServedIds(tf.Module):
@@ -76,21 +84,14 @@ class ServedTranslator(ServedIds):
         self._settings = settings = beam_settings(model, self._sides.end_id)
         self._search = lambda: Search.of(self._sides, model, settings)  # anew, as its tensors belong to one graph
         self._search_targets = lambda *arguments: search_targets(model, *arguments, settings.renormalises)
+        self._translate = traced_once(self._best, _TEXT, *_SETTINGS)
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
+    @tf.function(input_signature=[_TEXT], autograph=False)
     def serving_default(self, text):
-        texts, _ = self._translate(text, self._settings.num_beams, self._settings.length_penalty)
+        texts, _ = self._translate(text, self._settings.num_beams, self._settings.length_penalty, 0)
         return {"text": texts}
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None,), tf.string, "text"),
-            tf.TensorSpec((), tf.int32, "num_beams"),
-            tf.TensorSpec((), tf.float32, "length_penalty"),
-            tf.TensorSpec((), tf.int32, "max_new_tokens"),
-        ],
-        autograph=False,
-    )
+    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
     def translate(self, text, num_beams, length_penalty, max_new_tokens):
         checks = [
             check(num_beams >= 1, "num_beams must be at least 1"),
@@ -98,11 +99,13 @@ class ServedTranslator(ServedIds):
             check(tf.math.is_finite(length_penalty), "length_penalty must be a finite number"),
         ]
         with tf.control_dependencies(checks):
-            texts, scores = self._translate(text, tf.identity(num_beams), length_penalty, max_new_tokens)
+            num_beams = tf.identity(num_beams)
+        texts, scores = self._translate(text, num_beams, length_penalty, max_new_tokens)
         return {"text": texts, "score": scores}
 
-    def _translate(self, text, num_beams, length_penalty, max_new_tokens=None):
-        """The best translations and their scores, string and float32 (B,)."""
+    def _best(self, text, num_beams, length_penalty, most):
+        """The best translations of at most so many tokens (0: as `translate` has it), and their scores, string and
+        float32 (B,)."""
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         has_end = self._sides.ends_sources
         ids = self._source.encode(
@@ -114,16 +117,12 @@ class ServedTranslator(ServedIds):
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths <= self._max_length, self._too_long)]):
             source_ids = ids.to_tensor(self._sides.pad_id)
-        limits = (
-            default_limits(lengths, self._settings)
-            if max_new_tokens is None
-            else tf.fill(tf.shape(lengths), max_new_tokens)
-        )
+        limits = tf.where(most > 0, most, default_limits(lengths, self._settings))
         is_blank = tf.strings.regex_full_match(text, _BLANK)
         limits = tf.where(is_blank, 1, tf.minimum(limits, self._max_length))
         longest = tf.reduce_max(tf.concat([limits, [1]], axis=0))
         _, settings, rule = self._search()
-        settings["length_penalty"] = tf.cast(length_penalty, tf.float32)
+        settings["length_penalty"] = length_penalty
         targets = blank_targets(tf.size(limits), num_beams, longest, settings)
         rule_state = start_rule(rule, targets, dict(self._sizes)["target_ids"])
         source_mask = tf.sequence_mask(lengths, tf.shape(source_ids)[1])

@@ -363,7 +363,6 @@ def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.usefixtures("without_xla")
 def test_greedy_text_is_the_same(checkpoint):
     theirs, folder = checkpoint
     ours, _ = kerasllm.huggingface.load(folder)

@@ -156,8 +156,9 @@ def _digits():
 
 @functools.cache
 def _members(pattern):
-    """The code points that a pattern of one character matches, asked of `tokenizers` itself."""
-    codes = np.array([code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000])
+    """The code points that a pattern of one character matches, asked of `tokenizers` itself; planes 4 to 13 are empty
+    in Unicode, and what is left out above them is for private use, of no class."""
+    codes = np.array([*range(0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xF0000)])
     text = "".join(map(chr, codes))
     is_member = np.ones(len(codes), bool)
     splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"(?:{pattern})+"), "removed")
