@@ -292,7 +292,7 @@ def test_the_other_commands_say_what_is_wrong(run, arguments, message, capsys):
 
 
 def test_quickstart_makes_as_many_steps_as_fit_into_its_time(monkeypatch):
-    settings = TrainSettings(**merged(quickstart.SETTINGS, {**SMALL, "steps": 500, "out": "run"}))
+    settings = TrainSettings(**merge_settings(quickstart.SETTINGS, {**SMALL, "steps": 500, "out": "run"}))
     seconds = itertools.count(0, 0.25)  # a step takes 0.25 s
     monkeypatch.setattr(quickstart, "time", types.SimpleNamespace(perf_counter=lambda: next(seconds)))
     found = [quickstart.steps_within(time, settings) for time in (1, 30, float("inf"))]
