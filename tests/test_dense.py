@@ -105,7 +105,7 @@ def trained(model):
     return [weight.path.partition("/")[2] for weight in model.trainable_weights]
 
 
-def test_an_adapter_alone_is_trained_and_kept(tmp_path, without_xla):
+def test_an_adapter_alone_is_trained_and_kept(tmp_path):
     base, model = base_model(), adapted(base_model())
     names = [f"transformer/block_0/attention/query_key_value/lora/lora_{side}" for side in ("down", "up")]
     assert trained(model) == names
@@ -143,7 +143,7 @@ def test_an_adapter_alone_is_trained_and_kept(tmp_path, without_xla):
     assert len(model.weights) == len(base.weights)
 
 
-def test_a_kernel_in_another_form_makes_every_product(tmp_path, without_xla):
+def test_a_kernel_in_another_form_makes_every_product(tmp_path):
     base, model = base_model(), base_model()
     kernels = {tuple(layer.kernel.shape) for layer in dense_layers(model)}
     values = [weakref.ref(layer.kernel.value) for layer in dense_layers(model)]

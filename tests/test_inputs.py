@@ -15,8 +15,6 @@ from kerasllm.generation.stepping import CachedStepper, get_stepper
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
 V, D = 24, 16
 SIZES = {"num_layers": 1, "d_model": D, "num_heads": 2, "dff": 32, "max_length": 32}
 PLACE = V - 1  # the token in whose place a vector stands

@@ -14,7 +14,6 @@ from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 SIZES = {"vocab_size": 19, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 20, "max_length": 32}
 IDS = np.random.default_rng(0).integers(1, 19, (2, 7))
 numpy = ops.convert_to_numpy
-pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from kerasllm.generation.options import GENERATION_WORDS, whole_number
 from kerasllm.generation.prefix import first_unread
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.rules import read_rules
-from kerasllm.generation.samplers import get_sampler
+from kerasllm.generation.samplers import SETTINGS, get_sampler
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import output_width
@@ -59,7 +59,7 @@ def generate_ids(
     return decoding.new_ids()[0] if is_one else decoding.new_ids()
 
 
-@explain_keywords(GENERATION_WORDS, "generate", also=["stop"])
+@explain_keywords(GENERATION_WORDS, "generate", also=["stop", *SETTINGS, *Rules.__dataclass_fields__])
 class Decoding:
     """One batch of prompts on its way: compiled once, run in one piece or in several.
 
@@ -67,14 +67,15 @@ class Decoding:
         model, max_new_tokens: see `generate_ids`.
         prompts: list of dicts of inputs, "token_ids" among them, non-empty lists of int.
         end_ids: ids that end a row.
-        repetition_penalty, no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens,
-            begin_suppress_tokens: see `standard_rules.Rules`.
         rules: list of `LogitsRule`, for all prompts; or a list of such lists, one for each prompt.
         vocab_size: int or None. Ids from here on are never drawn, for a model wider than its tokenizer.
-        sampler: see `samplers.get_sampler`, also for temperature, top_k, top_p and min_p.
+        sampler: see `samplers.get_sampler`.
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
         cached: see `stepping.get_stepper`.
         prefix: from `read_prefix`, of this model: tokens with which prompts begin, and which need not be read again.
+        **options: temperature, top_k, top_p and min_p of `samplers.get_sampler`; repetition_penalty,
+            no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens and begin_suppress_tokens of
+            `standard_rules.Rules`.
 
     Raises:
         TypeError: if the model does not continue texts, or an option is unknown.
@@ -91,30 +92,15 @@ class Decoding:
         end_ids=(),
         vocab_size=None,
         sampler=None,
-        temperature=None,
-        top_k=None,
-        top_p=None,
-        min_p=None,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        min_new_tokens=0,
-        min_length=0,
-        suppress_tokens=(),
-        begin_suppress_tokens=(),
         rules=(),
         seed=None,
         cached=None,
         prefix=None,
+        **options,
     ):
-        sampler = get_sampler(sampler, temperature, top_k, top_p, min_p)
-        standard_rules = Rules(
-            repetition_penalty,
-            no_repeat_ngram_size,
-            min_new_tokens,
-            min_length,
-            tuple(suppress_tokens),
-            tuple(begin_suppress_tokens),
-        )
+        sampler = get_sampler(sampler, **{name: options.pop(name) for name in SETTINGS if name in options})
+        ids = {name: tuple(options[name]) for name in ("suppress_tokens", "begin_suppress_tokens") if name in options}
+        standard_rules = Rules(**{**options, **ids})
         if not isinstance(model, keras.Model):
             raise TypeError(
                 f"`generate` takes a Keras model, its tokenizer and prompts, in this order; the first is of type "
@@ -130,10 +116,10 @@ class Decoding:
             max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
         limits = [limit_of_new_tokens(model, length, max_new_tokens) for length in lengths]
         self.max_new_tokens = max(limits)
-        min_new_tokens = whole_number("min_new_tokens", min_new_tokens, 0)
-        if min_new_tokens > self.max_new_tokens:
+        if standard_rules.min_new_tokens > self.max_new_tokens:
             raise ValueError(
-                f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got {min_new_tokens}."
+                f"`min_new_tokens` must be between 0 and max_new_tokens ({self.max_new_tokens}), got "
+                f"{standard_rules.min_new_tokens}."
             )
         if seed is not None:
             seed = whole_number("seed", seed, -(2**63))

@@ -13,6 +13,7 @@ from kerasllm import backend
 from kerasllm.generation.options import real_number, whole_number
 
 NAMES = ("greedy", "random", "top_k", "top_p", "min_p")
+SETTINGS = ("temperature", "top_k", "top_p", "min_p")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,7 @@ class CachedStepper:
         if self._longest is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._longest - 1)
         logits, cache = self._forward(inputs, cache, index, positions, self._visible(tokens, padding))
-        return logits[:, 0], join_heads(cache)
+        return logits[:, 0], join_heads(cache) if self.uses_xla else cache
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
