@@ -12,6 +12,7 @@ from oracles import scramble
 import kerasllm
 from kerasllm.generation import generate_ids
 from kerasllm.generation.stepping import CachedStepper, get_stepper
+from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -184,3 +185,8 @@ def test_embeddings_are_predicted_from_and_need_labels_to_be_trained_from():
     model.compile()
     with pytest.raises(ValueError, match="do not say which token follows which, so they need labels"):
         model.fit({"embeddings": embeddings}, verbose=0)
+    labels, loss = np.ones((3, 9), "int32"), []
+    for options in ({}, {"loss": TokenCrossentropy(chunk_size=4), "micro_batches": 3}):
+        model.compile(keras.optimizers.SGD(0.0), **options)
+        loss += model.fit({"embeddings": embeddings}, labels, verbose=0).history["loss"]
+    assert loss[0] == pytest.approx(loss[1], rel=1e-5)

@@ -193,8 +193,12 @@ class TokenModel(ScreenedModel):
     def _unpacked(self, data, training):
         """Inputs, labels and weights as they are to be learned, and whether there is anything that cannot be."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        ids, _ = self._ids_of(x)[self._main_ids]
-        y, sample_weight, is_bad = self._targets(x, y, ids[..., None], sample_weight, training)
+        ids, _ = self._ids_of(x).get(self._main_ids, (None, None))
+        if ids is None:  # Embeddings stand in their place.
+            like = next(x[name] for name, ids in self._embeddings.items() if name in x and self._main_ids in ids)
+        else:
+            like = ids[..., None]
+        y, sample_weight, is_bad = self._targets(x, y, like, sample_weight, training)
         return (x, y, sample_weight), is_bad
 
     def _sums(self, x, y, sample_weight, training):
