@@ -99,6 +99,7 @@ def test_every_public_layer_has_its_contract_tested():
         (lambda: TransformerBlock(D, H, F), {"last_only": True}),
         (lambda: Transformer(2, D, H, F), {}),
         (lambda: Transformer(2, D, H, F), {"last_only": True, "return_attention_scores": True}),
+        (lambda: Transformer(2, D, H, F, attention_window=(3, None)), {"return_attention_scores": True}),
     ],
 )
 def test_a_symbolic_call_knows_caches_and_scores_too(layer, call):

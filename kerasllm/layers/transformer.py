@@ -199,7 +199,8 @@ class Transformer(Composite, SequenceLayer):
         shared, scores, new_cache = {}, [], []
         for i, block in enumerate(self.blocks):
             of_block = None if cache is None else cache[i]
-            if block.kind not in shared:
+            kind = block.kind, of_block and type(of_block.own)
+            if kind not in shared:
                 prepared = block.prepare(
                     x,
                     context,
@@ -213,12 +214,10 @@ class Transformer(Composite, SequenceLayer):
                     **options,
                 )
                 bias = self.relative_bias(index, prepared[0].key_index) if self.positions == "relative" else None
-                shared[block.kind] = {"prepared": prepared, "position_bias": bias}
+                shared[kind] = {"prepared": prepared, "position_bias": bias}
             is_last = block is self.blocks[-1]
             x, of_scores, of_block = parts_of(
-                block(
-                    x, context=context, cache=of_block, last_only=last_only and is_last, **shared[block.kind], **options
-                )
+                block(x, context=context, cache=of_block, last_only=last_only and is_last, **shared[kind], **options)
             )
             scores.append(of_scores)
             new_cache.append(of_block)
@@ -238,12 +237,16 @@ class Transformer(Composite, SequenceLayer):
     ):
         B, T, _ = x.shape
         output, scores = keras.KerasTensor((B, 1 if last_only else T, self.d_model), self.compute_dtype), None
-        block_cache = None if cache is None else cache[0]
         if return_attention_scores:
-            inner = keras.KerasTensor((B, T, self.d_model), self.compute_dtype)
-            spec = self.blocks[0].compute_output_spec(inner, context, block_cache, return_attention_scores=True)
-            spec = spec if cache is None else spec.output
-            scores = [spec.attention_scores for _ in self.blocks]
+            inner, caches = (
+                keras.KerasTensor((B, T, self.d_model), self.compute_dtype),
+                cache or [None] * len(self.blocks),
+            )
+            specs = [
+                block.compute_output_spec(inner, context, of_block, return_attention_scores=True)
+                for block, of_block in zip(self.blocks, caches, strict=True)
+            ]
+            scores = [parts_of(spec)[1] for spec in specs]
         return result(output, scores, spec_of(cache))
 
     def get_config(self):
