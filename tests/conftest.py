@@ -56,12 +56,24 @@ for profile, examples in {"quick": 25, "soak": 200}.items():
 hypothesis.settings.load_profile("quick")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_kernels_of_other_files():
+    """A new seed makes TensorFlow forget its kernels, and with them what was compiled for models that are gone."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     """Gives each test the same seed and the float32 policy, whatever ran before it."""
     keras = sys.modules.get("keras")
     if keras is not None:
-        keras.utils.set_random_seed(0)
+        with pytest.MonkeyPatch.context() as patch:
+            if "tensorflow" in sys.modules:  # which would compile anew what the tests of a file share
+                from tensorflow.python import pywrap_tfe
+
+                patch.setattr(pywrap_tfe, "TFE_ContextClearCaches", lambda _: None)
+            keras.utils.set_random_seed(0)
         keras.config.set_dtype_policy("float32")
     yield
 
