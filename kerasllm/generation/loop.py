@@ -20,7 +20,7 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
     """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket, of which
     places before `first` are read already."""
     compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
-    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, len(model.weights))
+    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, frozenset(map(id, model.weights)))
     if key not in compiled:
         functions = (
             functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length, first),

@@ -9,7 +9,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers.block import BlockOptions, TransformerBlock
 from kerasllm.layers.composite import Composite
-from kerasllm.layers.dense import clone_initializer
+from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
@@ -132,7 +132,7 @@ class Transformer(Composite, SequenceLayer):
         inner_shape = (*x_shape[:-1], self.d_model)
         self.input_projection = None
         if x_shape[-1] != self.d_model:
-            self.input_projection = keras.layers.Dense(
+            self.input_projection = Dense(
                 self.d_model,
                 use_bias=False,
                 kernel_initializer=clone_initializer(self.kernel_initializer),

@@ -67,7 +67,7 @@ class LanguageModel(Composite, TokenModel):
             )
         super().__init__(**kwargs)
         self.config = config
-        self._screen.context = None if config.positions == "relative" else config.max_length
+        self._screen.max_length = None if config.positions == "relative" else config.max_length
         self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
         self.output_bias = None
@@ -200,9 +200,10 @@ class LanguageModel(Composite, TokenModel):
     def output_layer(self):
         """The same as a `losses.OutputLayer`, for what makes logits itself, of some tokens at a time."""
         embedding = self.token_embedding
-        weights = embedding.embeddings if embedding.tie_weights else ops.transpose(embedding.reverse_embeddings)
+        table = embedding.embeddings if embedding.tie_weights else embedding.reverse_embeddings
+        weights = backend.as_tensor(table if embedding.tie_weights else ops.transpose(table))
         bias = None if self.output_bias is None else backend.as_tensor(self.output_bias)
-        return OutputLayer(backend.as_tensor(weights), bias, self.config.logit_soft_cap)
+        return OutputLayer(weights, bias, self.config.logit_soft_cap, table.trainable)
 
     @property
     def _has_plain_output_layer(self):

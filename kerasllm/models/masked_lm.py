@@ -5,6 +5,7 @@ Shapes: B batch, T time, S key time, D d_model, V vocab.
 
 import keras
 
+from kerasllm.layers.dense import Dense
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.normalization import make_norm
 from kerasllm.models.language_model import LanguageModel, as_dict, small_deviation
@@ -58,7 +59,7 @@ class MaskedLM(LanguageModel):
         self.task_type_embedding = self._type_embedding("task_type", config.num_task_types)
         self.transformer = self._transformer("transformer", config.num_layers, False, small_deviation(config))
         last = config.options_by_layer()[-1]
-        self.head_dense = keras.layers.Dense(
+        self.head_dense = Dense(
             config.d_model,
             use_bias=last.use_bias,
             kernel_initializer=self._normal(0.02),

@@ -20,12 +20,12 @@ class Screen(keras.metrics.Metric):
     """Finds what a model cannot take in the batches of its steps. A metric, as Keras then takes care of its variable.
 
     Args:
-        context: int or None, the longest rows that the model takes.
+        max_length: int or None, the longest rows that the model takes.
     """
 
-    def __init__(self, context=None, name="screen"):
+    def __init__(self, max_length=None, name="screen"):
         super().__init__(name=name)
-        self.context = context
+        self.max_length = max_length
         self._looked_at = {}  # by number: the name of ids, the size of their vocabulary, and the label that is ignored
         self._last_look = 0.0
         # The first bad thing since the last reset: its number or 0, the id, its place in the batch, the length of rows;
@@ -53,9 +53,9 @@ class Screen(keras.metrics.Metric):
             self._looked_at[number] = name, size, ignore_class
             T = ops.shape(values)[1]
             if isinstance(T, int):
-                check_length(T, self.context)
-            elif self.context is not None and name != "label":
-                found = note(self.context < T, -number, T, 0, T)
+                check_length(T, self.max_length)
+            elif self.max_length is not None and name != "label":
+                found = note(self.max_length < T, -number, T, 0, T)
             is_bad, value, place = farthest(values, size)
             found = note(is_bad, number, value, place, T)
         self._found.assign(found)
@@ -72,7 +72,7 @@ class Screen(keras.metrics.Metric):
             return
         for number, value, place, T in backend.values_on_devices(self._found) if found is None else [np.array(found)]:
             if number < 0:
-                check_length(int(value), self.context)
+                check_length(int(value), self.max_length)
             elif number:
                 name, size, ignore_class = self._looked_at[int(number)]
                 raise ValueError(complaint(name, int(value), divmod(int(place), int(T)), size, ignore_class))
