@@ -107,6 +107,7 @@ SMALL = {
     "train_kerasllm": ({**TRAINING, "steps": 2, "chunk_size": 5}, 32),
     "train_keras_hub": ({**TRAINING, "steps": 2, "jit_compile": False}, 32),
     "generate_kerasllm": (GENERATING, 6),
+    "decode_kerasllm": ({"model": TINY, "batch_size": 2, "length": 96, "window": 4, "steps": 2}, 4),
     "generate_served": (GENERATING, 6),
     "generate_keras_hub": (GENERATING, 6),
     "tokenize_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),

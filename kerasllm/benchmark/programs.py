@@ -34,6 +34,29 @@ def generate_kerasllm(model, batch_size, prompt_length, new_tokens, dtype="float
     return generate, batch_size * new_tokens
 
 
+def decode_kerasllm(model, batch_size, length, window=None, steps=16):
+    """A few steps with a cache for texts of that length."""
+    from kerasllm.generation.decoding import Decoding
+
+    language_model = _causal_lm({**model, "attention_window": window}, length, "float32")
+    prompts = [{"token_ids": ids} for ids in random_ids(batch_size, 64, model["vocab_size"]).tolist()]
+
+    def start():
+        decoding = Decoding(language_model, prompts, length - 64)
+        decoding.run(1)
+        return decoding
+
+    decoding = start()
+
+    def decode():
+        nonlocal decoding
+        if not decoding.run(steps):
+            decoding = start()
+
+    decode()
+    return decode, batch_size * steps
+
+
 def generate_served(model, batch_size, prompt_length, new_tokens):
     """The loop in a SavedModel: a plain graph, as servers without XLA run it."""
     import tensorflow as tf

@@ -130,6 +130,18 @@ def _context():
     return Suite(f"Training as the context grows, 4 layers, d_model 256, {CONTEXT_TOKENS:,} tokens", "tokens", cases)
 
 
+def _window():
+    def programs(texts, length):
+        shape = {"model": {**MODEL, "vocab_size": 300, "positions": "rotary"}, "batch_size": texts, "length": length}
+        return [
+            Program(f"layers that see {window or 'all'}", "decode_kerasllm", {**shape, "window": window})
+            for window in (256, None)
+        ]
+
+    cases = [Case(f"8 texts of {length:,}", programs(8, length)) for length in (1024, 8192)]
+    return Suite("Decoding with sliding windows, 6 layers, d_model 384", "tokens", cases)
+
+
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -157,6 +169,7 @@ SUITES = {
     "generate": _generate(),
     "memory": _memory(),
     "context": _context(),
+    "window": _window(),
     "data": _data(),
     "startup": _startup(),
 }

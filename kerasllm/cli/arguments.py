@@ -268,7 +268,7 @@ def _add_bench(commands):
     )
     command.add_argument(
         "suite",
-        choices=("train", "generate", "memory", "context", "data", "startup", *BENCH_STUDIES),
+        choices=("train", "generate", "memory", "context", "window", "data", "startup", *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), data or startup; of kerasllm "
         "alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and resuming cost), "
         "example (what the documented model learns) or speedrun (how long it takes, beside a recipe made to be quick)",
