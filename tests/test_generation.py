@@ -79,6 +79,7 @@ def test_greedy_with_a_cache_is_the_definition_for_uneven_prompts(options):
     assert generate_ids(model, PROMPTS, max_new_tokens=12, cached=True) == expected
 
 
+@pytest.mark.optimised
 def test_no_row_is_cut_short_by_a_longer_one():
     model = causal_lm(positions="learned")
     prompts = [[3] * 60, [4, 5], [7] * 30]
@@ -151,9 +152,10 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
 
 
+@pytest.mark.optimised
 @pytest.mark.skipif(not backend.on_cpu(), reason="other devices multiply 16 bits as fast as they can")
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
-def test_processors_decode_narrow_models_in_float32(dtype):
+def test_cpus_decode_narrow_models_in_float32(dtype):
     config = TransformerConfig.preset("gpt2", vocab_size=V, num_layers=2, d_model=32, num_heads=4, dff=64)
     narrow, wide = scattered(CausalLM(config, dtype=dtype)), CausalLM(config)
     wide.set_weights([ops.cast(weight, "float32") for weight in narrow.weights])
@@ -291,6 +293,7 @@ def text_model():
     return scattered(CausalLM(config)), tokenizer
 
 
+@pytest.mark.optimised
 def test_text_in_text_out(text_model):
     options = {"max_new_tokens": 20, "sampler": "random", "seed": 3}
     text = kerasllm.generate(*text_model, "to be", **options)
@@ -302,6 +305,7 @@ def test_text_in_text_out(text_model):
         kerasllm.generate(*text_model, [3.0])
 
 
+@pytest.mark.optimised
 def test_stream_and_stop_strings_agree_with_generate(text_model):
     options = {"max_new_tokens": 40, "sampler": "random", "seed": 3}
     whole = kerasllm.generate(*text_model, "to be", **options)
