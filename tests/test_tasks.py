@@ -156,7 +156,7 @@ class EchoLM(LanguageModel):
         self.token_embedding.build((None, None))
 
     def call(self, inputs, training=None):
-        return self.logits(self._embed(inputs["token_ids"] if isinstance(inputs, dict) else inputs))
+        return self.logits(self.embed(inputs))
 
 
 class ServedEcho(tf.Module):
