@@ -86,7 +86,7 @@ class RingCache(NamedTuple):
 
     def seen_by(self, length):
         """As for `KeyValueCache`."""
-        return self.key.shape[2] + (0 if length == 1 else length)
+        return None if length is None else self.key.shape[2] + (0 if length == 1 else length)
 
     def columns(self, mask, places):
         """As for `KeyValueCache`; what is empty is hidden."""
