@@ -74,8 +74,8 @@ def read_records(path, kind, fields=()):
 
     Args:
         path, kind: as in `read_texts`.
-        fields: list of str, those that are to be read. Where they are numbers and not among the names in a table's
-            first line, that line is a record like the others, and they count its columns from 0.
+        fields: list of str, those that are to be read, which may hold lists. Where they are numbers and not among the names in a
+            table's first line, that line is a record like the others, and they count its columns from 0.
 
     Raises:
         ValueError: for what is not JSON, CSV or Parquet, with the place.
@@ -85,7 +85,7 @@ def read_records(path, kind, fields=()):
         JSON: lambda: _read_json(path),
         CSV: lambda: _read_table(path, _read_csv(path, _delimiter(path)), fields),
         TSV: lambda: _read_table(path, read_tabs(path, kind), fields),
-        PARQUET: lambda: _read_parquet(path),
+        PARQUET: lambda: _read_parquet(path, fields),
     }
     return readers[kind]()
 
@@ -303,7 +303,7 @@ def _width(path, delimiter, most=None):
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _read_parquet(path):
+def _read_parquet(path, fields):
     try:
         import pyarrow
         import pyarrow.parquet
@@ -315,7 +315,7 @@ def _read_parquet(path):
         file = pyarrow.parquet.ParquetFile(path)
         number = 0
         # Numbers, lists, pictures and the like are no text, and reading them takes time.
-        columns = [column.name for column in file.schema_arrow if _may_hold_text(pyarrow.types, column.type)]
+        columns = [c.name for c in file.schema_arrow if c.name in fields or _may_hold_text(pyarrow.types, c.type)]
         for batch in file.iter_batches(batch_size=1024, columns=columns):
             for record in batch.to_pylist():
                 number += 1
