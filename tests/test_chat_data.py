@@ -3,7 +3,9 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
+from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
 
 from kerasllm import data
 
@@ -40,11 +42,10 @@ def test_every_form_is_found_out(tmp_path, name):
 
 def test_tables_have_chats(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    import pyarrow.parquet
-
+    parquet = pytest.importorskip("pyarrow.parquet")
     for name in ("messages", "sharegpt", "alpaca", "prompts"):
         record, chat = FORMS[name]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record] * 2), tmp_path / "chats.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist([record] * 2), tmp_path / "chats.parquet")
         assert list(data.read_chats(tmp_path / "chats.parquet")) == [chat] * 2
 
 
@@ -95,3 +96,79 @@ def test_what_holds_no_chats(tmp_path):
     for name, message in (("a.txt", "is a text, and conversations"), ("b.jsonl", "holds no conversation")):
         with pytest.raises(ValueError, match=message):
             list(data.read_chats(tmp_path / name))
+
+
+# The mask
+
+SAID = [*MESSAGES, {"role": "assistant", "content": "\nnaïve 東<|im_end|>京<end_of_turn> "}]
+TURN_ENDS = {name: end for name, (_, _, end) in TOKENS.items()} | {"phi": "<|end|>"}
+TOKENIZERS = {name: chat_tokenizer(name) for name in TURN_ENDS}
+
+
+def learned(tokenizer, ids, mask):
+    """The texts between places that are not learned."""
+    starts = np.flatnonzero(np.diff([0, *mask, 0]))
+    return [tokenizer.decode(ids[a:b], skip_special=False) for a, b in zip(starts[::2], starts[1::2], strict=True)]
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_answers_and_their_ends_are_learned(name):
+    tokenizer, end = TOKENIZERS[name], TURN_ENDS[name]
+    ids, mask = tokenizer.encode_chat_with_mask(SAID)
+    assert ids == tokenizer.encode_chat(SAID, add_generation_prompt=False) and len(mask) == len(ids)
+    texts = learned(tokenizer, ids, mask)
+    assert len(texts) == 2 and all(text.endswith(end) and text.count(end) <= 2 for text in texts)
+    said = SAID[2]["content"].split("</think>")[-1] if name == "chatml" else SAID[2]["content"]
+    assert texts[0].strip() == said.strip() + end and texts[1].strip().startswith("naïve 東<|im_end|>京<end_of_turn>")
+    # What is given to a model that is to answer, and what it is to say, make up the chat.
+    given = tokenizer.encode_chat(SAID[:4])
+    if name != "chatml":  # where "assistant\n" and the line that the answer begins with become one token
+        assert ids[: len(given)] == given and mask[len(given) - 1 : len(given) + 1] == [False, True]
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_answers_are_found_where_a_template_would_mark_them(name):
+    """Gemma's marks hold a line end behind the end of the turn, which no model has to write."""
+    tokenizer, template = TOKENIZERS[name], MARKED[name]
+    bare = template.replace("generation %}", "if true %}").replace("endif true %}", "endif %}")
+    assert "generation %}" not in bare
+    for chat in (SAID, SAID[1:3]):
+        ids, marked = tokenizer.encode_chat_with_mask(chat, chat_template=template)
+        found_ids, found = tokenizer.encode_chat_with_mask(chat, chat_template=bare)
+        assert found_ids == ids and any(found)
+        behind = [i for i, (a, b) in enumerate(zip(marked, found, strict=True)) if a != b]
+        assert [tokenizer.decode([ids[i]]) for i in behind] == (
+            ["\n"] * sum(m["role"] == "assistant" for m in chat) if name == "gemma" else []
+        )
+
+
+def test_a_mark_without_the_end_of_the_turn_is_made_longer():
+    tokenizer = TOKENIZERS["chatml"]
+    short = MARKED["chatml"].replace(
+        "message.content + '<|im_end|>' }}\n        {%- endgen", "message.content }}\n        {%- endgen"
+    )
+    short = short.replace("{%- endgeneration %}", "{%- endgeneration %}{{- '<|im_end|>' }}")
+    assert short != MARKED["chatml"]
+    whole = tokenizer.encode_chat_with_mask(SAID, chat_template=MARKED["chatml"])
+    assert tokenizer.encode_chat_with_mask(SAID, chat_template=short) == whole
+
+
+def test_a_template_that_writes_older_turns_otherwise():
+    """As those of models that think: older thoughts are gone, and the last answer is announced by "<think>"."""
+    tokenizer = TOKENIZERS["chatml"]
+    template = """{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}
+{%- if m.role == 'assistant' and loop.last %}{{ '<think>\\n' + (m.reasoning_content or '') + '</think>' }}{% endif %}
+{{- m.content.split('</think>')[-1].lstrip() + ('<|im_end|>' if m.role == 'assistant' else '\\n') }}
+{%- for call in m.tool_calls or [] %}{{ call.name }}<|im_end|>{% endfor %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"""
+    last = {**SAID[4], "reasoning_content": "hm"}
+    ids, mask = tokenizer.encode_chat_with_mask([*SAID[:4], last], chat_template=template)
+    first, second = learned(tokenizer, ids, mask)
+    assert first == "on a mat.<|im_end|>" and second.startswith("hm</think>naïve") and second.endswith("<|im_end|>")
+
+
+def test_answers_that_a_template_does_not_write():
+    with pytest.raises(ValueError, match="writes other things where messages are marked"):
+        TOKENIZERS["chatml"].encode_chat_with_mask(SAID, chat_template="{{ messages[2].content | length }}")
+    with pytest.raises(ValueError, match="writes no answer"):
+        TOKENIZERS["chatml"].encode_chat_with_mask(SAID, chat_template="{{ messages[1].content }}")

@@ -74,8 +74,8 @@ def read_records(path, kind, fields=()):
 
     Args:
         path, kind: as in `read_texts`.
-        fields: list of str, those that are to be read, which may hold lists. Where they are numbers and not among the names in a
-            table's first line, that line is a record like the others, and they count its columns from 0.
+        fields: list of str, those that are to be read, which may hold lists. Where they are numbers and not among the
+            names in a table's first line, that line is a record like the others, and they count its columns from 0.
 
     Raises:
         ValueError: for what is not JSON, CSV or Parquet, with the place.
