@@ -3,10 +3,13 @@
 import gzip
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
 
+import kerasllm
 from kerasllm import data
 
 CHAT = [
@@ -171,4 +174,128 @@ def test_answers_that_a_template_does_not_write():
     with pytest.raises(ValueError, match="writes other things where messages are marked"):
         TOKENIZERS["chatml"].encode_chat_with_mask(SAID, chat_template="{{ messages[2].content | length }}")
     with pytest.raises(ValueError, match="writes no answer"):
-        TOKENIZERS["chatml"].encode_chat_with_mask(SAID, chat_template="{{ messages[1].content }}")
+        TOKENIZERS["chatml"].encode_chat_with_mask(SAID[1:], chat_template="{{ messages[0].content }}")
+
+
+# The data set
+
+CHATML = TOKENIZERS["chatml"]
+CHATS = [
+    [{"role": "user", "content": "cat " * n}, {"role": "assistant", "content": f"mat {n} " * (n % 4 + 1)}]
+    for n in range(12)
+]
+
+
+def question(n):
+    return [{"role": "user", "content": f"sat {n}?"}, {"role": "assistant", "content": f"on a mat {n}"}]
+
+
+def answers_in(element, tokenizer=CHATML):
+    labels, masks = element[1].numpy(), element[2].numpy() > 0
+    return [text for row, mask in zip(labels, masks, strict=True) for text in learned(tokenizer, row, mask)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_each_answer_is_learned_once(packed):
+    dataset = data.chat_dataset(CHATS, CHATML, seq_len=96, batch_size=2, packed=packed, shuffle=False)
+    texts = sorted(text for element in dataset for text in answers_in(element))
+    assert texts == sorted(chat[1]["content"] + "<|im_end|>" for chat in CHATS)
+    places = [element[2].numpy().size for element in dataset]
+    assert sum(places) == 96 * (12 if not packed else -(-sum(places) // 96)) and (not packed or sum(places) < 96 * 8)
+    seen = [dataset.documents_at(step) for step in range(len(dataset))]
+    assert sorted(number for numbers in seen for number in numbers) == list(range(12))
+
+
+def test_the_order_is_a_function_of_seed_and_step():
+    given = {"seq_len": 96, "batch_size": 2, "epochs": 2, "packed": False}
+    whole = [answers_in(element) for element in data.chat_dataset(CHATS, CHATML, seed=1, **given)]
+    assert [
+        answers_in(element) for element in data.chat_dataset(CHATS, CHATML, seed=1, start_step=5, **given)
+    ] == whole[5:]
+    first, second = (sorted(text for batch in epoch for text in batch) for epoch in (whole[:6], whole[6:]))
+    assert first == second and whole[:6] != whole[6:]
+    assert whole != [answers_in(element) for element in data.chat_dataset(CHATS, CHATML, seed=2, **given)]
+
+
+def test_a_long_conversation_is_split_at_turns():
+    long = [MESSAGES[0], *question(1), *question(2), *question("x" * 99), *question(3), *question(4), MESSAGES[3]]
+    widest = len(CHATML.encode_chat([MESSAGES[0], *question(1), *question(2)], add_generation_prompt=False)) - 1
+    for seq_len, parts in ((widest, [[1, 2], [3, 4]]), (widest - 1, [[1], [2], [3], [4]])):
+        with pytest.warns(
+            UserWarning, match="Of 2 conversations, 1 are longer .* 1 turns that are longer alone are left"
+        ):
+            dataset = data.chat_dataset([question(0), long], CHATML, seq_len, batch_size=1, packed=False, shuffle=False)
+        elements = list(dataset)
+        assert [answers_in(element) for element in elements] == [
+            [f"on a mat {n}<|im_end|>" for n in part] for part in [[0], *parts]
+        ]
+        texts = [CHATML.decode(element[0][0].numpy(), skip_special=False) for element in elements[1:]]
+        assert all(text.startswith("<|im_start|>system\n Be kind. <|im_end|>") for text in texts)
+        assert [dataset.documents_at(step) for step in range(len(dataset))] == [[0]] + [[1]] * len(parts)
+
+
+def test_gradients_of_packed_and_unpacked_conversations_are_equal():
+    config = kerasllm.models.TransformerConfig(CHATML.vocab_size, 2, 16, 2, 32, max_length=256)
+    model = kerasllm.models.CausalLM(config)
+    model.compile()
+    gradients = []
+    for packed, rows in ((True, 3), (False, 12)):
+        dataset = data.chat_dataset(CHATS, CHATML, 256 if packed else 96, rows, packed=packed, shuffle=False)
+        assert len(dataset) == 1
+        x, y, weight = next(iter(dataset))
+        assert packed == isinstance(x, dict) and (not packed or int(tf.reduce_max(x["document_ids"])) > 1)
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(x, y, model(x, training=True), weight)
+        gradients.append(tape.gradient(loss, model.trainable_variables))
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), rtol=1e-5, atol=1e-5)
+        assert np.abs(tf.convert_to_tensor(one)).max() > 1e-4
+
+
+def test_instructions_are_learned(shared_data):
+    chats = list(data.read_chats(shared_data / "instructions" / "instruction-data.json"))
+    assert len(chats) == 1100 and chats[0][1]["content"].startswith("The spelling of the given phrase")
+    chats = [chat for chat in chats if len(chat[0]["content"] + chat[1]["content"]) < 99][:5]
+    model = kerasllm.models.CausalLM(
+        kerasllm.models.TransformerConfig(CHATML.vocab_size, 1, 64, 2, 128, max_length=256)
+    )
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    dataset = data.chat_dataset(chats, CHATML, seq_len=256, batch_size=1, epochs=30)
+    losses = model.fit(dataset, epochs=30, steps_per_epoch=len(dataset) // 30, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("chats", "given", "message"),
+    [
+        ([question(1), question(2)[1:]], {}, r"conversations\[1\] starts with the assistant"),
+        ([question(1)[:1]], {}, r"conversations\[0\] has no answer"),
+        ([question(1)], {"seq_len": 8}, "nothing to learn from: 1 conversations were given, and 1 turns are longer"),
+        ([question(1)], {"batch_size": 2}, "make 1 windows of seq_len=96, fewer than one batch"),
+        ([question(1)], {"seq_len": 0}, "seq_len must be at least 1"),
+        (
+            [CHAT],
+            {"chat_template": MARKED["mistral"].replace("!= (loop", "== (loop")},
+            r"conversations\[0\]: The chat template",
+        ),
+        (
+            [CHAT],
+            {"chat_template": "{% for m in messages[1:] %}{{ m.content + '<|im_end|>' }}{% endfor %}"},
+            "no place for the system role",
+        ),
+    ],
+)
+def test_what_nothing_can_be_learned_from(chats, given, message):
+    with pytest.raises(ValueError, match=message):
+        data.chat_dataset(chats, CHATML, **{"seq_len": 96, "batch_size": 1, **given})
+
+
+def test_other_mistakes_are_named():
+    with pytest.raises(TypeError, match="conversations is an iterable of lists of messages, got one str"):
+        data.chat_dataset("chats.jsonl", CHATML, seq_len=9, batch_size=1)
+    with pytest.raises(TypeError, match="here it is `seq_len`"):
+        data.chat_dataset([], CHATML, max_length=9, batch_size=1)
+    with pytest.warns(UserWarning, match="no special token behind an answer"):
+        data.chat_dataset(
+            [question(1)], CHATML, 96, 1, chat_template="{% for m in messages %}{{ m.content }}\n{% endfor %}"
+        )

@@ -12,10 +12,10 @@ from typing import Any
 from kerasllm.data.formats import JSON, TEXT, kind_of
 from kerasllm.data.records import read_records
 from kerasllm.data.sources import files_of
+from kerasllm.tokenizers.messages import LEADING
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 ANSWER = "assistant"
-LEADING = ("system", "developer")  # hold for the whole conversation
 _LISTS = ("messages", "conversations", "conversation")
 _ROLE_NAMES = ("role", "from")
 _CONTENT_NAMES = ("content", "value")
@@ -80,7 +80,7 @@ def checked_chat(chat, place):
     """
     messages, tools = (chat.get("messages"), chat.get("tools")) if isinstance(chat, dict) else (chat, None)
     if not isinstance(messages, list | tuple) or not messages:
-        raise ValueError(f'{place} is no list of {{"role": …, "content": …}}: it is {messages!r:.80}.')
+        raise ValueError(f'{place} is no list of {{"role": …, "content": …}}: it is {chat!r:.80}.')
     for number, message in enumerate(messages, start=1):
         _check_message(message, f"{place}, message {number}")
     roles = [message["role"] for message in messages]

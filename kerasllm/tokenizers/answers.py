@@ -17,7 +17,7 @@ from kerasllm.tokenizers.chat_template import (
     token_names,
     turn_end_id,
 )
-from kerasllm.tokenizers.messages import REASONING, plain_messages, plain_variables
+from kerasllm.tokenizers.messages import LEADING, REASONING, plain_messages, plain_variables
 
 _SAYS_GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _ADVICE = (
@@ -49,6 +49,7 @@ def encode_with_mask(tokenizer, messages, chat_template=None, **variables):
             raise ValueError(f"The chat template writes other things where messages are marked. {_ADVICE}")
         end_id = turn_end_id(tokenizer, template, **variables)
         turn_end = None if end_id is None else tokenizer.engine.id_to_token(end_id)
+        _check_leading(text, messages, begins)
         spans = _found_spans(text, marked, begins, ends, write, reader, turn_end)
     ids, mask = _read(text, spans, free, reader)
     if not any(mask) and any(message["role"] == "assistant" for message in messages):
@@ -64,6 +65,16 @@ def _marked_spans(text, reader, begin, end):
         has_end = any(token.end() == len(inside) for token in reader.special.finditer(inside))
         spans.append((found.start(), found.end() if has_end else _behind(text, found.end(), reader)))
     return spans
+
+
+def _check_leading(text, messages, begins):
+    """Refuses a chat whose first messages a template leaves out without a word."""
+    for message, mark in zip(messages, begins, strict=True):
+        if message["role"] in LEADING and message.get("content") and mark not in text:
+            raise ValueError(
+                f"The chat template has no place for the {message['role']} role: put what its message says into the "
+                "user's first message, or leave it out."
+            )
 
 
 def _found_spans(text, messages, begins, ends, write, reader, turn_end):

@@ -5,7 +5,7 @@ from kerasllm.tokenizers.tool_schemas import tool_schema
 
 REASONING = ("reasoning_content", "thinking", "reasoning")  # what models thought, as servers and templates call it
 _HERE = "THE MESSAGE GOES ON HERE "  # The blank at its end shows whether a template cuts white space.
-_LEADING = ("system", "developer")  # roles of messages that hold for the whole chat
+LEADING = ("system", "developer")  # roles of messages that hold for the whole chat
 
 
 def plain_messages(messages):
@@ -96,6 +96,6 @@ def without_oldest_turn(messages):
         messages: list of dicts with a "role".
     """
     roles = [message["role"] for message in messages]
-    begin = next((i for i, role in enumerate(roles) if role not in _LEADING), len(roles))
+    begin = next((i for i, role in enumerate(roles) if role not in LEADING), len(roles))
     later = [i for i in range(begin + 1, len(roles)) if roles[i] == "user"]
     return [*messages[:begin], *messages[later[0] :]] if later else None
