@@ -11,6 +11,7 @@ from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
 
 import kerasllm
 from kerasllm import data
+from kerasllm.tokenizers import Tokenizer
 
 CHAT = [
     {"role": "system", "content": "Be kind."},
@@ -54,7 +55,12 @@ def test_tables_have_chats(tmp_path):
 
 def test_a_file_may_be_one_chat_or_a_table(tmp_path):
     path = tmp_path / "one.json"
-    for content in (CHAT, {"messages": CHAT}):
+    for content in (
+        CHAT,
+        {"messages": CHAT},
+        {"system": "Be kind.", "messages": SHORT},
+        {"train": [{"messages": CHAT}]},
+    ):
         path.write_text(json.dumps(content, indent=1))
         assert list(data.read_chats(path)) == [CHAT]
     (tmp_path / "pairs.csv").write_text('completion,prompt\n" on a mat ",the cat?\n')
@@ -235,7 +241,7 @@ def test_a_long_conversation_is_split_at_turns():
 
 
 def test_gradients_of_packed_and_unpacked_conversations_are_equal():
-    config = kerasllm.models.TransformerConfig(CHATML.vocab_size, 2, 16, 2, 32, max_length=256)
+    config = kerasllm.models.TransformerConfig(CHATML.vocab_size, 1, 16, 2, 32, max_length=256)
     model = kerasllm.models.CausalLM(config)
     model.compile()
     gradients = []
@@ -256,13 +262,11 @@ def test_instructions_are_learned(shared_data):
     chats = list(data.read_chats(shared_data / "instructions" / "instruction-data.json"))
     assert len(chats) == 1100 and chats[0][1]["content"].startswith("The spelling of the given phrase")
     chats = [chat for chat in chats if len(chat[0]["content"] + chat[1]["content"]) < 99][:5]
-    model = kerasllm.models.CausalLM(
-        kerasllm.models.TransformerConfig(CHATML.vocab_size, 1, 64, 2, 128, max_length=256)
-    )
-    model.compile(optimizer=keras.optimizers.Adam(1e-2))
-    dataset = data.chat_dataset(chats, CHATML, seq_len=256, batch_size=1, epochs=30)
-    losses = model.fit(dataset, epochs=30, steps_per_epoch=len(dataset) // 30, verbose=0).history["loss"]
-    assert losses[-1] < 0.5 * losses[0]
+    model = kerasllm.models.CausalLM(kerasllm.models.TransformerConfig(CHATML.vocab_size, 1, 48, 2, 96, max_length=192))
+    model.compile(optimizer=keras.optimizers.Adam(2e-2))
+    dataset = data.chat_dataset(chats, CHATML, seq_len=192, batch_size=1, epochs=20)
+    losses = model.fit(dataset, epochs=20, steps_per_epoch=len(dataset) // 20, verbose=0).history["loss"]
+    assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize(
@@ -299,3 +303,56 @@ def test_other_mistakes_are_named():
         data.chat_dataset(
             [question(1)], CHATML, 96, 1, chat_template="{% for m in messages %}{{ m.content }}\n{% endfor %}"
         )
+
+
+# Chats for a model that knows none
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_tokens_begin_as_the_mean_and_change_nothing_else(tied, tmp_path):
+    base = Tokenizer.train(["the cat sat on a mat?\n"], kind="char", progress=False)
+    tokenizer = base.with_chat_format("chatml")
+    new = [tokenizer.engine.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>")]
+    assert new == [base.vocab_size, base.vocab_size + 1] and tokenizer.end_ids == [base.end_id, new[1]]
+    config = kerasllm.models.TransformerConfig(base.vocab_size, 1, 16, 2, 32, tie_embeddings=tied, output_bias=True)
+    model = kerasllm.models.CausalLM(config)
+    model.output_bias.assign(np.arange(base.vocab_size))
+    grown = kerasllm.models.with_new_tokens(model, new)
+    ids = np.array([base.encode("the cat sat")])
+    np.testing.assert_array_equal(grown(ids)[..., : base.vocab_size], model(ids))
+    others = model(ids).numpy()
+    np.testing.assert_allclose(grown(ids).numpy()[..., new], others.mean(-1, keepdims=True).repeat(2, -1), atol=1e-5)
+    table, known = grown.token_embedding.embeddings.numpy(), model.token_embedding.embeddings.numpy()
+    np.testing.assert_allclose(table[new], [known.mean(0)] * 2, atol=1e-6)
+
+    kerasllm.save(grown, tokenizer, tmp_path / "run")
+    loaded, read = kerasllm.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded(ids), grown(ids))
+    assert read.chat_template == tokenizer.chat_template and read.end_ids == tokenizer.end_ids
+    chat = [{"role": "user", "content": "cat?"}, {"role": "assistant", "content": "mat"}]
+    assert learned(read, *read.encode_chat_with_mask(chat)) == ["mat<|im_end|>"]
+    assert read.encode_chat(chat) == tokenizer.encode_chat(chat)
+
+
+def test_room_for_new_tokens_may_be_there():
+    model = kerasllm.models.CausalLM(kerasllm.models.TransformerConfig(20, 1, 16, 2, 32))
+    table = model.token_embedding.embeddings.numpy()
+    grown = kerasllm.models.with_new_tokens(model, [17, 18]).token_embedding.embeddings.numpy()
+    assert grown.shape == table.shape and not np.allclose(grown[17], table[17])
+    np.testing.assert_allclose(grown[17], np.delete(table, [17, 18], 0).mean(0), atol=1e-6)
+    np.testing.assert_array_equal(np.delete(grown, [17, 18], 0), np.delete(table, [17, 18], 0))
+    np.testing.assert_array_equal(kerasllm.models.with_new_tokens(model, []).token_embedding.embeddings, table)
+    for ids in ([-1], [22]):
+        with pytest.raises(ValueError, match="New token ids go on from the model's 20"):
+            kerasllm.models.with_new_tokens(model, ids)
+
+
+def test_a_chat_format_of_ones_own():
+    template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    tokenizer = CHATML.with_chat_format(template, ["<s>", "</s>"])
+    assert tokenizer.vocab_size == CHATML.vocab_size + 2 and tokenizer.chat_template == template
+    assert learned(tokenizer, *tokenizer.encode_chat_with_mask(question(1)))[0].endswith("on a mat 1</s>")
+    same = CHATML.with_chat_format()
+    assert same.fingerprint() == CHATML.fingerprint() and len(CHATML) == len(same)
+    with pytest.raises(ValueError, match="no chat format 'alpaca': name 'chatml', or give a template"):
+        CHATML.with_chat_format("alpaca")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kerasllm.data.formats import JSON, TEXT, kind_of
+from kerasllm.data.formats import TEXT, kind_of
 from kerasllm.data.records import read_records
 from kerasllm.data.sources import files_of
 from kerasllm.tokenizers.messages import LEADING
@@ -117,10 +117,7 @@ def _read_file(path):
     kind = kind_of(path)
     if kind == TEXT:
         raise ValueError(f"{path} is a text, and conversations are in .jsonl, .json, .parquet, .csv or .tsv files.")
-    records = read_records(path, kind, _FIELDS)
-    if kind == JSON and (records := list(records)) and all(_is_message(record) for _, record in records):
-        records = [(str(path), [record for _, record in records])]
-    for place, record in records:
+    for place, record in read_records(path, kind, _FIELDS, _is_chat):
         yield _chat_of(record, place)
 
 
@@ -171,6 +168,11 @@ def _plain(message):
     role, content = (next((given.get(n) for n in names if n in given), None) for names in (_ROLE_NAMES, _CONTENT_NAMES))
     others = {name: value for name, value in given.items() if name not in (*_ROLE_NAMES, *_CONTENT_NAMES)}
     return {"role": _OTHER_ROLES.get(role, role) if isinstance(role, str) else role, "content": content, **others}
+
+
+def _is_chat(value):
+    lists = [value.get(name) for name in _LISTS] if isinstance(value, dict) else [value]
+    return any(isinstance(messages, list) and messages and all(map(_is_message, messages)) for messages in lists)
 
 
 def _is_message(value):
