@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from test_chat import any_text, chat_of
 
 import kerasllm
 from kerasllm import data
@@ -179,8 +182,46 @@ def test_a_template_that_writes_older_turns_otherwise():
 def test_answers_that_a_template_does_not_write():
     with pytest.raises(ValueError, match="writes other things where messages are marked"):
         TOKENIZERS["chatml"].encode_chat_with_mask(SAID, chat_template="{{ messages[2].content | length }}")
-    with pytest.raises(ValueError, match="writes no answer"):
-        TOKENIZERS["chatml"].encode_chat_with_mask(SAID[1:], chat_template="{{ messages[0].content }}")
+    for template, chat, message in (
+        ("{{ messages[0].content }}", SAID[1:], r"does not write what messages\[1\] of the chat says"),
+        ("{% generation %}{% endgeneration %}{{ messages[0].content }}", SAID, "writes no answer of these"),
+        ("{{ messages[1].content }}", CHAT, "has no place for the system role"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TOKENIZERS["chatml"].encode_chat_with_mask(chat, chat_template=template)
+
+
+def test_calls_of_tools_are_answers():
+    """Also where the template ends them otherwise than other answers, or announces thoughts that they do not have."""
+    tokenizer = CHATML.with_chat_format("chatml", ["<|call|>"])
+    template = """{% for m in messages %}{{ '<|im_start|>' + m.role }}
+{%- for call in m.tool_calls or [] %}{{ ' to=' + call.name + '<|call|>' }}{% endfor %}
+{%- if m.content %}{{ '\\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant{% endif %}"""
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "cat"}]}
+    chat = [SAID[1], call, {"role": "tool", "content": "sat"}, {"role": "assistant", "content": "mat"}]
+    said = [" to=cat<|call|>", "\nmat<|im_end|>"]
+    assert learned(tokenizer, *tokenizer.encode_chat_with_mask(chat, chat_template=template)) == said
+    thinking = template.replace("<|im_start|>assistant{%", "<|im_start|>assistant<think>{%")
+    assert thinking != template
+    assert learned(tokenizer, *tokenizer.encode_chat_with_mask(chat, chat_template=thinking))[1:] == ["mat<|im_end|>"]
+
+
+def test_a_turn_may_end_with_several_tokens():
+    template = "{% for m in messages %}<|im_start|>{{ m.content + '<|im_end|><|endoftext|>' }}{% endfor %}"
+    for text in learned(CHATML, *CHATML.encode_chat_with_mask(SAID, chat_template=template)):
+        assert text.endswith("<|im_end|><|endoftext|>")
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@given(texts=st.lists(any_text.filter(str.strip), min_size=2, max_size=4))
+def test_whatever_is_said_each_turn_that_is_learned_has_its_end(name, texts):
+    tokenizer = TOKENIZERS[name]
+    ids, mask = tokenizer.encode_chat_with_mask(chat_of(texts))
+    assert ids == tokenizer.encode_chat(chat_of(texts), add_generation_prompt=False)
+    end = tokenizer.engine.token_to_id(TURN_ENDS[name])
+    assert sum(index == end and is_learned for index, is_learned in zip(ids, mask, strict=True)) == len(texts) // 2
+    assert len(learned(tokenizer, ids, mask)) == len(texts) // 2
 
 
 # The data set

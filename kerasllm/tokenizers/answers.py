@@ -15,7 +15,7 @@ from kerasllm.tokenizers.chat_template import (
     prepare,
     render_chat,
     token_names,
-    turn_end_id,
+    turn_end,
 )
 from kerasllm.tokenizers.messages import LEADING, REASONING, plain_messages, plain_variables
 
@@ -47,10 +47,9 @@ def encode_with_mask(tokenizer, messages, chat_template=None, **variables):
         text = write(marked)
         if text.translate(dict.fromkeys(map(ord, free))) != write(hidden):
             raise ValueError(f"The chat template writes other things where messages are marked. {_ADVICE}")
-        end_id = turn_end_id(tokenizer, template, **variables)
-        turn_end = None if end_id is None else tokenizer.engine.id_to_token(end_id)
-        _check_leading(text, messages, begins)
-        spans = _found_spans(text, marked, begins, ends, write, reader, turn_end)
+        _check_written(text, marked, ends)
+        turn = turn_end(tokenizer, template, **variables)
+        spans = _found_spans(text, marked, begins, ends, write, reader, turn)
     ids, mask = _read(text, spans, free, reader)
     if not any(mask) and any(message["role"] == "assistant" for message in messages):
         raise ValueError("The chat template writes no answer of these messages: none can be learned.")
@@ -67,56 +66,81 @@ def _marked_spans(text, reader, begin, end):
     return spans
 
 
-def _check_leading(text, messages, begins):
-    """Refuses a chat whose first messages a template leaves out without a word."""
-    for message, mark in zip(messages, begins, strict=True):
-        if message["role"] in LEADING and message.get("content") and mark not in text:
+def _check_written(text, messages, ends):
+    """Refuses a chat of which a template leaves out without a word what was said."""
+    for number, (message, end) in enumerate(zip(messages, ends, strict=True)):
+        role = message["role"]
+        says_something = end in characters_of(message.get("content")) and not message.get("tool_calls")
+        if end in text or not says_something or role not in (*LEADING, "user", "assistant"):
+            continue
+        if role in LEADING:
             raise ValueError(
-                f"The chat template has no place for the {message['role']} role: put what its message says into the "
-                "user's first message, or leave it out."
+                f"The chat template has no place for the {role} role: put what its message says into the user's first "
+                "message, or leave it out."
             )
+        raise ValueError(
+            f"The chat template does not write what messages[{number}] of the chat says: some templates want content "
+            'as a list of {"type": "text", "text": …}.'
+        )
 
 
-def _found_spans(text, messages, begins, ends, write, reader, turn_end):
+def _found_spans(text, messages, begins, ends, write, reader, turn):
     """Where answers are in a text of messages that are marked."""
     any_begin = re.compile(f"[{''.join(begins)}]")
     spans, last = [], 0
     for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        begin = _begin(text, messages[:number], begins[number], last, write)
-        if begin is None and ends[number] in text:
-            raise ValueError(f"The chat template cuts off where message {number} begins, an answer. {_ADVICE}")
-        if begin is None:
-            continue
-        behind = max(begin, text.rfind(ends[number]) + 1)
-        following = any_begin.search(text, behind)
-        limit = following.start() if following else len(text)
-        found = text.find(turn_end, behind, limit) if turn_end else -1
-        last = found + len(turn_end) if found >= 0 else _behind(text, behind, reader)
-        spans.append((begin, last))
+        if message["role"] == "assistant":
+            begin = _begin(text, messages[:number], begins[number], last, write, reader)
+            if begin is None:
+                raise ValueError(
+                    f"The chat template does not write messages[{number}] of the chat, an answer, as it is. {_ADVICE}"
+                )
+            behind = max(begin, text.rfind(ends[number]) + 1)
+            following = any_begin.search(text, behind)
+            limit = following.start() if following else len(text)
+            last = _end(text, messages[: number + 1], behind, limit, write, reader, turn)
+            spans.append((begin, last))
+        last = max(last, text.rfind(ends[number]) + 1)
     return spans
 
 
-def _begin(text, before, mark, last, write):
+def _begin(text, before, mark, last, write, reader):
     """Where an answer begins: behind what the model is given to answer; or else, as templates write older turns
     otherwise than the last, behind what announces an answer, or where its message begins. None where it is not there.
     """
-    prompt = announcement = ""
-    if before:
-        try:
-            prompt = write(before, add_generation_prompt=True)
-            announcement = prompt.removeprefix(write(before))
-        except ValueError:  # a template that wants other messages
-            prompt = ""
+    prompt = _written(write, before, add_generation_prompt=True)
     if prompt and text.startswith(prompt):
         return len(prompt)
+    said = _written(write, before)
+    announcement = prompt.removeprefix(said) if said and prompt.startswith(said) else ""
     place = text.find(mark)
-    if announcement and announcement != prompt:
-        found = text.rfind(announcement, last, place) if place >= 0 else text.find(announcement, last)
-        if found >= 0:
-            return found + len(announcement)
-    return place if place >= 0 else None
+    if place >= 0:
+        found = text.rfind(announcement, last, place) if announcement else -1
+        return found + len(announcement) if found >= 0 else place
+    # It has calls of tools alone, or its beginning is cut off; what announces a thought does not announce these.
+    ends = [token.end() for token in reader.control.finditer(announcement)]
+    starts = [announcement[:end] for end in sorted({*ends, len(announcement)}, reverse=True) if end]
+    found = ((text.find(start, last), start) for start in starts)
+    return next((begin + len(start) for begin, start in found if begin >= 0), None)
+
+
+def _end(text, so_far, behind, limit, write, reader, turn):
+    """Where an answer ends: behind the token that ends turns, or another that stands there, as some do behind calls of
+    tools; or else where the text would, were this all."""
+    found = text.find(turn, behind, limit) if turn else -1
+    if found >= 0:
+        return found + len(turn)
+    end = _behind(text, behind, reader)
+    whole = _written(write, so_far).rstrip()
+    return max(end, len(whole)) if end == behind and text.startswith(whole) else end
+
+
+def _written(write, messages, **more):
+    """The text of some messages, "" where a template wants others."""
+    try:
+        return write(messages, **more) if messages else ""
+    except ValueError:
+        return ""
 
 
 def _behind(text, place, reader):

@@ -90,15 +90,22 @@ def encode_chat(tokenizer, messages, chat_template=None, **variables):
 
 def turn_end_id(tokenizer, chat_template=None, **variables):
     """The id of the special token that a template puts behind an answer, an int; None where it puts none there."""
+    template, reader = prepare(tokenizer, chat_template, variables)
+    found = reader.control.match(turn_end(tokenizer, template, **variables))
+    return tokenizer.engine.token_to_id(found[0]) if found else None
+
+
+def turn_end(tokenizer, chat_template=None, **variables):
+    """The special tokens, one or several in a row, that a template puts behind an answer, a str; "" for none."""
     variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
     template, reader = prepare(tokenizer, chat_template, variables)
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
     try:
         text = render_chat(template, messages, **{**token_names(tokenizer), **variables})
     except ValueError:  # A template that wants other messages than these.
-        return None
-    found = reader.control.match(text.rpartition(reader.guard)[2].lstrip())
-    return tokenizer.engine.token_to_id(found[0]) if found else None
+        return ""
+    rest = text.rpartition(reader.guard)[2].lstrip()
+    return re.match(f"(?:{reader.control.pattern})*", rest)[0]
 
 
 def prepare(tokenizer, chat_template, texts):
