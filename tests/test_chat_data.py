@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tokenizers
+import tokenizers.processors
 from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from test_chat import any_text, chat_of
 
 import kerasllm
 from kerasllm import data
-from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers import Tokenizer, with_chat_format
 
 CHAT = [
     {"role": "system", "content": "Be kind."},
@@ -193,7 +195,7 @@ def test_answers_that_a_template_does_not_write():
 
 def test_calls_of_tools_are_answers():
     """Also where the template ends them otherwise than other answers, or announces thoughts that they do not have."""
-    tokenizer = CHATML.with_chat_format("chatml", ["<|call|>"])
+    tokenizer = with_chat_format(CHATML, "chatml", ["<|call|>"])
     template = """{% for m in messages %}{{ '<|im_start|>' + m.role }}
 {%- for call in m.tool_calls or [] %}{{ ' to=' + call.name + '<|call|>' }}{% endfor %}
 {%- if m.content %}{{ '\\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}
@@ -352,7 +354,7 @@ def test_other_mistakes_are_named():
 @pytest.mark.parametrize("tied", [True, False])
 def test_new_tokens_begin_as_the_mean_and_change_nothing_else(tied, tmp_path):
     base = Tokenizer.train(["the cat sat on a mat?\n"], kind="char", progress=False)
-    tokenizer = base.with_chat_format("chatml")
+    tokenizer = with_chat_format(base, "chatml")
     new = [tokenizer.engine.token_to_id(token) for token in ("<|im_start|>", "<|im_end|>")]
     assert new == [base.vocab_size, base.vocab_size + 1] and tokenizer.end_ids == [base.end_id, new[1]]
     config = kerasllm.models.TransformerConfig(base.vocab_size, 1, 16, 2, 32, tie_embeddings=tied, output_bias=True)
@@ -390,10 +392,15 @@ def test_room_for_new_tokens_may_be_there():
 
 def test_a_chat_format_of_ones_own():
     template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    tokenizer = CHATML.with_chat_format(template, ["<s>", "</s>"])
+    tokenizer = with_chat_format(CHATML, template, ["<s>", "</s>"])
     assert tokenizer.vocab_size == CHATML.vocab_size + 2 and tokenizer.chat_template == template
     assert learned(tokenizer, *tokenizer.encode_chat_with_mask(question(1)))[0].endswith("on a mat 1</s>")
-    same = CHATML.with_chat_format()
+    same = with_chat_format(CHATML)
     assert same.fingerprint() == CHATML.fingerprint() and len(CHATML) == len(same)
+    engine = tokenizers.Tokenizer.from_str(CHATML.engine.to_str())
+    start = "<|startoftext|>"
+    engine.post_processor = tokenizers.processors.TemplateProcessing(f"{start} $A", None, [(start, CHATML.start_id)])
+    begun = with_chat_format(Tokenizer(engine)).encode_chat(question(1))
+    assert begun == [CHATML.start_id, *with_chat_format(CHATML).encode_chat(question(1))]
     with pytest.raises(ValueError, match="no chat format 'alpaca': name 'chatml', or give a template"):
-        CHATML.with_chat_format("alpaca")
+        with_chat_format(CHATML, "alpaca")

@@ -17,8 +17,7 @@ import tokenizers
 from kerasllm.files import check_documents
 from kerasllm.tokenizers import masks, training
 from kerasllm.tokenizers.answers import encode_with_mask
-from kerasllm.tokenizers.chat_formats import format_of, with_tokens
-from kerasllm.tokenizers.chat_template import encode_chat, turn_end_id
+from kerasllm.tokenizers.chat_template import encode_chat
 from kerasllm.tokenizers.encoding import checked, checked_ids, encode_stream
 from kerasllm.tokenizers.reading import read_folder
 from kerasllm.tokenizers.token_roles import end_ids_in, find_token, roles_in
@@ -144,39 +143,6 @@ class Tokenizer:
         tokenizer.end_ids = end_ids_in(settings, tokenizer, path)
         tokenizer.chat_template = settings.get("chat_template")
         return tokenizer
-
-    def with_chat_format(self, chat_template: str = "chatml", special_tokens: Iterable[str] = ()) -> "Tokenizer":
-        """A tokenizer like this one that writes chats, for a model that is to learn them.
-
-        `models.with_new_tokens` makes a model for the tokens that it has more. Where texts of this tokenizer begin with
-        its start token, chats in a format by name do too.
-
-        Args:
-            chat_template: "chatml", or a template in Jinja2's language.
-            special_tokens: further special tokens (str) that the template writes. Those that the vocabulary has stay
-                what they are; others get ids behind all of its own.
-
-        Returns:
-            A new `Tokenizer`, with that `chat_template`. The token that ends turns is among its `end_ids`.
-
-        Raises:
-            ValueError: for an unknown name.
-
-        Example:
-
-        >>> tokenizer = Tokenizer.train(["to be or not"], kind="char", progress=False).with_chat_format("chatml")
-        >>> ids = tokenizer.encode_chat([{"role": "user", "content": "to be?"}], add_generation_prompt=False)
-        >>> tokenizer.decode(ids[-2:], skip_special=False)
-        '<|im_end|>\\n'
-        """
-        template, tokens = format_of(chat_template, special_tokens)
-        roles = {role: token or "" for role, token in self.special_tokens.items()}
-        chatting = Tokenizer(with_tokens(self.engine, tokens), **roles)
-        begins = chat_template != template and self.start_id is not None and self.encode("")[:1] == [self.start_id]
-        chatting.chat_template = "{{- bos_token }}" * begins + template
-        turn_end = turn_end_id(chatting)
-        chatting.end_ids = list(dict.fromkeys([*self.end_ids, *([] if turn_end is None else [turn_end])]))
-        return chatting
 
     @cached_property
     def unknown_id(self):
