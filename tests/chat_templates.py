@@ -86,6 +86,57 @@ GEMMA = """{{ bos_token }}
 {%- if add_generation_prompt -%}{{ '<start_of_turn>model\\n' }}{%- endif -%}
 """
 
+# Templates in which answers are marked, after the shapes of published ones.
+MARKED = {
+    "chatml": """{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.role == 'assistant' %}
+        {%- generation %}
+            {{- message.content + '<|im_end|>' }}
+        {%- endgeneration %}
+    {%- else %}
+        {{- message.content + '<|im_end|>' }}
+    {%- endif %}
+    {{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}""",
+    "llama3": """{{- bos_token }}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {%- if message['role'] == 'assistant' %}
+        {%- generation %}{{- message['content'] | trim + '<|eot_id|>' }}{%- endgeneration %}
+    {%- else %}
+        {{- message['content'] | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}""",
+    "mistral": MISTRAL,
+    "gemma": """{{ bos_token }}
+{%- if messages[0].role == 'system' -%}
+    {%- set first = messages[0].content + '\\n\\n' -%}{%- set rest = messages[1:] -%}
+{%- else -%}
+    {%- set first = '' -%}{%- set rest = messages -%}
+{%- endif -%}
+{%- for message in rest -%}
+    {%- if message.role == 'assistant' -%}
+        {{ '<start_of_turn>model\\n' }}
+        {%- generation %}{{ message.content | trim }}{{ '<end_of_turn>\\n' }}{% endgeneration %}
+    {%- else -%}
+        {{ '<start_of_turn>user\\n' + (first if loop.first else '') + message.content | trim + '<end_of_turn>\\n' }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<start_of_turn>model\\n' }}{%- endif -%}""",
+    "phi": """{% for message in messages %}
+{%- if message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '<|end|>\\n' }}
+{%- elif message['role'] == 'user' %}{{ '<|user|>\\n' + message['content'] + '<|end|>\\n' }}
+{%- elif message['role'] == 'assistant' %}{{ '<|assistant|>\\n' }}
+{%- generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{{ '\\n' }}
+{%- endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}""",
+}
+
 TOKENS = {
     "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"),
     "llama3": (LLAMA3, ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], "<|eot_id|>"),
@@ -97,7 +148,11 @@ TEXT = "user system assistant model the cat sat on a mat. [INST] naïve <|>start
 
 def chat_tokenizer(name):
     """A byte-level tokenizer with a template and its special tokens."""
-    template, special, _ = TOKENS[name]
+    template, special, _ = TOKENS.get(name) or (
+        MARKED[name],
+        ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        "",
+    )
     tokenizer = Tokenizer.train([TEXT], vocab_size=330, special_tokens=special, progress=False)
     tokenizer.chat_template = template
     return tokenizer

@@ -16,6 +16,7 @@ FUNCTIONS = {
     if inspect.isfunction(value := getattr(getattr(kerasllm, room), name))
 }
 METHODS = ("train", "load", "save", "encode", "encode_masked", "encode_chat", "encode_batch", "decode")
+METHODS += ("encode_chat_with_mask",)
 FUNCTIONS |= {f"tokenizers.Tokenizer.{name}": getattr(kerasllm.tokenizers.Tokenizer, name) for name in METHODS}
 
 

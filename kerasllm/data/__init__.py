@@ -1,6 +1,8 @@
 """Text to batches: `read_text` finds documents, `write_tokens` tokenizes them, `causal_lm_dataset` feeds `fit`."""
 
 from kerasllm.data.bucketing import seq2seq_dataset
+from kerasllm.data.chat_windows import chat_dataset
+from kerasllm.data.chats import read_chats
 from kerasllm.data.cleaning import clean
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.masking import masked_lm_dataset
@@ -13,9 +15,11 @@ from kerasllm.data.token_files import TokenFiles, write_tokens
 __all__ = [
     "TokenFiles",
     "causal_lm_dataset",
+    "chat_dataset",
     "clean",
     "deduplicate",
     "masked_lm_dataset",
+    "read_chats",
     "read_pairs",
     "read_text",
     "remove_overlap",

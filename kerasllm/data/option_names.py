@@ -24,3 +24,9 @@ PAIR_WORDS = WINDOW_WORDS | {
     "max_target_length": "max_length",
     **dict.fromkeys(("max_tokens", "tokens_per_batch"), "batch_tokens"),
 }
+CHAT_WORDS = WINDOW_WORDS | {
+    "messages": "conversations",
+    "tools": 'template_variables={"tools": …}',
+    **dict.fromkeys(("assistant_only_loss", "train_on_responses_only", "completion_only_loss"), "answers alone count"),
+    "max_prompt_length": "conversations longer than seq_len are split at turns",
+}

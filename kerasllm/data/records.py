@@ -69,23 +69,24 @@ def read_text_pairs(path, kind, fields):
         yield tuple(text or "" for text in pair)
 
 
-def read_records(path, kind, fields=()):
+def read_records(path, kind, fields=(), is_record=lambda value: False):
     """The records of a file, each with its place: ("FILE, line 3", record).
 
     Args:
         path, kind: as in `read_texts`.
-        fields: list of str, those that are to be read. Where they are numbers and not among the names in a table's
-            first line, that line is a record like the others, and they count its columns from 0.
+        fields: list of str, those that are to be read, which may hold lists. Where they are numbers and not among the
+            names in a table's first line, that line is a record like the others, and they count its columns from 0.
+        is_record: function that says of what a JSON file holds whether it is a record, and not several.
 
     Raises:
         ValueError: for what is not JSON, CSV or Parquet, with the place.
     """
     readers = {
         JSON_LINES: lambda: _parsed(path, enumerate(read_lines(path), start=1)),
-        JSON: lambda: _read_json(path),
+        JSON: lambda: _read_json(path, is_record),
         CSV: lambda: _read_table(path, _read_csv(path, _delimiter(path)), fields),
         TSV: lambda: _read_table(path, read_tabs(path, kind), fields),
-        PARQUET: lambda: _read_parquet(path),
+        PARQUET: lambda: _read_parquet(path, fields),
     }
     return readers[kind]()
 
@@ -201,7 +202,7 @@ def _parsed(path, numbered_lines):
             yield place, _loads(line, place)
 
 
-def _read_json(path):
+def _read_json(path, is_record):
     """A JSON file is one value, or, as many programs write it under this name too, one on each line."""
     lines = enumerate(read_lines(path), start=1)
     begin, filled = [], []  # the lines up to the second that is not blank, and those two
@@ -212,7 +213,8 @@ def _read_json(path):
         yield from _parsed(path, itertools.chain(begin, lines))
         return
     text = "\n".join(line for _, line in itertools.chain(begin, lines))
-    for number, record in enumerate(_rows_of(_loads(text, path)) if filled else (), start=1):
+    value = _loads(text, path) if filled else []
+    for number, record in enumerate([value] if is_record(value) else _rows_of(value), start=1):
         yield f"{path}, record {number}", record
 
 
@@ -303,7 +305,7 @@ def _width(path, delimiter, most=None):
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _read_parquet(path):
+def _read_parquet(path, fields):
     try:
         import pyarrow
         import pyarrow.parquet
@@ -315,7 +317,7 @@ def _read_parquet(path):
         file = pyarrow.parquet.ParquetFile(path)
         number = 0
         # Numbers, lists, pictures and the like are no text, and reading them takes time.
-        columns = [column.name for column in file.schema_arrow if _may_hold_text(pyarrow.types, column.type)]
+        columns = [c.name for c in file.schema_arrow if c.name in fields or _may_hold_text(pyarrow.types, c.type)]
         for batch in file.iter_batches(batch_size=1024, columns=columns):
             for record in batch.to_pylist():
                 number += 1

@@ -117,7 +117,7 @@ def _readers(source, field, data_dir, left_out):
         return [_read_python_docs]
     if source.startswith(PREFIX) or is_version_folder(path_of(source)):
         return [lambda: read_tfds(source, field, data_dir)]
-    return [lambda file=file: _read_file(file, field, left_out) for file in _files(source)]
+    return [lambda file=file: _read_file(file, field, left_out) for file in files_of(source)]
 
 
 def path_of(source):
@@ -134,7 +134,8 @@ def path_of(source):
         ) from error
 
 
-def _files(source):
+def files_of(source):
+    """The paths of the files that a file, a folder or a glob stands for, which is not empty."""
     path = path_of(source)
     if path.is_file():
         return [path]

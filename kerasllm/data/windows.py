@@ -52,25 +52,44 @@ def window_dataset(
     tokenizer = as_tokenizer(tokenizer)
     files = _token_files(documents_or_token_dir, tokenizer, token_folder, progress)
     if packed:
-        windows = _packed_windows(files, seq_len, ahead)
+        windows = windows_of(plan_windows(files.document_ends, seq_len, ahead))
     else:
         windows = _stream_windows(files.num_tokens - ahead, seq_len, seed, shuffle)
-    steps_per_epoch = windows.count // batch_size if shuffle else -(-windows.count // batch_size)
-    if not steps_per_epoch:
-        raise ValueError(
-            f"{files.num_tokens} tokens make {windows.count} windows of seq_len={seq_len}, fewer than one batch of "
-            f"batch_size={batch_size}. Give more text, or lower seq_len or batch_size."
-        )
 
-    def read(step, indices):
-        pieces = windows.pieces(indices, int(step) // steps_per_epoch)
+    def read(step, pieces):
         token_ids, next_ids, document_ids = lay_out(files.tokens, *pieces, (batch_size, seq_len), tokenizer.pad_id or 0)
         if token_ids.max() >= files.vocab_size or next_ids.max() >= files.vocab_size:
             raise ValueError(
                 f"{files.folder} holds token ids past its vocabulary of {files.vocab_size}: it is damaged."
             )
-        inputs, labels, weight = objective(int(step), token_ids, next_ids, document_ids)
-        return inputs, labels, document_ids, weight.astype(np.float32)
+        inputs, labels, weight = objective(step, token_ids, next_ids, document_ids)
+        return inputs, labels, document_ids, weight
+
+    shape = batch_size, seq_len
+    return in_order(windows, read, files, shape, with_document_ids, seed, epochs, start_step, shuffle)
+
+
+def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, start_step, shuffle):
+    """The data set of windows in their order.
+
+    Args:
+        windows: `Windows`.
+        read: function (step, (row, begin, length)) -> (inputs, labels, document_ids, sample_weight), arrays (B, T).
+        stream: what the windows show, with `num_tokens` (int) and `document_ends` (int array).
+        shape: (B, T).
+        with_document_ids, seed, epochs, start_step, shuffle: as in `window_dataset`.
+    """
+    batch_size, seq_len = shape
+    steps_per_epoch = windows.count // batch_size if shuffle else -(-windows.count // batch_size)
+    if not steps_per_epoch:
+        raise ValueError(
+            f"{stream.num_tokens} tokens make {windows.count} windows of seq_len={seq_len}, fewer than one batch of "
+            f"batch_size={batch_size}. Give more text, or lower seq_len or batch_size."
+        )
+
+    def read_step(step, indices):
+        *ids, weight = read(int(step), windows.pieces(indices, int(step) // steps_per_epoch))
+        return *ids, weight.astype(np.float32)
 
     def indices_of(step):
         indices = step % steps_per_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
@@ -79,20 +98,20 @@ def window_dataset(
     def documents_at(step):
         """The numbers of the documents that a batch is made of, counted from 0 as they were given."""
         _, begin, length = windows.pieces(indices_of(tf.constant(step, tf.int64)).numpy(), step // steps_per_epoch)
-        first, last = begin % files.num_tokens, (begin + length - 1) % files.num_tokens
-        ends = [np.searchsorted(files.document_ends, place, "right") for place in (first, last)]
+        first, last = begin % stream.num_tokens, (begin + length - 1) % stream.num_tokens
+        ends = [np.searchsorted(stream.document_ends, place, "right") for place in (first, last)]
         return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
 
     def element(*arrays):
-        ids, labels, document_ids, weight = (tf.ensure_shape(array, (batch_size, seq_len)) for array in arrays)
+        ids, labels, document_ids, weight = (tf.ensure_shape(array, shape) for array in arrays)
         return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
 
     types = [tf.int32, tf.int32, tf.int32, tf.float32]
-    batches = Batches(steps_per_epoch, read, types, element, documents_at, lambda step: (indices_of(step),))
+    batches = Batches(steps_per_epoch, read_step, types, element, documents_at, lambda step: (indices_of(step),))
     return dataset_of(batches, epochs, start_step)
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """A number of windows, and pieces(indices, epoch) -> (row, begin, length), what `lay_out` takes."""
 
     count: int  # type: ignore[assignment]  # tuple.count is not missed
@@ -106,11 +125,11 @@ def _stream_windows(places, seq_len, seed, shuffle):
         length = np.clip(places - begin, 0, seq_len)
         return row, begin + shift, length  # what is shifted past the end goes on at the beginning
 
-    return _Windows(places // seq_len if shuffle else -(-places // seq_len), pieces)
+    return Windows(places // seq_len if shuffle else -(-places // seq_len), pieces)
 
 
-def _packed_windows(files, seq_len, ahead):
-    plan = plan_windows(files.document_ends, seq_len, ahead)
+def windows_of(plan):
+    """The `Windows` of a `packing.Plan`."""
 
     def pieces(indices, epoch):
         indices = np.minimum(indices, plan.num_windows)
@@ -119,7 +138,7 @@ def _packed_windows(files, seq_len, ahead):
         piece = np.arange(len(row)) + np.repeat(plan.first[indices] - np.cumsum(counts) + counts, counts)
         return row, plan.begin[piece], plan.length[piece]
 
-    return _Windows(plan.num_windows, pieces)
+    return Windows(plan.num_windows, pieces)
 
 
 def _permuted(indices, count, seed, epoch):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jinja2
 import tokenizers
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -21,7 +22,8 @@ from kerasllm.tokenizers.encoding import checked
 from kerasllm.tokenizers.messages import cut_open, left_open, plain_messages, plain_variables
 
 MOST_CHARACTERS = 2**24  # of a chat
-_PRIVATE_USE = range(0xF0000, 0x10FFFE)
+GENERATION = "generation_begins", "generation_ends"
+PRIVATE_USE = range(0xF0000, 0x10FFFE)
 _ESCAPED_PRIVATE_USE = re.compile(r"\\udb[89a-f][0-9a-f]\\ud[c-f][0-9a-f]{2}")
 
 
@@ -81,25 +83,32 @@ def _rendered(template, variables):
 def encode_chat(tokenizer, messages, chat_template=None, **variables):
     """The ids of a chat; `Tokenizer.encode_chat` says more."""
     messages, variables = plain_messages(messages), plain_variables(variables)
-    template, reader = _prepare(tokenizer, chat_template, [messages, variables])
+    template, reader = prepare(tokenizer, chat_template, [messages, variables])
     messages = [reader.hide_message(message) for message in messages]
-    return reader.read(render_chat(template, messages, **{**_tokens(tokenizer), **reader.hide(variables)}))
+    return reader.read(render_chat(template, messages, **{**token_names(tokenizer), **reader.hide(variables)}))
 
 
 def turn_end_id(tokenizer, chat_template=None, **variables):
     """The id of the special token that a template puts behind an answer, an int; None where it puts none there."""
-    variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
-    template, reader = _prepare(tokenizer, chat_template, variables)
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
-    try:
-        text = render_chat(template, messages, **{**_tokens(tokenizer), **variables})
-    except ValueError:  # A template that wants other messages than these.
-        return None
-    found = reader.control.match(text.rpartition(reader.guard)[2].lstrip())
+    template, reader = prepare(tokenizer, chat_template, variables)
+    found = reader.control.match(turn_end(tokenizer, template, **variables))
     return tokenizer.engine.token_to_id(found[0]) if found else None
 
 
-def _prepare(tokenizer, chat_template, texts):
+def turn_end(tokenizer, chat_template=None, **variables):
+    """The special tokens, one or several in a row, that a template puts behind an answer, a str; "" for none."""
+    variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
+    template, reader = prepare(tokenizer, chat_template, variables)
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
+    try:
+        text = render_chat(template, messages, **{**token_names(tokenizer), **variables})
+    except ValueError:  # A template that wants other messages than these.
+        return ""
+    rest = text.rpartition(reader.guard)[2].lstrip()
+    return re.match(f"(?:{reader.control.pattern})*", rest)[0]
+
+
+def prepare(tokenizer, chat_template, texts):
     """The template, and a reader for these texts and it."""
     template = tokenizer.chat_template if chat_template is None else chat_template
     if template is None:
@@ -107,10 +116,10 @@ def _prepare(tokenizer, chat_template, texts):
             "This tokenizer has no chat template, which says how its model writes chats: give chat_template=…, or "
             "continue a text with `generate`."
         )
-    return template, _reader(tokenizer, template, {*template, *"".join(_strings(texts))})
+    return template, _reader(tokenizer, template, characters_of(template, texts))
 
 
-def _tokens(tokenizer):
+def token_names(tokenizer):
     """What templates call the special tokens that they write."""
     names = {"start": "bos_token", "end": "eos_token", "pad": "pad_token", "mask": "mask_token"}
     return {names[role]: token for role, token in tokenizer.special_tokens.items() if token}
@@ -165,10 +174,17 @@ class _Reader(NamedTuple):
 
     def read(self, text):
         """The ids of a text that a template has made of hidden messages."""
+        return self.read_marked(self.marked(text))[0]
+
+    def marked(self, text):
+        """Such a text, or a part of it, as the engine reads it."""
         text = self.control.sub(lambda found: self.marks[found[0]], text)
-        text = text.translate({ord(self.guard): None, **{ord(place): token for token, place in self.hidden.items()}})
-        ids = self.engine.encode(checked(text), add_special_tokens=False).ids
-        return [self.ids.get(index, index) for index in ids]
+        return text.translate({ord(self.guard): None, **{ord(place): token for token, place in self.hidden.items()}})
+
+    def read_marked(self, text):
+        """The ids of a text from `marked`, and where each of its tokens begins and ends, a list of (int, int)."""
+        encoding = self.engine.encode(checked(text), add_special_tokens=False)
+        return [self.ids.get(index, index) for index in encoding.ids], encoding.offsets
 
 
 def _reader(tokenizer, template, used):
@@ -177,7 +193,7 @@ def _reader(tokenizer, template, used):
     added = tokenizer.engine.get_added_tokens_decoder().values()
     control = {token.content: token for token in added if token.special or token.content in template}
     width = 2 * len(control) + 1
-    for begin in range(_PRIVATE_USE.start, _PRIVATE_USE.stop - width, width):
+    for begin in range(PRIVATE_USE.start, PRIVATE_USE.stop - width, width):
         if used.isdisjoint(map(chr, range(begin, begin + width))):
             key = begin, *control
             if key not in readers:
@@ -191,6 +207,7 @@ def _make_reader(engine, control, characters):
     spec = json.loads(engine.to_str())
     for token in spec["added_tokens"]:
         token["special"] |= token["content"] in control
+    _keep_white_space(spec["post_processor"])
     reading = tokenizers.Tokenizer.from_str(json.dumps(spec))
     reading.encode_special_tokens = True
     added = []
@@ -210,9 +227,22 @@ def _make_reader(engine, control, characters):
     )
 
 
+def _keep_white_space(processor):
+    """Has tokens begin where their white space does, ids being what they were."""
+    if processor and "trim_offsets" in processor:
+        processor["trim_offsets"] = False
+    for part in (processor or {}).get("processors", ()):
+        _keep_white_space(part)
+
+
 def _any_of(tokens):
     """The pattern of the longest of these that stands at a place."""
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
+
+
+def characters_of(*texts):
+    """The set of the characters that are in texts, whatever holds these."""
+    return set("".join(_strings(texts)))
 
 
 def _strings(value):
@@ -224,13 +254,16 @@ def _strings(value):
 
 
 class _Generation(Extension):
-    """`{% generation %}`, which marks what a model is trained on, and writes what it encloses."""
+    """`{% generation %}`, which marks what a model is trained on, and writes what it encloses, between the variables
+    of GENERATION where these are given."""
 
     tags = {"generation"}
 
     def parse(self, parser):
-        next(parser.stream)
-        return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        begin, end = (nodes.Output([nodes.Name(name, "load")], lineno=line) for name in GENERATION)
+        return [begin, *body, end]
 
 
 class _Environment(ImmutableSandboxedEnvironment):

@@ -3,9 +3,9 @@ out."""
 
 from kerasllm.tokenizers.tool_schemas import tool_schema
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")  # what models thought, as servers and templates call it
+REASONING = ("reasoning_content", "thinking", "reasoning")  # what models thought, as servers and templates call it
 _HERE = "THE MESSAGE GOES ON HERE "  # The blank at its end shows whether a template cuts white space.
-_LEADING = ("system", "developer")  # roles of messages that hold for the whole chat
+LEADING = ("system", "developer")  # roles of messages that hold for the whole chat
 
 
 def plain_messages(messages):
@@ -21,7 +21,7 @@ def plain_messages(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise TypeError(f'Message {number} must be a dict with a "role" and a "content", got {message!r:.80}.')
         message = {key: value for key, value in message.items() if value is not None}
-        thought = next((message[name] for name in _REASONING if name in message), None)
+        thought = next((message[name] for name in REASONING if name in message), None)
         named = {} if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
         plain.append({**message, **named})
     return plain
@@ -67,7 +67,7 @@ def left_open(messages, field):
             f"The final message cannot go on, for it has no text under {field!r}: give one, or leave out "
             f"continue_final_message."
         )
-    names = [name for name in (_REASONING if field in _REASONING else [field]) if last.get(name) == content]
+    names = [name for name in (REASONING if field in REASONING else [field]) if last.get(name) == content]
     return [*before, {**last, **dict.fromkeys(names, content + _HERE)}], content
 
 
@@ -96,6 +96,6 @@ def without_oldest_turn(messages):
         messages: list of dicts with a "role".
     """
     roles = [message["role"] for message in messages]
-    begin = next((i for i, role in enumerate(roles) if role not in _LEADING), len(roles))
+    begin = next((i for i, role in enumerate(roles) if role not in LEADING), len(roles))
     later = [i for i in range(begin + 1, len(roles)) if roles[i] == "user"]
     return [*messages[:begin], *messages[later[0] :]] if later else None

@@ -16,6 +16,7 @@ import tokenizers
 
 from kerasllm.files import check_documents
 from kerasllm.tokenizers import masks, training
+from kerasllm.tokenizers.answers import encode_with_mask
 from kerasllm.tokenizers.chat_template import encode_chat
 from kerasllm.tokenizers.encoding import checked, checked_ids, encode_stream
 from kerasllm.tokenizers.reading import read_folder
@@ -236,6 +237,38 @@ class Tokenizer:
         'to be<|endoftext|>'
         """
         return encode_chat(self, messages, chat_template, **variables)
+
+    def encode_chat_with_mask(
+        self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **variables: Any
+    ) -> tuple[list[int], list[bool]]:
+        """The token ids of a chat that has been answered, and which of them a model is to learn: the assistant's turns.
+
+        A turn begins behind what `encode_chat` gives for the messages before it, which a model is to go on with, and
+        ends with the special token that the template puts behind it. A template that marks answers with
+        `{% generation %}` tells where they begin and end, but the token that ends the turn counts in any case. The mask
+        of such a template is that of transformers' `return_assistant_tokens_mask`.
+
+        Args:
+            messages, chat_template: as in `encode_chat`. Each message whose role is "assistant" is an answer.
+            **variables: what else the template takes, such as tools.
+
+        Returns:
+            A list of int, as `encode_chat` with add_generation_prompt=False gives it, and a list of as many bools.
+
+        Raises:
+            TypeError: where `messages` is something else.
+            ValueError: as `encode_chat`; and where the answers cannot be found in what the template writes.
+
+        Example:
+
+        >>> tokenizer = Tokenizer.train(["to be or not"], kind="char", progress=False)
+        >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+        >>> chat = [{"role": "user", "content": "to be"}, {"role": "assistant", "content": "or not"}]
+        >>> ids, mask = tokenizer.encode_chat_with_mask(chat)
+        >>> tokenizer.decode(np.array(ids)[mask], skip_special=False)
+        'or not<|endoftext|>'
+        """
+        return encode_with_mask(self, messages, chat_template, **variables)
 
     def encode_batch(self, texts: Iterable[str], parse_special: bool = False) -> list[list[int]]:
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.

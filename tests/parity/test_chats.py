@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import pytest
-from chat_templates import TOKENS
+from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
 from test_chat_messages import nested, weather
 
 from kerasllm.tokenizers.chat_template import render_chat
@@ -133,3 +133,29 @@ def test_schemas_of_functions(function):
     except ValueError:
         ours = None
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_masks_are_theirs(name):
+    tokenizer = chat_tokenizer(name)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.engine, bos_token="<|startoftext|>", eos_token="<|endoftext|>"
+    )
+    fast._tokenizer.encode_special_tokens = False
+    chats = [
+        [*MESSAGES[:3], {"role": "user", "content": "sat?"}, {"role": "assistant", "content": "naïve 東京 the cat "}],
+        MESSAGES[1:3],
+        [
+            MESSAGES[1],
+            {"role": "assistant", "content": "x"},
+            MESSAGES[1],
+            {"role": "assistant", "content": "1. a\n2. b"},
+        ],
+    ]
+    for chat in chats:
+        theirs = fast.apply_chat_template(
+            chat, chat_template=MARKED[name], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, mask = tokenizer.encode_chat_with_mask(chat, chat_template=MARKED[name])
+        assert ids == theirs["input_ids"] and any(mask)
+        assert mask == list(map(bool, theirs["assistant_masks"]))

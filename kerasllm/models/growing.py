@@ -1,0 +1,64 @@
+"""Models with larger vocabularies than they were trained with."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from kerasllm.models.weights import weight_names, weights_to_save
+
+# Weights with something for each token id, and the axis along which they have it.
+_AXES = {"token_embedding/embeddings": 0, "token_embedding/reverse_embeddings": 1, "output_bias": 0}
+
+
+def with_new_tokens(model, token_ids: Iterable[int]):
+    """A model like this one for a vocabulary with new tokens, of which it knows no more than that they are tokens.
+
+    What the embedding and the output layer have for a new token is the mean of what they have for the others: so it is
+    neither likelier nor stranger than any, and training begins without a jump (Hewitt 2021, "Initializing New Word
+    Embeddings for Pretrained Language Models").
+
+    Args:
+        model: a model of `kerasllm.models`, not quantized. It stays as it is.
+        token_ids: iterable of int, the ids of the new tokens, or none. Where a model has room for them already, as many
+            have for more ids than their tokenizer has, its vocabulary does not grow.
+
+    Returns:
+        A new model of the same class, not compiled.
+
+    Raises:
+        ValueError: for an id that is negative or leaves ids below it that nobody has, or if the model is quantized.
+
+    Example:
+
+    >>> base = kerasllm.models.CausalLM(kerasllm.models.TransformerConfig(65, 1, 16, 2, 32))
+    >>> kerasllm.models.with_new_tokens(base, [65, 66]).config.vocab_size
+    67
+    """
+    ids = np.unique(np.fromiter(token_ids, "int64"))
+    size = model.config.vocab_size
+    new_size = max(size, 1 + int(ids.max(initial=0)))
+    if ids.min(initial=0) < 0 or not np.isin(np.arange(size, new_size), ids).all():
+        raise ValueError(
+            f"New token ids go on from the model's {size} (0 to {size - 1}), without a gap, or are among these; got "
+            f"{ids.tolist()!s:.60}."
+        )
+    arrays = weights_to_save(model, plain=True)
+    settings = model.get_config()
+    settings["config"] = {**settings["config"], "vocab_size": new_size}
+    grown = type(model).from_config({**settings, "random_weights": False})
+    for name, weight in weight_names(grown).items():
+        value = arrays[name]()
+        weight.assign(_with_mean(value, _AXES[name], ids, new_size) if name in _AXES else value)
+    for name in ("origin", "generation_settings"):
+        if hasattr(model, name):
+            setattr(grown, name, getattr(model, name))
+    return grown
+
+
+def _with_mean(value, axis, ids, new_size):
+    """An array with the mean of what it has along an axis at new indices."""
+    size = value.shape[axis]
+    mean = np.delete(value, ids[ids < size], axis).mean(axis, dtype="float32", keepdims=True).astype(value.dtype)
+    grown = np.concatenate([value, np.repeat(mean, new_size - size, axis)], axis)
+    np.moveaxis(grown, axis, 0)[ids] = np.moveaxis(mean, axis, 0)
+    return grown
