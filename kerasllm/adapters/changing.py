@@ -57,6 +57,7 @@ def add(
         raise ValueError(f"`alpha` must be above 0, got {alpha!r}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` must be at least 0 and below 1, got {dropout!r}.")
+    check_name(model, name)
     members = {}
     for place, parts in chosen(model, layers):
         slices = [Slice(part, width, *((rank, alpha) if part in parts else ())) for part, width in place.widths.items()]
@@ -75,12 +76,8 @@ def attach(model, name, members, train_also=()):
     """
     layers = {path: layer for path, layer, _ in layers_inside(model)}
     also = _named(layers, train_also)
-    _check_takes(model, name, {path: layers[path] for path in members})
-    model.trainable = True
-    for layer in layers.values():
-        layer.trainable = False
-    for weight in model._trainable_variables:  # those that belong to no layer
-        weight.trainable = False
+    _check_takes({path: layers[path] for path in members})
+    _set_trainable(model, False)
     for path, layer in layers.items():
         before = _adapters(layer)
         if path not in members:
@@ -145,7 +142,7 @@ def disabled(model: keras.Model) -> Iterator[None]:
 def merge(model: keras.Model) -> None:
     """Puts the adapter in use into the kernels, where it costs nothing any more, and takes all adapters out.
 
-    What was frozen stays so: `model.trainable = True` has all trained.
+    All weights of the model are trainable again then.
 
     Raises:
         ValueError: if the model has no adapter in use, or one over a kernel in another form, such as a quantized one.
@@ -167,7 +164,7 @@ def merge(model: keras.Model) -> None:
 def remove(model: keras.Model, name: str | None = None) -> None:
     """Takes adapters out of a model, which then computes what it did before them.
 
-    What was frozen stays so: `model.trainable = True` has all trained.
+    Once none is left, all weights of the model are trainable again.
 
     Args:
         model: Keras model.
@@ -184,6 +181,8 @@ def remove(model: keras.Model, name: str | None = None) -> None:
             active = adapters.active if adapters.active != name else None
             if len(kept) < len(adapters.members):
                 layer.set_adapter(NamedAdapters(kept, active) if kept else None)
+    if not names(model):
+        _set_trainable(model, True)
     _forget_compiled(model)
 
 
@@ -222,17 +221,31 @@ def _all_adapters(model):
     return [adapters for adapters in found if adapters is not None]
 
 
+def _set_trainable(model, is_trainable):
+    """Has all that belongs to a model trained, or nothing. (TensorFlow takes a `model.trainable` that is True already
+    for no change, and passes it on to no layer.)"""
+    model.trainable = True
+    for layer in model._flatten_layers(include_self=False):
+        layer.trainable = is_trainable
+    for weight in model._trainable_variables:  # those that belong to no layer
+        weight.trainable = is_trainable
+
+
 def _train_only(adapters, name):
     adapters.trainable = True
     for member in adapters.members:
         member.trainable = member.name == name
 
 
-def _check_takes(model, name, layers):
+def check_name(model, name):
+    """Refuses what cannot be the name of one more adapter."""
     if not isinstance(name, str) or not name or "/" in name or "." in name:
         raise ValueError(f"The name of an adapter is a word without '/' and '.', got {name!r}.")
     if name in names(model):
         raise ValueError(f"{model.name} has an adapter {name!r} already: give this one another name, or remove it.")
+
+
+def _check_takes(layers):
     for path, layer in layers.items():
         if layer.quantization_mode is not None:
             raise ValueError(f"{path} is quantized by {layer.quantization_mode!r}, so it cannot be given an adapter.")

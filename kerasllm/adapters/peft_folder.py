@@ -13,7 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasllm.adapters.changing import attach, check_has, members_of, name_in_use
+from kerasllm.adapters.changing import attach, check_has, check_name, members_of, name_in_use
 from kerasllm.adapters.places import family_of_model, listed, places_of
 from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.huggingface import tensors
@@ -102,6 +102,7 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
     >>> model, tokenizer = kerasllm.load("HuggingFaceTB/SmolLM2-135M")
     >>> kerasllm.adapters.load(model, "my-adapter")
     """
+    check_name(model, name)
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} has no {CONFIG}: it is not an adapter as PEFT writes it.")
