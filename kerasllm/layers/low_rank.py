@@ -14,6 +14,7 @@ from kerasllm import backend
 from kerasllm.layers.dropout import Dropout
 
 KINDS = ("lora", "rslora", "dora")
+_SMALLEST = 1e-30  # square of a norm: a kernel may begin with zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LowRank(keras.layers.Layer):
 
     def _matrix(self, part, name, shape, initializer):
         name = f"{part.name}_{name}" if part.name else name
-        return self.add_weight(shape, initializer, name=name, autocast=False)
+        return self.add_weight(shape, initializer, name=name)
 
     def call(self, inputs, product, kernel, training=None):
         x, product = ops.cast(inputs, "float32"), ops.cast(product, "float32")
@@ -105,7 +106,7 @@ class LowRank(keras.layers.Layer):
         kernel, down, up = (ops.stop_gradient(ops.cast(matrix, "float32")) for matrix in (kernel, down, up))
         crossed = 2 * backend.matmul(down, kernel, transpose_x=True)
         squares = _squares(kernel) + ops.sum(up * (crossed + ops.matmul(ops.matmul(ops.transpose(down), down), up)), 0)
-        norms, magnitudes = ops.sqrt(squares), iter(self.magnitudes)
+        norms, magnitudes = ops.sqrt(ops.maximum(squares, _SMALLEST)), iter(self.magnitudes)
         of_slices = zip(self._split(norms), self.slices, strict=True)
         lengths = [ops.convert_to_tensor(next(magnitudes)) if part.rank else norm for norm, part in of_slices]
         return ops.concatenate(lengths) / norms
