@@ -190,11 +190,12 @@ def test_slices_are_named_as_here_and_as_in_hugging_face():
 
 
 def test_a_folder_of_peft_holds_it_all(tmp_path):
-    model = learned(kind="dora", layers=["query", "feed_forward/*"])
+    model = learned(kind="dora", layers=["query", "feed_forward/*"], train_also="final_norm")
     expected = np.array(model(IDS))
     adapters.save(model, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["down_proj", "gate_proj", "q_proj", "up_proj"]
+    assert config["modules_to_save"] == ["model.norm"]
     assert (config["r"], config["lora_alpha"], config["use_dora"], config["task_type"]) == (2, 6, True, "CAUSAL_LM")
     again = far(CausalLM(LLAMA))
     adapters.load(again, tmp_path / "adapter", "poems")
@@ -210,7 +211,7 @@ def test_a_folder_of_peft_holds_it_all(tmp_path):
     for setting, message in (
         ({"peft_type": "IA3"}, "of type 'IA3'; 'LORA' can be read"),
         ({"bias": "all"}, "has bias='all'"),
-        ({"modules_to_save": ["lm_head"]}, r"has modules_to_save=\['lm_head'\], which kerasllm does not compute"),
+        ({"trainable_token_indices": [3]}, r"has trainable_token_indices=\[3\], which kerasllm does not compute"),
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which changes the base"),
     ):
         (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, **setting}))
@@ -251,10 +252,10 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     for call in (adapters.merge, adapters.remove, lambda model: adapters.use(model, "a")):
         with pytest.raises(ValueError, match=r"has no adapters: kerasllm\.adapters\.add gives it some"):
             call(model)
-    adapters.add(model, 2, layers="query", train_also="final_norm")
+    adapters.add(model, 2, layers="query", train_also="token_embedding")
     with pytest.raises(ValueError, match="has no adapter 'a': it has default"):
         adapters.use(model, "a")
-    with pytest.raises(ValueError, match=r"than its adapter, .* there are transformer/final_norm/scale"):
+    with pytest.raises(ValueError, match="token_embedding/embeddings is trained beside the adapter, for which PEFT"):
         adapters.save(model, tmp_path / "adapter")
     with adapters.disabled(model), pytest.raises(ValueError, match=r"No adapter of .* is in use: choose one by `use`"):
         adapters.merge(model)

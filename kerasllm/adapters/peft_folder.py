@@ -14,9 +14,10 @@ import keras
 import numpy as np
 
 from kerasllm.adapters.changing import attach, check_has, check_name, members_of, name_in_use
-from kerasllm.adapters.places import family_of_model, listed, places_of
+from kerasllm.adapters.places import family_of_model, places_of
 from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.huggingface import tensors
+from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.layers.low_rank import LowRank, Slice
 from kerasllm.models import CausalLM, Seq2SeqLM
 from kerasllm.models.weights import weight_names
@@ -26,7 +27,7 @@ _PREFIX = "base_model.model."
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 # What changes what an adapter computes, or its base, in ways that ours do not know.
 _UNKNOWN = (
-    *("lora_bias", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication"),
     *("alora_invocation_tokens", "use_qalora", "use_bdlora"),
     *("arrow_config", "kasa_config", "monteclora_config", "velora_config"),
 )
@@ -43,8 +44,8 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
 
     Raises:
         FileExistsError: if `folder` exists; it is not touched.
-        ValueError: if the model has no such adapter, no architecture of Hugging Face computes what it does, or more of
-            it is trained than the adapter.
+        ValueError: if the model has no such adapter, no architecture of Hugging Face computes what it does, or what is
+            trained beside the adapter has no place in such a folder.
 
     Example:
 
@@ -52,13 +53,13 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
     """
     name = name_in_use(model) if name is None else name
     check_has(model, name)
-    _check_trained(model)
     members, arrays, settings = {path: member for path, _, member in members_of(model, name)}, {}, {}
     places = places_of(model)
     for place in places:
         if place.path in members:
             for module, part in _written(place, members[place.path], arrays):
                 settings[module] = part.rank, part.alpha
+    saved = _add_trained(model, arrays)
     member = next(iter(members.values()))
     (rank, alpha), _ = collections.Counter(settings.values()).most_common(1)[0]
     others = {module: of_module for module, of_module in settings.items() if of_module != (rank, alpha)}
@@ -75,6 +76,7 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
         "use_dora": member.kind == "dora",
         "lora_dropout": member.dropout.rate if member.dropout else 0.0,
         "bias": "none",
+        "modules_to_save": saved or None,
         "fan_in_fan_out": not all(place.source.transposed for place in places if place.path in members),
         "target_modules": _shortest(settings, [module for place in places for module in place.modules.values()]),
     }
@@ -108,7 +110,7 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
         raise FileNotFoundError(f"{folder} has no {CONFIG}: it is not an adapter as PEFT writes it.")
     config = read_json(folder / CONFIG)
     _check_config(config, folder / CONFIG)
-    family, _ = family_of_model(model)
+    family, table = family_of_model(model)
     renames = () if family is None else family.renames
     checkpoint = tensors.Checkpoint(folder, ((f"^{re.escape(_PREFIX)}", ""), *renames), WEIGHTS)
     left, members, values = set(checkpoint.names), {}, {}
@@ -117,11 +119,14 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
         if any(part.rank for part in slices):
             members[place.path] = LowRank(slices, _kind(config), config.get("lora_dropout") or 0.0, name=name)
             values[place.path] = _read(place, slices, checkpoint)
+    whole = _whole_weights(model, table, checkpoint, left) if config.get("modules_to_save") else {}
     if left:
         raise ValueError(f"{folder / WEIGHTS} holds {min(left)!r}, for which {model.name} has no place.")
     if not members:
         raise ValueError(f"{folder / WEIGHTS} holds no adapter.")
-    attach(model, name, members)
+    attach(model, name, members, sorted({name.rpartition("/")[0] for name in whole}))
+    for weight, array in whole.values():
+        weight.assign(array)
     for path, arrays in values.items():
         for weight, array in zip(_weights(members[path]), arrays, strict=True):
             weight.assign(array)
@@ -218,15 +223,46 @@ def _check_config(config, path):
         )
 
 
-def _check_trained(model):
-    """Refuses a model of which more is trained than adapters, which a base would not have."""
-    trained = [name for name, weight in weight_names(model).items() if weight.trainable]
-    more = [name for name in trained if "/adapters/" not in name]
-    if more:
-        raise ValueError(
-            f"More of {model.name} is trained than its adapter, and a folder of PEFT's holds that alone; "
-            f"{listed('there are', more)} A run folder holds all."
-        )
+def _add_trained(model, arrays):
+    """Adds the tensors of what is trained beside adapters to others by name; gives the names of their modules."""
+    _, table = family_of_model(model)
+    modules = set()
+    for name, weight in weight_names(model).items():
+        if weight.trainable and "/adapters/" not in name:
+            source, array = _source(model, table, name), np.array(weight)
+            if source is None:
+                raise ValueError(f"{name} is trained beside the adapter, for which PEFT's format has no place.")
+            tensors_of_weight = source.write(array, widths_of(name, array.shape, model.config))
+            arrays |= {f"{_PREFIX}{key}": tensor for key, tensor in tensors_of_weight.items()}
+            modules |= {key.rpartition(".")[0] for key in tensors_of_weight}
+    return sorted(modules)
+
+
+def _whole_weights(model, table, checkpoint, left):
+    """What a checkpoint holds in place of weights of the base: a dict from their names to pairs (weight, array)."""
+    found = {}
+    for name, weight in weight_names(model).items():
+        source = _source(model, table, name)
+        if source is not None and left.issuperset(source.names):
+            shapes = [checkpoint.shape(key) for key in source.names]
+            if source.shape(shapes) != tuple(weight.shape):
+                raise ValueError(
+                    f"{checkpoint.path(source.names[0])} holds {source.names[0]!r} with shape {shapes[0]}, which does "
+                    f"not fit {name!r} of shape {tuple(weight.shape)}: it belongs to another base."
+                )
+            found[name] = weight, source.read(checkpoint.read)
+            left.difference_update(source.names)
+    return found
+
+
+def _source(model, table, name):
+    """Where a weight lies in Hugging Face's format; None where that is nowhere, or two places: PEFT unties a table."""
+    tied = name == "token_embedding/embeddings" and model.config.tie_embeddings
+    try:
+        source = None if tied else source_of(table, name)
+    except KeyError:
+        return None
+    return source if source and source.names else None
 
 
 def _task(model):

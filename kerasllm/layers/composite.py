@@ -75,7 +75,10 @@ def check_parts(model, plain):
     for path, layer, _ in layers_inside(model):
         if plain and isinstance(layer, Dense) and (layer.adapter or layer.kernel_layer) is not None:
             has = "an adapter" if layer.adapter is not None else "its kernel in another form"
-            raise ValueError(f"{path} has {has}, for which there is no place here; a run folder and .keras have one.")
+            merging = " kerasllm.adapters.merge puts it into the kernel." if layer.adapter is not None else ""
+            raise ValueError(
+                f"{path} has {has}, for which there is no place here; a run folder and .keras have one.{merging}"
+            )
 
 
 def _held(inside, name):

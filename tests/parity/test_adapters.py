@@ -157,10 +157,13 @@ def test_adapters_are_those_of_peft(base, kind, tmp_path):
 
 
 @pytest.mark.parametrize("base", ["llama"], indirect=True)
-def test_ranks_and_scales_of_single_modules(base, tmp_path):
+def test_ranks_and_scales_of_single_modules_and_whole_ones(base, tmp_path):
     folder, architecture = base
     patterns = {"rank_pattern": {"q_proj": 5, "layers.1.mlp.up_proj": 1}, "alpha_pattern": {"v_proj|o_proj": 9}}
-    theirs = adapted(folder, architecture, "rslora", **patterns)
+    theirs = adapted(folder, architecture, "rslora", **patterns, modules_to_save=["norm", "lm_head"])
+    for name, parameter in theirs.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
     theirs.save_pretrained(tmp_path / "theirs")
     ours, _ = kerasllm.huggingface.load(folder)
     adapters.load(ours, tmp_path / "theirs")
