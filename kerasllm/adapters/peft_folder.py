@@ -145,7 +145,7 @@ def _written(place, member, arrays):
         if not part.rank:
             continue
         if module is None:
-            raise ValueError(f"{place.name_of(part.name)} has no name in Hugging Face's format.")
+            raise ValueError(f"{place.name_of(part.name)} has no name in Hugging Face's format: a run folder holds it.")
         outputs = place.source.part(index)._replace(transposed=True)
         name = f"{_PREFIX}{module}"
         arrays[name + _A] = np.array(next(weights)).T
