@@ -11,7 +11,7 @@ from pathlib import Path as _Path
 __version__ = "0.1.0"
 
 _MODULES = (
-    "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
+    "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface",
 )  # fmt: skip
 _FUNCTIONS = {

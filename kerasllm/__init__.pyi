@@ -1,4 +1,5 @@
 # What `__getattr__` loads on first use, for editors and type checkers, which cannot see it.
+from kerasllm import adapters as adapters
 from kerasllm import benchmark as benchmark
 from kerasllm import callbacks as callbacks
 from kerasllm import data as data

@@ -36,6 +36,7 @@ import json
 import re
 import keras
 import numpy as np
+from kerasllm import adapters
 from kerasllm.generation import generate_ids
 from kerasllm.layers import dot_product, taps
 from kerasllm.losses import TokenCrossentropy
@@ -106,6 +107,23 @@ def multiplies_to_a_kernel():
 assert len(model.trainable_variables) == 1 and not multiplies_to_a_kernel()
 layer.trainable = True
 assert multiplies_to_a_kernel()
+
+if "dynamic" not in {config!r}:
+    layer.set_adapter(None)
+    before = np.array(model(ids))
+    adapters.add(model, 2, kind="dora", dropout=0.5)
+    np.testing.assert_array_equal(model(ids), before)
+    model.compile(keras.optimizers.SGD(3.0), TokenCrossentropy(chunk_size=7), micro_batches=3)
+    model.train_on_batch(ids[:, :-1], ids[:, 1:])
+    model.train_on_batch(ids[:, :-1], ids[:, 1:])
+    tuned = np.array(model(ids))
+    assert abs(tuned - before).max() > 1e-3
+    with adapters.disabled(model):
+        np.testing.assert_array_equal(model(ids), before)
+        np.testing.assert_allclose(model.predict(ids, verbose=0), before, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(ids, verbose=0), tuned, rtol=1e-4, atol=1e-5)
+    adapters.merge(model)
+    np.testing.assert_allclose(model(ids), tuned, rtol=1e-4, atol=1e-5)
 
 before = model.get_weights()
 try:

@@ -36,6 +36,7 @@ ROOMS = {
     "callbacks": ["evaluation", "runs"],
     "export": ["files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "tokenizers"],
+    "adapters": ["huggingface"],
     "runs": ["huggingface", "unread"],
     "report": [],
     "setting_values": [],

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 import kerasllm
 
-ROOMS = ("data", "evaluation", "export", "generation", "huggingface", "runs", "tokenizers")
+ROOMS = ("adapters", "data", "evaluation", "export", "generation", "huggingface", "runs", "tokenizers")
 FUNCTIONS = {
     f"{room}.{name}": value
     for room in ROOMS

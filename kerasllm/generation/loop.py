@@ -11,6 +11,7 @@ from kerasllm import backend
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import sample
 from kerasllm.layers import taps
+from kerasllm.layers.low_rank import adapters_in_use
 
 NO_TOKEN = -2  # what is drawn from logits that are not finite
 NOT_FINITE = "The model's logits are not finite, so it has diverged: train it with a lower learning rate."
@@ -20,7 +21,8 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
     """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket, of which
     places before `first` are read already."""
     compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
-    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, frozenset(map(id, model.weights)))
+    weights = frozenset(map(id, model.weights)), adapters_in_use(model)
+    key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, *weights)
     if key not in compiled:
         functions = (
             functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length, first),

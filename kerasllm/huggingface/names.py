@@ -64,6 +64,11 @@ class Source(NamedTuple):
         parts = [part.T if self.transposed else part for part in self._reordered(parts, -1)]
         return dict(zip(self.names, parts, strict=True))
 
+    def part(self, index):
+        """The source of one of its tensors alone."""
+        of_part = {name: getattr(self, name)[index : index + 1] for name in ("names", "interleaved", "mirrored")}
+        return self._replace(**of_part)
+
     def _reordered(self, parts, step):
         """Parts with their channels in our order, from that of the tensors, or with a step of -1 the other way."""
         if self.heads:

@@ -34,6 +34,7 @@ class Checkpoint:
     Args:
         folder: Path of a folder with model.safetensors, or with shards and their index.
         renames: pairs (regular expression, replacement), applied to the names.
+        single: str, the name of the file that holds all of them.
 
     Attributes:
         folder: that folder.
@@ -43,10 +44,10 @@ class Checkpoint:
         ValueError: if a file is damaged, or the index names a file outside the folder.
     """
 
-    def __init__(self, folder, renames=()):
+    def __init__(self, folder, renames=(), single=SINGLE):
         self.folder = folder
         self._locations = {}
-        for path in _files(folder):
+        for path in _files(folder, single):
             for name, location in _locations(path).items():
                 for pattern, replacement in renames:
                     name = re.sub(pattern, replacement, name)
@@ -84,9 +85,9 @@ class Checkpoint:
         return np.memmap(path, dtype=_DTYPES[dtype], mode="r", offset=start, shape=shape or (1,)).reshape(shape)
 
 
-def _files(folder):
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
+def _files(folder, single):
+    if (folder / single).is_file():
+        return [folder / single]
     index = folder / INDEX
     if not index.is_file():
         if pickled := sorted(path.name for path in folder.glob("*.bin")):
@@ -95,7 +96,7 @@ def _files(folder):
                 "a safetensors file, or convert it with transformers: "
                 'model.save_pretrained("folder", safe_serialization=True).'
             )
-        raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}.")
+        raise FileNotFoundError(f"{folder} has neither {single} nor {INDEX}.")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -124,20 +125,21 @@ def _locations(path):
     }
 
 
-def write(folder, specs, tensors):
+def write(folder, specs, tensors, single=SINGLE):
     """Writes tensors into one file, or into shards with an index where they are too large for one.
 
     Args:
         folder: Path of a folder.
         specs: dict from name to the pair (NumPy dtype, shape).
         tensors: function (name) -> array; one is held at a time.
+        single: str, the name of the one file.
     """
     shards, sizes = [[]], {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in specs.items()}
     for name, size in sizes.items():
         if shards[-1] and sum(sizes[other] for other in shards[-1]) + size > SHARD_BYTES:
             shards.append([])
         shards[-1].append(name)
-    files = [SINGLE]
+    files = [single]
     if len(shards) > 1:
         files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
         files_by_name = {name: file for file, names in zip(files, shards, strict=True) for name in names}

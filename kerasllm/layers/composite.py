@@ -26,12 +26,13 @@ class Composite:
         self._change_parts()
 
     def _change_parts(self):
-        inside = {path: layer for path, layer, _ in _layers_inside(self)}
+        inside = {path: layer for path, layer, _ in layers_inside(self)}
         for path, config in self._parts.get("kernel_layers", {}).items():
             inside[path].replace_kernel(keras.saving.deserialize_keras_object(config))
         for path, config in self._parts.get("adapters", {}).items():
             inside[path].set_adapter(keras.saving.deserialize_keras_object(config))
-        inside = {path: layer for path, layer, _ in _layers_inside(self)}  # these too
+        inside = {path: layer for path, layer, _ in layers_inside(self)}  # these too
+        inside |= {weight.name: weight for weight in self._trainable_variables}
         for path, is_trainable in self._parts.get("trainable_parts", {}).items():
             inside[path].trainable = is_trainable
         for path, mode in self._parts.get("quantized_parts", {}).items():
@@ -43,9 +44,11 @@ class Composite:
     def _parts_config(self):
         parts = self._parts
         if self.built:
-            inside = list(_layers_inside(self))
+            inside = list(layers_inside(self))
+            trainable = {p: layer.trainable for p, layer, of in inside if layer.trainable != of.trainable}
+            own = {v.name: v.trainable for v in self._trainable_variables if v.trainable != self.trainable}
             parts = {
-                "trainable_parts": {p: layer.trainable for p, layer, of in inside if layer.trainable != of.trainable},
+                "trainable_parts": {**trainable, **own},
                 "quantized_parts": {p: layer.quantization_mode for p, layer, _ in inside if layer.quantization_mode},
                 "kernel_layers": _held(inside, "kernel_layer"),
                 "adapters": _held(inside, "adapter"),
@@ -69,10 +72,13 @@ def check_parts(model, plain):
         raise ValueError(
             f"{model.name} is quantized by {min(modes)}, which could not be loaded again: save it before that."
         )
-    for path, layer, _ in _layers_inside(model):
+    for path, layer, _ in layers_inside(model):
         if plain and isinstance(layer, Dense) and (layer.adapter or layer.kernel_layer) is not None:
             has = "an adapter" if layer.adapter is not None else "its kernel in another form"
-            raise ValueError(f"{path} has {has}, for which there is no place here; a run folder and .keras have one.")
+            merging = " kerasllm.adapters.merge puts it into the kernel." if layer.adapter is not None else ""
+            raise ValueError(
+                f"{path} has {has}, for which there is no place here; a run folder and .keras have one.{merging}"
+            )
 
 
 def _held(inside, name):
@@ -86,8 +92,8 @@ def _children(layer):
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
-def _layers_inside(layer, path=""):
+def layers_inside(layer, path=""):
     """The path of each layer inside, itself and what holds it; those that hold others come before these."""
     for child in _children(layer):
         yield path + child.name, child, layer
-        yield from _layers_inside(child, f"{path}{child.name}/")
+        yield from layers_inside(child, f"{path}{child.name}/")

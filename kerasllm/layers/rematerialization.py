@@ -38,7 +38,8 @@ def rematerialized(function, layer, dropout=None, through=()):
         function: a layer or function. Gradients reach its positional arguments, tensors or None; others, such as masks,
             it is given by name.
         layer: the layer in which losses may be added: those by `add_loss` and by regularizers of activations come out.
-        dropout: a Dropout layer inside, of which the seeds of all are made; None where nothing is dropped.
+        dropout: a Dropout layer inside, of which the seeds of all are made; where it drops nothing, another one that
+            there may be in an adapter.
         through: names of arguments that gradients are to reach as well.
     """
 
@@ -47,6 +48,8 @@ def rematerialized(function, layer, dropout=None, through=()):
         everything = [*arguments, *named.values()]
         places = [place for place, tensor in enumerate(everything) if tensor is not None]
         seed, owners = next_seed(dropout), []
+        if seed is None:
+            seed = next_seed(next(filter(_drops, layer._flatten_layers()), None))
 
         def repeatable(*given):
             tensors = [None] * len(everything)
@@ -84,6 +87,10 @@ def _added_losses(layer):
         new = [loss for loss in losses if id(loss) not in known]
         added += [(part, loss) for loss in new for part in layers if _has_added(part, loss, scope)]
         losses[:] = kept
+
+
+def _drops(layer):
+    return isinstance(layer, keras.layers.Dropout) and layer.rate
 
 
 def _has_added(layer, loss, scope):

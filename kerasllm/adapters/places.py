@@ -1,0 +1,125 @@
+"""Where adapters can be put: the dense layers of a model, slice by slice, under the names that they have here and in
+Hugging Face's format."""
+
+import fnmatch
+import re
+from typing import NamedTuple
+
+from kerasllm.huggingface.choosing import family_of
+from kerasllm.huggingface.names import source_of
+from kerasllm.layers import FeedForward, MultiHeadAttention
+from kerasllm.layers.composite import layers_inside
+from kerasllm.layers.dense import Dense
+
+_NAMES_SHOWN = 12
+
+
+class Place(NamedTuple):
+    """A dense layer.
+
+    Attributes:
+        path: str, such as "transformer/block_0/attention/query_key_value".
+        layer: the `Dense`.
+        is_inner: bool, whether it is one of attention or of a feed-forward layer.
+        widths: dict from the names of its slices, such as "query", to their outputs; {"": all} where it has one.
+        source: the `Source` of its kernel, with a tensor for each slice; None where Hugging Face's format has none.
+    """
+
+    path: str
+    layer: Dense
+    is_inner: bool
+    widths: dict
+    source: object = None
+
+    @property
+    def modules(self):
+        """The names of the slices in Hugging Face's format; None for those that have none."""
+        names = self.source.names if self.source else [None] * len(self.widths)
+        return dict(zip(self.widths, (name and name.removesuffix(".weight") for name in names), strict=True))
+
+    def name_of(self, part):
+        """The path of a slice: "transformer/block_0/attention/query"."""
+        return f"{self.path.rpartition('/')[0]}/{part}".lstrip("/") if part else self.path
+
+    def matches(self, part, patterns):
+        """Whether any pattern is a name of a slice, or the end of one."""
+        names = {self.path, self.name_of(part), (self.modules[part] or "").replace(".", "/")}
+        return any(matches(name, pattern.replace(".", "/")) for name in names for pattern in patterns)
+
+
+def matches(path, pattern):
+    """Whether a pattern, in which `*` stands for anything, is a path or the end of one."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
+
+
+def family_of_model(model):
+    """The family of Hugging Face of a model, and the table of its weights; (None, {}) where there is none."""
+    origin, config = getattr(model, "origin", None), getattr(model, "config", None)
+    try:
+        _, family, settings = family_of(type(model), config, origin and origin.model_type)
+    except (ValueError, TypeError):
+        return None, {}
+    return family, family.weights(config, settings)
+
+
+def places_of(model):
+    """The `Place`s of a model, in order. A kernel that is one tensor in Hugging Face's format is one slice."""
+    _, table = family_of_model(model)
+    return [
+        _place(path, layer, holder, table) for path, layer, holder in layers_inside(model) if isinstance(layer, Dense)
+    ]
+
+
+def _place(path, layer, holder, table):
+    try:
+        source = source_of(table, f"{path}/kernel")
+    except KeyError:  # A subclass has layers of its own.
+        source = None
+    widths = {"": layer.units} if source and len(source.names) == 1 else _widths(layer, holder)
+    return Place(path, layer, isinstance(holder, MultiHeadAttention | FeedForward), widths, source)
+
+
+def _widths(layer, holder):
+    if isinstance(holder, MultiHeadAttention) and layer.name in ("query_key_value", "key_value"):
+        own = {} if layer.name == "key_value" else {"query": holder.num_heads * holder.head_dim}
+        return {**own, **dict.fromkeys(("key", "value"), holder.num_kv_heads * holder.head_dim)}
+    if isinstance(holder, FeedForward) and holder.gated and layer is holder.inner:
+        return dict.fromkeys(("gate", "up"), holder.dff)
+    return {"": layer.units}
+
+
+def chosen(model, patterns):
+    """The slices that patterns name: a list of pairs (`Place`, set of names of slices).
+
+    Args:
+        model: Keras model.
+        patterns: a str or several; None for all of attention and feed-forward layers.
+
+    Raises:
+        ValueError: if a pattern matches nothing.
+    """
+    places = places_of(model)
+    if patterns is None:
+        found = [(place, set(place.widths)) for place in places if place.is_inner]
+    else:
+        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        for pattern in patterns:
+            if not any(place.matches(part, [pattern]) for place in places for part in place.widths):
+                raise ValueError(f"No layer of {model.name} to adapt is called {pattern!r}: {_all(places)}")
+        found = [(place, {part for part in place.widths if place.matches(part, patterns)}) for place in places]
+    found = [(place, parts) for place, parts in found if parts]
+    if not found:
+        raise ValueError(f"No layer of {model.name} to adapt was named: {_all(places)}")
+    return found
+
+
+def _all(places):
+    names = [place.name_of(part) for place in places for part in place.widths]
+    return listed("it has", [re.sub(r"^.*block_\d+/", "", name) for name in names])
+
+
+def listed(what, names):
+    """A clause that names what there is, each once."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{what} {', '.join(names[:_NAMES_SHOWN])}{more}." if names else f"{what} none."
