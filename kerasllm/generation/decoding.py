@@ -136,10 +136,10 @@ class Decoding:
         self._end_ids = [whole_number("end_ids", i, 0) for i in end_ids]
         self._settings = {
             **sampler.settings(),
-            "seed": ops.convert_to_tensor(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
-            "start": ops.convert_to_tensor(P, "int32"),
-            "limits": ops.convert_to_tensor(self._limits, "int32"),
-            "end_ids": ops.convert_to_tensor(self._end_ids or [-1], "int32"),
+            "seed": np.array(random.getrandbits(31) if seed is None else seed % 2**31, "int32"),
+            "start": np.array(P, "int32"),
+            "limits": np.array(self._limits, "int32"),
+            "end_ids": np.array(self._end_ids or [-1], "int32"),
         }
         known_ids = None if vocab_size is None or vocab_size >= V else vocab_size
         rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
@@ -157,7 +157,7 @@ class Decoding:
             state = self._tokens, self._done, self._rule_state
             self._update(self._prefill(*state, self._padding, self._inputs, self._settings, self._prefix))
         if not self._done.all() and limit > self._index:
-            index, limit = ops.convert_to_tensor(self._index, "int32"), ops.convert_to_tensor(limit, "int32")
+            index, limit = np.array(self._index, "int32"), np.array(limit, "int32")
             state = index, self._tokens, self._done, self._state, self._rule_state
             self._update(self._decode(*state, self._padding, self._inputs, limit, self._settings))
         return not self._done.all() and self._index < self._start + self.max_new_tokens

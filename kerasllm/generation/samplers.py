@@ -7,6 +7,7 @@ not compile anew. Shapes: B batch, V vocab.
 import dataclasses
 import math
 
+import numpy as np
 from keras import ops
 
 from kerasllm import backend
@@ -57,12 +58,12 @@ class Sampler:
         return self.choose, greedy, filters
 
     def settings(self):
-        """The settings that the graph of a draw takes as inputs, a dict of scalar tensors."""
+        """The settings that the graph of a draw takes as inputs, a dict of scalar arrays."""
         return {
-            "temperature": ops.convert_to_tensor(self.temperature, "float32"),
-            "top_k": ops.convert_to_tensor(self.top_k, "int32"),
-            "top_p": ops.convert_to_tensor(self.top_p, "float32"),
-            "min_p": ops.convert_to_tensor(self.min_p, "float32"),
+            "temperature": np.array(self.temperature, "float32"),
+            "top_k": np.array(self.top_k, "int32"),
+            "top_p": np.array(self.top_p, "float32"),
+            "min_p": np.array(self.min_p, "float32"),
         }
 
 

@@ -143,7 +143,7 @@ class MinimumLength(_SettingsInState):
     min_length: int = 0
 
     def start(self, tokens, is_prompt, vocab_size):
-        end_ids = ops.convert_to_tensor([self.end_ids or (-1,)], "int32")
+        end_ids = np.array([self.end_ids or (-1,)], "int32")
         return end_ids, ops.maximum(int(self.min_length) - _lengths(is_prompt), int(self.min_new_tokens))
 
     def apply(self, logits, state):
@@ -166,7 +166,7 @@ class SuppressedTokens(_SettingsInState):
 
     def start(self, tokens, is_prompt, vocab_size):
         masks = [_mask(ids, vocab_size) for ids in (self.ids, (*self.ids, *self.begin_ids))]
-        return *map(ops.convert_to_tensor, masks), _row(self.begin, "int32")
+        return *masks, _row(self.begin, "int32")
 
     def apply(self, logits, state):
         always, at_begin, until_begin = state
@@ -192,7 +192,7 @@ class VocabularyEnd(_SettingsInState):
 
 def _row(value, dtype):
     """A setting, as one row for all texts."""
-    return ops.convert_to_tensor([[value]], dtype)
+    return np.array([[value]], dtype)  # Arrays become tensors for less where the compiled loop takes them.
 
 
 def _lengths(is_prompt):
