@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 import kerasllm
-from kerasllm import backend
+from kerasllm import adapters, backend
 from kerasllm.generation import Sampler, generate_ids, read_prefix, samplers
 from kerasllm.generation.buffers import buffer_lengths
 from kerasllm.generation.stepping import CachedStepper, PlainStepper, get_stepper
@@ -337,3 +337,6 @@ def test_a_prefix_is_read_once_and_changes_no_text(options):
         generate_ids(causal_lm(**options), prompts, 12, prefix=prefix)
     with pytest.raises(TypeError, match=r"`prefix` is what kerasllm\.generation\.read_prefix returns, got str"):
         generate_ids(model, prompts, 12, prefix="to be")
+    adapters.add(model, rank=1)
+    with pytest.raises(ValueError, match="with other adapters than those in use"):
+        generate_ids(model, prompts, 12, prefix=prefix)

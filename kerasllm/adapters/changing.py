@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 
-from kerasllm.adapters.places import chosen, listed, matches
+from kerasllm.adapters.places import chosen, listed
 from kerasllm.layers.composite import layers_inside
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.low_rank import KINDS, LowRank, NamedAdapters, Slice
+from kerasllm.layers.taps import matches
 
 
 def add(

@@ -1,7 +1,6 @@
 """Where adapters can be put: the dense layers of a model, slice by slice, under the names that they have here and in
 Hugging Face's format."""
 
-import fnmatch
 import re
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from kerasllm.huggingface.names import source_of
 from kerasllm.layers import FeedForward, MultiHeadAttention
 from kerasllm.layers.composite import layers_inside
 from kerasllm.layers.dense import Dense
+from kerasllm.layers.taps import matches
 
 _NAMES_SHOWN = 12
 
@@ -45,11 +45,6 @@ class Place(NamedTuple):
         """Whether any pattern is a name of a slice, or the end of one."""
         names = {self.path, self.name_of(part), (self.modules[part] or "").replace(".", "/")}
         return any(matches(name, pattern.replace(".", "/")) for name in names for pattern in patterns)
-
-
-def matches(path, pattern):
-    """Whether a pattern, in which `*` stands for anything, is a path or the end of one."""
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
 
 
 def family_of_model(model):

@@ -11,6 +11,7 @@ from kerasllm.generation.buffers import SMALLEST_BUCKET
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.prompts import as_prompts, encode_prompt
 from kerasllm.generation.stepping import get_stepper
+from kerasllm.layers.low_rank import adapters_in_use
 from kerasllm.models.shapes import context_length, length_dependent_rotations
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
@@ -22,10 +23,12 @@ class Prefix:
         model: the model that has read it, and is not to be trained on meanwhile.
         token_ids: list of int.
         cache: its keys and values.
+        adapters: the names of the adapters that were in use, layer by layer.
     """
 
     def __init__(self, model: keras.Model, token_ids: list[int], cache: Any) -> None:
         self.model, self.token_ids, self.cache = model, token_ids, cache
+        self.adapters = adapters_in_use(model)
 
 
 def read_prefix(model: keras.Model, tokenizer: Tokenizer, text: str | Sequence[int]) -> Prefix:
@@ -75,6 +78,8 @@ def first_unread(prefix, model, prompts, P):
         raise TypeError(f"`prefix` is what kerasllm.generation.read_prefix returns, got {type(prefix).__name__}.")
     if prefix.model is not model:
         raise ValueError(f"`prefix` was read by {prefix.model.name}, which is not this model: read it again by this.")
+    if prefix.adapters != adapters_in_use(model):
+        raise ValueError("`prefix` was read with other adapters than those in use: read it again.")
     names = {name for prompt in prompts for name in prompt} - {"token_ids"}
     if names:
         raise ValueError(f"A prefix has tokens alone, got prompts with {min(names)!r}: leave `prefix` out.")

@@ -34,14 +34,14 @@ _listeners = contextvars.ContextVar("listeners", default=())
 def tap(x, layer, name):
     """The tensor `x`, called `name` in a layer; or what stands in its place, where it is changed."""
     for patterns, function in _listeners.get():
-        if _matches(f"{layer.path}/{name}", patterns):
+        if _is_named(f"{layer.path}/{name}", patterns):
             x = function(x, f"{layer.path}/{name}")
     return x
 
 
 def is_tapped(layer, *names):
     """Whether anything listens to one of these names, so that it has to be computed."""
-    return any(_matches(f"{layer.path}/{name}", patterns) for patterns, _ in _listeners.get() for name in names)
+    return any(_is_named(f"{layer.path}/{name}", patterns) for patterns, _ in _listeners.get() for name in names)
 
 
 def listeners():
@@ -108,5 +108,10 @@ def _listening(patterns, function):
         _listeners.reset(token)
 
 
-def _matches(name, patterns):
-    return any(fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*/{pattern}") for pattern in patterns)
+def matches(path, pattern):
+    """Whether a pattern, in which `*` stands for anything, is a path or the end of one."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
+
+
+def _is_named(path, patterns):
+    return any(matches(path, pattern) for pattern in patterns)
