@@ -3,10 +3,12 @@
 import contextlib
 import contextvars
 import functools
+import math
 import sys
 
 import keras
 import numpy as np
+import optree
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
@@ -110,7 +112,7 @@ def compile_function(function, variables, xla=True):
             compiles by XLA.
     """
     if IS_TENSORFLOW and xla:
-        return _quiet(tf.function(function, jit_compile=True, autograph=False))
+        return _with_joined_arrays(function)
     if IS_TENSORFLOW:
 
         def traced(*args):
@@ -125,6 +127,42 @@ def compile_function(function, variables, xla=True):
             return function(*args)
 
     return lambda *args: stateless([variable.value for variable in variables], *args)
+
+
+def _with_joined_arrays(function):
+    """A function of (nested) tensors and NumPy arrays, compiled by XLA for each of their shapes. Arrays of one dtype are
+    handed over as one: TensorFlow takes as long for each, however small it is."""
+    compiled = {}
+
+    def call(*args):
+        leaves, structure = optree.tree_flatten(args)
+        arrays, tensors, shapes = {}, [], []
+        for leaf in leaves:
+            is_array = isinstance(leaf, np.ndarray)
+            (arrays.setdefault(leaf.dtype, []) if is_array else tensors).append(leaf)
+            shapes.append((leaf.dtype, leaf.shape) if is_array else None)
+        key = structure, *shapes
+        if key not in compiled:
+            unjoined = functools.partial(_call_unjoined, function, structure, tuple(shapes))
+            compiled[key] = _quiet(tf.function(unjoined, jit_compile=True, autograph=False))
+        joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
+        return compiled[key](joined, tensors)
+
+    return call
+
+
+def _call_unjoined(function, structure, shapes, joined, tensors):
+    begins, tensors = dict.fromkeys(joined, 0), iter(tensors)
+
+    def leaf_of(shape):
+        if shape is None:
+            return next(tensors)
+        dtype, shape = shape
+        begin = begins[dtype.name]
+        begins[dtype.name] = end = begin + math.prod(shape)
+        return ops.reshape(joined[dtype.name][begin:end], shape)
+
+    return function(*optree.tree_unflatten(structure, [leaf_of(shape) for shape in shapes]))
 
 
 def _quiet(compiled):
