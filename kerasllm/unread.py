@@ -14,7 +14,7 @@ _FOLDERS = {
     "*.keras": "holds a .keras file, which keras.models.load_model reads",
     "*.weights.h5": "holds weights of Keras, which model.load_weights reads",
     "*.index": "holds a checkpoint of TensorFlow, which tf.train.Checkpoint(...).restore reads",
-    "metadata.json": "looks like a preset of KerasHub, which kerasllm.models.from_keras_hub reads",
+    "metadata.json": "looks like a preset of KerasHub, which kerasllm.keras_hub.load reads",
     "*.safetensors": "holds weights without the config.json that says what model they are of",
     "*.bin": "holds weights of PyTorch without the config.json that says what model they are of",
     "tokenizer.json": "holds a tokenizer alone, which kerasllm.tokenizers.Tokenizer.load reads",

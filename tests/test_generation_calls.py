@@ -306,7 +306,7 @@ def test_what_models_of_other_libraries_do_is_found_where_it_is(model_and_tokeni
     with pytest.raises(ValueError, match=r"has several outputs; keras\.Model\(model\.inputs, model\.outputs\[0\]\)"):
         generate_ids(keras.Model(ids, [keras.layers.Dense(V)(x), x]), [3])
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": 8}
-    with pytest.raises(ValueError, match=r"kerasllm\.models\.from_keras_hub\(its backbone\) makes one"):
+    with pytest.raises(ValueError, match=r"kerasllm\.keras_hub\.load\(its backbone\) makes one"):
         generate_ids(keras_nlp.models.GPT2Backbone(vocabulary_size=V, **sizes), [3])
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from oracles import scramble
 
-from kerasllm.models import CausalLM, from_keras_hub
+from kerasllm import keras_hub
+from kerasllm.models import CausalLM
 
 keras_nlp = pytest.importorskip("keras_nlp")
 V, T = 31, 19
@@ -52,7 +53,7 @@ def made(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_what_is_converted_computes_the_same(name):
     backbone = made(name)
-    model = from_keras_hub(backbone)
+    model = keras_hub.load(backbone)
     inputs = {"token_ids": IDS, "padding_mask": VISIBLE.astype("int32")}
     if isinstance(model, CausalLM):
         expected = backbone.token_embedding(backbone(inputs), reverse=True)
@@ -70,19 +71,19 @@ def test_what_is_converted_computes_the_same(name):
 def test_a_preset_is_read_from_its_folder(tmp_path):
     backbone = made("mistral")
     backbone.save_to_preset(str(tmp_path / "preset"))
-    model = from_keras_hub(tmp_path / "preset", max_length=100)
+    model = keras_hub.load(tmp_path / "preset", max_length=100)
     assert model.config.max_length == 100
-    np.testing.assert_array_equal(model(IDS), from_keras_hub(backbone)(IDS))
+    np.testing.assert_array_equal(model(IDS), keras_hub.load(backbone)(IDS))
 
 
 def test_what_cannot_be_converted_is_refused():
     with pytest.raises(ValueError, match=r"converts KerasHub's GPT2Backbone, LlamaBackbone, .*, got a OPTBackbone"):
-        from_keras_hub(keras_nlp.models.OPTBackbone(V, 1, 2, 8, 8))
+        keras_hub.load(keras_nlp.models.OPTBackbone(V, 1, 2, 8, 8))
     adapted = made("llama")
     adapted.enable_lora(2)
     with pytest.raises(ValueError, match=r"This LlamaBackbone has the weight '.*/query/lora_kernel_a', for which"):
-        from_keras_hub(adapted)
+        keras_hub.load(adapted)
     gemma = {**GROUPED, "head_dim": 4}
     for option, only in ({"query_head_dim_normalize": False}, True), ({"use_post_ffw_norm": True}, False):
         with pytest.raises(ValueError, match=f"GemmaBackbone with {next(iter(option))}=.*, only one with {only}"):
-            from_keras_hub(keras_nlp.models.GemmaBackbone(**gemma, **option))
+            keras_hub.load(keras_nlp.models.GemmaBackbone(**gemma, **option))

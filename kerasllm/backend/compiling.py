@@ -130,8 +130,8 @@ def compile_function(function, variables, xla=True):
 
 
 def _with_joined_arrays(function):
-    """A function of (nested) tensors and NumPy arrays, compiled by XLA for each of their shapes. Arrays of one dtype are
-    handed over as one: TensorFlow takes as long for each, however small it is."""
+    """A function of (nested) tensors and NumPy arrays, compiled by XLA for each of their shapes. Arrays of one dtype go
+    there as one: TensorFlow takes as long for each, however small it is."""
     compiled = {}
 
     def call(*args):

@@ -1,10 +1,21 @@
 """Whole language models, described by one config."""
 
+import importlib as _importlib
+import warnings as _warnings
+
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.config import TransformerConfig
 from kerasllm.models.growing import with_new_tokens
-from kerasllm.models.keras_hub import from_keras_hub
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
-__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig", "from_keras_hub", "with_new_tokens"]
+__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig", "with_new_tokens"]
+
+
+def __getattr__(name):
+    if name == "from_keras_hub":
+        _warnings.warn(
+            "`kerasllm.models.from_keras_hub` is `kerasllm.keras_hub.load`.", DeprecationWarning, stacklevel=2
+        )
+        return _importlib.import_module("kerasllm.keras_hub").load
+    raise AttributeError(f"module 'kerasllm.models' has no attribute {name!r}")

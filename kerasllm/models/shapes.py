@@ -67,7 +67,7 @@ def output_width(model):
         return model.config.vocab_size
     wanted = f"{model.name} must map token ids (B, T) to logits (B, T, V)"
     if type(model).__module__.startswith(("keras_hub", "keras_nlp")):
-        raise ValueError(f"{wanted}: of a model of KerasHub kerasllm.models.from_keras_hub(its backbone) makes one.")
+        raise ValueError(f"{wanted}: of a model of KerasHub kerasllm.keras_hub.load(its backbone) makes one.")
     if len(getattr(model, "outputs", None) or ()) > 1:
         raise ValueError(f"{wanted}, but has several outputs; keras.Model(model.inputs, model.outputs[0]) has one.")
     try:

@@ -12,10 +12,14 @@ from kerasllm.models.config import TransformerConfig
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.weights import weight_names
 
+__all__ = ["load"]
 
-def from_keras_hub(
-    backbone: Any, max_length: int = 4096, dtype: str | keras.DTypePolicy | None = None
-) -> CausalLM | MaskedLM:
+
+def __dir__():  # what completion shows
+    return __all__
+
+
+def load(backbone: Any, max_length: int = 4096, dtype: str | keras.DTypePolicy | None = None) -> CausalLM | MaskedLM:
     """Makes a model of a backbone of KerasHub: the same logits, with our generation, data, checkpoints and export.
 
     Args:
@@ -33,7 +37,7 @@ def from_keras_hub(
     Example:
 
     >>> backbone = keras_hub.models.Backbone.from_preset("gpt2_base_en")
-    >>> model = kerasllm.models.from_keras_hub(backbone)
+    >>> model = kerasllm.keras_hub.load(backbone)
     """
     if isinstance(backbone, str | os.PathLike):
         import keras_nlp  # takes seconds
