@@ -13,7 +13,7 @@ def is_ragged(batches):
     return any(type(part).__name__ in _KINDS for part in keras.tree.flatten(getattr(batches, "element_spec", batches)))
 
 
-def filled(batches, main, learns_next):
+def filled(batches, main, learns_next, of_tokens=True):
     """Rows filled up with zeros, and weights of 0 where they are.
 
     Args:
@@ -21,6 +21,7 @@ def filled(batches, main, learns_next):
         main: str, the name in x of the ids that labels belong to, where it is a dict.
         learns_next: bool. The labels are the next ids where there are none; otherwise x gets document ids, for what
             sees both ways.
+        of_tokens: bool. Labels are of tokens, not of texts.
 
     Returns:
         The same without ragged tensors, and with a mask of the sources where they were ragged.
@@ -41,7 +42,7 @@ def filled(batches, main, learns_next):
         elif not learns_next and main in lengths:
             inputs.setdefault("document_ids", tf.sequence_mask(lengths[main], T, "int32"))
         x = inputs if isinstance(x, dict) or len(inputs) > 1 else inputs[main]
-        if main not in lengths or (y is None and not learns_next):
+        if main not in lengths or not of_tokens or (y is None and not learns_next):
             return tuple(dense(part) for part in (x, y, sample_weight) if part is not None)
         real = tf.sequence_mask(lengths[main] - (y is None), T, "float32")
         if sample_weight is not None:

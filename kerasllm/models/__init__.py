@@ -4,12 +4,21 @@ import importlib as _importlib
 import warnings as _warnings
 
 from kerasllm.models.causal_lm import CausalLM
+from kerasllm.models.classifiers import SequenceClassifier, TokenClassifier
 from kerasllm.models.config import TransformerConfig
 from kerasllm.models.growing import with_new_tokens
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
-__all__ = ["CausalLM", "MaskedLM", "Seq2SeqLM", "TransformerConfig", "with_new_tokens"]
+__all__ = [
+    "CausalLM",
+    "MaskedLM",
+    "Seq2SeqLM",
+    "SequenceClassifier",
+    "TokenClassifier",
+    "TransformerConfig",
+    "with_new_tokens",
+]
 
 
 def __getattr__(name):

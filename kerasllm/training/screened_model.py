@@ -23,6 +23,8 @@ class ScreenedModel(keras.Model):
         **kwargs: `name` and `dtype`, as for any Keras layer.
     """
 
+    _labels_are_of_tokens = True  # and not of texts
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._screen = Screen()
@@ -171,6 +173,9 @@ class ScreenedModel(keras.Model):
         weights[list(self._class_weight)] = list(self._class_weight.values())
         return ops.take(ops.convert_to_tensor(weights), ops.clip(labels, 0, self._vocab_size - 1))
 
+    def _check_labels(self, labels, ids):
+        check_are_labels(labels, ids)
+
     def _check_names(self, x):
         check_names(x, type(self).__name__, self.needed_inputs, self.optional_inputs, self._embeddings)
 
@@ -183,11 +188,10 @@ class ScreenedModel(keras.Model):
                 check_are_ids(ids, name)
         ids = x.get(self._main_ids) if isinstance(x, dict) else x
         if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and ids is not None and self._labels_are_ids:
-            check_are_labels(y, ids)
+            self._check_labels(y, ids)
         if not backend.is_ragged(x):
             return x, y, sample_weight
+        how = self._main_ids, self.predicts_next, self._labels_are_of_tokens
         if hasattr(x, "element_spec"):
-            return backend.filled(x, self._main_ids, self.predicts_next), None, None
-        return keras.utils.unpack_x_y_sample_weight(
-            backend.filled((x, y, sample_weight), self._main_ids, self.predicts_next)
-        )
+            return backend.filled(x, *how), None, None
+        return keras.utils.unpack_x_y_sample_weight(backend.filled((x, y, sample_weight), *how))

@@ -1,0 +1,261 @@
+"""Models that say of which kind a text is, or each of its tokens: a Transformer that was pretrained, and a new head.
+
+Shapes: B batch, T time, S key time, D d_model, L labels.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.layers.dense import Dense
+from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.options import check_choice
+from kerasllm.layers.taps import tap
+from kerasllm.models.language_model import as_dict, small_deviation
+from kerasllm.models.token_types import TypedModel
+from kerasllm.models.weights import weight_names, weights_to_save
+
+PROBLEMS = ("single_label", "multi_label", "regression")
+
+
+class _Classifier(TypedModel):
+    """What both have in common: labels, and a Transformer without the head it was pretrained with."""
+
+    settings = ("num_labels", "labels", "causal")  # beside the config
+
+    def __init__(self, config, num_labels, labels, causal, **kwargs):
+        self.num_labels, self.labels = _checked_labels(num_labels, labels)
+        self.causal = causal
+        super().__init__(config, **kwargs)
+        deviation = 0.02 if causal else small_deviation(config)
+        self.transformer = self._transformer("transformer", config.num_layers, causal, deviation)
+        dropout = config.options_by_layer()[-1].dropout
+        self.head_dropout = Dropout(dropout, name="head_dropout", dtype=self.dtype_policy)
+
+    @classmethod
+    def from_model(cls, model, num_labels=None, **options):
+        """A classifier over what another model has learned: its embeddings and its Transformer, with a new head.
+
+        Args:
+            model: a `CausalLM`, a `MaskedLM` or a classifier. It stays as it is, and shares no weights.
+            num_labels, **options: see the class.
+
+        Returns:
+            A new model, not compiled, that sees what the other one saw: both ways, or with `CausalLM` what is behind.
+
+        Example:
+            >>> base, tokenizer = kerasllm.load("bert-base-uncased")
+            >>> model = kerasllm.models.SequenceClassifier.from_model(base, labels=["good", "bad"])
+        """
+        causal = model.predicts_next or getattr(model, "causal", False)
+        classifier = cls(model.config, num_labels, causal=causal, dtype=model.dtype_policy, **options)
+        arrays = weights_to_save(model, plain=True)
+        for name, weight in weight_names(classifier).items():
+            if not name.startswith("head_"):
+                weight.assign(arrays[name]())
+        if hasattr(model, "origin"):
+            classifier.origin = model.origin
+        return classifier
+
+    def _embedding_layer(self):
+        layer = super()._embedding_layer()
+        layer.tie_weights = True  # There is no output layer, which would have a table of its own.
+        return layer
+
+    def _head(self, name, width, use_bias=True):
+        return Dense(
+            width, use_bias=use_bias, kernel_initializer=self._normal(0.02), name=name, dtype=self.dtype_policy
+        )
+
+    def _hidden_states(self, inputs, padding_mask, position_ids, training):
+        return self.transformer(
+            self._embeddings_of(inputs),
+            mask=padding_mask,
+            document_ids=inputs.get("document_ids"),
+            position_ids=position_ids,
+            training=training,
+        )
+
+    @property
+    def _vocab_size(self):
+        return self.num_labels  # of labels, as losses look at it
+
+    @property
+    def _has_plain_output_layer(self):
+        return False
+
+    def output_layer(self):
+        raise NotImplementedError("A classifier makes all of its logits at once.")
+
+    def _labels(self, x, y, sample_weight):
+        if y is None:
+            raise ValueError(f"A {type(self).__name__} needs labels: fit(inputs, labels), or a dataset of such pairs.")
+        return y, sample_weight
+
+    def get_config(self):
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.settings}}
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class SequenceClassifier(_Classifier):
+    """Says of which kind a text is, of what kinds, or how much of something it has.
+
+    The first token stands for the text, which BERT's tokenizers begin with for that, or in causal models the last one,
+    which alone has seen all: the right-most that is not padding.
+
+    Args:
+        config: TransformerConfig.
+        num_labels: int, L; as many as there are `labels` when absent.
+        problem: "single_label", one label of several; "multi_label", any number of them; "regression", numbers. None
+            means "single_label", or "regression" with one label.
+        labels: list of str, their names, or None.
+        causal: bool. A token sees itself and earlier ones only, as in a `CausalLM`.
+        head_activation: str or None, between the two layers of the head, "tanh" as in BERT or "relu" as in DistilBERT;
+            None for one layer without biases, as on decoders. When absent, "tanh", or None if `causal`.
+
+    Call arguments:
+        inputs, padding_mask, position_ids: see `MaskedLM`; one text a row.
+
+    Returns:
+        float (B, L): logits, or in regression the numbers themselves.
+
+    Raises:
+        ValueError: if the numbers do not fit together.
+
+    `compile()` without a loss means cross-entropy of one label, int (B,), with accuracy; that of several, 0 or 1 each,
+    (B, L); or in regression the mean squared error of float (B,) or (B, L).
+
+    Example:
+        >>> config = kerasllm.models.TransformerConfig.preset("bert-laptop", vocab_size=100)
+        >>> model = kerasllm.models.SequenceClassifier(config, labels=["good", "bad"])
+        >>> model(np.ones((1, 10), "int32")).shape
+        TensorShape([1, 2])
+        >>> model.compile("adam")
+        >>> history = model.fit(np.ones((8, 10), "int32"), np.ones(8, "int32"))
+
+    Reference: Devlin et al. 2019, https://arxiv.org/abs/1810.04805; on decoders, Radford et al. 2018, GPT.
+    """
+
+    settings = (*_Classifier.settings, "problem", "head_activation")
+    _labels_are_of_tokens = False
+
+    def __init__(
+        self, config, num_labels=None, problem=None, *, labels=None, causal=False, head_activation="default", **kwargs
+    ):
+        super().__init__(config, num_labels, labels, causal, **kwargs)
+        self.problem = problem or ("regression" if self.num_labels == 1 else "single_label")
+        check_choice("problem", self.problem, PROBLEMS)
+        if self.problem == "single_label" and self.num_labels < 2:
+            raise ValueError("One label of several needs at least 2 of them, got num_labels=1.")
+        if head_activation == "default":
+            head_activation = None if causal else "tanh"
+        self.head_activation = head_activation
+        self.head_dense = self._head("head_dense", config.d_model) if head_activation else None
+        self.head_output = self._head("head_output", self.num_labels, use_bias=bool(head_activation))
+        self.build((None, None))
+
+    def build(self, _):
+        shape = (None, None, self.config.d_model)
+        self._build_embeddings()
+        self.transformer.build(shape)
+        for layer in (self.head_dense, self.head_output):
+            if layer is not None:
+                layer.build((None, self.config.d_model))
+
+    def call(self, inputs, padding_mask=None, position_ids=None, training=None):
+        inputs = as_dict(inputs)
+        x = self._hidden_states(inputs, padding_mask, position_ids, training)
+        x = self._last_real(x, inputs, padding_mask) if self.causal else x[:, 0]
+        if self.head_dense is not None:
+            x = get_activation(self.head_activation)(self.head_dense(x))
+        return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
+
+    def _last_real(self, x, inputs, padding_mask):
+        """Hidden states (B, D) of the right-most tokens that are not padding."""
+        documents = inputs.get("document_ids")
+        is_real = padding_mask if documents is None else ops.not_equal(documents, 0)
+        if is_real is None:
+            return x[:, -1]
+        places = ops.where(is_real, ops.arange(ops.shape(x)[1], dtype="int32")[None], 0)
+        return ops.take_along_axis(x, ops.max(places, axis=1)[:, None, None], axis=1)[:, 0]
+
+    def compile(self, optimizer="adam", loss=None, *, metrics=None, **kwargs):
+        """As `keras.Model.compile`; without a loss, that of the problem, with the accuracy."""
+        if loss is None:
+            loss, usual = {
+                "single_label": (keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"]),
+                "multi_label": (
+                    keras.losses.BinaryCrossentropy(from_logits=True),
+                    [keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+                ),
+                "regression": (keras.losses.MeanSquaredError(), []),
+            }[self.problem]
+            metrics = usual if metrics is None else metrics
+        super().compile(optimizer, loss, metrics=metrics, **kwargs)
+
+    def _targets(self, x, y, outputs, sample_weight, training):
+        if not self._labels_are_ids:
+            return super()._targets(x, y, outputs, sample_weight, training)
+        y, _ = self._labels(x, y, sample_weight)
+        rows = ops.reshape(backend.as_integers(y), (-1, 1))
+        rows, sample_weight, is_bad = super()._targets(x, rows, outputs[:, None], sample_weight, training)
+        return rows[:, 0], None if sample_weight is None else ops.reshape(sample_weight, (-1,)), is_bad
+
+    def _check_labels(self, labels, ids):
+        if labels.shape not in {(len(ids),), (len(ids), 1)}:
+            raise ValueError(f"A SequenceClassifier learns a label for each text, {len(ids)}, got {labels.shape}.")
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class TokenClassifier(_Classifier):
+    """Says of which kind each token of a text is, such as a part of a name.
+
+    Args:
+        config: TransformerConfig.
+        num_labels: int, L; as many as there are `labels` when absent.
+        labels: list of str, their names, such as "O", "B-PER", "I-PER", or None.
+        causal: bool. A token sees itself and earlier ones only, as in a `CausalLM`.
+
+    Call arguments:
+        inputs, padding_mask, position_ids: see `MaskedLM`.
+
+    Returns:
+        float (B, T, L), logits.
+
+    `compile()` without a loss means cross-entropy over the weighted tokens, as for `CausalLM`, with labels int (B, T);
+    of tokens with the label -100 nothing is learned.
+
+    Example:
+        >>> config = kerasllm.models.TransformerConfig.preset("bert-laptop", vocab_size=100)
+        >>> model = kerasllm.models.TokenClassifier(config, labels=["O", "B-PER", "I-PER"])
+        >>> model(np.ones((1, 10), "int32")).shape
+        TensorShape([1, 10, 3])
+    """
+
+    def __init__(self, config, num_labels=None, *, labels=None, causal=False, **kwargs):
+        super().__init__(config, num_labels, labels, causal, **kwargs)
+        self.head_output = self._head("head_output", self.num_labels)
+        self.build((None, None))
+
+    def build(self, _):
+        shape = (None, None, self.config.d_model)
+        self._build_embeddings()
+        self.transformer.build(shape)
+        self.head_output.build(shape)
+
+    def call(self, inputs, padding_mask=None, position_ids=None, training=None):
+        x = self._hidden_states(as_dict(inputs), padding_mask, position_ids, training)
+        return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
+
+
+def _checked_labels(num_labels, labels):
+    """The number of labels and their names, a list or None."""
+    labels = None if labels is None else [str(label) for label in labels]
+    count = len(labels or ()) if num_labels is None else num_labels
+    if not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"A classifier needs `num_labels`, at least 1, or the names of its `labels`, got {count!r}.")
+    if labels is not None and (len(labels) != count or len(set(labels)) != count):
+        raise ValueError(f"`labels` are {count} different names, got {labels!r:.200}.")
+    return int(count), labels
