@@ -112,6 +112,7 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
             "config": description["config"],
             "dtype": description["dtype_policy"],
             "random_weights": False,
+            **description.get("options", {}),
             **{name: parts for name, parts in description.items() if name in PART_SETTINGS[1:]},
         }
     )
@@ -159,6 +160,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
         **({"generation_settings": dict(settings)} if settings else {}),
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
+        **({"options": {name: getattr(model, name) for name in model.settings}} if model.settings else {}),
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
         **({"origin": dataclasses.asdict(origin)} if origin else {}),

@@ -13,6 +13,7 @@ from kerasllm import backend
 from kerasllm.files import read_json
 from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface.choosing import type_of
+from kerasllm.huggingface.classifiers import classifier_families, head_of
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.origin import Origin
@@ -61,12 +62,12 @@ def load(
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family = FAMILIES[values["model_type"]]
+    family = _family(values, path)
     config = _config(family, values, generation, path)
     checkpoint = Checkpoint(folder, family.renames)
     config, tied = tie(config, family, values, checkpoint)
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
-    model = family.model(config, random_weights=False, dtype=dtype)
+    model = family.model(config, **family.read_options(values), random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
@@ -100,6 +101,19 @@ def _of_known_type(values, path):
         more = f", of pictures or sounds as well as of text ({of_text!r})" if of_text else ""
         raise ValueError(f"{path} describes a model of type {kind!r}{more}; kerasllm reads {', '.join(FAMILIES)}.")
     return {**values, "model_type": kind}
+
+
+def _family(values, path):
+    """The family of a config.json, with the head that its architecture has."""
+    kind, head = values["model_type"], head_of(values.get("architectures"))
+    if head is None:
+        return FAMILIES[kind]
+    families = classifier_families(head)
+    if kind not in families:
+        raise ValueError(
+            f"{path} asks for {values['architectures'][0]}; kerasllm reads a {head.__name__} of {', '.join(families)}."
+        )
+    return families[kind]
 
 
 def _config(family, values, generation, path):

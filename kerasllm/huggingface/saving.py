@@ -58,6 +58,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         ids, of_generation = _ids(model, source, target, origin)
         dtype = model.variable_dtype
         config = {"architectures": [family.architecture], "model_type": model_type, **ids, **settings}
+        config |= family.write_options(model)
         write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if model.predicts_next:
             write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})

@@ -50,6 +50,7 @@ class LanguageModel(Composite, TokenModel):
         **kwargs: `name` and `dtype`, as for any Keras layer.
     """
 
+    settings = ()  # names of what the class is called with beside its config
     has_encoder = False
     predicts_next = True  # a token, from those before it
     needed_inputs = ("token_ids",)

@@ -140,6 +140,8 @@ class Family(NamedTuple):
         side_tables: tuple of str, the tables of encoder and decoder, where they may be others than `shared_table`.
         shared_table: str, the table that both sides and the output layer then share.
         from_weights: tuple of str, fields of the config that a file's weights decide, whatever its settings say.
+        read_options: function (dict of config.json) -> dict of what the class is called with beside its config.
+        write_options: function (model) -> dict of what config.json says of that.
     """
 
     architecture: str
@@ -153,6 +155,8 @@ class Family(NamedTuple):
     side_tables: tuple = ()
     shared_table: str = ""
     from_weights: tuple = ()
+    read_options: Callable = lambda values: {}
+    write_options: Callable = lambda model: {}
 
     def fields(self, settings):
         """The fields of `TransformerConfig` that `Settings` ask for, as a dict."""

@@ -1,0 +1,96 @@
+"""The classes of transformers that put a head for labels on an architecture, `…ForSequenceClassification` and
+`…ForTokenClassification`: what their heads are called, and what config.json says of labels."""
+
+from typing import NamedTuple
+
+from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.names import dense, linear
+from kerasllm.models import SequenceClassifier, TokenClassifier
+
+_PROBLEMS = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+_SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
+
+
+class _Head(NamedTuple):
+    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""."""
+
+    on_tokens: str
+    on_texts: str
+    before: str = ""
+    activation: str | None = None
+
+
+_ROBERTA = _Head("classifier", "classifier.out_proj", "classifier.dense", "tanh")
+_DECODER = _Head("score", "score")
+_HEADS = {
+    "bert": _Head("classifier", "classifier", "bert.pooler.dense", "tanh"),
+    "ernie": _Head("classifier", "classifier", "ernie.pooler.dense", "tanh"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
+    "gpt2": _Head("classifier", "score"),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),
+}
+
+
+def classifier_families(model_class):
+    """The families of a class of classifiers, by `model_type`; none of another class."""
+    kind = next((kind for kind in _SUFFIXES if issubclass(model_class, kind)), None)
+    return {} if kind is None else {name: _classifier_family(name, kind) for name in _HEADS}
+
+
+def head_of(architectures):
+    """The class of classifiers that an entry "architectures" of config.json asks for, or None."""
+    names = [str(name) for name in architectures or ()]
+    return next((kind for kind, suffix in _SUFFIXES.items() if any(name.endswith(suffix) for name in names)), None)
+
+
+def _classifier_family(name, kind):
+    family, head = FAMILIES[name], _HEADS[name]
+    stem = family.architecture.split("ForMaskedLM")[0].split("ForCausalLM")[0].split("LMHeadModel")[0]
+
+    def weights(config, values):
+        last = head.on_texts if kind is SequenceClassifier else head.on_tokens
+        before = dense("head_dense", head.before) if head.before else {}
+        return {**family.weights(config, values), **before, **dense("head_output", last)}
+
+    return family._replace(
+        architecture=stem + _SUFFIXES[kind],
+        model=kind,
+        weights=weights,
+        zeros=lambda config: {},
+        output_bias=(),
+        read_options=lambda values: _read(kind, head, family.model.predicts_next, values),
+        write_options=_write,
+    )
+
+
+def _read(kind, head, causal, values):
+    """What the class of a model is called with, of a config.json."""
+    names = values.get("id2label") or {}
+    count = len(names) or values.get("num_labels") or 2  # as transformers has it
+    labels = [names[key] for key in sorted(names, key=int)]
+    if labels and sorted(map(int, names)) != list(range(count)):
+        raise ValueError(f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label.")
+    options = {"num_labels": count, "labels": labels or None, "causal": causal}
+    if kind is TokenClassifier:
+        return options
+    problem = values.get("problem_type")
+    if problem is not None and problem not in _PROBLEMS:
+        raise ValueError(f"config.json asks for problem_type={problem!r}; kerasllm knows {', '.join(_PROBLEMS)}.")
+    return {**options, "problem": _PROBLEMS.get(problem), "head_activation": head.activation}
+
+
+def _write(model):
+    """What config.json says of the labels of a model."""
+    labels = model.labels or [f"LABEL_{i}" for i in range(model.num_labels)]
+    problem = getattr(model, "problem", None)
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": next((theirs for theirs, ours in _PROBLEMS.items() if ours == problem), None),
+    }

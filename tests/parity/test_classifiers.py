@@ -1,0 +1,125 @@
+"""Classifiers beside transformers' classes, both ways: read, computed, written back."""
+
+import numpy as np
+import pytest
+
+import kerasllm
+from kerasllm.models import SequenceClassifier, TokenClassifier
+from kerasllm.tokenizers import Tokenizer
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
+from safetensors.numpy import load_file  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+V, T = 61, 24
+LENGTHS = np.array([T, 1, 17, 9])
+WIDE = {
+    "vocab_size": V,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 66,
+}
+GROUPED = {**WIDE, "num_key_value_heads": 2, "head_dim": 8}
+CASES = {
+    "Bert": WIDE,
+    "Roberta": WIDE,
+    "XLMRoberta": WIDE,
+    "DistilBert": {"vocab_size": V, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
+    "Ernie": {**WIDE, "use_task_id": True},
+    "GPT2": {"vocab_size": V, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 66},
+    "Llama": GROUPED,
+    "Mistral": GROUPED,
+    "Qwen2": GROUPED,
+    "Qwen3": GROUPED,
+    "Gemma": GROUPED,
+    "Gemma2": GROUPED,
+    "Phi3": {**GROUPED, "pad_token_id": 0},
+}
+PROBLEMS = {None: 3, "multi_label_classification": 4, "regression": 1}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(["to be or not to be"], kind="char")
+
+
+def theirs(name, kind, **options):
+    """A model of transformers with random weights, biases included."""
+    model_class = getattr(transformers, f"{name}For{kind}")
+    torch.manual_seed(0)
+    model = model_class(model_class.config_class(**CASES[name], **options)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return model
+
+
+def exchanged(model, tokenizer, folder):
+    """It in ours, and it again, as transformers reads what we write."""
+    model.save_pretrained(folder / "theirs")
+    tokenizer.save(folder / "theirs")
+    ours, read = kerasllm.load(folder / "theirs")
+    kerasllm.huggingface.save(ours, read, folder / "ours")
+    kerasllm.save(ours, read, folder / "run")
+    again, _ = kerasllm.load(folder / "run")
+    back = type(model).from_pretrained(folder / "ours").eval()
+    assert load_file(folder / "ours" / "model.safetensors").keys() == load_file(
+        folder / "theirs" / "model.safetensors"
+    ).keys()
+    return ours, again, back
+
+
+def batch(pad):
+    ids = np.random.default_rng(0).integers(4, V, (len(LENGTHS), T))
+    is_real = np.arange(T) < LENGTHS[:, None]
+    return np.where(is_real, ids, pad), is_real
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", CASES)
+def test_texts(name, problem, tokenizer, tmp_path):
+    labels = {i: f"kind {i}" for i in range(PROBLEMS[problem])}
+    pad = 1 if "oberta" in name.lower() else 0
+    model = theirs(name, "SequenceClassification", id2label=labels, problem_type=problem, **_pad(name, pad))
+    ours, again, back = exchanged(model, tokenizer, tmp_path)
+    assert isinstance(ours, SequenceClassifier) and ours.labels == list(labels.values())
+    assert ours.problem == {None: "single_label"}.get(problem, str(problem).removesuffix("_classification"))
+    ids, is_real = batch(pad)
+    inputs = {"token_ids": ids, "document_ids": is_real.astype("int32")}
+    found = np.asarray(ours(inputs))
+    assert np.abs(found).max() > 0.1
+    np.testing.assert_array_equal(again(inputs), found)
+    mask = {"attention_mask": torch.tensor(is_real.astype("int64"))}
+    for other, tolerance in ((model, 1e-4), (back, 1e-5)):
+        with torch.no_grad():
+            expected = other(torch.tensor(ids), **mask).logits.numpy()
+        np.testing.assert_allclose(found, expected, atol=tolerance if other is model else 1e-4)
+    with torch.no_grad():
+        difference = model(torch.tensor(ids), **mask).logits - back(torch.tensor(ids), **mask).logits
+    assert difference.abs().max() < 1e-5
+    assert back.config.id2label == labels and back.config.problem_type == (problem or "single_label_classification")
+
+
+def _pad(name, pad):
+    return {} if name == "Phi3" else {"pad_token_id": pad}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tokens(name, tokenizer, tmp_path):
+    pad = 1 if "oberta" in name.lower() else 0
+    model = theirs(name, "TokenClassification", num_labels=5, **_pad(name, pad))
+    ours, again, back = exchanged(model, tokenizer, tmp_path)
+    assert isinstance(ours, TokenClassifier)
+    ids, is_real = batch(pad)
+    inputs = {"token_ids": ids, "document_ids": is_real.astype("int32")}
+    found = np.asarray(ours(inputs))
+    np.testing.assert_array_equal(again(inputs), found)
+    mask = {"attention_mask": torch.tensor(is_real.astype("int64"))}
+    with torch.no_grad():
+        expected = [other(torch.tensor(ids), **mask).logits.numpy() for other in (model, back)]
+    np.testing.assert_allclose(found[is_real], expected[0][is_real], atol=1e-4)
+    np.testing.assert_allclose(expected[0], expected[1], atol=1e-5)
