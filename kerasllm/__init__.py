@@ -23,6 +23,7 @@ _FUNCTIONS = {
     "stream_chat": "generation",
     "translate": "generation",
     "fill_mask": "generation",
+    "classify": "generation",
 }
 
 

@@ -5,21 +5,26 @@ from kerasllm.data.chat_windows import chat_dataset
 from kerasllm.data.chats import read_chats
 from kerasllm.data.cleaning import clean
 from kerasllm.data.deduplication import deduplicate
+from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
 from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
+from kerasllm.data.text_batches import classification_dataset
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
 __all__ = [
     "TokenFiles",
     "causal_lm_dataset",
     "chat_dataset",
+    "classification_dataset",
     "clean",
     "deduplicate",
+    "label_names",
     "masked_lm_dataset",
     "read_chats",
+    "read_labelled",
     "read_pairs",
     "read_text",
     "remove_overlap",

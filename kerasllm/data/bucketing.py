@@ -142,7 +142,7 @@ class _BatchPlan:
         return [batches[i] for i in draw.permutation(len(batches))] if self._shuffle else batches
 
 
-class _Texts(NamedTuple):
+class Texts(NamedTuple):
     """The ids of many texts, one after the other.
 
     Attributes:
@@ -171,7 +171,7 @@ class _Texts(NamedTuple):
 
 
 def _tokenized(pairs, sides, max_length, beginning):
-    """Sources and targets as `_Texts`, without pairs that have a side longer than max_length."""
+    """Sources and targets as `Texts`, without pairs that have a side longer than max_length."""
     if isinstance(pairs, str | bytes | os.PathLike):
         raise TypeError(
             f"pairs is an iterable of (source, target), got one {type(pairs).__name__}: pass [(source, target)], or "
@@ -199,7 +199,7 @@ def _tokenized(pairs, sides, max_length, beginning):
     if left_out:
         message = f"{left_out} of {seen} pairs are longer than max_length={max_length} tokens and left out."
         warnings.warn(message, stacklevel=3)
-    sources, targets = _Texts.of(kept[0], lengths[0]), _Texts.of(kept[1], lengths[1])
+    sources, targets = Texts.of(kept[0], lengths[0]), Texts.of(kept[1], lengths[1])
     _check_known("sources", sources, sides.source.unknown_id)
     _check_known("targets", targets, sides.target.unknown_id)
     return sources, targets

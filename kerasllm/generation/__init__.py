@@ -1,6 +1,7 @@
 """Generation: `generate` and `stream` continue text, `chat` answers, `generate_ids` continues token ids."""
 
 from kerasllm.generation.answers import chat, stream_chat
+from kerasllm.generation.classifying import Classification, classify
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.hidden_tokens import fill_mask
 from kerasllm.generation.prefix import Prefix, read_prefix
@@ -10,10 +11,12 @@ from kerasllm.generation.text import generate, stream
 from kerasllm.generation.translation import translate
 
 __all__ = [
+    "Classification",
     "LogitsRule",
     "Prefix",
     "Sampler",
     "chat",
+    "classify",
     "fill_mask",
     "generate",
     "generate_ids",

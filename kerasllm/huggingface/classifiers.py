@@ -4,7 +4,7 @@
 from typing import NamedTuple
 
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.huggingface.names import dense, linear
+from kerasllm.huggingface.names import dense
 from kerasllm.models import SequenceClassifier, TokenClassifier
 
 _PROBLEMS = {
@@ -75,7 +75,9 @@ def _read(kind, head, causal, values):
     count = len(names) or values.get("num_labels") or 2  # as transformers has it
     labels = [names[key] for key in sorted(names, key=int)]
     if labels and sorted(map(int, names)) != list(range(count)):
-        raise ValueError(f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label.")
+        raise ValueError(
+            f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label."
+        )
     options = {"num_labels": count, "labels": labels or None, "causal": causal}
     if kind is TokenClassifier:
         return options

@@ -1,0 +1,128 @@
+"""Batches of texts with a label each, for a `SequenceClassifier`.
+
+Shapes: B texts in a batch, T their length, L labels, N texts.
+"""
+
+import functools
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kerasllm.data.bucketing import Texts
+from kerasllm.data.steps import Batches, check_least, dataset_of
+from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers.cutting import encode_cut
+
+_TEXTS_AT_ONCE = 2**14
+_SORTED_BATCHES = 32  # of which texts are sorted by length
+
+
+def classification_dataset(
+    texts: Iterable[str],
+    labels: np.ndarray | Sequence[Any],
+    tokenizer: Tokenizer,
+    max_length: int = 256,
+    batch_size: int = 32,
+    seed: int = 0,
+    epochs: int = 1,
+    start_step: int = 0,
+    *,
+    shuffle: bool = True,
+) -> tf.data.Dataset:
+    """Batches of texts and their labels, for a `SequenceClassifier`.
+
+    Texts of like length share a batch, padded to the next multiple of 4 tokens. `fit` starts a finite data set again in
+    the same order at each of its own epochs, so give all epochs here, as for `causal_lm_dataset`.
+
+    Args:
+        texts: iterable of str.
+        labels: as many, int (N,), or float (N,) or (N, L): see `SequenceClassifier`.
+        tokenizer: the model's `Tokenizer`. What it puts around a text, such as BERT's [CLS] and [SEP], is there.
+        max_length: int, the longest in tokens. Longer texts are cut, with a warning that says how many; what the
+            tokenizer puts at the end stays.
+        batch_size: int, texts.
+        seed: int, decides the order, which is a function of (seed, epoch, step).
+        epochs: int, how often the data set goes through the texts, shuffled anew each time.
+        start_step: int, batches to leave out at the beginning: those that an interrupted run has seen.
+        shuffle: bool. False is for validation: texts by length.
+
+    Returns:
+        A `tf.data.Dataset` of known length: ({"token_ids" int32 (B, T), "document_ids" int32 (B, T), 0 where a row is
+        padding}, labels (B,) or (B, L)). Its attribute `tokens_per_step` is the mean number of tokens in a batch.
+
+    Raises:
+        TypeError: where a text is no str.
+        ValueError: for sizes below 1, other than as many labels as texts, or no text.
+
+    Example:
+
+    >>> tokenizer = Tokenizer.train(["so be it"], kind="char", progress=False)
+    >>> dataset = classification_dataset(["so", "be", "it"], [0, 1, 1], tokenizer, batch_size=2)
+    >>> inputs, labels = next(iter(dataset))
+    """
+    check_least(1, max_length=max_length, batch_size=batch_size, epochs=epochs)
+    check_least(0, seed=seed, start_step=start_step)
+    labels = np.asarray(labels)
+    labels = labels.astype("int32" if labels.dtype.kind in "iub" else "float32")
+    rows = _encoded(texts, tokenizer, max_length)
+    if len(rows.lengths) != len(labels) or not len(labels):
+        raise ValueError(f"Each text needs a label: got {len(rows.lengths)} texts and {len(labels)} labels.")
+    steps_per_epoch = -(-len(labels) // batch_size)
+    batches_of = functools.lru_cache(maxsize=1)(functools.partial(_batches, rows.lengths, batch_size, seed, shuffle))
+
+    def texts_of(step):
+        epoch, place = divmod(int(step), steps_per_epoch)
+        return batches_of(epoch)[place]
+
+    def read(step):
+        indices = texts_of(step)
+        ids = rows.padded(indices, tokenizer.pad_id or 0)
+        is_real = np.arange(ids.shape[1]) < rows.lengths[indices][:, None]
+        return ids, is_real.astype("int32"), labels[indices]
+
+    def element(ids, is_real, batch_labels):
+        shape = (None, *labels.shape[1:])
+        ids, is_real = (tf.ensure_shape(rows, (None, None)) for rows in (ids, is_real))
+        return {"token_ids": ids, "document_ids": is_real}, tf.ensure_shape(batch_labels, shape)
+
+    def documents_at(step):
+        return sorted(texts_of(step).tolist())
+
+    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype)]
+    dataset = dataset_of(Batches(steps_per_epoch, read, types, element, documents_at), epochs, start_step)
+    dataset.tokens_per_step = float(rows.lengths.sum() / steps_per_epoch)
+    return dataset
+
+
+def _batches(lengths, batch_size, seed, shuffle, epoch):
+    """The indices of the texts in each batch of an epoch: all full but one, and of like length."""
+    if not shuffle:
+        return np.split(np.argsort(lengths, kind="stable"), range(batch_size, len(lengths), batch_size))
+    draw = np.random.default_rng([seed, epoch])
+    order = draw.permutation(len(lengths))
+    group = np.arange(len(order)) // (_SORTED_BATCHES * batch_size)
+    order = order[np.lexsort((lengths[order], group))]
+    batches = np.split(order, range(batch_size, len(order), batch_size))
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def _encoded(texts, tokenizer, max_length):
+    parts, num_cut = [np.zeros(0, "int32")], 0
+    texts = map(_checked_text, texts)
+    while chunk := list(itertools.islice(texts, _TEXTS_AT_ONCE)):
+        rows, cut = encode_cut(tokenizer, chunk, max_length)
+        parts += [np.array(ids, "int32") for ids in rows]
+        num_cut += cut
+    if num_cut:
+        warnings.warn(f"{num_cut} of {len(parts) - 1} texts are cut to max_length={max_length} tokens.", stacklevel=3)
+    return Texts.of(parts, [len(ids) for ids in parts[1:]])
+
+
+def _checked_text(text):
+    if not isinstance(text, str):
+        raise TypeError(f"Texts are str, got {text!r:.80}.")
+    return text

@@ -1,0 +1,102 @@
+"""Which labels texts have."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from kerasllm.generation.loop import NOT_FINITE
+from kerasllm.generation.prompts import as_text
+from kerasllm.models import SequenceClassifier
+from kerasllm.tokenizers import Tokenizer, as_tokenizer
+from kerasllm.tokenizers.cutting import encode_cut
+
+_WIDTH = 16  # of which the lengths of rows are multiples, so that shapes are few
+
+
+class Classification(NamedTuple):
+    """What `classify` says of a text.
+
+    Attributes:
+        label: str, the likeliest label; with several labels a list of those whose probability is at least 0.5; in
+            regression the number, or a list of several.
+        probability: float, that of the label, or a list; None in regression.
+        probabilities: dict from all labels to their probabilities; None in regression.
+    """
+
+    label: object
+    probability: object
+    probabilities: dict | None
+
+
+def classify(
+    model: SequenceClassifier, tokenizer: Tokenizer, texts: str | Iterable[str], batch_size: int = 32
+) -> Classification | list[Classification]:
+    """Says which label a text has, and how sure that is.
+
+    Args:
+        model: a `SequenceClassifier`.
+        tokenizer: the model's `Tokenizer`.
+        texts: str, or several. Longer ones than the model takes are cut.
+        batch_size: int, texts at once.
+
+    Returns:
+        `Classification`, or a list of them.
+
+    Raises:
+        TypeError: if the model is no `SequenceClassifier`, or a text no str.
+        ValueError: if the model's logits are not finite.
+
+    Example:
+        >>> model, tokenizer = kerasllm.load("distilbert-base-uncased-finetuned-sst-2-english")
+        >>> kerasllm.classify(model, tokenizer, "What a film!").label
+        'POSITIVE'
+    """
+    if not isinstance(model, SequenceClassifier):
+        raise TypeError(f"`classify` needs a SequenceClassifier, got {type(model).__name__}.")
+    is_one = as_text(texts) is not None
+    strings = [as_text(text) for text in ([texts] if is_one else texts)]
+    if None in strings:
+        raise TypeError("`classify` takes a text, a str, or several of them.")
+    found = [_classification(model, row) for row in text_logits(model, as_tokenizer(tokenizer), strings, batch_size)]
+    return found[0] if is_one else found
+
+
+def text_logits(model, tokenizer, texts, batch_size=32):
+    """What a `SequenceClassifier` makes of texts, list of str, in float32 (N, L); those of like length go together."""
+    rows, _ = encode_cut(tokenizer, texts, model.config.max_length)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    logits = np.zeros((len(rows), model.num_labels), "float32")
+    for begin in range(0, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        longest = min(-(-len(rows[batch[-1]]) // _WIDTH) * _WIDTH, model.config.max_length)
+        ids = np.full((batch_size, longest), tokenizer.pad_id or 0, "int32")
+        is_real = np.zeros((batch_size, longest), "int32")
+        is_real[:, 0] = 1  # in rows that are left, too
+        for place, i in enumerate(batch):
+            ids[place, : len(rows[i])], is_real[place, : len(rows[i])] = rows[i], 1
+        found = model.predict_on_batch({"token_ids": ids, "document_ids": is_real})
+        logits[batch] = ops.convert_to_numpy(ops.cast(found, "float32"))[: len(batch)]
+    if not np.isfinite(logits).all():
+        raise ValueError(NOT_FINITE)
+    return logits
+
+
+def label_names_of(model):
+    """The labels of a classifier: its own, or numbers."""
+    return model.labels or [str(i) for i in range(model.num_labels)]
+
+
+def _classification(model, logits):
+    if model.problem == "regression":
+        return Classification(logits.tolist() if len(logits) > 1 else float(logits[0]), None, None)
+    names = label_names_of(model)
+    if model.problem == "multi_label":
+        probabilities = dict(zip(names, (1 / (1 + np.exp(-logits.astype("float64")))).tolist(), strict=True))
+        has = [name for name, probability in probabilities.items() if probability >= 0.5]
+        return Classification(has, [probabilities[name] for name in has], probabilities)
+    shares = np.exp(logits.astype("float64") - logits.max())
+    probabilities = dict(zip(names, (shares / shares.sum()).tolist(), strict=True))
+    label = max(probabilities, key=probabilities.get)
+    return Classification(label, probabilities[label], probabilities)
