@@ -31,6 +31,7 @@ kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Huggi
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
+    "merge": "kerasllm merge my-tuned my-run",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
@@ -61,7 +62,7 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_chat, _add_translate),
-        *(_add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -279,6 +280,17 @@ def _add_bench(commands):
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
     command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
+
+
+def _add_merge(commands):
+    command = _add_command(
+        commands,
+        "merge",
+        "write a model with adapters as an ordinary run folder, what they learned in its kernels",
+        "\nThe folder needs no base then, and the model takes no longer than the base does.",
+    )
+    command.add_argument("model", metavar="RUN", help="run folder of a tuned model")
+    command.add_argument("folder", metavar="OUT", help="run folder to make")
 
 
 def _add_export(commands):

@@ -52,6 +52,8 @@ def with_new_tokens(model, token_ids: Iterable[int]):
     for name in ("origin", "generation_settings"):
         if hasattr(model, name):
             setattr(grown, name, getattr(model, name))
+    if getattr(model, "base", None) is not None:
+        grown.base = model.base.grown(ids.tolist(), lambda name: arrays[name](), weight_names(grown))
     return grown
 
 
