@@ -2,7 +2,7 @@
 
 from kerasllm.data.bucketing import seq2seq_dataset
 from kerasllm.data.chat_windows import chat_dataset
-from kerasllm.data.chats import read_chats
+from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.masking import masked_lm_dataset
@@ -21,6 +21,7 @@ __all__ = [
     "masked_lm_dataset",
     "read_chats",
     "read_pairs",
+    "read_questions",
     "read_text",
     "remove_overlap",
     "seq2seq_dataset",
