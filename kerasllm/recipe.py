@@ -40,9 +40,7 @@ def __dir__():  # what completion shows
 
 TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
-# Points of the validation curve, and the most of a run's batches that each of them may cost.
-ROUNDS = 20
-VALIDATION_SHARE = 0.1
+ROUNDS = 20  # points of the validation curve
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
@@ -179,6 +177,8 @@ def _leave_best(checkpoint, steps):
 
 
 def _tokenizer(settings, task):
+    if (tokenizer := task.tokenizer()) is not None:
+        return tokenizer
     if settings.tokenizer not in TOKENIZERS:
         return Tokenizer.load(settings.tokenizer)
     report.stage(f"Training the {settings.tokenizer} tokenizer")
@@ -200,8 +200,17 @@ def _record(settings, model, tokenizer, measures):
         "machine": platform.platform(),
         "data": measures,
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint()},
-        "model": {**model.config.to_dict(), "parameters": model.count_params(), "precision": model.dtype_policy.name},
+        "model": {
+            **model.config.to_dict(),
+            "parameters": model.count_params(),
+            "trained_parameters": _trained_parameters(model),
+            "precision": model.dtype_policy.name,
+        },
     }
+
+
+def _trained_parameters(model):
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 class _Batches(NamedTuple):
@@ -225,7 +234,7 @@ def _batches(settings, task, config, tokenizer, folder):
         steps_per_pass,
         round_steps,
         training=functools.partial(training, epochs=math.ceil(steps / steps_per_pass)),
-        validation=validation.take(math.ceil(round_steps * VALIDATION_SHARE)),
+        validation=validation.take(math.ceil(round_steps * task.validation_share)),
     )
 
 
@@ -235,8 +244,10 @@ def _fit(model, settings, task, tokenizer, batches):
     training = batches.training()
     tokens_per_step, flops_per_token = task.tokens_per_step(model.config, training)
     model.compile(_optimizer(settings, steps), task.loss(), micro_batches=settings.micro_batches)
+    trained, parameters = _trained_parameters(model), model.count_params()
+    of_all = "" if trained == parameters else f" of {parameters:,}"
     report.stage(
-        f"Training {model.count_params():,} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
+        f"Training {trained:,}{of_all} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
     log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
@@ -251,6 +262,7 @@ def _fit(model, settings, task, tokenizer, batches):
     else:
         for left_behind in (log.folder / "log.csv", log.folder / "log.json", plot.path):
             left_behind.unlink(missing_ok=True)  # of a run that was killed before it saved anything
+        task.begin(model, tokenizer)
     if done < steps:
         model.fit(
             training,

@@ -6,14 +6,17 @@
                         in the folder `source` that of the sources
     manifest.json       the SHA-256 of every file and of itself, written last: a folder without it is not finished
 
+Of a model with adapters that was loaded by `load`, the weights are those that its base does not have, and config.json
+says where the base is and what its weights are (bases.py).
+
 Plain JSON and safetensors: nothing in the folder is ever executed, any Keras backend reads what another wrote, and no
-file name is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
+file name but that of a base is taken from inside a file. `kerasllm train` adds its log, plot, settings and token files.
 """
 
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
-from kerasllm import huggingface
+from kerasllm import bases, huggingface
+from kerasllm.bases import Base, base_of_tuned
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
-from kerasllm.huggingface.choosing import type_of
+from kerasllm.huggingface.choosing import logit_fields, type_of
+from kerasllm.huggingface.loading import folder_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.layers.composite import PART_SETTINGS
+from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tasks import model_classes
 from kerasllm.tokenizers import Tokenizer
@@ -50,6 +56,9 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
 
     The folder appears whole or not at all: it is written beside its place under a temporary name, flushed to disk and
     renamed.
+
+    Of a model with adapters whose base `kerasllm.load` read, it holds what the base does not have, of a few MB for the
+    most part: keep the base where it is, or move both. Any other model is saved whole.
 
     Args:
         model: a model of `kerasllm.models`.
@@ -75,20 +84,23 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         seal(draft)
 
 
-def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
+def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) -> tuple[keras.Model, Any]:
     """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
 
     Args:
         folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
             name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
+        dtype: str or `keras.DTypePolicy`, of the model; when absent that with which it was saved, and of Hugging Face's
+            format Keras' default.
 
     Returns:
-        The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
+        The pair `(model, tokenizer)`. The model is not compiled. With adapters, these alone are trainable.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or it is not a finished run folder.
-        ValueError: if a file differs from what was saved, or the weights do not fit the config; the message names the
-            file and the tensor.
+        FileNotFoundError: if there is no such folder, or it is not a finished run folder; if the base of a tuned model
+            is not found beside its folder, where it was, or on the hub.
+        ValueError: if a file differs from what was saved, the weights do not fit the config, or what is in the place of
+            the base is another model; the message names the file and the tensor.
 
     Example:
 
@@ -97,7 +109,10 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
     """
     folder = Path(folder)
     if _is_huggingface(folder):
-        return huggingface.load(folder.as_posix())
+        path = folder_of(folder.as_posix())
+        model, tokenizer = huggingface.load(path, dtype)
+        model.base = Base.of(model, path, id=None if folder.exists() else folder.as_posix())
+        return model, tokenizer
     _check_files(folder)
     description = read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():
@@ -107,20 +122,40 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
         raise ValueError(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(kinds)}."
         )
-    model = kinds[kind].from_config(
-        {
-            "config": description["config"],
-            "dtype": description["dtype_policy"],
-            "random_weights": False,
-            **description.get("options", {}),
-            **{name: parts for name, parts in description.items() if name in PART_SETTINGS[1:]},
-        }
-    )
-    read_tensors(folder / WEIGHTS, weight_names(model))
+    dtype = description["dtype_policy"] if dtype is None else dtype
+    if "base" in description:
+        model = _tuned(folder, description, dtype)
+    else:
+        parts = {name: parts for name, parts in description.items() if name in PART_SETTINGS}
+        settings = {"config": description["config"], "dtype": dtype, "random_weights": False, **parts}
+        model = kinds[kind].from_config({**settings, **description.get("options", {})})
+        read_tensors(folder / WEIGHTS, weight_names(model))
+        model.base = Base.of(model, folder)
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
     return model, load_tokenizer(folder)
+
+
+def _tuned(folder, description, dtype):
+    """The model that a run folder holds what was learned of: its base is read, and given that."""
+    path, name = bases.find(description["base"], folder)
+    if (path / CONFIG).is_file() and "base" in read_json(path / CONFIG):
+        raise ValueError(f"{path} cannot be the base of {folder}: it is tuned from another itself.")
+    model, _ = load(path, dtype)
+    model.base = dataclasses.replace(model.base, id=name, revision=description["base"].get("revision"))
+    model = bases.with_all_tokens(model, description["base"])
+    here, there = (
+        logit_fields(config) for config in (model.config, TransformerConfig.from_dict(description["config"]))
+    )
+    differing = sorted(name for name in there if here.get(name) != there[name])
+    if type(model).__name__ != description["kind"] or differing:
+        what = f"its {differing[0]} is another" if differing else f"it holds a {type(model).__name__}"
+        raise ValueError(f"{path} is not the base that {folder} was tuned from: {what}.")
+    model.take_parts(description)
+    weights = weight_names(model)
+    read_tensors(folder / WEIGHTS, weights, needed=weights.keys() - model.base.sums.keys())
+    return model
 
 
 def _is_huggingface(folder):
@@ -146,8 +181,11 @@ def add_model(
     """
     _check_saveable(model, tokenizer)
     folder = Path(folder)
-    write_json(folder / CONFIG, describe(model))
-    write_tensors(folder / WEIGHTS, {name: array() for name, array in weights_to_save(model).items()})
+    arrays = {name: array() for name, array in weights_to_save(model).items()}
+    if (base := base_of_tuned(model)) is not None:
+        arrays = {name: array for name, array in arrays.items() if not base.holds(name, array)}
+    write_config(folder, describe(model))
+    write_tensors(folder / WEIGHTS, arrays)
     if not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
 
@@ -155,7 +193,9 @@ def add_model(
 def describe(model: keras.Model) -> dict[str, Any]:
     """What `config.json` says of a model of `kerasllm.models`: a dict of plain JSON types."""
     origin = getattr(model, "origin", None)
-    settings = getattr(model, "generation_settings", None)
+    settings, base = getattr(model, "generation_settings", None), base_of_tuned(model)
+    parts = model.get_config()
+    kept = PART_SETTINGS if "adapters" in parts else PART_SETTINGS[1:]
     return {
         **({"generation_settings": dict(settings)} if settings else {}),
         "kind": type(model).__name__,
@@ -164,8 +204,17 @@ def describe(model: keras.Model) -> dict[str, Any]:
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
         **({"origin": dataclasses.asdict(origin)} if origin else {}),
-        **{name: parts for name, parts in model.get_config().items() if name in PART_SETTINGS[1:]},
+        **({"base": base.describe()} if base else {}),
+        **{name: parts[name] for name in kept if name in parts},
     }
+
+
+def write_config(folder, description):
+    """Writes what `describe` says into a folder, with the way from there to the base."""
+    if "base" in description:
+        way = os.path.relpath(description["base"]["path"], folder)
+        description = {**description, "base": {**description["base"], "relative": Path(way).as_posix()}}
+    write_json(folder / CONFIG, description)
 
 
 def write_tensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -191,28 +240,33 @@ def write_tensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> 
         draft.chmod(mode)
 
 
-def read_tensors(path: str | os.PathLike, variables: Mapping[str, keras.Variable]) -> None:
+def read_tensors(
+    path: str | os.PathLike, variables: Mapping[str, keras.Variable], needed: Iterable[str] | None = None
+) -> None:
     """Reads a safetensors file into variables, all of them or none.
 
     Args:
         path: path of the file.
         variables: dict from the names in the file to Keras variables.
+        needed: the names that it must hold; all of them when absent.
 
     Raises:
         ValueError: if it is no safetensors file, or its names or shapes are not those of the variables.
     """
+    needed = variables if needed is None else sorted(needed)
     try:
         file = safe_open(path, framework="numpy")
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); copy the folder again.") from error
     with file:
         stored = set(file.keys())
-        if missing := [name for name in variables if name not in stored]:
+        if missing := [name for name in needed if name not in stored]:
             raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_and_more(missing)} that the model asks for.")
         if unexpected := sorted(stored - variables.keys()):
             raise ValueError(
                 f"{path} holds the tensor {unexpected[0]!r}{_and_more(unexpected)}, which the model has no place for."
             )
+        variables = {name: variable for name, variable in variables.items() if name in stored}
         for name, variable in variables.items():
             shape = tuple(file.get_slice(name).get_shape())
             if shape != tuple(variable.shape):

@@ -24,6 +24,7 @@ def __dir__():  # what completion shows
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "stable")
+ADAPTERS = ("lora", "rslora", "dora", "none")
 # What a run folder holds besides the model.
 RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
 # What the record says of the training itself, beside the scores of its task.
@@ -66,7 +67,11 @@ class TrainSettings:
         (), str, "what to measure on (default: the last 10 %% of the data, not trained on)", metavar="PATH"
     )
     test: tuple[str, ...] = _setting(
-        (), str, "translate only: pairs to score at the end (default: what --valid says)", metavar="PATH"
+        (),
+        str,
+        "translate: pairs to score at the end (default: what --valid says); tune: questions that are answered before "
+        "and after",
+        metavar="PATH",
     )
     field: tuple[str, ...] = _setting(
         (),
@@ -130,9 +135,33 @@ class TrainSettings:
         "10m", str, "save a checkpoint every so many minutes, 10m, or steps, 500; train --resume goes on from it"
     )
     seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
+    base: str | None = _setting(
+        None,
+        str,
+        "tune only: the model to begin with, a run folder, or a folder or repository (owner/name) in Hugging Face's "
+        "format",
+        metavar="FOLDER",
+    )
+    adapter: str | None = _setting(
+        None, str, "tune only: what is trained beside the model's kernels, or none to train all of it", choices=ADAPTERS
+    )
+    rank: int | None = _setting(None, int, "tune only: the width of adapters", least=1)
+    alpha: float | None = _setting(None, float, "tune only: what adapters add is multiplied by alpha / rank")
+    adapter_layers: tuple[str, ...] = _setting(
+        (), str, "tune only: names of layers, such as query or q_proj, to adapt (default: all linear ones)"
+    )
+    train_also: tuple[str, ...] = _setting(
+        (), str, "tune only: names of layers to train beside adapters, such as final_norm"
+    )
+    chat_format: str | None = _setting(
+        None, str, "tune only: how chats are written, chatml or a template in Jinja2 (default: the tokenizer's own)"
+    )
 
     def __init__(self, **given):
         given = in_own_names(given)
+        task = given.get("task", "causal")
+        of_task = TASKS[task].defaults(given) if isinstance(task, str) and task in TASKS else {}
+        given |= {name: value for name, value in of_task.items() if given.get(name) is None}
         for setting in dataclasses.fields(self):
             default = {} if setting.default is MISSING else setting.default
             value = given.pop(setting.name, default)
@@ -151,8 +180,9 @@ class TrainSettings:
         if self.out is None:
             raise ValueError("No place for the run: give --out the name of a folder to make.")
         task = TASKS[self.task]
-        for name in task.unused_settings:
-            if getattr(self, name):
+        for setting in dataclasses.fields(self):
+            name = setting.name
+            if name in task.unused_settings and getattr(self, name) != setting.default:
                 raise ValueError(f"{name} does nothing for the task {self.task}: leave it out.")
         if self.field and len(self.field) != task.num_columns:
             raise ValueError(

@@ -159,6 +159,7 @@ def merge(model: keras.Model) -> None:
     for _, layer in dense:
         if layer.adapter.active:
             layer.kernel.assign(keras.ops.cast(layer.adapter.member(name).merged(layer.kernel), layer.kernel.dtype))
+    model.base = None  # whose weights these are no longer
     remove(model)
 
 

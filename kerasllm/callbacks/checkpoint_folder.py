@@ -1,7 +1,7 @@
 """A checkpoint: a model as `kerasllm.save` writes it, and beside it where its training stood.
 
 config.json, tokenizer.json …   as in a run folder, where the model and its tokenizer are kerasllm's
-model.safetensors               the weights by name
+model.safetensors               the weights by name; with adapters, those that the base does not have
 training.safetensors            the variables of the optimizer and the seeds of dropout, by number
 training.json                   step, epoch, metrics, and the state of the callbacks that go on
 manifest.json                   the SHA-256 of every file and of itself
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from kerasllm import runs
+from kerasllm.bases import base_of_tuned
 from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.models.weights import weight_names
 from kerasllm.tasks import model_classes
@@ -46,8 +47,13 @@ class Snapshot(NamedTuple):
             "metrics": [_copy(variable).tolist() for variable in model.metrics_variables],
             **progress,
         }
-        weights, variables = weight_names(model), _training_variables(model)
-        return cls(*({name: _copy(v) for name, v in named.items()} for named in (weights, variables)), progress)
+        variables = {name: _copy(variable) for name, variable in _training_variables(model).items()}
+        weights, base = {}, base_of_tuned(model)
+        for name, weight in weight_names(model).items():
+            array = _copy(weight)
+            if base is None or weight.trainable or not base.holds(name, array):
+                weights[name] = array
+        return cls(weights, variables, progress)
 
     def is_finite(self):
         return all(np.isfinite(array.astype("float32", copy=False)).all() for array in self.weights.values())
@@ -60,7 +66,7 @@ class Snapshot(NamedTuple):
             runs.write_tensors(draft / VARIABLES, self.variables)
             write_json(draft / PROGRESS, self.progress)
             if "kind" in self.progress["model"]:
-                write_json(draft / runs.CONFIG, self.progress["model"])
+                runs.write_config(draft, self.progress["model"])
             if tokenizer is not None:
                 save_tokenizer(tokenizer, draft)
             seal(draft)
@@ -116,15 +122,17 @@ def restore(model, path, progress):
     """
     for name, here in {"model": _describe(model), "optimizer": type(model.optimizer).__name__}.items():
         there = progress[name]
-        if here != there:
+        if _without_place(here) != _without_place(there):
             raise ValueError(
                 f"{path} is of another {name}: {_difference(there, here)}. Build and compile it as it was."
             )
     variables = _training_variables(model)
     before = {name: _copy(variable) for name, variable in variables.items()}
     runs.read_tensors(path / VARIABLES, variables)
+    weights, base = weight_names(model), base_of_tuned(model)
+    needed = [name for name, weight in weights.items() if weight.trainable or base is None or name not in base.sums]
     try:
-        runs.read_tensors(path / runs.WEIGHTS, weight_names(model))
+        runs.read_tensors(path / runs.WEIGHTS, weights, needed)
     except ValueError:
         for name, variable in variables.items():
             variable.assign(before[name])
@@ -136,6 +144,12 @@ def _describe(model):
         description = runs.describe(model)
         return {name: value for name, value in description.items() if name not in ("kerasllm", "generation_settings")}
     return {"class": type(model).__name__, "dtype_policy": model.dtype_policy.name}
+
+
+def _without_place(description):
+    """A description that is the same wherever the base is."""
+    base = description.get("base") if isinstance(description, dict) else None
+    return {**description, "base": [base["fingerprint"], base.get("new_tokens")]} if base else description
 
 
 def _training_variables(model):

@@ -5,6 +5,7 @@ import dataclasses
 
 import kerasllm
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
+from kerasllm.tasks.tuning import TuneTask
 
 CONVERTED = ("run", "huggingface", "saved-model")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
@@ -21,6 +22,13 @@ kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-l
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
+    "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
+kerasllm tune --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --test questions.txt --out smol
+kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-chats   # it has not learned to chat
+kerasllm tune --model my-run --data chats.jsonl --adapter none --out whole   # all weights are trained
+kerasllm tune --config tune.yaml --rank 8 --out my-assistant   # tune.yaml: `base: my-run` and so on; flags win
+kerasllm tune --resume my-assistant   # goes on with a run that was interrupted or killed
+kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",
     "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
 kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
@@ -31,6 +39,7 @@ kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Huggi
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
+    "merge": "kerasllm merge my-tuned my-run",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
@@ -60,8 +69,8 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_train, _add_evaluate, _add_generate, _add_chat, _add_translate),
-        *(_add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_translate),
+        *(_add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -129,18 +138,59 @@ def _add_train(commands):
             continue
         for name, about in MODEL_FLAGS.items():
             _add_setting(command, name, about)
-        command.add_argument(
-            "--set",
-            dest="model",
-            action="append",
-            metavar="model.FIELD=VALUE",
-            help=setting.metadata["help"],
-            default=argparse.SUPPRESS,
-        )
+        _add_field(command)
 
 
-def _add_setting(command, name, about, default=None):
-    names = [name, *(other for other, ours in SHORT.items() if ours == name)]
+_OF_TUNE = {
+    "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",
+    "valid": "conversations to measure on (default: the last 10 %% of --data, not trained on)",
+    "test": "questions that are answered before and after, in answers.md: a text with one a line, or records",
+    "packed": "windows hold several conversations, which do not see each other",
+    "batch_size": "windows in a training step",
+    "steps": "training steps, in place of --epochs",
+    "epochs": "passes over the data",
+    "max_length": "tokens in a training window (default: 1024, or as many as the model takes)",
+    "dropout": "share of activations dropped in training (default: the model's own)",
+}
+
+
+def _add_tune(commands):
+    command = _add_command(
+        commands,
+        "tune",
+        "have a model learn to answer, from conversations",
+        "\nThe answers alone are learned. The run folder holds what was learned beside the model; with --adapter none, "
+        "all.",
+    )
+    command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
+    command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
+    settings = [setting for setting in dataclasses.fields(TrainSettings) if setting.name in ("base", "data")]
+    settings += [setting for setting in dataclasses.fields(TrainSettings) if setting not in settings]
+    defaults = TuneTask.defaults({})
+    for setting in settings:
+        if setting.name in ("task", "model", *TuneTask.unused_settings):
+            continue
+        help = _OF_TUNE.get(setting.name, setting.metadata["help"].removeprefix("tune only: "))
+        default, first = defaults.get(setting.name, setting.default), ["model"] if setting.name == "base" else []
+        _add_setting(command, setting.name, {**setting.metadata, "help": help}, default, first)
+    for name in TuneTask.fields:
+        _add_setting(command, name, {**MODEL_FLAGS[name], "help": _OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
+    _add_field(command)
+
+
+def _add_field(command):
+    command.add_argument(
+        "--set",
+        dest="model",
+        action="append",
+        metavar="model.FIELD=VALUE",
+        help=TrainSettings.__dataclass_fields__["model"].metadata["help"],
+        default=argparse.SUPPRESS,
+    )
+
+
+def _add_setting(command, name, about, default=None, first=()):
+    names = [*first, name, *(other for other, ours in SHORT.items() if ours == name)]
     flags = [f"--{each.replace('_', '-')}" for each in names]
     shown = "" if default in (None, (), False) else f" (default: {default})"
     options = {"dest": name, "help": about["help"] + shown, "default": argparse.SUPPRESS}
@@ -279,6 +329,17 @@ def _add_bench(commands):
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
     command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
+
+
+def _add_merge(commands):
+    command = _add_command(
+        commands,
+        "merge",
+        "write a model with adapters as an ordinary run folder, what they learned in its kernels",
+        "\nThe folder needs no base then, and the model takes no longer than the base does.",
+    )
+    command.add_argument("model", metavar="RUN", help="run folder of a tuned model")
+    command.add_argument("folder", metavar="OUT", help="run folder to make")
 
 
 def _add_export(commands):

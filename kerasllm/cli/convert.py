@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from kerasllm.cli.merge import load_merged
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
 from kerasllm.tasks import task_of
@@ -19,12 +20,13 @@ def run(arguments):
     import kerasllm
     from kerasllm import report
 
-    model, tokenizer = kerasllm.load(arguments.model)
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
     if (arguments.to or ("huggingface" if is_run else "run")) == "run":
+        model, tokenizer = kerasllm.load(arguments.model)
         kerasllm.save(model, tokenizer, folder)
         what = "a run folder"
     else:
+        model, tokenizer = load_merged(arguments.model)
         kerasllm.huggingface.save(model, tokenizer, folder)
         what = "a folder in Hugging Face's format"
     kind = type(model).__name__

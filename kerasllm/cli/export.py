@@ -3,6 +3,7 @@
 import os
 import shlex
 
+from kerasllm.cli.merge import load_merged
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
 
@@ -15,7 +16,7 @@ def run(arguments):
     from kerasllm import report
     from kerasllm.export.comparison import check
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = load_merged(arguments.model)
     kerasllm.export.saved_model(model, tokenizer, arguments.folder, text=not arguments.ids)
     difference = check(model, tokenizer, arguments.folder)
     takes = "token ids and no text" if arguments.ids else "text and returns text"

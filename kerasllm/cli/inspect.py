@@ -94,7 +94,7 @@ def _config_rows(record, description):
     yield "kind", description.get("kind") or record["settings"]["task"]
     yield "precision", description.get("dtype_policy") or record["model"]["precision"]
     for name, value in config.items():
-        if value not in (None, False) and name not in ("parameters", "precision"):
+        if value not in (None, False) and name not in ("parameters", "trained_parameters", "precision"):
             yield name, str(value)
 
 

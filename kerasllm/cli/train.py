@@ -1,4 +1,4 @@
-"""`kerasllm train`: settings from the YAML file and the flags, checked before anything heavy is imported."""
+"""`kerasllm train` and `tune`: settings from the YAML file and the flags, checked before anything heavy is imported."""
 
 import shlex
 from pathlib import Path
@@ -11,6 +11,7 @@ from kerasllm.tasks import TASKS
 
 
 def run(arguments):
+    command = f"kerasllm {arguments.command}"
     settings = None if arguments.resume else merged_settings(arguments)
     if arguments.resume and (given := [*given_settings(arguments), *(["config"] if arguments.config else [])]):
         flag = "set" if given[0] == "model" else given[0].replace("_", "-")
@@ -24,18 +25,19 @@ def run(arguments):
         record = recipe.resume(out) if arguments.resume else recipe.train(settings)
     except (KeyboardInterrupt, SystemExit):
         if Path(out).is_dir():
-            report.next_commands(f"kerasllm train --resume {run_folder}")
+            report.next_commands(f"{command} --resume {run_folder}")
         raise
     report.table(f"{out}: on what was held out", recipe.rows(record))
     report.next_commands(
         f"kerasllm {TASKS[record['settings']['task']].command.format(run_folder)}",
-        f"kerasllm train --config {run_folder}/settings.yaml --out another-run   # the same again",
+        f"{command} --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 
 
 def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
     values = read_yaml(arguments.config) if arguments.config else {}
-    settings = TrainSettings(**merge_settings(values, given_settings(arguments)))
+    task = {"task": "tune"} if arguments.command == "tune" else {}
+    settings = TrainSettings(**merge_settings(values, {**given_settings(arguments), **task}))
     check_new_folder(settings.out)
     return settings

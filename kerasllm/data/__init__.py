@@ -2,7 +2,7 @@
 
 from kerasllm.data.bucketing import seq2seq_dataset
 from kerasllm.data.chat_windows import chat_dataset
-from kerasllm.data.chats import read_chats
+from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.labelled import label_names, read_labelled
@@ -26,6 +26,7 @@ __all__ = [
     "read_chats",
     "read_labelled",
     "read_pairs",
+    "read_questions",
     "read_text",
     "remove_overlap",
     "seq2seq_dataset",

@@ -82,7 +82,12 @@ def chat_dataset(
     check_least(0, seed=seed, start_step=start_step)
     tokenizer = as_tokenizer(tokenizer)
     given = {"chat_template": chat_template, **(template_variables or {})}
-    stream = _tokenized(conversations, tokenizer, seq_len, given)
+    stream = tokenized(conversations, tokenizer, seq_len, given)
+    return batches_of(stream, tokenizer, seq_len, batch_size, seed, epochs, start_step, packed, shuffle)
+
+
+def batches_of(stream, tokenizer, seq_len, batch_size, seed=0, epochs=1, start_step=0, packed=True, shuffle=True):
+    """What `chat_dataset` makes of a `Stream`."""
     if packed:
         plan = plan_windows(stream.document_ends, seq_len)
     else:
@@ -101,7 +106,7 @@ def chat_dataset(
     return dataset
 
 
-class _Stream(NamedTuple):
+class Stream(NamedTuple):
     """Conversations, or parts of them, one after the other.
 
     Attributes:
@@ -121,7 +126,8 @@ class _Stream(NamedTuple):
         return len(self.tokens)
 
 
-def _tokenized(conversations, tokenizer, seq_len, given):
+def tokenized(conversations, tokenizer, seq_len, given):
+    """The `Stream` of conversations; `given` is what a template takes besides them."""
     if isinstance(conversations, str | bytes | os.PathLike):
         raise TypeError(
             f"conversations is an iterable of lists of messages, got one {type(conversations).__name__}: give "
@@ -162,7 +168,7 @@ def _tokenized(conversations, tokenizer, seq_len, given):
             stacklevel=4,
         )
     ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
-    return _Stream(np.concatenate(tokens), np.concatenate(learned), ends, np.array(numbers))
+    return Stream(np.concatenate(tokens), np.concatenate(learned), ends, np.array(numbers))
 
 
 def _parts(messages, tokenizer, seq_len, variables):

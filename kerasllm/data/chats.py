@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kerasllm.data.formats import TEXT, kind_of
+from kerasllm.data.formats import TEXT, kind_of, read_lines
 from kerasllm.data.records import read_records
 from kerasllm.data.sources import files_of
 from kerasllm.tokenizers.messages import LEADING
@@ -68,6 +68,27 @@ def read_chats(
     return _not_none((chat for file in files for chat in _read_file(file)), source)
 
 
+def read_questions(source: str | os.PathLike | Sequence[str | os.PathLike]) -> list[list[dict[str, Any]]]:
+    """Reads what a model is to be asked, as lists of messages to be answered.
+
+    Args:
+        source: as in `read_chats`. A text file has a question on each line; in other files a record is a text, a dict
+            with a "question" or "prompt" alone, or a conversation, of which the last answer is left out.
+
+    Returns:
+        A list of lists of {"role", "content"}.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_chats`.
+    """
+    sources = source if isinstance(source, list | tuple) else [source]
+    files = [file for one in sources for file in files_of(one)]
+    questions = [question for file in files for question in _questions_in(file)]
+    if not questions:
+        raise ValueError(f"{source!s} holds no question.")
+    return questions
+
+
 def checked_chat(chat, place):
     """A conversation's messages and tools (None where it has none), where something can be learned from it.
 
@@ -119,6 +140,24 @@ def _read_file(path):
         raise ValueError(f"{path} is a text, and conversations are in .jsonl, .json, .parquet, .csv or .tsv files.")
     for place, record in read_records(path, kind, _FIELDS, _is_chat):
         yield _chat_of(record, place)
+
+
+def _questions_in(path):
+    kind = kind_of(path)
+    if kind == TEXT:
+        return [[_said("user", line.strip())] for line in read_lines(path) if line.strip()]
+    records = read_records(path, kind, (*_FIELDS, "question"), _is_chat)
+    return [_question_of(record, place) for place, record in records]
+
+
+def _question_of(record, place):
+    if isinstance(record, dict) and "completion" not in record:
+        record = record.get("question", record.get("prompt", record))
+    if isinstance(record, str) and record.strip():
+        return [_said("user", record)]
+    chat = _chat_of(record, place)
+    messages = chat["messages"] if isinstance(chat, dict) else chat
+    return messages[: max(i for i, message in enumerate(messages) if message["role"] == ANSWER)]
 
 
 def _chat_of(record, place):

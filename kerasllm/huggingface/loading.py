@@ -56,7 +56,7 @@ def load(
     >>> model, tokenizer = kerasllm.huggingface.load("openai-community/gpt2")
     >>> print(kerasllm.generate(model, tokenizer, "The meaning of life is", max_new_tokens=20))
     """
-    folder = _folder(path_or_id, revision)
+    folder = folder_of(path_or_id, revision)
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
@@ -74,7 +74,8 @@ def load(
     return model, tokenizer
 
 
-def _folder(path_or_id, revision):
+def folder_of(path_or_id, revision=None):
+    """The folder of a checkpoint, or of a repository of the hub, which is downloaded or found in its cache."""
     if Path(path_or_id).is_dir():
         return Path(path_or_id)
     if not _HUB_ID.fullmatch(str(path_or_id)):

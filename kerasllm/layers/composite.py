@@ -4,7 +4,7 @@ import keras
 
 from kerasllm.layers.dense import Dense
 
-# What a config says of parts, by path. Run folders keep all but the first.
+# What a config says of parts, by path. Run folders keep the first of models with adapters alone.
 PART_SETTINGS = ("trainable_parts", "quantized_parts", "kernel_layers", "adapters")
 _RESTORABLE = ("int8", "int4", "float8")  # the other ways to quantize look at data
 
@@ -37,6 +37,16 @@ class Composite:
             inside[path].trainable = is_trainable
         for path, mode in self._parts.get("quantized_parts", {}).items():
             inside[path].quantize(mode)
+
+    def take_parts(self, config):
+        """Freezes, adapts and quantizes what a config says, and is not so already."""
+        there = self._parts_config()
+        self._parts = {
+            name: {path: value for path, value in config[name].items() if there.get(name, {}).get(path) != value}
+            for name in PART_SETTINGS
+            if name in config
+        }
+        self._change_parts()
 
     def get_config(self):
         return {**super().get_config(), **self._parts_config()}

@@ -1,4 +1,4 @@
-"""Models with larger vocabularies than they were trained with."""
+"""Models like others, with larger vocabularies than they were trained with or other fields of the config."""
 
 from collections.abc import Iterable
 
@@ -43,16 +43,34 @@ def with_new_tokens(model, token_ids: Iterable[int]):
             f"{ids.tolist()!s:.60}."
         )
     arrays = weights_to_save(model, plain=True)
-    settings = model.get_config()
-    settings["config"] = {**settings["config"], "vocab_size": new_size}
-    grown = type(model).from_config({**settings, "random_weights": False})
-    for name, weight in weight_names(grown).items():
+
+    def value_of(name):
         value = arrays[name]()
-        weight.assign(_with_mean(value, _AXES[name], ids, new_size) if name in _AXES else value)
-    for name in ("origin", "generation_settings"):
-        if hasattr(model, name):
-            setattr(grown, name, getattr(model, name))
+        return _with_mean(value, _AXES[name], ids, new_size) if name in _AXES else value
+
+    grown = _like(model, value_of, vocab_size=new_size)
+    if getattr(model, "base", None) is not None:
+        grown.base = model.base.grown(ids.tolist(), lambda name: arrays[name](), weight_names(grown))
     return grown
+
+
+def with_fields(model, **fields):
+    """A model with the weights of this one and other fields of its config that change no weight, such as `dropout`."""
+    arrays = weights_to_save(model, plain=True)
+    return _like(model, lambda name: arrays[name](), **fields)
+
+
+def _like(model, value_of, **fields):
+    """A model with other fields and weights."""
+    settings = model.get_config()
+    settings["config"] = {**settings["config"], **fields}
+    made = type(model).from_config({**settings, "random_weights": False})
+    for name, weight in weight_names(made).items():
+        weight.assign(value_of(name))
+    for name in ("origin", "generation_settings", "base"):
+        if hasattr(model, name):
+            setattr(made, name, getattr(model, name))
+    return made
 
 
 def _with_mean(value, axis, ids, new_size):

@@ -10,6 +10,7 @@ from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.masked import MaskedTask
 from kerasllm.tasks.task import Task
 from kerasllm.tasks.translation import TranslationTask
+from kerasllm.tasks.tuning import TuneTask
 
 __all__ = ["TASKS", "Task", "model_classes", "other_task", "task_of"]
 
@@ -19,7 +20,7 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-TASKS = {task.name: task for task in (CausalTask, MaskedTask, TranslationTask)}
+TASKS = {task.name: task for task in (CausalTask, MaskedTask, TranslationTask, TuneTask)}
 
 
 def task_of(model):

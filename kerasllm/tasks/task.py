@@ -20,6 +20,8 @@ MOST_SAMPLE_TOKENS = 16  # read and written
 # The only fields of a config that say how a model with an encoder differs.
 OF_ENCODERS = ("num_encoder_layers", "source_vocab_size", "decoder_start_id", "forced_bos_id")
 OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
+# The settings of a run that begins with a model.
+OF_TUNING = ("base", "adapter", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
 
 
 class Task:
@@ -27,7 +29,8 @@ class Task:
 
     A subclass is a task, and says all of this about it; `text.TextTask` is one to build on where a model learns from
     running text. An object of it is the data of one run of `kerasllm.recipe.train`, which asks in this order:
-    `config`, `texts`, `datasets`, `measure`, `model`, `loss`, `tokens_per_step`, `callbacks`, `score`.
+    `config`, `tokenizer`, `texts`, `datasets`, `measure`, `model`, `loss`, `tokens_per_step`, `begin`, `callbacks`,
+    `score`.
 
     Nothing but the standard library and `kerasllm` itself is imported at the top of a task's file: `--help` reads it.
 
@@ -45,17 +48,24 @@ class Task:
         num_columns: int, how many columns of a table, or fields of records, are read.
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
         special_tokens: those of a tokenizer that is to be trained, besides the usual.
+        validation_share: float, batches that a point of the validation curve may take, for each of training.
     """
 
     name = learns = function = scored_by = command = ""
-    unused_settings = ()
+    unused_settings = OF_TUNING
     unused_fields = ()
     num_columns = 1
     has_stride = False
     special_tokens = ()
+    validation_share = 0.1
 
     def __init__(self, settings):
         self.settings = settings
+
+    @staticmethod
+    def defaults(given):
+        """The settings that have another value here than elsewhere where nothing is given, beside those that are."""
+        return {}
 
     # The model and how it learns.
 
@@ -89,6 +99,10 @@ class Task:
     def model_fields(self):
         """The fields of the config that the settings give."""
         return dict(self.settings.model)
+
+    def tokenizer(self):
+        """The tokenizer where the task has one; None where the settings say which."""
+        return None
 
     def fitted(self, config, tokenizer):
         """The config with a row for each id of the tokenizer, or with as many as the settings ask for."""
@@ -135,6 +149,9 @@ class Task:
     def tokens_per_step(self, config, training):
         """Tokens in a batch of the training data set, and what training takes per token: (number, FLOPs or None)."""
         raise NotImplementedError
+
+    def begin(self, model, tokenizer):
+        """Called with a compiled model before its first step, where nothing of the run is done."""
 
     def callbacks(self, tokenizer):
         """What else is to be called while the model trains."""
