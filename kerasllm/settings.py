@@ -138,8 +138,8 @@ class TrainSettings:
     base: str | None = _setting(
         None,
         str,
-        "tune only: the model to begin with, a run folder, or a folder or repository (owner/name) in Hugging Face's "
-        "format",
+        "tune and classify: the model to begin with, a run folder, or a folder or repository (owner/name) in Hugging "
+        "Face's format",
         metavar="FOLDER",
     )
     adapter: str | None = _setting(
@@ -153,6 +153,19 @@ class TrainSettings:
     train_also: tuple[str, ...] = _setting(
         (), str, "tune only: names of layers to train beside adapters, such as final_norm"
     )
+    text_column: str | None = _setting(
+        None, str, "classify only: column or field of --data with the texts (default: text)", metavar="NAME"
+    )
+    label_column: str | None = _setting(
+        None, str, "classify only: column or field of --data with the labels (default: label)", metavar="NAME"
+    )
+    problem: str | None = _setting(
+        None,
+        str,
+        "classify only: one label of several, any number of them, or a number (default: by what the labels are)",
+        choices=("single_label", "multi_label", "regression"),
+    )
+    balanced: bool = _setting(False, bool, "classify only: rare labels count as much as frequent ones")
     chat_format: str | None = _setting(
         None, str, "tune only: how chats are written, chatml or a template in Jinja2 (default: the tokenizer's own)"
     )
@@ -227,6 +240,7 @@ SHORT = {
     "lr": "learning_rate",
     "warmup": "warmup_steps",
     "ema": "ema_momentum",
+    "from": "base",
 }
 _NAMES = [setting.name for setting in dataclasses.fields(TrainSettings)]
 

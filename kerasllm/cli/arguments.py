@@ -20,6 +20,7 @@ kerasllm train --data corpus --batch-size 64 --micro-batches 8 --remat block --l
 kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
+kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
     "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
@@ -31,6 +32,7 @@ kerasllm tune --resume my-assistant   # goes on with a run that was interrupted 
 kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",
     "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
 kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
+kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
@@ -40,6 +42,8 @@ kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperatur
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "merge": "kerasllm merge my-tuned my-run",
+    "classify": """kerasllm classify --model stars --text "I would see it again."
+kerasllm classify --model stars --file reviews.txt --json > labels.jsonl""",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
@@ -69,7 +73,16 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_translate),
+        *(
+            _add_quickstart,
+            _add_train,
+            _add_tune,
+            _add_evaluate,
+            _add_generate,
+            _add_chat,
+            _add_translate,
+            _add_classify,
+        ),
         *(_add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
@@ -297,6 +310,17 @@ def _add_translate(commands):
     command.add_argument(
         "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"
     )
+
+
+def _add_classify(commands):
+    command = _add_command(
+        commands, "classify", "say which label texts have, a line for each: label, probability, text"
+    )
+    _add_model(command)
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
+    source.add_argument("--file", metavar="PATH", help="one text a line (default: standard input)")
+    command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
 
 
 def _add_inspect(commands):

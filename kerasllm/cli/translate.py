@@ -9,7 +9,7 @@ LINES_AT_ONCE = 256
 
 
 def run(arguments):
-    texts = arguments.text or _lines(arguments.file)
+    texts = arguments.text or lines_of(arguments.file)
     start_keras()
     import kerasllm
     from kerasllm.generation.translation import check_sources
@@ -25,7 +25,7 @@ def run(arguments):
             print(translation, flush=True)
 
 
-def _lines(file):
+def lines_of(file):
     """The lines of a UTF-8 file, or of standard input."""
     try:
         text = sys.stdin.read() if file is None else Path(file).read_text(encoding="utf-8")

@@ -32,6 +32,7 @@ def classification_dataset(
     start_step: int = 0,
     *,
     shuffle: bool = True,
+    label_weights: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Batches of texts and their labels, for a `SequenceClassifier`.
 
@@ -49,10 +50,12 @@ def classification_dataset(
         epochs: int, how often the data set goes through the texts, shuffled anew each time.
         start_step: int, batches to leave out at the beginning: those that an interrupted run has seen.
         shuffle: bool. False is for validation: texts by length.
+        label_weights: float (L,), how much a text of each label counts, where there is one label of several.
 
     Returns:
         A `tf.data.Dataset` of known length: ({"token_ids" int32 (B, T), "document_ids" int32 (B, T), 0 where a row is
-        padding}, labels (B,) or (B, L)). Its attribute `tokens_per_step` is the mean number of tokens in a batch.
+        padding}, labels (B,) or (B, L)), and with `label_weights` sample_weight float32 (B,). Its attribute
+        `tokens_per_step` is the mean number of tokens in a batch.
 
     Raises:
         TypeError: where a text is no str.
@@ -68,6 +71,7 @@ def classification_dataset(
     check_least(0, seed=seed, start_step=start_step)
     labels = np.asarray(labels)
     labels = labels.astype("int32" if labels.dtype.kind in "iub" else "float32")
+    label_weights = None if label_weights is None else np.asarray(label_weights, "float32")
     rows = _encoded(texts, tokenizer, max_length)
     if len(rows.lengths) != len(labels) or not len(labels):
         raise ValueError(f"Each text needs a label: got {len(rows.lengths)} texts and {len(labels)} labels.")
@@ -82,17 +86,22 @@ def classification_dataset(
         indices = texts_of(step)
         ids = rows.padded(indices, tokenizer.pad_id or 0)
         is_real = np.arange(ids.shape[1]) < rows.lengths[indices][:, None]
-        return ids, is_real.astype("int32"), labels[indices]
+        weights = [] if label_weights is None else [label_weights[labels[indices]]]
+        return ids, is_real.astype("int32"), labels[indices], *weights
 
-    def element(ids, is_real, batch_labels):
+    def element(ids, is_real, batch_labels, *weights):
         shape = (None, *labels.shape[1:])
         ids, is_real = (tf.ensure_shape(rows, (None, None)) for rows in (ids, is_real))
-        return {"token_ids": ids, "document_ids": is_real}, tf.ensure_shape(batch_labels, shape)
+        return (
+            {"token_ids": ids, "document_ids": is_real},
+            tf.ensure_shape(batch_labels, shape),
+            *(tf.ensure_shape(w, (None,)) for w in weights),
+        )
 
     def documents_at(step):
         return sorted(texts_of(step).tolist())
 
-    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype)]
+    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype), *([] if label_weights is None else [tf.float32])]
     dataset = dataset_of(Batches(steps_per_epoch, read, types, element, documents_at), epochs, start_step)
     dataset.tokens_per_step = float(rows.lengths.sum() / steps_per_epoch)
     return dataset

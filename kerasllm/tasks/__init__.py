@@ -7,6 +7,7 @@ Every room may ask here, so nothing of the other rooms is imported before a task
 """
 
 from kerasllm.tasks.causal import CausalTask
+from kerasllm.tasks.classification import ClassificationTask
 from kerasllm.tasks.masked import MaskedTask
 from kerasllm.tasks.task import Task
 from kerasllm.tasks.translation import TranslationTask
@@ -20,7 +21,7 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-TASKS = {task.name: task for task in (CausalTask, MaskedTask, TranslationTask, TuneTask)}
+TASKS = {task.name: task for task in (CausalTask, MaskedTask, TranslationTask, TuneTask, ClassificationTask)}
 
 
 def task_of(model):
@@ -31,7 +32,9 @@ def task_of(model):
 
 def model_classes():
     """The classes that a run folder can hold, by the names that its `config.json` gives them."""
-    return {kind.__name__: kind for kind in (task.model_class() for task in TASKS.values())}
+    from kerasllm.models import TokenClassifier  # which Python alone trains
+
+    return {kind.__name__: kind for kind in (*(task.model_class() for task in TASKS.values()), TokenClassifier)}
 
 
 def other_task(model, **uses):

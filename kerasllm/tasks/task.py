@@ -20,8 +20,10 @@ MOST_SAMPLE_TOKENS = 16  # read and written
 # The only fields of a config that say how a model with an encoder differs.
 OF_ENCODERS = ("num_encoder_layers", "source_vocab_size", "decoder_start_id", "forced_bos_id")
 OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
-# The settings of a run that begins with a model.
+# The settings of a run that learns labels, and of one that begins with a model.
+OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
+NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING)
 
 
 class Task:
@@ -52,7 +54,7 @@ class Task:
     """
 
     name = learns = function = scored_by = command = ""
-    unused_settings = OF_TUNING
+    unused_settings = NOT_OF_TEXT
     unused_fields = ()
     num_columns = 1
     has_stride = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.tasks.corpus import Corpus, Measured
-from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, Task
+from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, Task
 
 DEFAULT_BATCH_SIZE = 32
 PARTS = "train", "valid"
@@ -18,7 +18,7 @@ PARTS = "train", "valid"
 class TextTask(Task):
     """A task whose data are documents. A subclass says also which function of `kerasllm.data` makes its batches."""
 
-    unused_settings = ("batch_tokens", "test", *OF_TUNING)
+    unused_settings = ("batch_tokens", "test", *NOT_OF_TEXT)
     unused_fields = OF_ENCODERS
 
     @staticmethod

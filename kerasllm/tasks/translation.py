@@ -5,7 +5,7 @@ import hashlib
 import itertools
 
 import kerasllm
-from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_TOKEN_TYPES, OF_TUNING, SAMPLE, Task, sample_ids
+from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, NOT_OF_TEXT, OF_TOKEN_TYPES, SAMPLE, Task, sample_ids
 
 DEFAULT_BATCH_TOKENS = 4096
 # Of the data, where no validation pairs are given.
@@ -26,7 +26,7 @@ class TranslationTask(Task):
     function = "translate"
     scored_by = "translation_scores"
     command = 'translate --model {} --text "A sentence."'
-    unused_settings = ("batch_size", "packed", "clean", "deduplicate", *OF_TUNING)
+    unused_settings = ("batch_size", "packed", "clean", "deduplicate", *NOT_OF_TEXT)
     unused_fields = OF_TOKEN_TYPES
     num_columns = 2
 

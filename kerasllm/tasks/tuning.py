@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.tasks.causal import CausalTask
+from kerasllm.tasks.task import OF_CLASSIFYING
 
 DEFAULT_WINDOW = 1024  # tokens, where the model takes as many
 VALIDATION_SHARE = 0.1
@@ -22,7 +23,10 @@ class TuneTask(CausalTask):
     name = "tune"
     learns = "learns to answer as conversations do, from a model that has learned a language"
     command = "chat --model {}"
-    unused_settings = ("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens")
+    unused_settings = (
+        *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
+        *OF_CLASSIFYING,
+    )
     validation_share = 1.0  # of windows one by one
     fields = ("max_length", "dropout", "attention_dropout", "remat")  # those of `model` that mean something
 

@@ -21,6 +21,7 @@ class InGraphTokenizer(tf.Module):
 
     Attributes:
         longest_token: int, the most bytes of text that one token may stand for; None where there is no limit.
+        num_behind: int, how many special tokens the tokenizer puts behind every text.
 
     Raises:
         ValueError: for a tokenizer that the graph cannot reproduce; the message names the part.
@@ -44,6 +45,7 @@ class InGraphTokenizer(tf.Module):
                 self._encode = AddedTokenReader(self._encode, spec)
                 self.longest_token = self.longest_token and max(self.longest_token, self._encode.longest)
         self._before, self._after = _surrounding_ids(tokenizer.engine, spec)
+        self.num_behind = len(self._after)
 
     def encode(self, texts, bare=False):
         """The ids of texts.

@@ -1,0 +1,223 @@
+"""`--task classify`: a model learns which label a text has."""
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import kerasllm
+from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, SAMPLE, Task
+
+DEFAULT_BATCH_SIZE = 32
+VALIDATION_SHARE = 0.1  # of the texts of each label, where no validation texts are given
+PLOT = "confusion.png"
+_SCORES = (
+    ("loss", "loss", "{:,.4f}"),
+    ("accuracy", "accuracy", "{:.2%}"),
+    ("baseline_accuracy", "by naming the most frequent label", "{:.2%}"),
+    ("macro_f1", "macro F1", "{:.4f}"),
+    ("matthews", "Matthews correlation", "{:.4f}"),
+    ("correlation", "Pearson correlation", "{:.4f}"),
+)
+
+
+class ClassificationTask(Task):
+    """Texts with labels, scored by accuracy, macro F1 and Matthews' correlation."""
+
+    name = "classify"
+    learns = "says which label a text has, from texts with labels"
+    function = "classify"
+    scored_by = "classification_scores"
+    command = 'classify --model {} --text "A text."'
+    unused_settings = (
+        *(name for name in OF_TUNING if name != "base"),
+        *("field", "packed", "clean", "deduplicate", "batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
+    )
+    unused_fields = OF_ENCODERS
+    num_columns = 2
+    validation_share = 1.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._base = self._parts = None
+
+    @staticmethod
+    def defaults(given):
+        if given.get("base") is None:
+            return {}
+        length = {} if given.get("steps") else {"epochs": 3}
+        return {"learning_rate": 5e-5, "weight_decay": 0.01, **length}
+
+    @staticmethod
+    def model_class():
+        return kerasllm.models.SequenceClassifier
+
+    def config(self):
+        if self.settings.base is None:
+            return super().config()
+        if self.settings.preset:
+            raise ValueError(f"preset does nothing beside base: {self.settings.base} says what the model is.")
+        for name in self.settings.model.keys() - {"max_length"}:
+            raise ValueError(f"model.{name} does nothing beside base: {self.settings.base} says what the model is.")
+        self._base = kerasllm.load(self.settings.base, dtype=kerasllm.training.precision(self.settings.precision)[0])
+        if kerasllm.adapters.names(self._base[0]):
+            raise ValueError(f"{self.settings.base} has adapters: `kerasllm merge` puts them into its kernels.")
+        return self._base[0].config
+
+    def tokenizer(self):
+        return self._base and self._base[1]
+
+    def fitted(self, config, tokenizer):
+        return config if self._base else super().fitted(config, tokenizer)
+
+    def model(self, config, dtype):
+        options = {"problem": self._problem, "labels": self._names}
+        if self._problem == "regression":
+            options = {"problem": "regression", "num_labels": self._num_numbers}
+        if self._base is None:
+            return kerasllm.models.SequenceClassifier(config, dtype=dtype, **options)
+        base, self._base = self._base[0], None
+        return kerasllm.models.SequenceClassifier.from_model(base, **options)
+
+    def loss(self):
+        """That of the problem, which the model knows."""
+        return None
+
+    def measure(self):
+        if self._parts is None:
+            self._parts = self._read()
+        return {part: _measured(rows) for part, rows in self._parts.items()}
+
+    def _read(self):
+        """Reads the texts once and keeps them; returns the parts."""
+        settings = self.settings
+        rows = _rows_of(settings.data, self._columns)
+        problem = settings.problem or ("multi_label" if isinstance(rows[0][1], list) else "single_label")
+        self._problem, self._names = problem, kerasllm.data.label_names(label for _, label in rows)
+        if problem == "regression":
+            self._num_numbers = len(rows[0][1]) if isinstance(rows[0][1], list) else 1
+        elif len(self._names) < 2:
+            raise ValueError(f"All texts have the label {self._names[0]!r}, so there is nothing to learn.")
+        if settings.valid:
+            parts = rows, _rows_of(settings.valid, self._columns)
+        else:
+            parts = _split(rows, settings.seed, problem == "single_label")
+        for part in parts:
+            self._targets(part)  # so that an unknown label is refused before the model is trained
+        return dict(zip(("train", "valid"), parts, strict=True))
+
+    @property
+    def _columns(self):
+        return self.settings.text_column, self.settings.label_column
+
+    def texts(self):
+        self.measure()
+        return (text for text, _ in self._parts["train"])
+
+    def _targets(self, rows):
+        from kerasllm.data.labelled import targets_of
+
+        return targets_of([label for _, label in rows], self._names, self._problem)
+
+    def datasets(self, config, tokenizer, folder):
+        self.measure()
+        settings, length = self.settings, self.settings.model.get("max_length") or config.max_length
+
+        def dataset(rows, **options):
+            texts, targets = [text for text, _ in rows], self._targets(rows)
+            batch_size = settings.batch_size or DEFAULT_BATCH_SIZE
+            return kerasllm.data.classification_dataset(
+                texts, targets, tokenizer, min(length, config.max_length), batch_size, settings.seed, **options
+            )
+
+        weights = _even_weights(self._targets(self._parts["train"])) if settings.balanced else None
+        training = functools.partial(dataset, self._parts["train"], label_weights=weights)
+        return training, dataset(self._parts["valid"])
+
+    def tokens_per_step(self, config, training):
+        """No FLOPs: texts are of many lengths."""
+        return training.tokens_per_step, None
+
+    def score(self, model, tokenizer):
+        return _scores(model, tokenizer, self._parts["valid"], Path(self.settings.out) / PLOT)
+
+    @classmethod
+    def evaluate(cls, model, tokenizer, sources, columns):
+        return _scores(model, tokenizer, _rows_of(sources, columns or (None, None)))
+
+    @staticmethod
+    def rows(figures):
+        for name, label, form in _SCORES:
+            if figures.get(name) is not None:
+                yield label, form.format(figures[name])
+        yield "measured on", f"{figures['texts']:,} texts"
+
+    @staticmethod
+    def served(model, tokenizer, text):
+        from kerasllm.export import classifier, mask_filler
+
+        return classifier.ServedClassifier(model, tokenizer) if text else mask_filler.ServedIds(model)
+
+    @staticmethod
+    def compared(model, tokenizer, signatures):
+        import numpy as np
+        import tensorflow as tf
+
+        if "serving_default" not in signatures:
+            return None
+        made = signatures["serving_default"](text=tf.constant([SAMPLE]))["logits"][0].numpy()
+        from kerasllm.generation.classifying import text_logits
+
+        expected = text_logits(model, tokenizer, [SAMPLE])[0]
+        return bool(np.allclose(made, expected, rtol=0.02, atol=0.02)), True
+
+
+def _rows_of(sources, columns):
+    rows = list(kerasllm.data.read_labelled(list(sources), *columns))
+    if not rows:
+        raise ValueError(f"{', '.join(sources)} holds no texts.")
+    return rows
+
+
+def _split(rows, seed, by_label):
+    """Training and validation rows: a share of each label, for files are often sorted by them."""
+    import numpy as np
+
+    order = np.random.default_rng([seed, 0]).permutation(len(rows))
+    if by_label:
+        order = np.array(sorted(order, key=lambda i: str(rows[i][1])))
+    every = round(1 / VALIDATION_SHARE)
+    held_out = {*order[every // 2 :: every].tolist()}
+    if not held_out:
+        raise ValueError(f"{len(rows)} texts are too few to keep some for validation: give --valid.")
+    return [row for i, row in enumerate(rows) if i not in held_out], [rows[i] for i in sorted(held_out)]
+
+
+def _even_weights(targets):
+    """Weights of labels, with which all count alike and the mean of all texts is 1."""
+    import numpy as np
+
+    if targets.dtype.kind == "f":
+        raise ValueError("balanced is for texts with one label of several: leave it out.")
+    counts = np.bincount(targets)
+    return len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+
+
+def _measured(rows):
+    digest, size = hashlib.sha256(), 0
+    for text, label in rows:
+        for part in (text, str(label)):
+            encoded = part.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+            size += len(encoded)
+    return {"texts": len(rows), "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _scores(model, tokenizer, rows, plot=None):
+    texts, labels = zip(*rows, strict=True)
+    scores = kerasllm.evaluation.classification_scores(model, tokenizer, texts, labels)
+    if plot is not None and scores.confusion is not None:
+        scores.plot(plot)
+    figures = dataclasses.asdict(scores)
+    confusion = figures.pop("confusion")
+    return {**figures, "labels": list(scores.labels), "confusion": None if confusion is None else confusion.tolist()}
