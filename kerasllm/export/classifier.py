@@ -31,10 +31,11 @@ class ServedClassifier(ServedIds):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "text")], autograph=False)
     def serving_default(self, text):
         ids = self._cut(self._in_graph.encode(text))
-        lengths = tf.maximum(ids.row_lengths(), 1)
-        T = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
-        logits = self._call(ids.to_tensor(self._pad_id, shape=(None, T)), tf.sequence_mask(lengths, T))
-        logits = tf.cast(logits, tf.float32)
+        lengths = tf.maximum(ids.row_lengths(), 1)  # An empty text is one token of padding.
+        rows = ids.to_tensor(self._pad_id)
+        missing = tf.maximum(1 - tf.shape(rows)[1], 0)
+        rows = tf.pad(rows, [[0, 0], [0, missing]], constant_values=self._pad_id)
+        logits = tf.cast(self._call(rows, tf.sequence_mask(lengths, tf.shape(rows)[1])), tf.float32)
         if self._problem == "regression":
             return {"logits": logits}
         many = self._problem == "multi_label"

@@ -3,6 +3,8 @@
 Shapes: B batch, T time, S key time, D d_model, L labels.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
@@ -50,7 +52,10 @@ class _Classifier(TypedModel):
             >>> model = kerasllm.models.SequenceClassifier.from_model(base, labels=["good", "bad"])
         """
         causal = model.predicts_next or getattr(model, "causal", False)
-        classifier = cls(model.config, num_labels, causal=causal, dtype=model.dtype_policy, **options)
+        config = model.config
+        if not isinstance(model, TypedModel):  # which reads no types, whatever its config says
+            config = dataclasses.replace(config, num_token_types=0, num_task_types=0)
+        classifier = cls(config, num_labels, causal=causal, dtype=model.dtype_policy, **options)
         arrays = weights_to_save(model, plain=True)
         for name, weight in weight_names(classifier).items():
             if not name.startswith("head_"):
