@@ -58,13 +58,15 @@ def complaint(name, value, place, size, ignore_class=None):
     """What is said of an id outside of a vocabulary.
 
     Args:
-        name: str, of what it is one.
+        name: str, of what it is one; "class" for labels that are no ids of a vocabulary.
         value: int, the id.
         place: tuple, the row that it is in and its position there.
         size: int, of the vocabulary.
         ignore_class: int or None, the label of which nothing is learned, for labels.
     """
     where = f"in row {place[0]} of its batch, at position {place[1]}," if len(place) == 2 else f"at {place}"
+    if name == "class":
+        return f"The label {value} {where} is none of the {size} that the model has, 0 to {size - 1}."
     name = name.replace("_ids", " id").replace("_", " ")
     what = f"The {name} {value} {where} is outside the model's vocabulary of {size} ids (0 to {size - 1})"
     if value >= 0:

@@ -97,7 +97,7 @@ def test_class_weights_and_ragged_rows_in_fit():
 def test_what_cannot_be_learned_is_refused():
     model = SequenceClassifier(CONFIG, labels=["a", "b"])
     model.compile()
-    with pytest.raises(ValueError, match=r"label 2 .* outside"):
+    with pytest.raises(ValueError, match=r"label 2 in row 0 .* is none of the 2"):
         model.fit(IDS, np.full(16, 2), verbose=0)
     with pytest.raises(ValueError, match=r"a label for each text, 16, got \(16, 12\)"):
         model.fit(IDS, IDS, verbose=0)

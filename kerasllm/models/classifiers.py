@@ -26,6 +26,7 @@ class _Classifier(TypedModel):
     """What both have in common: labels, and a Transformer without the head it was pretrained with."""
 
     settings = ("num_labels", "labels", "causal")  # beside the config
+    _label_name = "class"
 
     def __init__(self, config, num_labels, labels, causal, **kwargs):
         self.num_labels, self.labels = _checked_labels(num_labels, labels)

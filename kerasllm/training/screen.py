@@ -32,13 +32,14 @@ class Screen(keras.metrics.Metric):
         # of rows that are too long the number is negative.
         self._found = self.add_variable(shape=(4,), initializer="zeros", dtype="int32", name="found")
 
-    def update_state(self, ids, labels=None, ignore_class=None):
+    def update_state(self, ids, labels=None, ignore_class=None, label_name="label"):
         """Looks at a batch.
 
         Args:
             ids: dict from name to the pair (ids int (B, T), size of their vocabulary).
             labels: the same pair for labels, or None.
             ignore_class: see `losses.TokenCrossentropy`.
+            label_name: str, what `vocabulary.complaint` calls labels.
 
         Returns:
             bool scalar, whether something was bad, in this batch or before.
@@ -49,12 +50,12 @@ class Screen(keras.metrics.Metric):
             what = ops.stack([ops.cast(n, "int32") for n in (number, *what)])
             return ops.where((found[0] == 0) & is_bad, what, found)
 
-        for number, (name, (values, size)) in enumerate([*ids.items(), *([("label", labels)] if labels else [])], 1):
+        for number, (name, (values, size)) in enumerate([*ids.items(), *([(label_name, labels)] if labels else [])], 1):
             self._looked_at[number] = name, size, ignore_class
             T = ops.shape(values)[1]
             if isinstance(T, int):
                 check_length(T, self.max_length)
-            elif self.max_length is not None and name != "label":
+            elif self.max_length is not None and name != label_name:
                 found = note(self.max_length < T, -number, T, 0, T)
             is_bad, value, place = farthest(values, size)
             found = note(is_bad, number, value, place, T)

@@ -34,6 +34,8 @@ class TokenModel(ScreenedModel):
         **kwargs: `name` and `dtype`, as for any Keras layer.
     """
 
+    _label_name = "label"  # as `vocabulary.complaint` knows it
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._mean_loss = TokenLoss()
@@ -123,7 +125,8 @@ class TokenModel(ScreenedModel):
             is_ignored = False if self.loss.ignore_class is None else y == self.loss.ignore_class
             labels = ops.where(is_ignored, 0, y), V
             y = ops.where(is_ignored, y, ops.clip(y, 0, V - 1))  # Keras' own loss stops at others, or is no number
-        is_bad = self._screen.update_state(self._ids_of(x), labels, getattr(self.loss, "ignore_class", None))
+        ignored = getattr(self.loss, "ignore_class", None)
+        is_bad = self._screen.update_state(self._ids_of(x), labels, ignored, self._label_name)
         if self._class_weight and training:
             rows = as_rows(labels_of(y), outputs)
             sample_weight = token_weights(sample_weight, rows) * self._weight_of(rows)
