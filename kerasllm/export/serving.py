@@ -53,6 +53,12 @@ def saved_model(
             string (M, k) and probability float32 (M, k), the likeliest first, as `kerasllm.fill_mask` gives them.
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
 
+    Those of a `SequenceClassifier`, as `kerasllm.classify` answers; texts longer than the model takes are cut:
+        serving_default: text string (B,) -> label string (B,), the likeliest; probability float32 (B,); labels string
+            (B, L) and probabilities float32 (B, L) of all; logits float32 (B, L), which are all that there is in
+            regression.
+        forward: token_ids int32 (B, T) -> logits float32 (B, L).
+
     Texts and draws are those of `kerasllm.generate` with the same seed on TensorFlow. (In 16 bits up to the first
     near-tie: Python's loop then computes in float32 on CPUs, and XLA rounds in other places elsewhere.) Bytes
     that are no UTF-8 are read as U+FFFD, and special tokens in a text are text. The graph refuses ids past the
