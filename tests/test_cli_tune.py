@@ -72,7 +72,9 @@ def test_a_model_is_tuned_and_answers_are_shown_side_by_side(folder, tmp_path, m
     assert main(["chat", "--model", str(run), "--max-new-tokens", "2"]) == 0
     assert main(["evaluate", "--model", str(run), "--data", str(folder / "questions.txt"), "--json"]) == 0
     assert main(["convert", str(run), str(tmp_path / "theirs")]) == 0
-    assert main(["inspect", str(run)]) == 0 and "and after" in capsys.readouterr().out
+    assert main(["inspect", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "and after" in shown and str(folder / "base") in "".join(shown.split())
     ids = np.array([tokenizer.encode("abcdef")])
     whole, _ = kerasllm.load(run, dtype="float32")
     np.testing.assert_allclose(kerasllm.load(tmp_path / "theirs")[0](ids), whole(ids), atol=1e-4)

@@ -87,6 +87,12 @@ def test_a_quantized_model_is_loaded_again(mode, tokenizer, tmp_path):
         np.testing.assert_array_equal(loaded(IDS), model(IDS))
     with pytest.raises(ValueError, match=f"is quantized by {mode}, which could not be loaded again: save it before"):
         kerasllm.huggingface.save(model, tokenizer, tmp_path / "hf")
+    for layer in (model.token_embedding, model.transformer.blocks[0].feed_forward.inner):
+        layer.enable_lora(2, lora_alpha=3)
+        for weight in layer.trainable_weights:
+            weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    kerasllm.save(model, tokenizer, tmp_path / "lora")
+    np.testing.assert_array_equal(kerasllm.load(tmp_path / "lora")[0](IDS), model(IDS))
 
 
 @pytest.mark.parametrize("kind", [CausalLM, MaskedLM, Seq2SeqLM])

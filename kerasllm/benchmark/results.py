@@ -7,7 +7,7 @@ import platform
 from rich.console import Console
 from rich.table import Table
 
-_PACKAGES = ("kerasllm", "keras", "tensorflow", "keras-hub", "torch", "transformers")
+_PACKAGES = ("kerasllm", "keras", "tensorflow", "keras-hub", "torch", "transformers", "peft")
 
 
 def show(suite, results):

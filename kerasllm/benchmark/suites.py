@@ -10,6 +10,16 @@ from kerasllm.models import TransformerConfig
 MODEL = {"num_layers": 6, "d_model": 384, "num_heads": 6, "dff": 1536, "vocab_size": 65}
 WIDE_VOCABULARY = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 50257}
 LONG_CONTEXT = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 65}
+# SmolLM2-135M's, with 8 of its 30 layers.
+TUNED = {
+    "num_layers": 8,
+    "d_model": 576,
+    "num_heads": 9,
+    "num_kv_heads": 3,
+    "dff": 1536,
+    "vocab_size": 49152,
+    "tie_embeddings": True,
+}
 CONTEXT_TOKENS = 8192  # in a batch, whatever the context
 PROMPT, NEW_TOKENS = 64, 192
 
@@ -142,6 +152,29 @@ def _window():
     return Suite("Decoding with sliding windows, 6 layers, d_model 384", "tokens", cases)
 
 
+def tuning(model=TUNED):
+    """The suite of adapters beside whole models.
+
+    Args:
+        model: a folder that `kerasllm.load` reads, and transformers where it is compared; or settings of Llama's
+            architecture.
+    """
+
+    def programs(dtype):
+        shape = {"model": model, "batch_size": 4, "context": 256, "dtype": dtype, "steps": 2}
+        on_torch = ("torch", "transformers", "peft")
+        return [
+            Program("kerasllm, LoRA", "tune_kerasllm", shape),
+            Program("kerasllm, whole", "tune_kerasllm", {**shape, "adapter": None}),
+            Program("PEFT on torch, LoRA", "tune_transformers", shape, on_torch),
+            Program("torch, whole", "tune_transformers", {**shape, "adapter": None}, on_torch),
+        ]
+
+    cases = [Case(dtype, programs(dtype), together=False) for dtype in ("float32", "mixed_bfloat16")]
+    what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
+    return Suite(f"Tuning {what}: LoRA of rank 16 on all linear layers, 4 x 256 tokens", "tokens", cases)
+
+
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -170,6 +203,7 @@ SUITES = {
     "memory": _memory(),
     "context": _context(),
     "window": _window(),
+    "tune": tuning(),
     "data": _data(),
     "startup": _startup(),
 }

@@ -1,4 +1,4 @@
-"""The command line: quickstart, train, tune, evaluate, generate, chat, translate, classify, export, merge and others.
+"""The command line: every command, from quickstart to bench.
 
 `arguments.py` parses, `settings.py` says what a training run can be told, and each command has a file of its own, which
 is imported once the arguments are known to be right: `--help` and a typing mistake answer at once.

@@ -342,10 +342,11 @@ def _add_bench(commands):
     )
     command.add_argument(
         "suite",
-        choices=("train", "generate", "memory", "context", "window", "data", "startup", *BENCH_STUDIES),
-        help="train, generate, memory (of a large vocabulary), context (as it grows), data or startup; of kerasllm "
-        "alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and resuming cost), "
-        "example (what the documented model learns) or speedrun (how long it takes, beside a recipe made to be quick)",
+        choices=("train", "generate", "memory", "context", "window", "tune", "data", "startup", *BENCH_STUDIES),
+        help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
+        "models), data or startup; of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
+        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
+        "it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
@@ -353,6 +354,7 @@ def _add_bench(commands):
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
     command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
+    command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
 
 
 def _add_merge(commands):

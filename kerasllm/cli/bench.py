@@ -23,7 +23,9 @@ def run(arguments):
         return
     from kerasllm.benchmark import results, runner, suites
 
-    suite = suites.SUITES[arguments.suite]
+    if arguments.model and arguments.suite != "tune":
+        raise ValueError(f"--model is for bench tune, and does nothing for {arguments.suite}: leave it out.")
+    suite = suites.tuning(arguments.model) if arguments.model else suites.SUITES[arguments.suite]
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

@@ -92,6 +92,8 @@ def _verified(folder, damages):
 def _config_rows(record, description):
     config = description.get("config") or record["model"]
     yield "kind", description.get("kind") or record["settings"]["task"]
+    if "base" in description:
+        yield "base", description["base"].get("id") or description["base"]["path"]
     yield "precision", description.get("dtype_policy") or record["model"]["precision"]
     for name, value in config.items():
         if value not in (None, False) and name not in ("parameters", "trained_parameters", "precision"):

@@ -5,7 +5,7 @@ import keras
 from kerasllm.layers.dense import Dense
 
 # What a config says of parts, by path. Run folders keep the first of models with adapters alone.
-PART_SETTINGS = ("trainable_parts", "quantized_parts", "kernel_layers", "adapters")
+PART_SETTINGS = ("trainable_parts", "quantized_parts", "lora_parts", "kernel_layers", "adapters")
 _RESTORABLE = ("int8", "int4", "float8")  # the other ways to quantize look at data
 
 
@@ -37,6 +37,8 @@ class Composite:
             inside[path].trainable = is_trainable
         for path, mode in self._parts.get("quantized_parts", {}).items():
             inside[path].quantize(mode)
+        for path, options in self._parts.get("lora_parts", {}).items():
+            inside[path].enable_lora(**options)
 
     def take_parts(self, config):
         """Freezes, adapts and quantizes what a config says, and is not so already."""
@@ -60,6 +62,7 @@ class Composite:
             parts = {
                 "trainable_parts": {**trainable, **own},
                 "quantized_parts": {p: layer.quantization_mode for p, layer, _ in inside if layer.quantization_mode},
+                "lora_parts": _lora_over_quantized(inside),
                 "kernel_layers": _held(inside, "kernel_layer"),
                 "adapters": _held(inside, "adapter"),
             }
@@ -89,6 +92,12 @@ def check_parts(model, plain):
             raise ValueError(
                 f"{path} has {has}, for which there is no place here; a run folder and .keras have one.{merging}"
             )
+
+
+def _lora_over_quantized(inside):
+    """Keras' LoRA of quantized layers, which would lose by taking it in; others take it in where they are saved."""
+    adapted = {p: layer for p, layer, _ in inside if layer.quantization_mode and getattr(layer, "lora_enabled", False)}
+    return {p: {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha} for p, layer in adapted.items()}
 
 
 def _held(inside, name):

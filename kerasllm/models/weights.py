@@ -24,7 +24,8 @@ def weight_names(model):
 
 
 def weights_to_save(model, plain=False):
-    """The same weights as functions that make NumPy arrays of them, what Keras' `enable_lora` has added merged.
+    """The same weights as functions that make NumPy arrays of them, what Keras' `enable_lora` has added merged,
+    but for that over quantized layers.
 
     Args:
         model: a built Keras model.
@@ -39,7 +40,7 @@ def weights_to_save(model, plain=False):
     check_parts(model, plain)
     merged, added = {}, set()
     for layer in model._flatten_layers():
-        if getattr(layer, "lora_enabled", False):
+        if getattr(layer, "lora_enabled", False) and not layer.quantization_mode:
             name = "embeddings" if hasattr(layer, "lora_embeddings_a") else "kernel"
             merged[id(getattr(layer, f"_{name}"))] = layer, name
             added |= {id(getattr(layer, f"lora_{name}_{half}")) for half in "ab"}
