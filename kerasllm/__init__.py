@@ -24,6 +24,7 @@ _FUNCTIONS = {
     "translate": "generation",
     "fill_mask": "generation",
     "classify": "generation",
+    "embed": "generation",
 }
 
 

@@ -146,18 +146,19 @@ def write_json(path, value):
         draft.write_bytes(_as_json(value))
 
 
-def read_json(path):
-    """Reads the JSON object in a file that exists.
+def read_json(path, kind=dict):
+    """Reads the JSON object, or another `kind` of value, in a file that exists.
 
     Raises:
-        ValueError: if it is not JSON, or not an object.
+        ValueError: if it is not JSON, or not of that kind.
     """
     try:
         value = json.loads(read_utf8(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); copy the folder again.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON object belongs; copy the folder again.")
+    if not isinstance(value, kind):
+        wanted = {dict: "object", list: "list"}[kind]
+        raise ValueError(f"{path} holds a {type(value).__name__} where a JSON {wanted} belongs; copy the folder again.")
     return value
 
 

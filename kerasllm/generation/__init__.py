@@ -3,6 +3,7 @@
 from kerasllm.generation.answers import chat, stream_chat
 from kerasllm.generation.classifying import Classification, classify
 from kerasllm.generation.decoding import generate_ids
+from kerasllm.generation.embedding import embed
 from kerasllm.generation.hidden_tokens import fill_mask
 from kerasllm.generation.prefix import Prefix, read_prefix
 from kerasllm.generation.rules import LogitsRule
@@ -17,6 +18,7 @@ __all__ = [
     "Sampler",
     "chat",
     "classify",
+    "embed",
     "fill_mask",
     "generate",
     "generate_ids",

@@ -4,15 +4,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from keras import ops
 
-from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.generation.prompts import as_text
+from kerasllm.generation.whole_texts import answers_to
 from kerasllm.models import SequenceClassifier
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
-from kerasllm.tokenizers.cutting import encode_cut
-
-_WIDTH = 16  # of which the lengths of rows are multiples, so that shapes are few
 
 
 class Classification(NamedTuple):
@@ -64,23 +60,8 @@ def classify(
 
 
 def text_logits(model, tokenizer, texts, batch_size=32):
-    """What a `SequenceClassifier` makes of texts, list of str, in float32 (N, L); those of like length go together."""
-    rows, _ = encode_cut(tokenizer, texts, model.config.max_length)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    logits = np.zeros((len(rows), model.num_labels), "float32")
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
-        longest = min(-(-len(rows[batch[-1]]) // _WIDTH) * _WIDTH, model.config.max_length)
-        ids = np.full((batch_size, longest), tokenizer.pad_id or 0, "int32")
-        is_real = np.zeros((batch_size, longest), "int32")
-        is_real[:, 0] = 1  # in rows that are left, too
-        for place, i in enumerate(batch):
-            ids[place, : len(rows[i])], is_real[place, : len(rows[i])] = rows[i], 1
-        found = model.predict_on_batch({"token_ids": ids, "document_ids": is_real})
-        logits[batch] = ops.convert_to_numpy(ops.cast(found, "float32"))[: len(batch)]
-    if not np.isfinite(logits).all():
-        raise ValueError(NOT_FINITE)
-    return logits
+    """What a `SequenceClassifier` makes of texts, list of str: float32 (N, L)."""
+    return answers_to(model, tokenizer, texts, model.num_labels, model.config.max_length, batch_size)
 
 
 def label_names_of(model):

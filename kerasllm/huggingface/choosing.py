@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from kerasllm.huggingface.classifiers import classifier_families
+from kerasllm.huggingface.embedders import embedder_families
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.families.family import explicit
 from kerasllm.huggingface.settings import Settings
@@ -58,7 +59,7 @@ def family_of(model_class, config, first=None):
         TypeError: if there are none of such models.
     """
     families = {kind: family for kind, family in FAMILIES.items() if issubclass(model_class, family.model)}
-    families |= classifier_families(model_class)
+    families |= classifier_families(model_class) | embedder_families(model_class)
     if not families:
         kinds = sorted({family.model.__name__ for family in FAMILIES.values()})
         raise TypeError(f"Hugging Face's format is written of a {' or '.join(kinds)}, got a {model_class.__name__}.")

@@ -12,6 +12,7 @@ import numpy as np
 from kerasllm import backend
 from kerasllm.files import read_json
 from kerasllm.generation.settings import read_settings
+from kerasllm.huggingface import embedders
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.classifiers import classifier_families, head_of
 from kerasllm.huggingface.families import FAMILIES
@@ -21,13 +22,14 @@ from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.huggingface.tying import tie
-from kerasllm.models import TransformerConfig
+from kerasllm.models import TextEmbedder, TransformerConfig
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+_FILES += (embedders.MODULES, embedders.SENTENCES, embedders.PROMPTS, "*/config.json")
 
 
 def load(
@@ -63,11 +65,14 @@ def load(
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     family = _family(values, path)
+    options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
     config = _config(family, values, generation, path)
     checkpoint = Checkpoint(folder, family.renames)
+    if family.model is TextEmbedder:
+        embedders.add_dense(folder, checkpoint)
     config, tied = tie(config, family, values, checkpoint)
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
-    model = family.model(config, **family.read_options(values), random_weights=False, dtype=dtype)
+    model = family.model(config, **options, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
@@ -107,12 +112,14 @@ def _of_known_type(values, path):
 def _family(values, path):
     """The family of a config.json, with the head that its architecture has."""
     kind, head = values["model_type"], head_of(values.get("architectures"))
+    if (path.parent / embedders.MODULES).is_file() or embedders.is_bare(values):
+        head = TextEmbedder
     if head is None:
         return FAMILIES[kind]
-    families = classifier_families(head)
+    families = classifier_families(head) or embedders.embedder_families()
     if kind not in families:
         raise ValueError(
-            f"{path} asks for {values['architectures'][0]}; kerasllm reads a {head.__name__} of {', '.join(families)}."
+            f"{path} asks for a {head.__name__} of the type {kind}; kerasllm reads one of {', '.join(families)}."
         )
     return families[kind]
 

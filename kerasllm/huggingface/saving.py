@@ -6,10 +6,11 @@ import keras
 import numpy as np
 
 from kerasllm.files import new_folder, write_json
-from kerasllm.huggingface import tensors
+from kerasllm.huggingface import embedders, tensors
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
+from kerasllm.models import TextEmbedder
 from kerasllm.models.weights import weights_to_save
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides, as_pair
@@ -46,13 +47,18 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
     for name, weight in weights.items():
         for tensor, array in _parts(table, name, weight, model.config).items():
             specs[tensor], owners[tensor] = (array.dtype, array.shape), name
+    of_dense = {}
+    if isinstance(model, TextEmbedder):
+        specs, of_dense = embedders.split_dense(specs)
     zeros = family.zeros(model.config)
     specs |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
 
     def read(name):
         if name in zeros:
             return np.zeros(zeros[name], "float32")
-        return _parts(table, owners[name], weights[owners[name]], model.config)[name]
+        owner = owners.get(name) or owners[family.root + name]
+        parts = _parts(table, owner, weights[owner], model.config)
+        return parts[name] if name in parts else parts[family.root + name]
 
     with new_folder(path) as folder:
         ids, of_generation = _ids(model, source, target, origin)
@@ -62,7 +68,11 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if model.predicts_next:
             write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
-        tensors.write(folder, specs, read)
+        tensors.write(folder, {name.removeprefix(family.root): spec for name, spec in specs.items()}, read)
+        if isinstance(model, TextEmbedder):
+            embedders.write_modules(model, folder)
+        if of_dense:
+            embedders.write_dense(folder, of_dense, read)
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
 
 

@@ -53,6 +53,11 @@ class Checkpoint:
                     name = re.sub(pattern, replacement, name)
                 self._locations[name] = location
 
+    def add(self, folder, prefix):
+        """Adds the tensors of another folder, with a prefix to their names."""
+        other = Checkpoint(folder)
+        self._locations |= {f"{prefix}{name}": location for name, location in other._locations.items()}
+
     @property
     def names(self):
         return self._locations.keys()

@@ -4,14 +4,16 @@ targets.py         labels and their weights, from what `fit` gives
 likelihood.py      log-probabilities, from logits or chunk by chunk from hidden states
 base.py            `LogProbabilityLoss`: what a loss is a mean over, and how it is called, summed and saved
 cross_entropy.py   `TokenCrossentropy`
+contrastive.py     `InfoNCE`, over vectors of texts
 """
 
 from kerasllm.losses.base import LogProbabilityLoss
+from kerasllm.losses.contrastive import InfoNCE
 from kerasllm.losses.cross_entropy import TokenCrossentropy
 from kerasllm.losses.likelihood import OutputLayer
 from kerasllm.losses.targets import token_weights
 
-__all__ = ["LogProbabilityLoss", "OutputLayer", "TokenCrossentropy", "token_weights"]
+__all__ = ["InfoNCE", "LogProbabilityLoss", "OutputLayer", "TokenCrossentropy", "token_weights"]
 
 
 def __dir__():  # what completion shows

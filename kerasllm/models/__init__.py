@@ -6,6 +6,7 @@ import warnings as _warnings
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.classifiers import SequenceClassifier, TokenClassifier
 from kerasllm.models.config import TransformerConfig
+from kerasllm.models.embedder import TextEmbedder
 from kerasllm.models.growing import with_new_tokens
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
@@ -15,6 +16,7 @@ __all__ = [
     "MaskedLM",
     "Seq2SeqLM",
     "SequenceClassifier",
+    "TextEmbedder",
     "TokenClassifier",
     "TransformerConfig",
     "with_new_tokens",

@@ -3,8 +3,6 @@
 Shapes: B batch, T time, S key time, D d_model, L labels.
 """
 
-import dataclasses
-
 import keras
 import numpy as np
 from keras import ops
@@ -15,93 +13,37 @@ from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.options import check_choice
 from kerasllm.layers.taps import tap
-from kerasllm.models.language_model import as_dict, small_deviation
-from kerasllm.models.token_types import TypedModel
-from kerasllm.models.weights import weight_names, weights_to_save
+from kerasllm.models.headless import HeadlessModel, pooled
+from kerasllm.models.language_model import as_dict
 
 PROBLEMS = ("single_label", "multi_label", "regression")
 
 
-class _Classifier(TypedModel):
-    """What both have in common: labels, and a Transformer without the head it was pretrained with."""
+class _Classifier(HeadlessModel):
+    """What both have in common: labels, and the loss's word for them."""
 
-    settings = ("num_labels", "labels", "causal")  # beside the config
+    settings = (*HeadlessModel.settings, "num_labels", "labels")
     _label_name = "class"
 
     def __init__(self, config, num_labels, labels, causal, **kwargs):
         self.num_labels, self.labels = _checked_labels(num_labels, labels)
-        self.causal = causal
-        super().__init__(config, **kwargs)
-        deviation = 0.02 if causal else small_deviation(config)
-        self.transformer = self._transformer("transformer", config.num_layers, causal, deviation)
+        super().__init__(config, causal, **kwargs)
         dropout = config.options_by_layer()[-1].dropout
         self.head_dropout = Dropout(dropout, name="head_dropout", dtype=self.dtype_policy)
-
-    @classmethod
-    def from_model(cls, model, num_labels=None, **options):
-        """A classifier over what another model has learned: its embeddings and its Transformer, with a new head.
-
-        Args:
-            model: a `CausalLM`, a `MaskedLM` or a classifier. It stays as it is, and shares no weights.
-            num_labels, **options: see the class.
-
-        Returns:
-            A new model, not compiled, that sees what the other one saw: both ways, or with `CausalLM` what is behind.
-
-        Example:
-            >>> base, tokenizer = kerasllm.load("bert-base-uncased")
-            >>> model = kerasllm.models.SequenceClassifier.from_model(base, labels=["good", "bad"])
-        """
-        causal = model.predicts_next or getattr(model, "causal", False)
-        config = model.config
-        if not isinstance(model, TypedModel):  # which reads no types, whatever its config says
-            config = dataclasses.replace(config, num_token_types=0, num_task_types=0)
-        classifier = cls(config, num_labels, causal=causal, dtype=model.dtype_policy, **options)
-        arrays = weights_to_save(model, plain=True)
-        for name, weight in weight_names(classifier).items():
-            if not name.startswith("head_"):
-                weight.assign(arrays[name]())
-        if hasattr(model, "origin"):
-            classifier.origin = model.origin
-        return classifier
-
-    def _embedding_layer(self):
-        layer = super()._embedding_layer()
-        layer.tie_weights = True  # There is no output layer, which would have a table of its own.
-        return layer
 
     def _head(self, name, width, use_bias=True):
         return Dense(
             width, use_bias=use_bias, kernel_initializer=self._normal(0.02), name=name, dtype=self.dtype_policy
         )
 
-    def _hidden_states(self, inputs, padding_mask, position_ids, training):
-        return self.transformer(
-            self._embeddings_of(inputs),
-            mask=padding_mask,
-            document_ids=inputs.get("document_ids"),
-            position_ids=position_ids,
-            training=training,
-        )
-
     @property
     def _vocab_size(self):
         return self.num_labels  # of labels, as losses look at it
-
-    @property
-    def _has_plain_output_layer(self):
-        return False
-
-    def output_layer(self):
-        raise NotImplementedError("A classifier makes all of its logits at once.")
 
     def _labels(self, x, y, sample_weight):
         if y is None:
             raise ValueError(f"A {type(self).__name__} needs labels: fit(inputs, labels), or a dataset of such pairs.")
         return y, sample_weight
-
-    def get_config(self):
-        return {**super().get_config(), **{name: getattr(self, name) for name in self.settings}}
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -163,9 +105,7 @@ class SequenceClassifier(_Classifier):
         self.build((None, None))
 
     def build(self, _):
-        shape = (None, None, self.config.d_model)
-        self._build_embeddings()
-        self.transformer.build(shape)
+        self._build_body()
         for layer in (self.head_dense, self.head_output):
             if layer is not None:
                 layer.build((None, self.config.d_model))
@@ -173,19 +113,10 @@ class SequenceClassifier(_Classifier):
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         inputs = as_dict(inputs)
         x = self._hidden_states(inputs, padding_mask, position_ids, training)
-        x = self._last_real(x, inputs, padding_mask) if self.causal else x[:, 0]
+        x = pooled(x, "last" if self.causal else "first", inputs, padding_mask)
         if self.head_dense is not None:
             x = get_activation(self.head_activation)(self.head_dense(x))
         return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
-
-    def _last_real(self, x, inputs, padding_mask):
-        """Hidden states (B, D) of the right-most tokens that are not padding."""
-        documents = inputs.get("document_ids")
-        is_real = padding_mask if documents is None else ops.not_equal(documents, 0)
-        if is_real is None:
-            return x[:, -1]
-        places = ops.where(is_real, ops.arange(ops.shape(x)[1], dtype="int32")[None], 0)
-        return ops.take_along_axis(x, ops.max(places, axis=1)[:, None, None], axis=1)[:, 0]
 
     def compile(self, optimizer="adam", loss=None, *, metrics=None, **kwargs):
         """As `keras.Model.compile`; without a loss, that of the problem, with the accuracy."""
@@ -246,10 +177,8 @@ class TokenClassifier(_Classifier):
         self.build((None, None))
 
     def build(self, _):
-        shape = (None, None, self.config.d_model)
-        self._build_embeddings()
-        self.transformer.build(shape)
-        self.head_output.build(shape)
+        self._build_body()
+        self.head_output.build((None, None, self.config.d_model))
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         x = self._hidden_states(as_dict(inputs), padding_mask, position_ids, training)

@@ -142,6 +142,7 @@ class Family(NamedTuple):
         from_weights: tuple of str, fields of the config that a file's weights decide, whatever its settings say.
         read_options: function (dict of config.json) -> dict of what the class is called with beside its config.
         write_options: function (model) -> dict of what config.json says of that.
+        root: str, what names of tensors begin with here and not in what is written.
     """
 
     architecture: str
@@ -157,6 +158,7 @@ class Family(NamedTuple):
     from_weights: tuple = ()
     read_options: Callable = lambda values: {}
     write_options: Callable = lambda model: {}
+    root: str = ""
 
     def fields(self, settings):
         """The fields of `TransformerConfig` that `Settings` ask for, as a dict."""
