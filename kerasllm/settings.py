@@ -138,8 +138,8 @@ class TrainSettings:
     base: str | None = _setting(
         None,
         str,
-        "tune and classify: the model to begin with, a run folder, or a folder or repository (owner/name) in Hugging "
-        "Face's format",
+        "tune, classify and embed: the model to begin with, a run folder, or a folder or repository (owner/name) in "
+        "Hugging Face's format",
         metavar="FOLDER",
     )
     adapter: str | None = _setting(

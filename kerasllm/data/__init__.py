@@ -11,7 +11,7 @@ from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
 from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
-from kerasllm.data.text_batches import classification_dataset
+from kerasllm.data.text_batches import classification_dataset, pair_dataset
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "deduplicate",
     "label_names",
     "masked_lm_dataset",
+    "pair_dataset",
     "read_chats",
     "read_labelled",
     "read_pairs",

@@ -180,7 +180,7 @@ def _tokenized(pairs, sides, max_length, beginning):
     kept = [], []
     lengths = [], []
     seen = 0
-    pairs = map(_checked, pairs)
+    pairs = map(checked_pair, pairs)
     while chunk := list(itertools.islice(pairs, _PAIRS_AT_ONCE)):
         seen += len(chunk)
         sources, targets = zip(*chunk, strict=True)
@@ -216,7 +216,7 @@ def _check_known(side, texts, unknown_id):
         warnings.warn(message, stacklevel=4)
 
 
-def _checked(pair):
+def checked_pair(pair):
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
         raise TypeError(f"A pair of texts (source, target) is needed, got {pair!r:.80}.")
     return pair

@@ -1,4 +1,4 @@
-"""Batches of texts with a label each, for a `SequenceClassifier`.
+"""Batches of texts with labels, for a `SequenceClassifier`, and of pairs of texts, for a `TextEmbedder`.
 
 Shapes: B texts in a batch, T their length, L labels, N texts.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kerasllm.data.bucketing import Texts
+from kerasllm.data.bucketing import Texts, checked_pair
 from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.cutting import encode_cut
@@ -71,37 +71,90 @@ def classification_dataset(
     check_least(0, seed=seed, start_step=start_step)
     labels = np.asarray(labels)
     labels = labels.astype("int32" if labels.dtype.kind in "iub" else "float32")
-    label_weights = None if label_weights is None else np.asarray(label_weights, "float32")
     rows = _encoded(texts, tokenizer, max_length)
     if len(rows.lengths) != len(labels) or not len(labels):
         raise ValueError(f"Each text needs a label: got {len(rows.lengths)} texts and {len(labels)} labels.")
-    steps_per_epoch = -(-len(labels) // batch_size)
-    batches_of = functools.lru_cache(maxsize=1)(functools.partial(_batches, rows.lengths, batch_size, seed, shuffle))
+    weights = None if label_weights is None else np.asarray(label_weights, "float32")[labels]
+    return _dataset(rows, 1, labels, weights, tokenizer, batch_size, seed, epochs, start_step, shuffle)
 
-    def texts_of(step):
+
+def pair_dataset(
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: Tokenizer,
+    max_length: int = 128,
+    batch_size: int = 64,
+    seed: int = 0,
+    epochs: int = 1,
+    start_step: int = 0,
+    *,
+    shuffle: bool = True,
+) -> tf.data.Dataset:
+    """Batches of pairs of texts that belong together, for a `TextEmbedder` and `losses.InfoNCE`.
+
+    Args:
+        pairs: iterable of (str, str), such as a question and its answer.
+        tokenizer, max_length, seed, epochs, start_step, shuffle: as in `classification_dataset`.
+        batch_size: int, pairs. Each other pair of a batch gives a negative, so that more of them teach more.
+
+    Returns:
+        A `tf.data.Dataset` of known length: ({"token_ids" int32 (2 B, T), "document_ids" int32 (2 B, T)}, labels int32
+        (2 B,)). The texts of a pair stand one below the other; pairs of which the second text is the same have one
+        label. Its attribute `tokens_per_step` is the mean number of tokens in a batch.
+
+    Raises:
+        TypeError: where a pair is not two str.
+        ValueError: for sizes below 1, or no pair.
+
+    Example:
+
+    >>> tokenizer = Tokenizer.train(["so be it"], kind="char", progress=False)
+    >>> dataset = pair_dataset([("so", "be"), ("be", "it")], tokenizer, batch_size=2)
+    >>> inputs, labels = next(iter(dataset))
+    """
+    check_least(1, max_length=max_length, batch_size=batch_size, epochs=epochs)
+    check_least(0, seed=seed, start_step=start_step)
+    numbers, labels = {}, []
+
+    def texts():
+        for pair in pairs:
+            first, second = checked_pair(pair)
+            labels.append(numbers.setdefault(second, len(numbers)))
+            yield from (first, second)
+
+    rows = _encoded(texts(), tokenizer, max_length)
+    if not labels:
+        raise ValueError("There is no pair to learn from.")
+    return _dataset(rows, 2, np.array(labels, "int32"), None, tokenizer, batch_size, seed, epochs, start_step, shuffle)
+
+
+def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epochs, start_step, shuffle):
+    """Batches of items, each of `per_item` of the texts, one after the other, and one label that all of them have."""
+    lengths = rows.lengths.reshape(-1, per_item).max(axis=1)
+    steps_per_epoch = -(-len(lengths) // batch_size)
+    batches_of = functools.lru_cache(maxsize=1)(functools.partial(_batches, lengths, batch_size, seed, shuffle))
+
+    def items_of(step):
         epoch, place = divmod(int(step), steps_per_epoch)
         return batches_of(epoch)[place]
 
     def read(step):
-        indices = texts_of(step)
-        ids = rows.padded(indices, tokenizer.pad_id or 0)
-        is_real = np.arange(ids.shape[1]) < rows.lengths[indices][:, None]
-        weights = [] if label_weights is None else [label_weights[labels[indices]]]
-        return ids, is_real.astype("int32"), labels[indices], *weights
+        items = items_of(step)
+        texts = (items[:, None] * per_item + np.arange(per_item)).ravel()
+        ids = rows.padded(texts, tokenizer.pad_id or 0)
+        is_real = np.arange(ids.shape[1]) < rows.lengths[texts][:, None]
+        of_items = [labels] if weights is None else [labels, weights]
+        return ids, is_real.astype("int32"), *(np.repeat(values[items], per_item, axis=0) for values in of_items)
 
-    def element(ids, is_real, batch_labels, *weights):
-        shape = (None, *labels.shape[1:])
+    def element(ids, is_real, batch_labels, *batch_weights):
         ids, is_real = (tf.ensure_shape(rows, (None, None)) for rows in (ids, is_real))
-        return (
-            {"token_ids": ids, "document_ids": is_real},
-            tf.ensure_shape(batch_labels, shape),
-            *(tf.ensure_shape(w, (None,)) for w in weights),
-        )
+        batch_labels = tf.ensure_shape(batch_labels, (None, *labels.shape[1:]))
+        batch_weights = [tf.ensure_shape(weight, (None,)) for weight in batch_weights]
+        return {"token_ids": ids, "document_ids": is_real}, batch_labels, *batch_weights
 
     def documents_at(step):
-        return sorted(texts_of(step).tolist())
+        return sorted(items_of(step).tolist())
 
-    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype), *([] if label_weights is None else [tf.float32])]
+    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype), *([] if weights is None else [tf.float32])]
     dataset = dataset_of(Batches(steps_per_epoch, read, types, element, documents_at), epochs, start_step)
     dataset.tokens_per_step = float(rows.lengths.sum() / steps_per_epoch)
     return dataset

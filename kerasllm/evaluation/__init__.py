@@ -3,18 +3,21 @@
 `perplexity` scores text, `score_tokens` scores ids that are tokenized already; both return `LanguageModelScores`.
 `pseudo_perplexity` and `masked_accuracy` score masked models and return `MaskedLanguageModelScores`.
 `classification_scores` scores classifiers of texts and returns `ClassificationScores`.
+`retrieval_scores` scores embedders and returns `RetrievalScores`.
 `translation_scores` gathers `bleu`, `chrf`, `ter` and `rouge` in `TranslationScores`.
 """
 
 from kerasllm.evaluation.classification import ClassificationScores, classification_scores
 from kerasllm.evaluation.language_model import LanguageModelScores, perplexity, score_tokens
 from kerasllm.evaluation.masked_language_model import MaskedLanguageModelScores, masked_accuracy, pseudo_perplexity
+from kerasllm.evaluation.retrieval import RetrievalScores, retrieval_scores
 from kerasllm.evaluation.translation import Score, TranslationScores, bleu, chrf, rouge, ter, translation_scores
 
 __all__ = [
     "ClassificationScores",
     "LanguageModelScores",
     "MaskedLanguageModelScores",
+    "RetrievalScores",
     "Score",
     "TranslationScores",
     "bleu",
@@ -23,6 +26,7 @@ __all__ = [
     "masked_accuracy",
     "perplexity",
     "pseudo_perplexity",
+    "retrieval_scores",
     "rouge",
     "score_tokens",
     "ter",

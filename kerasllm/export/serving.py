@@ -59,6 +59,10 @@ def saved_model(
             regression.
         forward: token_ids int32 (B, T) -> logits float32 (B, L).
 
+    Those of a `TextEmbedder`, as `kerasllm.embed` answers without a prompt:
+        serving_default: text string (B,) -> vector float32 (B, W).
+        forward: token_ids int32 (B, T) -> logits float32 (B, W), the vectors.
+
     Texts and draws are those of `kerasllm.generate` with the same seed on TensorFlow. (In 16 bits up to the first
     near-tie: Python's loop then computes in float32 on CPUs, and XLA rounds in other places elsewhere.) Bytes
     that are no UTF-8 are read as U+FFFD, and special tokens in a text are text. The graph refuses ids past the

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 import kerasllm
-from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, SAMPLE, Task
+from kerasllm.tasks.over_a_base import OverABaseTask
+from kerasllm.tasks.task import SAMPLE
 
 DEFAULT_BATCH_SIZE = 32
 VALIDATION_SHARE = 0.1  # of the texts of each label, where no validation texts are given
@@ -21,7 +22,7 @@ _SCORES = (
 )
 
 
-class ClassificationTask(Task):
+class ClassificationTask(OverABaseTask):
     """Texts with labels, scored by accuracy, macro F1 and Matthews' correlation."""
 
     name = "classify"
@@ -29,59 +30,17 @@ class ClassificationTask(Task):
     function = "classify"
     scored_by = "classification_scores"
     command = 'classify --model {} --text "A text."'
-    unused_settings = (
-        *(name for name in OF_TUNING if name != "base"),
-        *("field", "packed", "clean", "deduplicate", "batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
-    )
-    unused_fields = OF_ENCODERS
-    num_columns = 2
-    validation_share = 1.0
-
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._base = self._parts = None
-
-    @staticmethod
-    def defaults(given):
-        if given.get("base") is None:
-            return {}
-        length = {} if given.get("steps") else {"epochs": 3}
-        return {"learning_rate": 5e-5, "weight_decay": 0.01, **length}
+    unused_settings = (*OverABaseTask.unused_settings, "field")
 
     @staticmethod
     def model_class():
         return kerasllm.models.SequenceClassifier
 
-    def config(self):
-        if self.settings.base is None:
-            return super().config()
-        if self.settings.preset:
-            raise ValueError(f"preset does nothing beside base: {self.settings.base} says what the model is.")
-        for name in self.settings.model.keys() - {"max_length"}:
-            raise ValueError(f"model.{name} does nothing beside base: {self.settings.base} says what the model is.")
-        self._base = kerasllm.load(self.settings.base, dtype=kerasllm.training.precision(self.settings.precision)[0])
-        if kerasllm.adapters.names(self._base[0]):
-            raise ValueError(f"{self.settings.base} has adapters: `kerasllm merge` puts them into its kernels.")
-        return self._base[0].config
-
-    def tokenizer(self):
-        return self._base and self._base[1]
-
-    def fitted(self, config, tokenizer):
-        return config if self._base else super().fitted(config, tokenizer)
-
     def model(self, config, dtype):
         options = {"problem": self._problem, "labels": self._names}
         if self._problem == "regression":
             options = {"problem": "regression", "num_labels": self._num_numbers}
-        if self._base is None:
-            return kerasllm.models.SequenceClassifier(config, dtype=dtype, **options)
-        base, self._base = self._base[0], None
-        return kerasllm.models.SequenceClassifier.from_model(base, **options)
-
-    def loss(self):
-        """That of the problem, which the model knows."""
-        return None
+        return self._over_base(config, dtype, **options)
 
     def measure(self):
         if self._parts is None:
@@ -121,22 +80,18 @@ class ClassificationTask(Task):
 
     def datasets(self, config, tokenizer, folder):
         self.measure()
-        settings, length = self.settings, self.settings.model.get("max_length") or config.max_length
+        settings = self.settings
 
         def dataset(rows, **options):
             texts, targets = [text for text, _ in rows], self._targets(rows)
             batch_size = settings.batch_size or DEFAULT_BATCH_SIZE
             return kerasllm.data.classification_dataset(
-                texts, targets, tokenizer, min(length, config.max_length), batch_size, settings.seed, **options
+                texts, targets, tokenizer, self._max_length(config), batch_size, settings.seed, **options
             )
 
         weights = _even_weights(self._targets(self._parts["train"])) if settings.balanced else None
         training = functools.partial(dataset, self._parts["train"], label_weights=weights)
         return training, dataset(self._parts["valid"])
-
-    def tokens_per_step(self, config, training):
-        """No FLOPs: texts are of many lengths."""
-        return training.tokens_per_step, None
 
     def score(self, model, tokenizer):
         return _scores(model, tokenizer, self._parts["valid"], Path(self.settings.out) / PLOT)
@@ -154,9 +109,9 @@ class ClassificationTask(Task):
 
     @staticmethod
     def served(model, tokenizer, text):
-        from kerasllm.export import classifier, mask_filler
+        from kerasllm.export import mask_filler, whole_texts
 
-        return classifier.ServedClassifier(model, tokenizer) if text else mask_filler.ServedIds(model)
+        return whole_texts.ServedClassifier(model, tokenizer) if text else mask_filler.ServedIds(model)
 
     @staticmethod
     def compared(model, tokenizer, signatures):

@@ -78,7 +78,7 @@ class TranslationTask(Task):
                 f"held out ({counts}). Give other pairs to --valid and --test."
             )
         parts = {"train": self._training, **held_out}
-        return {name: {**_measured(part), **_removed(removed, name)} for name, part in parts.items()}
+        return {name: {**measured(part), **_removed(removed, name)} for name, part in parts.items()}
 
     def texts(self):
         """Both sides, for one vocabulary."""
@@ -176,7 +176,7 @@ def _scores(model, tokenizer, pairs, num_beams=4):
     return {**kerasllm.evaluation.translation_scores(translations, targets).to_dict(), "num_beams": num_beams}
 
 
-def _measured(pairs):
+def measured(pairs):
     digest = hashlib.sha256()
     size = 0
     for side in itertools.chain.from_iterable(pairs):

@@ -1,0 +1,63 @@
+"""What tasks share whose models are made over one that has learned a language, or from nothing."""
+
+import kerasllm
+from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, Task
+
+
+class OverABaseTask(Task):
+    """A task of whole texts; `base` says what the model is made over."""
+
+    unused_settings = (
+        *(name for name in OF_TUNING if name != "base"),
+        *("packed", "clean", "deduplicate", "batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
+    )
+    unused_fields = OF_ENCODERS
+    num_columns = 2
+    validation_share = 1.0
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self._base = self._parts = None
+
+    @staticmethod
+    def defaults(given):
+        if given.get("base") is None:
+            return {}
+        length = {} if given.get("steps") else {"epochs": 3}
+        return {"learning_rate": 5e-5, "weight_decay": 0.01, **length}
+
+    def config(self):
+        if self.settings.base is None:
+            return super().config()
+        if self.settings.preset:
+            raise ValueError(f"preset does nothing beside base: {self.settings.base} says what the model is.")
+        for name in self.settings.model.keys() - {"max_length"}:
+            raise ValueError(f"model.{name} does nothing beside base: {self.settings.base} says what the model is.")
+        self._base = kerasllm.load(self.settings.base, dtype=kerasllm.training.precision(self.settings.precision)[0])
+        if kerasllm.adapters.names(self._base[0]):
+            raise ValueError(f"{self.settings.base} has adapters: `kerasllm merge` puts them into its kernels.")
+        return self._base[0].config
+
+    def tokenizer(self):
+        return self._base and self._base[1]
+
+    def fitted(self, config, tokenizer):
+        return config if self._base else super().fitted(config, tokenizer)
+
+    def loss(self):
+        """That of the model, which knows what it learns."""
+        return None
+
+    def _over_base(self, config, dtype, **options):
+        """A new model over the base, or from nothing."""
+        if self._base is None:
+            return self.model_class()(config, dtype=dtype, **options)
+        base, self._base = self._base[0], None
+        return self.model_class().from_model(base, **options)
+
+    def tokens_per_step(self, config, training):
+        """No FLOPs: texts are of many lengths."""
+        return training.tokens_per_step, None
+
+    def _max_length(self, config):
+        return min(self.settings.model.get("max_length") or config.max_length, config.max_length)

