@@ -15,6 +15,7 @@ from kerasllm.generation import generate_ids
 from kerasllm.layers import LowRank
 from kerasllm.layers.dense import Dense
 from kerasllm.models import CausalLM, MaskedLM, TransformerConfig
+from kerasllm.models.weights import weight_names
 
 GPT2 = TransformerConfig(
     40,
@@ -125,6 +126,38 @@ def test_adapters_are_float32_over_any_precision():
         assert layer(x).dtype == "bfloat16" and {weight.dtype for weight in member.weights} == {"float32"}
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_of_some_tokens_are_trained_alone(tied, tokenizer, tmp_path):
+    config = dataclasses.replace(LLAMA, num_layers=1, tie_embeddings=tied, logit_soft_cap=9.0)
+    model, table = far(CausalLM(config)), "token_embedding/embeddings"
+    base, before = np.array(model(IDS)), np.array(weight_names(model)[table])
+    adapters.add(model, 2, train_tokens=[7, 39])
+    np.testing.assert_array_equal(model(IDS), base)
+    assert sum("token_embedding/adapters/default" in path for path in trained(model)) == (1 if tied else 2)
+    model.compile(kerasllm.optimizers.AdamW(0.02), kerasllm.losses.TokenCrossentropy(chunk_size=8))
+    losses = model.fit(IDS, IDS, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    tuned = np.array(model(IDS))
+    np.testing.assert_array_equal(weight_names(model)[table], before)
+    member = model.token_embedding.adapter.member("default")
+    assert all(np.abs(np.array(member.rows) - before[[7, 39]]).max(axis=1) > 0.01)
+    with adapters.disabled(model):
+        np.testing.assert_array_equal(model(IDS), base)
+    model.save(tmp_path / "model.keras")
+    kerasllm.save(model, tokenizer, tmp_path / "run")
+    for again in (keras.models.load_model(tmp_path / "model.keras"), kerasllm.load(tmp_path / "run")[0]):
+        np.testing.assert_array_equal(again(IDS), tuned)
+        assert trained(again) == trained(model)
+    in_loss = model.evaluate(IDS, IDS, verbose=0)[0]
+    adapters.merge(model)
+    np.testing.assert_allclose(model(IDS), tuned, rtol=1e-4, atol=1e-4)
+    model.compile(loss=kerasllm.losses.TokenCrossentropy())
+    assert model.evaluate(IDS, IDS, verbose=0)[0] == pytest.approx(in_loss, rel=1e-5)
+    for ids in ([-1], [40]):
+        with pytest.raises(ValueError, match="Tokens to train have ids from 0 to 39"):
+            adapters.add(model, 2, train_tokens=ids)
+
+
 def test_several_adapters_are_used_by_name():
     model = far(CausalLM(dataclasses.replace(LLAMA, num_layers=1)))
     found, texts = {None: np.array(model(IDS))}, {None: generate_ids(model, [3, 4, 5], 6)}
@@ -211,7 +244,7 @@ def test_a_folder_of_peft_holds_it_all(tmp_path):
     for setting, message in (
         ({"peft_type": "IA3"}, "of type 'IA3'; 'LORA' can be read"),
         ({"bias": "all"}, "has bias='all'"),
-        ({"trainable_token_indices": [3]}, r"has trainable_token_indices=\[3\], which kerasllm does not compute"),
+        ({"trainable_token_indices": [3]}, r"says trainable_token_indices=\[3\], and holds no such"),
         ({"init_lora_weights": "pissa_niter_4"}, "'pissa_niter_4', which changes the base"),
     ):
         (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, **setting}))

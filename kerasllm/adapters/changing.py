@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import keras
 
 from kerasllm.adapters.places import chosen, listed
+from kerasllm.layers.adaptable import Adaptable
 from kerasllm.layers.composite import layers_inside
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.embedding import Embedding
 from kerasllm.layers.low_rank import KINDS, LowRank, NamedAdapters, Slice
 from kerasllm.layers.taps import matches
+from kerasllm.layers.token_rows import TokenRows
 
 
 def add(
@@ -21,6 +23,7 @@ def add(
     dropout: float = 0.0,
     train_also: str | Sequence[str] = (),
     name: str = "default",
+    train_tokens: Iterable[int] = (),
 ) -> None:
     """Gives dense layers adapters, which alone are trained from then on; compile the model after it.
 
@@ -39,6 +42,8 @@ def add(
         train_also: names of layers or ends of them, which are trained as they are, such as "final_norm". What they
             learn stays when adapters are switched off or taken out.
         name: str, of the adapter, of which a model may have several: the one added last is in use.
+        train_tokens: ids of tokens, such as new ones, whose rows of the embedding and of the output layer are trained
+            with it, and no others. They come and go with the adapter.
 
     Raises:
         ValueError: if a number is out of its range, a name matches nothing or is taken, or a layer is quantized by
@@ -63,7 +68,20 @@ def add(
     for place, parts in chosen(model, layers):
         slices = [Slice(part, width, *((rank, alpha) if part in parts else ())) for part, width in place.widths.items()]
         members[place.path] = LowRank(slices, kind, dropout, name=name)
-    attach(model, name, members, train_also)
+    attach(model, name, {**members, **token_rows(model, train_tokens, name)}, train_also)
+
+
+def token_rows(model, ids, name):
+    """Members for `attach` of the rows of tokens; none without ids."""
+    ids = sorted({int(index) for index in ids})
+    if not ids:
+        return {}
+    embedding = getattr(model, "token_embedding", None)
+    if not isinstance(embedding, Embedding):
+        raise ValueError(f"{model.name} has no embedding of tokens of kerasllm, so rows of it cannot be trained.")
+    if ids[0] < 0 or ids[-1] >= embedding.input_dim:
+        raise ValueError(f"Tokens to train have ids from 0 to {embedding.input_dim - 1}, got {ids!s:.60}.")
+    return {embedding.name: TokenRows(ids, embedding.tie_weights, name=name)}
 
 
 def attach(model, name, members, train_also=()):
@@ -72,7 +90,7 @@ def attach(model, name, members, train_also=()):
     Args:
         model: Keras model.
         name: str.
-        members: dict from paths of dense layers to `LowRank`s of that name.
+        members: dict from paths of layers to their `LowRank`s or `TokenRows` of that name.
         train_also: as in `add`.
     """
     layers = {path: layer for path, layer, _ in layers_inside(model)}
@@ -87,7 +105,7 @@ def attach(model, name, members, train_also=()):
                 _train_only(before, None)
             continue
         layer.set_adapter(NamedAdapters([*(before.members if before else ()), members[path]], active=name))
-        members[path].measure(layer.kernel)
+        members[path].measure(layer if isinstance(layer, Embedding) else layer.kernel)
     for layer in also:
         layer.trainable = True
     _forget_compiled(model)
@@ -149,15 +167,17 @@ def merge(model: keras.Model) -> None:
         ValueError: if the model has no adapter in use, or one over a kernel in another form, such as a quantized one.
     """
     name = name_in_use(model)
-    dense = [(path, layer) for path, layer, _ in layers_inside(model) if _adapters(layer) is not None]
-    for path, layer in dense:
-        if layer.kernel_layer is not None and layer.adapter.active:
+    adapted = [(path, layer) for path, layer, _ in layers_inside(model) if _adapters(layer) is not None]
+    for path, layer in adapted:
+        if getattr(layer, "kernel_layer", None) is not None and layer.adapter.active:
             raise ValueError(
                 f"The kernel of {path} is in another form, into which the adapter {name!r} cannot go without loss: "
                 "merge it into the model as it was before."
             )
-    for _, layer in dense:
-        if layer.adapter.active:
+    for _, layer in adapted:
+        if layer.adapter.active and isinstance(layer, Embedding):
+            layer.adapter.member(name).merge_into(layer)
+        elif layer.adapter.active:
             layer.kernel.assign(keras.ops.cast(layer.adapter.member(name).merged(layer.kernel), layer.kernel.dtype))
     model.base = None  # whose weights these are no longer
     remove(model)
@@ -207,14 +227,14 @@ def check_has(model, name):
 
 
 def members_of(model, name):
-    """Triples (path, dense layer, `LowRank`) of the adapter of that name."""
+    """Triples (path, layer, `LowRank` or `TokenRows`) of the adapter of that name."""
     for path, layer, _ in layers_inside(model):
         if (adapters := _adapters(layer)) is not None and adapters.member(name) is not None:
             yield path, layer, adapters.member(name)
 
 
 def _adapters(layer):
-    adapter = layer.adapter if isinstance(layer, Dense) else None
+    adapter = layer.adapter if isinstance(layer, Adaptable) else None
     return adapter if isinstance(adapter, NamedAdapters) else None
 
 

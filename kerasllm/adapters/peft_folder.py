@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from kerasllm.adapters.changing import attach, check_has, check_name, members_of, name_in_use
+from kerasllm.adapters.peft_tokens import INDICES, read_rows, written_rows
 from kerasllm.adapters.places import family_of_model, places_of
 from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.huggingface import tensors
@@ -27,7 +28,7 @@ _PREFIX = "base_model.model."
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 # What changes what an adapter computes, or its base, in ways that ours do not know.
 _UNKNOWN = (
-    *("lora_bias", "trainable_token_indices", "target_parameters", "layer_replication"),
+    *("lora_bias", "target_parameters", "layer_replication"),
     *("alora_invocation_tokens", "use_qalora", "use_bdlora"),
     *("arrow_config", "kasa_config", "monteclora_config", "velora_config"),
 )
@@ -54,7 +55,11 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
     name = name_in_use(model) if name is None else name
     check_has(model, name)
     members, arrays, settings = {path: member for path, _, member in members_of(model, name)}, {}, {}
-    places = places_of(model)
+    rows = members.pop("token_embedding", None)
+    places, indices = places_of(model), None
+    if rows is not None:
+        of_rows, indices = written_rows(rows, family_of_model(model)[1], _PREFIX)
+        arrays |= of_rows
     for place in places:
         if place.path in members:
             for module, part in _written(place, members[place.path], arrays):
@@ -77,6 +82,7 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
         "lora_dropout": member.dropout.rate if member.dropout else 0.0,
         "bias": "none",
         "modules_to_save": saved or None,
+        INDICES: indices,
         "fan_in_fan_out": not all(place.source.transposed for place in places if place.path in members),
         "target_modules": _shortest(settings, [module for place in places for module in place.modules.values()]),
     }
@@ -119,14 +125,18 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
         if any(part.rank for part in slices):
             members[place.path] = LowRank(slices, _kind(config), config.get("lora_dropout") or 0.0, name=name)
             values[place.path] = _read(place, slices, checkpoint)
+    rows, of_rows = read_rows(model, table, config, checkpoint, left, name)
     whole = _whole_weights(model, table, checkpoint, left) if config.get("modules_to_save") else {}
     if left:
         raise ValueError(f"{folder / WEIGHTS} holds {min(left)!r}, for which {model.name} has no place.")
     if not members:
         raise ValueError(f"{folder / WEIGHTS} holds no adapter.")
-    attach(model, name, members, sorted({name.rpartition("/")[0] for name in whole}))
+    attach(model, name, {**members, **rows}, sorted({name.rpartition("/")[0] for name in whole}))
     for weight, array in whole.values():
         weight.assign(array)
+    for member in rows.values():
+        for weight, array in of_rows.items():
+            getattr(member, weight).assign(array)
     for path, arrays in values.items():
         for weight, array in zip(_weights(members[path]), arrays, strict=True):
             weight.assign(array)

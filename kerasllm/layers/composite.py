@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasllm.layers.dense import Dense
+from kerasllm.layers.adaptable import Adaptable
 
 # What a config says of parts, by path. Run folders keep the first of models with adapters alone.
 PART_SETTINGS = ("trainable_parts", "quantized_parts", "lora_parts", "kernel_layers", "adapters")
@@ -86,7 +86,7 @@ def check_parts(model, plain):
             f"{model.name} is quantized by {min(modes)}, which could not be loaded again: save it before that."
         )
     for path, layer, _ in layers_inside(model):
-        if plain and isinstance(layer, Dense) and (layer.adapter or layer.kernel_layer) is not None:
+        if plain and (_part(layer, "adapter") or _part(layer, "kernel_layer")) is not None:
             has = "an adapter" if layer.adapter is not None else "its kernel in another form"
             merging = " kerasllm.adapters.merge puts it into the kernel." if layer.adapter is not None else ""
             raise ValueError(
@@ -102,9 +102,13 @@ def _lora_over_quantized(inside):
 
 def _held(inside, name):
     """The config of what dense layers hold under that name, which is built when it is put there again."""
-    held = {p: getattr(layer, name) for p, layer, _ in inside if isinstance(layer, Dense)}
+    held = {p: _part(layer, name) for p, layer, _ in inside}
     configs = {p: keras.saving.serialize_keras_object(layer) for p, layer in held.items() if layer is not None}
     return {p: {k: v for k, v in config.items() if k != "build_config"} for p, config in configs.items()}
+
+
+def _part(layer, name):
+    return getattr(layer, name, None) if isinstance(layer, Adaptable) else None
 
 
 def _children(layer):

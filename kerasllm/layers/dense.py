@@ -14,9 +14,10 @@ import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.adaptable import Adaptable
 
 
-class Dense(keras.layers.Dense):
+class Dense(Adaptable, keras.layers.Dense):
     """As `keras.layers.Dense`, without an activation; in fewer and cheaper ops in training, and for a single token.
 
     Attributes:
@@ -24,7 +25,7 @@ class Dense(keras.layers.Dense):
         kernel_layer: what `replace_kernel` was given, or None.
     """
 
-    adapter = kernel_layer = None
+    kernel_layer = None
 
     def call(self, inputs, training=None):
         if self.adapter is None:
@@ -66,12 +67,10 @@ class Dense(keras.layers.Dense):
             >>> layer.build((None, 2))
             >>> layer.set_adapter(HalfProduct())
         """
-        self._check_takes("an adapter")
-        if adapter is not None and not adapter.built:
-            with self._open_name_scope():  # so that the paths of its weights begin with the layer's
-                adapter.build((None, self.input_spec.axes[-1]), (None, self.units))
-            adapter.supports_masking = True  # as this layer does
-        self._exchange("adapter", adapter)
+        super().set_adapter(adapter)
+
+    def _adapter_shapes(self):
+        return (None, self.input_spec.axes[-1]), (None, self.units)
 
     def replace_kernel(self, kernel_layer):
         """Puts another form of the kernel in its place, for good; compile the model anew then.
@@ -117,22 +116,6 @@ class Dense(keras.layers.Dense):
     def variable_serialization_spec(self):
         spec = super().variable_serialization_spec
         return spec if self.kernel_layer is None else {None: ["bias"]}
-
-    def _check_takes(self, what):
-        if not self.built or self.quantization_mode is not None:
-            state = "is not built yet" if not self.built else f"is quantized by {self.quantization_mode!r}"
-            raise ValueError(f"{self.path or self.name} {state}, so it cannot be given {what}.")
-
-    def _exchange(self, name, layer):
-        """Puts another layer, or none, in the place of one that the built layer holds."""
-        before = getattr(self, name)
-        if before is not None:
-            self._tracker.untrack(before)
-            delattr(self, name)
-        if layer is not None:
-            self._tracker.unlock()
-            setattr(self, name, layer)
-            self._tracker.lock()
 
 
 def clone_initializer(initializer):

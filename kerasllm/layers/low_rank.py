@@ -12,6 +12,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.token_rows import TokenRows
 
 KINDS = ("lora", "rslora", "dora")
 _SMALLEST = 1e-30  # square of a norm: a kernel may begin with zeros
@@ -128,11 +129,11 @@ def _squares(kernel):
 
 @keras.saving.register_keras_serializable("kerasllm")
 class NamedAdapters(keras.layers.Layer):
-    """Adapters of one dense layer, of which one is in use, or none.
+    """Adapters of one dense layer or embedding, of which one is in use, or none.
 
     Args:
-        members: sequence of layers such as `LowRank`, whose names tell them apart.
-        active: str, the name of the one in use; None for none, and then the dense layer does what it does without.
+        members: sequence of layers such as `LowRank`, or `TokenRows`, whose names tell them apart.
+        active: str, the name of the one in use; None for none, and then the layer does what it does without.
         **options: `name` and `trainable`, as for any Keras layer.
     """
 
@@ -141,10 +142,10 @@ class NamedAdapters(keras.layers.Layer):
         self.members = list(members)
         self.active = active
 
-    def build(self, inputs_shape, product_shape):
+    def build(self, *shapes):
         for member in self.members:
             if not member.built:
-                member.build(inputs_shape, product_shape)
+                member.build(*shapes)
 
     def call(self, inputs, product, kernel):
         member = self.member(self.active)
@@ -160,7 +161,9 @@ class NamedAdapters(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        return cls(**{**config, "members": [LowRank.from_config(member) for member in config["members"]]})
+        kinds = [TokenRows if "token_ids" in member else LowRank for member in config["members"]]
+        members = [kind.from_config(member) for kind, member in zip(kinds, config["members"], strict=True)]
+        return cls(**{**config, "members": members})
 
 
 def adapters_in_use(model):

@@ -8,6 +8,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.composite import Composite
+from kerasllm.layers.embedding import Embedding
 from kerasllm.layers.taps import tap
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
@@ -104,7 +105,7 @@ class LanguageModel(Composite, TokenModel):
         """The embedding of token ids, which is the output layer too. With `scale_embeddings` it starts small, as it is
         multiplied later."""
         config = self.config
-        layer = keras.layers.ReversibleEmbedding(
+        layer = Embedding(
             config.vocab_size,
             config.d_model,
             tie_weights=config.tie_embeddings,
@@ -200,11 +201,10 @@ class LanguageModel(Composite, TokenModel):
 
     def output_layer(self):
         """The same as a `losses.OutputLayer`, for what makes logits itself, of some tokens at a time."""
-        embedding = self.token_embedding
-        table = embedding.embeddings if embedding.tie_weights else embedding.reverse_embeddings
-        weights = backend.as_tensor(table if embedding.tie_weights else ops.transpose(table))
+        table, is_trained = self.token_embedding.output_table()
+        weights = backend.as_tensor(table)
         bias = None if self.output_bias is None else backend.as_tensor(self.output_bias)
-        return OutputLayer(weights, bias, self.config.logit_soft_cap, table.trainable)
+        return OutputLayer(weights, bias, self.config.logit_soft_cap, is_trained)
 
     @property
     def _has_plain_output_layer(self):

@@ -112,17 +112,17 @@ class TuneTask(CausalTask):
     def _adapt(self, model):
         from kerasllm import report
 
-        settings, also = self.settings, self.settings.train_also
+        settings = self.settings
         if self._new_ids:
-            report.stage(f"Training the embedding too, which has {len(self._new_ids)} new tokens")
-            also = (*also, "token_embedding")
+            report.stage(f"Training the rows of {len(self._new_ids)} new tokens too")
         kerasllm.adapters.add(
             model,
             settings.rank,
             settings.alpha,
             settings.adapter,
             settings.adapter_layers or None,
-            train_also=also,
+            train_also=settings.train_also,
+            train_tokens=self._new_ids,
         )
 
     @property

@@ -174,6 +174,26 @@ def test_ranks_and_scales_of_single_modules_and_whole_ones(base, tmp_path):
     close(their_logits(again).detach().numpy(), expected)
 
 
+@pytest.mark.parametrize("base", ["gpt2", "llama"], indirect=True)  # the first is tied
+def test_rows_of_tokens_are_those_of_peft(base, tmp_path):
+    folder, architecture = base
+    names = ("embed_tokens", "lm_head") if architecture is transformers.LlamaForCausalLM else ("wte",)
+    theirs = adapted(folder, architecture, "lora", trainable_token_indices={name: [2, 3, 11] for name in names})
+    for name, parameter in theirs.named_parameters():
+        if "trainable_tokens" in name and parameter.requires_grad:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, _ = kerasllm.huggingface.load(folder)
+    adapters.load(ours, tmp_path / "theirs")
+    expected = their_logits(theirs).detach().numpy()
+    close(our_logits(ours), expected)
+    adapters.save(ours, tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(architecture.from_pretrained(folder), tmp_path / "ours").eval()
+    close(their_logits(again).detach().numpy(), expected)
+    adapters.merge(ours)
+    close(our_logits(ours), expected)
+
+
 @pytest.mark.parametrize("base", ["gpt2", "llama", "bert"], indirect=True)
 def test_as_many_weights_are_trained(base):
     folder, architecture = base
