@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
-from kerasllm import huggingface
+from kerasllm import gguf, huggingface
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
@@ -42,6 +42,7 @@ def __dir__():  # what completion shows
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+GGUF = ".gguf"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -76,11 +77,12 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
 
 
 def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
-    """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
+    """Reads a model and its tokenizer from a run folder, from what is in Hugging Face's format, or from a GGUF file.
 
     Args:
         folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
-            name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
+            name of a repository, "owner/name", that `kerasllm.huggingface.load` reads, or a file, "name.gguf", that
+            `kerasllm.gguf.load` reads.
 
     Returns:
         The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
@@ -96,6 +98,8 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
+    if folder.suffix.lower() == GGUF and not folder.is_dir():
+        return gguf.load(folder)
     if _is_huggingface(folder):
         return huggingface.load(folder.as_posix())
     _check_files(folder)

@@ -28,6 +28,7 @@ kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how ma
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
     "chat": """kerasllm chat --model Qwen3-0.6B
+kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
@@ -207,7 +208,7 @@ def _add_model(command):
         "--run",
         required=True,
         metavar="FOLDER",
-        help="run folder of the model, or a folder or repository (owner/name) in Hugging Face's format",
+        help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
 
 

@@ -61,16 +61,29 @@ def load(
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family = FAMILIES[values["model_type"]]
-    config = _config(family, values, generation, path)
-    checkpoint = Checkpoint(folder, family.renames)
-    config, tied = tie(config, family, values, checkpoint)
-    tokenizer = read_tokenizer(folder, {**values, **generation}, config)
-    model = family.model(config, random_weights=False, dtype=dtype)
-    _fill(model, family, values, checkpoint, tied)
+    checkpoint = Checkpoint(folder, FAMILIES[values["model_type"]].renames)
+    model = build(values, generation, checkpoint, path, dtype)
+    tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
     return model, tokenizer
+
+
+def build(values, generation, checkpoint, path, dtype=None):
+    """The model that settings and tensors make.
+
+    Args:
+        values: dict of config.json, with its `model_type`.
+        generation: dict of generation_config.json.
+        checkpoint: Checkpoint.
+        path: where the settings are from, for messages.
+        dtype: as in `load`.
+    """
+    family = FAMILIES[values["model_type"]]
+    config, tied = tie(_config(family, values, generation, path), family, values, checkpoint)
+    model = family.model(config, random_weights=False, dtype=dtype)
+    _fill(model, family, values, checkpoint, tied)
+    return model
 
 
 def _folder(path_or_id, revision):
@@ -126,8 +139,9 @@ def _fill(model, family, values, checkpoint, tied):
         shapes = [checkpoint.shape(tensor) for tensor in source.names]
         if source.shape(shapes) != tuple(weights[name].shape):
             raise ValueError(
-                f"{checkpoint.path(source.names[0])} holds {' and '.join(source.names)} with shape "
-                f"{' and '.join(map(str, shapes))}, which do not make {name!r} of shape {tuple(weights[name].shape)}."
+                f"{checkpoint.path(source.names[0])} holds {' and '.join(map(checkpoint.own_name, source.names))} with "
+                f"shape {' and '.join(map(str, shapes))}, which do not make {name!r} of shape "
+                f"{tuple(weights[name].shape)}."
             )
     for name, source in sources.items():
         count, *row = weights[name].shape
@@ -141,9 +155,13 @@ def _check_names(sources, family, checkpoint, tied):
     """Refuses a checkpoint that lacks a tensor, or holds one that would be left out of the logits."""
     wanted = {tensor for source in sources.values() for tensor in source.names}
     if missing := sorted(wanted - checkpoint.names):
-        raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
+        raise ValueError(
+            f"{checkpoint.folder} lacks the tensor {checkpoint.own_name(missing[0])!r}, which its "
+            f"{checkpoint.settings_name} asks for."
+        )
     for name in sorted(checkpoint.names - wanted - tied):
         if not re.search(family.unused, name):
             raise ValueError(
-                f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."
+                f"{checkpoint.path(name)} holds the tensor {checkpoint.own_name(name)!r}, which its "
+                f"{checkpoint.settings_name} has no place for."
             )
