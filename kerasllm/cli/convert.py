@@ -21,7 +21,12 @@ def run(arguments):
 
     model, tokenizer = kerasllm.load(arguments.model)
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
-    if (arguments.to or ("huggingface" if is_run else "run")) == "run":
+    usual = "gguf" if Path(folder).suffix.lower() == kerasllm.runs.GGUF else "huggingface" if is_run else "run"
+    to = arguments.to or usual
+    if to == "gguf":
+        kerasllm.gguf.save(model, tokenizer, folder, dtype=arguments.dtype)
+        what = f"a GGUF file of {arguments.dtype}"
+    elif to == "run":
         kerasllm.save(model, tokenizer, folder)
         what = "a run folder"
     else:

@@ -5,5 +5,6 @@ tensors are which settings and tensors there, so that `huggingface/families` goe
 """
 
 from kerasllm.gguf.loading import load
+from kerasllm.gguf.saving import save
 
-__all__ = ["load"]
+__all__ = ["load", "save"]

@@ -13,9 +13,10 @@ from kerasllm.tokenizers.older_formats.sentencepiece_models import make_engine
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # as SentencePiece numbers them too
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # `tokenizer.ggml.model`
+WHOLE = "tokenizer.huggingface.json"  # a whole tokenizer.json, where the other keys say less
 ROLES = {"start": "bos_token_id", "end": "eos_token_id", "pad": "padding_token_id", "mask": "mask_token_id"}
 _USUAL_IDS = {"bos_token_id": 1, "eos_token_id": 2}  # of SentencePiece's files that do not say them
-_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # Control tokens at which llama.cpp ends a text whatever the keys say.
 _END_NAMES = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>")
 _PADDING = re.compile(r"\[PAD\d+\]")
@@ -43,19 +44,22 @@ def read_tokenizer(metadata, path):
         )
     tokens, types = _tokens(keys)
     try:
-        engine, begins = (_byte_level if kind == BYTE_LEVEL else _sentencepiece)(keys, tokens, types)
+        if WHOLE in metadata:
+            engine, begins = tokenizers.Tokenizer.from_str(metadata[WHOLE]), False
+        else:
+            engine, begins = (_byte_level if kind == BYTE_LEVEL else _sentencepiece)(keys, tokens, types)
     except Exception as error:  # `tokenizers` raises bare Exception
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{path} holds a damaged tokenizer ({error}); download it again.") from error
     usual = _USUAL_IDS if kind == SENTENCEPIECE else {}
-    ids = {key: keys.token_id(key, len(tokens), usual.get(key)) for key in {*ROLES.values(), *_ENDS}}
+    ids = {key: keys.token_id(key, len(tokens), usual.get(key)) for key in {*ROLES.values(), *ENDS}}
     before = [ids["bos_token_id"]] if keys.take("add_bos_token", bool, begins) else []
     behind = [ids["eos_token_id"]] if keys.take("add_eos_token", bool, False) else []
     _put_around(engine, *([tokens[index] for index in part if index is not None] for part in (before, behind)))
     named = {role: tokens[ids[key]] for role, key in ROLES.items() if ids[key] is not None}
     tokenizer = Tokenizer(engine, **{"start": "", **named})
-    ends = [ids[key] for key in _ENDS]
+    ends = [ids[key] for key in ENDS]
     ends += [index for index, token in enumerate(tokens) if types[index] == CONTROL and token in _END_NAMES]
     tokenizer.end_ids = list(dict.fromkeys(end for end in ends if end is not None)) or tokenizer.end_ids
     template = metadata.get("tokenizer.chat_template")

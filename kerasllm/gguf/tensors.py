@@ -39,7 +39,7 @@ class GGUFCheckpoint(Checkpoint):
 
     def shape(self, name):
         place = self._locations[name]
-        return place.shape[::-1] if self._is_transposed(place.name) else place.shape
+        return turned(place.shape, place.name, self._architecture)
 
     def path(self, name):
         return self.folder
@@ -57,15 +57,17 @@ class GGUFCheckpoint(Checkpoint):
         array = self._container.read(name)
         return reordered(array, name, self._architecture, self._settings, step=1)
 
-    def _is_transposed(self, name):
-        return _split(name)[0] in self._architecture.transposed and len(self._container.places[name].shape) == 2
-
 
 def own_name(architecture, name):
     """What a tensor of Hugging Face's format is called in GGUF; its own name where that has no place for it."""
     part, number, kind = _split(name)
     names = {theirs: ours for ours, theirs in architecture.tensors.items()}
     return _joined(names[part], number, kind) if part in names else name
+
+
+def turned(shape, name, architecture):
+    """The shape of a tensor of GGUF in Hugging Face's format, or the other way."""
+    return shape[::-1] if _split(name)[0] in architecture.transposed else shape
 
 
 def reordered(array, name, architecture, settings, step):

@@ -41,6 +41,29 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
     if source is not target and model_type != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
+    specs, read = tensors_of(model, family, settings)
+    with new_folder(path) as folder:
+        ids, of_generation = _ids(model, source, target, origin)
+        dtype = model.variable_dtype
+        config = {"architectures": [family.architecture], "model_type": model_type, **ids, **settings}
+        write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
+        if model.predicts_next:
+            write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
+        tensors.write(folder, specs, read)
+        write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
+
+
+def tensors_of(model, family, settings):
+    """The tensors that hold a model's weights.
+
+    Args:
+        model: a model.
+        family: `Family`.
+        settings: dict, its config.json.
+
+    Returns:
+        dict from names to pairs (dtype, shape), and function (name) -> array.
+    """
     table, weights = family.weights(model.config, settings), weights_to_save(model, plain=True)
     specs, owners = {}, {}
     for name, weight in weights.items():
@@ -54,15 +77,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
             return np.zeros(zeros[name], "float32")
         return _parts(table, owners[name], weights[owners[name]], model.config)[name]
 
-    with new_folder(path) as folder:
-        ids, of_generation = _ids(model, source, target, origin)
-        dtype = model.variable_dtype
-        config = {"architectures": [family.architecture], "model_type": model_type, **ids, **settings}
-        write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
-        if model.predicts_next:
-            write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
-        tensors.write(folder, specs, read)
-        write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
+    return specs, read
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}
