@@ -252,6 +252,8 @@ def _read_gpt2(metadata, names, tensors):
         **sizes,
         "layer_norm_epsilon": metadata.take("attention.layer_norm_epsilon", float),
         "activation_function": "gelu_new",
+        "resid_pdrop": 0.0,  # of which a file says nothing
+        "attn_pdrop": 0.0,
         "tie_word_embeddings": f"{OUTPUT}.weight" not in names,
     }
 
@@ -303,6 +305,9 @@ def read_settings(values, path, names, tensors):
             f"{', '.join(ARCHITECTURES)}."
         )
     architecture = ARCHITECTURES[metadata.architecture]
+    blocks = {name.split(".")[1] for name in names if name.startswith("blk.")}
+    if (count := metadata.take("block_count", int)) != len(blocks):
+        raise ValueError(f"{path} says {metadata.architecture}.block_count={count} and holds {len(blocks)} blocks.")
     settings = architecture.read(metadata, names, tensors)
     metadata.finish()
     return architecture, {"model_type": architecture.model_type, **settings}

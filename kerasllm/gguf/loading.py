@@ -1,5 +1,6 @@
 """A GGUF file as a model and a tokenizer of ours."""
 
+import math
 import os
 import warnings
 
@@ -9,7 +10,7 @@ from kerasllm.gguf.architectures import read_settings
 from kerasllm.gguf.container import Container
 from kerasllm.gguf.reading_tokenizers import read_tokenizer
 from kerasllm.gguf.tensors import GGUFCheckpoint
-from kerasllm.huggingface.loading import build
+from kerasllm.huggingface.loading import build, read_config
 from kerasllm.huggingface.origin import Origin
 from kerasllm.huggingface.tokenizer_files import more_ids
 from kerasllm.tokenizers import Tokenizer
@@ -50,11 +51,22 @@ def load(path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) 
         raise ValueError(f"{path} lacks the tensor {_TABLE!r}; it is no model, or not a whole one.")
     tokenizer = read_tokenizer(container.metadata, path)
     settings |= {"vocab_size": places[_TABLE].shape[0], **_ids(tokenizer)}
+    _check_size(read_config(settings, {}, path), places, path)
     model = build(settings, {}, GGUFCheckpoint(container, architecture, settings), path, dtype)
     if surplus := more_ids(tokenizer, model.config):
         warnings.warn(f"In {path}, {surplus}: a text that needs one of the others is refused.", stacklevel=2)
     model.origin = Origin.of(settings, {}, {}, tokenizer)
     return model, tokenizer
+
+
+def _check_size(config, places, path):
+    """Refuses the sizes of a damaged file before a model of such a size is made."""
+    held = sum(math.prod(place.shape) for place in places.values())
+    if config.num_parameters() > 2 * held:
+        raise ValueError(
+            f"{path} describes a model of {config.num_parameters():,} parameters and holds {held:,} values; download "
+            "it again."
+        )
 
 
 def _ids(tokenizer):

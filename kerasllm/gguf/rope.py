@@ -41,9 +41,10 @@ def _scaling(metadata, tensors, theta, width):
     magnitude = metadata.take("rope.scaling.attn_factor", float, None)
     betas = {name: float(metadata.take(key, float)) for name, key in _YARN.items() if key in metadata}
     arrays = {name: tensors(name) for name in TENSORS}
-    if arrays[LONG] is not None and arrays[SHORT] is not None:
+    of_two = kind == "longrope" or metadata.architecture == "phi3"
+    if of_two and arrays[LONG] is not None and arrays[SHORT] is not None:
         factors = {"long_factor": _decimals(arrays[LONG]), "short_factor": _decimals(arrays[SHORT])}
-        return {**_of_two(factors, trained, metadata.take("context_length", int), magnitude)}
+        return _of_two(factors, trained, metadata.take("context_length", int), magnitude)
     if arrays[FREQUENCIES] is not None:
         return _of_factors(arrays[FREQUENCIES], theta, width, trained)
     if kind == "yarn":
@@ -71,14 +72,14 @@ def _of_factors(factors, theta, width, trained):
     """Llama 3's parameters where the factors are those that they make; else the factors themselves."""
     plain = Rotation(width, theta).frequencies()
     factor, low, high = float(factors.max()), *_LLAMA3.values()
-    between = np.flatnonzero((factors > 1 + 1e-4) & (factors < factor - 1e-4))
-    if between.size:
-        place = between[0]
+    lengths = [trained]
+    for place in np.flatnonzero((factors > 1 + 1e-4) & (factors < factor - 1e-4))[:1]:
         smooth = (1 / float(factors[place]) - 1 / factor) / (1 - 1 / factor)
-        trained = round(2 * math.pi / float(plain[place]) * (smooth * (high - low) + low))
-    guess = {"rope_type": "llama3", "factor": factor, **_LLAMA3, "original_max_position_embeddings": trained}
-    if np.allclose(_factors(width, theta, guess), factors, rtol=1e-4):
-        return guess
+        lengths.append(round(2 * math.pi / float(plain[place]) * (smooth * (high - low) + low)))
+    for length in lengths:
+        guess = {"rope_type": "llama3", "factor": factor, **_LLAMA3, "original_max_position_embeddings": length}
+        if np.allclose(_factors(width, theta, guess), factors, rtol=1e-4):
+            return guess
     both = {"short_factor": _decimals(factors), "long_factor": _decimals(factors)}
     return {"rope_type": "longrope", **both, "original_max_position_embeddings": trained, "attention_factor": 1.0}
 
@@ -109,14 +110,16 @@ def write_rope(parameters, head_dim, length):
     keys = {"rope.freq_base": theta, "rope.dimension_count": width}
     if kind in ("linear", "yarn"):
         keys |= {"rope.scaling.type": kind, "rope.scaling.factor": float(parameters["factor"])}
+    if kind in ("yarn", "llama3", "longrope"):
+        keys["rope.scaling.original_context_length"] = trained
     if kind == "yarn":
-        betas = {key: float(parameters[name]) for name, key in _YARN.items() if name in parameters}
-        keys |= {"rope.scaling.original_context_length": trained, **betas}
+        keys |= {key: float(parameters[name]) for name, key in _YARN.items() if name in parameters}
     if kind == "llama3":
         return keys, {FREQUENCIES: _factors(width, theta, parameters)}
     if kind == "longrope":
+        keys["rope.scaling.type"] = kind
         magnitude = parameters.get("attention_factor") or _usual_magnitude(length, trained)
-        keys |= {"rope.scaling.original_context_length": trained, "rope.scaling.attn_factor": magnitude}
+        keys["rope.scaling.attn_factor"] = magnitude
         factors = {LONG: parameters["long_factor"], SHORT: parameters["short_factor"]}
         return keys, {name: np.array(values, "float32") for name, values in factors.items()}
     return keys, {}

@@ -48,7 +48,7 @@ def tokenizer_keys(tokenizer, rows):
         )
     is_byte_level = '"ByteLevel"' in json.dumps(spec["pre_tokenizer"])
     named, types = _tokens(tokenizer, spec, rows, unknown=None if is_byte_level else model["unk_token"])
-    found, more = _byte_level(engine, spec) if is_byte_level else _sentencepiece(spec, named)
+    found, more = _byte_level(engine, spec) if is_byte_level else _sentencepiece(engine, spec, named, types)
     template = {"tokenizer.chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}
     keys = {**found, "tokens": named, "token_type": types, **_special(tokenizer, spec)}
     return {**{f"tokenizer.ggml.{name}": value for name, value in keys.items()}, **more, **template}
@@ -114,25 +114,22 @@ def _without_offsets(part):
     return [{name: value for name, value in step.items() if name != "trim_offsets"} for step in steps]
 
 
-def _sentencepiece(spec, tokens):
-    """The keys of a model of SentencePiece, whose merges are an order of pieces there."""
-    merges = [tuple(merge) for merge in spec["model"]["merges"]]
-    made = ["".join(merge) for merge in merges]
+def _sentencepiece(engine, spec, tokens, types):
+    """The same of a model of SentencePiece, whose merges are an order of pieces there."""
+    made = ["".join(merge) for merge in spec["model"]["merges"]]
     places = {piece: -float(place) for place, piece in reversed([*enumerate(made)])}
     scores = [places.get(token, _OF_NO_MERGE) for token in tokens]
-    if [*map("".join, merges_of({**dict.fromkeys(_letters(spec, places), _OF_NO_MERGE), **places}))] != made:
+    pieces = {token: score for token, score, kind in zip(tokens, scores, types, strict=True) if kind == NORMAL}
+    if [*map("".join, merges_of(pieces))] != made:
         raise ValueError("GGUF holds merges as an order of the tokens, and this tokenizer's cannot be had of one.")
     steps = _steps(spec["normalizer"], "normalizers") + _steps(spec["pre_tokenizer"], "pretokenizers")
     if unknown := [step for step in steps if step["type"] not in ("Prepend", "Replace", "Metaspace", "Split")]:
         raise ValueError(f"GGUF has no place for a step of this tokenizer, {unknown[0]!r:.80}.")
-    begins = [step for step in steps if step["type"] == "Prepend" or step.get("prepend_scheme") in ("first", "always")]
-    return {"model": SENTENCEPIECE, "pre": "default", "scores": scores, "add_space_prefix": bool(begins)}, {}
-
-
-def _letters(spec, places):
-    """The tokens that no merge makes and that are found in texts."""
-    added = {token["content"] for token in spec["added_tokens"]}
-    return [token for token in spec["model"]["vocab"] if token not in places and token not in added and len(token) == 1]
+    is_first = any(step.get("prepend_scheme") in ("first", "always") for step in steps)
+    begins = is_first or any(step["type"] == "Prepend" for step in steps)
+    # llama.cpp puts a space before a text that has one, too, and behind special tokens.
+    more = {WHOLE: engine.to_str()} if is_first else {}
+    return {"model": SENTENCEPIECE, "pre": "default", "scores": scores, "add_space_prefix": begins}, more
 
 
 def _steps(part, name):

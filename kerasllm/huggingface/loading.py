@@ -80,7 +80,7 @@ def build(values, generation, checkpoint, path, dtype=None):
         dtype: as in `load`.
     """
     family = FAMILIES[values["model_type"]]
-    config, tied = tie(_config(family, values, generation, path), family, values, checkpoint)
+    config, tied = tie(read_config(values, generation, path), family, values, checkpoint)
     model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     return model
@@ -115,8 +115,9 @@ def _of_known_type(values, path):
     return {**values, "model_type": kind}
 
 
-def _config(family, values, generation, path):
-    settings = Settings(values, path)
+def read_config(values, generation, path):
+    """The `TransformerConfig` that settings ask for."""
+    family, settings = FAMILIES[values["model_type"]], Settings(values, path)
     fields = family.fields(settings)
     settings.finish()
     if family.model.has_encoder:
