@@ -39,6 +39,7 @@ MODELS = {
             "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32},
         }
     ],
+    "arcee": [{**LLAMA, "activation": "relu_squared", "gated": False, "tie_embeddings": True}],
     "qwen3": [{**LLAMA, "qk_norm": True, "head_dim": 12, "tie_embeddings": True}],
     "phi3": [
         {

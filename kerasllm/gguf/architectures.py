@@ -52,6 +52,7 @@ _SPLIT = {
 }
 _REST = {"attn_norm": "input_layernorm", "attn_output": "self_attn.o_proj", "ffn_down": "mlp.down_proj"}
 _LLAMA = {**_TABLES, **_blocks({**_SPLIT, **_REST, "ffn_norm": "post_attention_layernorm"})}
+_ARCEE = {ours: theirs for ours, theirs in _LLAMA.items() if ours != "blk.#.ffn_gate"}
 _QK_NORMS = _blocks({f"attn_{part}_norm": f"self_attn.{part}_norm" for part in "qk"})
 _PHI3 = {
     **_TABLES,
@@ -149,6 +150,11 @@ def _read_llama(metadata, names, tensors):
         **_read_rotated(metadata, names, tensors),
         **{setting: name in names for setting, name in biases.items()},
     }
+
+
+def _read_arcee(metadata, names, tensors):
+    metadata.only("attention.scale", float, 0.0)
+    return {**_read_rotated(metadata, names, tensors), "hidden_act": "relu2"}
 
 
 def _read_phi3(metadata, names, tensors):
@@ -266,6 +272,7 @@ def _write_gpt2(settings):
 _HEADS = {"blk.#.attn_q": "num_attention_heads", "blk.#.attn_k": "num_key_value_heads"}
 ARCHITECTURES = {
     "llama": Architecture("llama", _read_llama, _write_rotated, _LLAMA, interleaved=_HEADS),
+    "arcee": Architecture("arcee", _read_arcee, _write_rotated, _ARCEE, interleaved=_HEADS),
     "qwen2": Architecture("qwen2", _read_rotated, _write_rotated, _LLAMA),
     "qwen3": Architecture("qwen3", _read_rotated, _write_rotated, {**_LLAMA, **_QK_NORMS}),
     "phi3": Architecture("phi3", _read_phi3, _write_phi3, _PHI3),

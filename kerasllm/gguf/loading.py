@@ -24,8 +24,8 @@ def load(path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) 
     Blocks of 4 bits and the like become floats, one tensor at a time, by the package gguf (`pip install gguf`).
 
     Args:
-        path: path of a file of architecture llama (Llama, Mistral and what is built like them), qwen2, qwen3, phi3,
-            gemma, gemma2, gemma3 or gpt2, of any type of floats and blocks that gguf reads.
+        path: path of a file of architecture llama (Llama, Mistral and what is built like them), arcee, qwen2,
+            qwen3, phi3, gemma, gemma2, gemma3 or gpt2, of any type of floats and blocks that gguf reads.
         dtype: str or `keras.DTypePolicy`, of the model, whatever the file holds; Keras' default when absent.
 
     Returns:

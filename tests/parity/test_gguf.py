@@ -57,6 +57,7 @@ CASES = [
     ("llama", sizes(**rope("linear", factor=3.0), attention_bias=True, mlp_bias=True), False),
     ("llama", sizes(**rope("yarn", **YARN)), False),
     ("mistral", sizes(**rope(), sliding_window=None), True),
+    ("arcee", sizes(**rope("llama3", **LLAMA_3)), False),
     ("qwen2", sizes(**rope()), True),
     ("qwen2", sizes(**rope("yarn", **YARN), tie_word_embeddings=True), False),
     ("qwen3", sizes(**rope(), hidden_size=256, num_attention_heads=2, head_dim=128), True),
