@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tokenizer_folders as folders
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -14,6 +15,7 @@ import kerasllm
 from kerasllm.cli import main
 from kerasllm.gguf.container import Container
 from kerasllm.gguf.pre_tokenizers import WORDS
+from kerasllm.gguf.reading_tokenizers import WHOLE
 from kerasllm.huggingface.choosing import logit_fields
 from kerasllm.layers.rotary import Rotation
 from kerasllm.models import CausalLM, TransformerConfig
@@ -93,8 +95,8 @@ def make(tokenizer):
     """Makes a model with weights far from those that it begins with."""
 
     def make(options, seed=0):
-        sizes = dict(num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64)
-        model = CausalLM(TransformerConfig(tokenizer.vocab_size + 3, **{**sizes, **options}))
+        sizes = dict(vocab_size=tokenizer.vocab_size + 3, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64)
+        model = CausalLM(TransformerConfig(**{**sizes, **options}))
         rng = np.random.default_rng(seed)
         for weight in model.weights:
             weight.assign(weight + rng.normal(0, 0.2, weight.shape))
@@ -220,6 +222,29 @@ def test_a_vocabulary_trained_here_comes_back_whole_with_a_warning(llama, tmp_pa
     with pytest.warns(UserWarning, match="finds words as Llama 3 does and not as vocabularies trained here do"):
         kerasllm.gguf.save(llama, tokenizer, tmp_path / "a.gguf")
     assert kerasllm.gguf.load(tmp_path / "a.gguf")[1].fingerprint() == tokenizer.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "is_whole"),
+    [
+        ({}, {}, False),
+        ({"add_dummy_prefix": False, "user_defined_symbols": "▁▁,<mark>"}, {}, False),
+        ({}, {"legacy": False}, True),  # llama.cpp's keys cannot say that " a" gets no other space before it
+    ],
+)
+def test_models_of_sentencepiece_are_an_order_of_pieces(options, settings, is_whole, make, tmp_path):
+    file = folders.sentencepiece_file("bpe", byte_fallback=True, normalization_rule_name="identity",
+                                     remove_extra_whitespaces=False, **options)  # fmt: skip
+    folder = folders.write(tmp_path / "t", settings={"tokenizer_class": "LlamaTokenizer", **settings},
+                           tokenizer__model=file)  # fmt: skip
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.encode("the")[0] == tokenizer.start_id
+    kerasllm.gguf.save(make({**LLAMA, "vocab_size": 650}), tokenizer, tmp_path / "a.gguf")
+    _, read = kerasllm.gguf.load(tmp_path / "a.gguf")
+    texts = [text for text in folders.texts()[:200] if "\0" not in text]
+    assert read.encode_batch(texts) == tokenizer.encode_batch(texts)
+    assert read.encode_batch(texts, parse_special=True) == tokenizer.encode_batch(texts, parse_special=True)
+    assert (WHOLE in Container(tmp_path / "a.gguf").metadata) == is_whole
 
 
 @pytest.mark.parametrize(

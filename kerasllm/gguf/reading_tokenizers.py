@@ -5,10 +5,10 @@ import re
 
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, decoders, models, processors
+from tokenizers import AddedToken, decoders, models
 
 from kerasllm.gguf.pre_tokenizers import WORDS
-from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers import Tokenizer, classes
 from kerasllm.tokenizers.older_formats.sentencepiece_models import make_engine
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # as SentencePiece numbers them too
@@ -43,20 +43,21 @@ def read_tokenizer(metadata, path):
             f"{SENTENCEPIECE!r} (SentencePiece's BPE)."
         )
     tokens, types = _tokens(keys)
+    make = _whole if WHOLE in metadata else _byte_level if kind == BYTE_LEVEL else _sentencepiece
     try:
-        if WHOLE in metadata:
-            engine, begins = tokenizers.Tokenizer.from_str(metadata[WHOLE]), False
-        else:
-            engine, begins = (_byte_level if kind == BYTE_LEVEL else _sentencepiece)(keys, tokens, types)
+        engine, begins = make(keys, tokens, types)
     except Exception as error:  # `tokenizers` raises bare Exception
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{path} holds a damaged tokenizer ({error}); download it again.") from error
     usual = _USUAL_IDS if kind == SENTENCEPIECE else {}
     ids = {key: keys.token_id(key, len(tokens), usual.get(key)) for key in {*ROLES.values(), *ENDS}}
-    before = [ids["bos_token_id"]] if keys.take("add_bos_token", bool, begins) else []
-    behind = [ids["eos_token_id"]] if keys.take("add_eos_token", bool, False) else []
-    _put_around(engine, *([tokens[index] for index in part if index is not None] for part in (before, behind)))
+    if WHOLE not in metadata:
+        around = {name: ids[f"{name}_id"] for name in ("bos_token", "eos_token")}
+        around = {name: tokens[index] for name, index in around.items() if index is not None}
+        around["add_bos_token"] = keys.take("add_bos_token", bool, begins)
+        around["add_eos_token"] = keys.take("add_eos_token", bool, False)
+        classes.put_around(engine, classes.CLASSES["LlamaTokenizer"], around, path)
     named = {role: tokens[ids[key]] for role, key in ROLES.items() if ids[key] is not None}
     tokenizer = Tokenizer(engine, **{"start": "", **named})
     ends = [ids[key] for key in ENDS]
@@ -88,6 +89,10 @@ class _Keys:
         if index is not None and not 0 <= index < size:
             raise ValueError(f"{self.path} says tokenizer.ggml.{name}={index}, and it has {size} tokens.")
         return index
+
+    @property
+    def whole(self):
+        return self._metadata[WHOLE]
 
     @property
     def architecture(self):
@@ -131,11 +136,21 @@ def _byte_level(keys, tokens, types):
     return engine, words.begins
 
 
+def _whole(keys, tokens, types):
+    """The engine of a tokenizer.json, which says itself what texts begin with."""
+    engine = tokenizers.Tokenizer.from_str(keys.whole)
+    if max(engine.get_vocab(with_added_tokens=True).values()) >= len(tokens):
+        raise ValueError(f"{keys.path} has {len(tokens)} tokens, and more of them in {WHOLE}; download it again.")
+    return engine, False
+
+
 def _sentencepiece(keys, tokens, types):
     """The engine of a model of SentencePiece, and that texts begin with the start token where nothing is said."""
     scores = keys.take("scores", list)
     if len(scores) < len(tokens):
         raise ValueError(f"{keys.path} has {len(tokens)} tokens and {len(scores)} scores.")
+    # llama.cpp looks for these in a text as it is, and SentencePiece once spaces are "▁".
+    tokens = [t.replace(" ", "▁") if kind == USER_DEFINED else t for t, kind in zip(tokens, types, strict=True)]
     model = sentencepiece_model_pb2.ModelProto()
     for token, score, kind in zip(tokens, scores, types, strict=False):
         model.pieces.add(piece=token, score=score, type=kind)
@@ -153,11 +168,3 @@ def _without_spaces_behind(engine):
     for token in spec["added_tokens"]:
         token["rstrip"] = token["special"] and token["content"] not in ("<unk>", "<s>", "<|endoftext|>")
     return tokenizers.Tokenizer.from_str(json.dumps(spec))
-
-
-def _put_around(engine, before, behind):
-    """Sets the tokens that stand before and behind a text, lists of str."""
-    if names := {*before, *behind}:
-        engine.post_processor = processors.TemplateProcessing(
-            single=[*before, "$A", *behind], special_tokens=[(name, engine.token_to_id(name)) for name in names]
-        )

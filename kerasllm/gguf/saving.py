@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -27,6 +28,7 @@ from kerasllm.tokenizers import Tokenizer
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
 _ALWAYS_FLOAT32 = ("position_embd.weight", *rope.TENSORS)
 _BLOCK = 32  # of Q8_0
+_END_OF_TEXT = "<|endoftext|>"
 
 
 def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtype: str = "F16") -> None:
@@ -71,13 +73,13 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
     size = model.count_params()
     keys = {
         "general.type": "model",
-        "general.name": path.stem,
+        "general.name": _name(path.stem, tokenizer),
         "general.size_label": gguf.size_label(size, size, 0, 0),
         "general.file_type": int(gguf.LlamaFileType[_FILE_TYPES[dtype]]),
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
         **{f"{name}.{key}": value for key, value in keys.items()},
         f"{name}.vocab_size": model.config.vocab_size,
-        **tokenizer_keys(tokenizer, model.config.vocab_size),
+        **tokenizer_keys(tokenizer, model.config.vocab_size, name),
     }
     specs, read = tensors_of(model, FAMILIES[architecture.model_type], settings)
     names = {own_name(architecture, theirs): theirs for theirs in specs}
@@ -91,6 +93,16 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
 
     with replacing(path) as draft:
         _write(gguf.GGUFWriter(draft, name), keys, shapes, array_of, dtype)
+
+
+def _name(stem, tokenizer):
+    """What the model is called. Where a name has "phi-3", llama.cpp takes white space behind special tokens away, and
+    wants Phi-3's special tokens in the vocabulary."""
+    added = tokenizer.engine.get_added_tokens_decoder().values()
+    has_all = all(tokenizer.engine.token_to_id(token) is not None for token in ("<unk>", "<s>", "</s>", _END_OF_TEXT))
+    if has_all and any(token.rstrip and token.special for token in added):
+        return f"phi-3 {stem}"
+    return re.sub("phi-?3", "phi", stem, flags=re.IGNORECASE)
 
 
 def _architecture_of(model, first):

@@ -1,6 +1,5 @@
 """The tensors of a GGUF file as those of a checkpoint in Hugging Face's format, and back."""
 
-import functools
 import re
 
 import numpy as np
@@ -34,8 +33,7 @@ class GGUFCheckpoint(Checkpoint):
             if name not in rope.TENSORS and not _UNUSED.search(part):
                 theirs = architecture.tensors.get(part)
                 self._locations[_joined(theirs, number, kind) if theirs else name] = place
-        # A weight is made of three at most, which are asked for once for some rows of each.
-        self._read = functools.lru_cache(maxsize=3)(self._whole)
+        self._held = {}
 
     def shape(self, name):
         place = self._locations[name]
@@ -51,11 +49,13 @@ class GGUFCheckpoint(Checkpoint):
         return own_name(self._architecture, name)
 
     def read(self, name):
-        return self._read(self._locations[name].name)
-
-    def _whole(self, name):
-        array = self._container.read(name)
-        return reordered(array, name, self._architecture, self._settings, step=1)
+        """The tensor as an array. The last three are held: a weight is made of so many at most, some rows at a time."""
+        name = self._locations[name].name
+        if name not in self._held:
+            self._held = dict([*self._held.items()][-2:])
+            array = self._container.read(name)
+            self._held[name] = reordered(array, name, self._architecture, self._settings, step=1)
+        return self._held[name]
 
 
 def own_name(architecture, name):

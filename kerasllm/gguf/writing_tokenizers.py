@@ -16,6 +16,7 @@ from kerasllm.gguf.reading_tokenizers import (
     UNUSED,
     USER_DEFINED,
     WHOLE,
+    read_tokenizer,
 )
 from kerasllm.tokenizers.older_formats.sentencepiece_models import merges_of
 from kerasllm.tokenizers.word_splitting import bpe_pre_tokenizer
@@ -25,12 +26,13 @@ _NEAREST = "llama-bpe"  # to the words of vocabularies that are trained here
 _OF_NO_MERGE = -1e6  # the score of a piece that is not made of two
 
 
-def tokenizer_keys(tokenizer, rows):
-    """The keys that say what a tokenizer is.
+def tokenizer_keys(tokenizer, rows, architecture):
+    """The keys that say what a tokenizer is; where they say less than there is, a whole tokenizer.json among them.
 
     Args:
         tokenizer: `Tokenizer`.
         rows: int, of the model's table: one that no token has gets a token that stands for nothing.
+        architecture: str, of the model.
 
     Returns:
         dict.
@@ -38,8 +40,7 @@ def tokenizer_keys(tokenizer, rows):
     Raises:
         ValueError: if llama.cpp has no such tokenizer.
     """
-    engine = tokenizer.engine
-    spec = json.loads(engine.to_str())
+    spec = json.loads(tokenizer.engine.to_str())
     model = spec["model"]
     if model["type"] != "BPE" or not model["merges"]:
         raise ValueError(
@@ -48,10 +49,14 @@ def tokenizer_keys(tokenizer, rows):
         )
     is_byte_level = '"ByteLevel"' in json.dumps(spec["pre_tokenizer"])
     named, types = _tokens(tokenizer, spec, rows, unknown=None if is_byte_level else model["unk_token"])
-    found, more = _byte_level(engine, spec) if is_byte_level else _sentencepiece(engine, spec, named, types)
-    template = {"tokenizer.chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}
-    keys = {**found, "tokens": named, "token_type": types, **_special(tokenizer, spec)}
-    return {**{f"tokenizer.ggml.{name}": value for name, value in keys.items()}, **more, **template}
+    found = _byte_level(tokenizer.engine, spec) if is_byte_level else _sentencepiece(spec, named, types)
+    found |= {"tokens": named, "token_type": types, **_special(tokenizer)}
+    keys = {f"tokenizer.ggml.{name}": value for name, value in found.items()}
+    if tokenizer.chat_template:
+        keys["tokenizer.chat_template"] = tokenizer.chat_template
+    again = read_tokenizer({"general.architecture": architecture, **keys}, "the file")
+    whole = {} if json.loads(again.engine.to_str()) == spec else {WHOLE: tokenizer.engine.to_str()}
+    return {**keys, **whole}
 
 
 def _tokens(tokenizer, spec, rows, unknown):
@@ -80,11 +85,11 @@ def _is_byte(token):
 
 
 def _byte_level(engine, spec):
-    """The keys of a byte-level vocabulary, and further ones where llama.cpp finds other words."""
+    """The keys of a byte-level vocabulary."""
     model = spec["model"]
     if spec["normalizer"] not in (None, {"type": "NFC"}):
         raise ValueError(f"GGUF has no place for a tokenizer's normalizer, {spec['normalizer']!r:.80}.")
-    words, more = _words_of(spec), {}
+    words = _words_of(spec)
     if words is None:
         if repr(engine.pre_tokenizer) != repr(bpe_pre_tokenizer()):
             raise ValueError(f"llama.cpp finds no words as this tokenizer does: {engine.pre_tokenizer!r:.200}.")
@@ -93,9 +98,9 @@ def _byte_level(engine, spec):
             "in a row get other ids there than the model was trained on. All else is the same.",
             stacklevel=5,
         )
-        words, more = _NEAREST, {WHOLE: engine.to_str()}
+        words = _NEAREST
     merges = [" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]]
-    return {"model": BYTE_LEVEL, "pre": words, "merges": merges}, more
+    return {"model": BYTE_LEVEL, "pre": words, "merges": merges}
 
 
 def _words_of(spec):
@@ -114,8 +119,8 @@ def _without_offsets(part):
     return [{name: value for name, value in step.items() if name != "trim_offsets"} for step in steps]
 
 
-def _sentencepiece(engine, spec, tokens, types):
-    """The same of a model of SentencePiece, whose merges are an order of pieces there."""
+def _sentencepiece(spec, tokens, types):
+    """The keys of a model of SentencePiece, whose merges are an order of pieces there."""
     made = ["".join(merge) for merge in spec["model"]["merges"]]
     places = {piece: -float(place) for place, piece in reversed([*enumerate(made)])}
     scores = [places.get(token, _OF_NO_MERGE) for token in tokens]
@@ -125,18 +130,15 @@ def _sentencepiece(engine, spec, tokens, types):
     steps = _steps(spec["normalizer"], "normalizers") + _steps(spec["pre_tokenizer"], "pretokenizers")
     if unknown := [step for step in steps if step["type"] not in ("Prepend", "Replace", "Metaspace", "Split")]:
         raise ValueError(f"GGUF has no place for a step of this tokenizer, {unknown[0]!r:.80}.")
-    is_first = any(step.get("prepend_scheme") in ("first", "always") for step in steps)
-    begins = is_first or any(step["type"] == "Prepend" for step in steps)
-    # llama.cpp puts a space before a text that has one, too, and behind special tokens.
-    more = {WHOLE: engine.to_str()} if is_first else {}
-    return {"model": SENTENCEPIECE, "pre": "default", "scores": scores, "add_space_prefix": begins}, more
+    begins = [step for step in steps if step["type"] == "Prepend" or step.get("prepend_scheme") in ("first", "always")]
+    return {"model": SENTENCEPIECE, "pre": "default", "scores": scores, "add_space_prefix": bool(begins)}
 
 
 def _steps(part, name):
     return [] if part is None else part.get(name, [part])
 
 
-def _special(tokenizer, spec):
+def _special(tokenizer):
     """The tokens with a role, and which of them stand around a text."""
     ids = {key: getattr(tokenizer, f"{role}_id") for role, key in ROLES.items()}
     ends = [end for end in tokenizer.end_ids if end != tokenizer.end_id]

@@ -253,3 +253,8 @@ def test_smollm2_written_again_is_what_it_was(both, tmp_path):
     ids = np.array([tokenizer.encode("Once upon a time, there was")])
     np.testing.assert_array_equal(logits(read, ids), logits(ours, ids))
     assert again.chat_template == tokenizer.chat_template and again.end_ids == tokenizer.end_ids
+    from llama_cpp import LlamaCpp
+
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    answer = kerasllm.chat(ours, tokenizer, messages, max_new_tokens=30)
+    assert LlamaCpp(tmp_path / "a.gguf").chat(messages, 30) == answer
