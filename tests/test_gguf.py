@@ -329,6 +329,16 @@ def packed(text):
         (packed("llama.block_count"), packed("llama.block_sound"), "lacks the key 'llama.block_count'"),
         (packed("llama") + packed("general.type"), packed("lambs") + packed("general.type"), "architecture 'lambs'"),
         (packed("llama.vocab_size"), packed("llama.experts_of"), "llama.experts_of=303, which kerasllm does not comp"),
+        (
+            packed("llama.feed_forward_length") + struct.pack("<II", 4, 64),
+            packed("llama.feed_forward_length") + struct.pack("<II", 4, 2**31),
+            "describes a model of .* parameters and holds .* values",
+        ),
+        (
+            packed("llama.block_count") + struct.pack("<II", 4, 2),
+            packed("llama.block_count") + struct.pack("<II", 4, 2**31),
+            "says llama.block_count=2147483648 and holds 2 blocks",
+        ),
         (packed("gpt2"), packed("bert"), "holds a tokenizer of kind 'bert'; kerasllm reads 'gpt2'"),
         (packed("gpt-2"), packed("gpt-x"), "finds words in the way 'gpt-x'; kerasllm knows gpt-2"),
         (packed("tokenizer.ggml.tokens"), packed("tokenizer.ggml.tokers"), "lacks the key 'tokenizer.ggml.tokens'"),
@@ -402,6 +412,6 @@ def test_the_command_line_converts_and_reads_files(llama, tokenizer, tmp_path, m
     assert Container("my.gguf").metadata["general.file_type"] == 7
     assert main(["convert", "my.gguf", "again"]) == 0
     assert (tmp_path / "again" / "manifest.json").is_file()
-    capsys.readouterr()
-    assert main(["generate", "--model", "my.gguf", "--prompt", "The", "--max-new-tokens", "5"]) == 0
-    assert capsys.readouterr().out.strip()
+    np.testing.assert_array_equal(logits(kerasllm.load("again")[0]), logits(kerasllm.load("my.gguf")[0]))
+    assert main(["chat", "--model", "my.gguf"]) == 2
+    assert "The tokenizer in my.gguf has no chat template" in capsys.readouterr().err
