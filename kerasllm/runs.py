@@ -42,7 +42,6 @@ def __dir__():  # what completion shows
 
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-GGUF = ".gguf"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -98,7 +97,7 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
-    if folder.suffix.lower() == GGUF and not folder.is_dir():
+    if folder.suffix.lower() == gguf.SUFFIX and not folder.is_dir():
         return gguf.load(folder)
     if _is_huggingface(folder):
         return huggingface.load(folder.as_posix())

@@ -286,6 +286,8 @@ def test_what_cannot_be_written_leaves_nothing_behind(llama, tokenizer, tmp_path
     path = tmp_path / "a.gguf"
     with pytest.raises(ValueError, match="written as F32, F16, BF16, Q8_0, got dtype='Q4_K'"):
         kerasllm.gguf.save(llama, tokenizer, path, dtype="Q4_K")
+    with pytest.raises(ValueError, match=r"named ….gguf, by which it is known, got .*my-model'"):
+        kerasllm.gguf.save(llama, tokenizer, tmp_path / "my-model")
     with pytest.raises(TypeError, match="of a CausalLM and its Tokenizer, got a Sequential"):
         kerasllm.gguf.save(keras.Sequential(), tokenizer, path)
     with pytest.raises(ValueError, match="kind Unigram; train the model with --tokenizer bpe"):

@@ -21,7 +21,7 @@ def run(arguments):
 
     model, tokenizer = kerasllm.load(arguments.model)
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
-    usual = "gguf" if Path(folder).suffix.lower() == kerasllm.runs.GGUF else "huggingface" if is_run else "run"
+    usual = "gguf" if Path(folder).suffix.lower() == kerasllm.gguf.SUFFIX else "huggingface" if is_run else "run"
     to = arguments.to or usual
     if to == "gguf":
         kerasllm.gguf.save(model, tokenizer, folder, dtype=arguments.dtype)

@@ -5,6 +5,6 @@ tensors are which settings and tensors there, so that `huggingface/families` goe
 """
 
 from kerasllm.gguf.loading import load
-from kerasllm.gguf.saving import save
+from kerasllm.gguf.saving import SUFFIX, save
 
-__all__ = ["load", "save"]
+__all__ = ["SUFFIX", "load", "save"]

@@ -27,6 +27,7 @@ from kerasllm.tokenizers import Tokenizer
 
 _FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
 _ALWAYS_FLOAT32 = ("position_embd.weight", *rope.TENSORS)
+SUFFIX = ".gguf"
 _BLOCK = 32  # of Q8_0
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -60,6 +61,8 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
             f"A GGUF file is written of a CausalLM and its Tokenizer, got a {type(model).__name__} and a "
             f"{type(tokenizer).__name__}."
         )
+    if path.suffix.lower() != SUFFIX:
+        raise ValueError(f"A GGUF file is named …{SUFFIX}, by which it is known, got {str(path)!r}.")
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists, and is left as it is: name a file that does not, or move it away.")
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -91,6 +94,7 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
             return extra[own]
         return reordered(read(names[own]).astype("float32"), own, architecture, settings, step=-1)
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         _write(gguf.GGUFWriter(draft, name), keys, shapes, array_of, dtype)
 
