@@ -6,6 +6,7 @@ from kerasllm import data as data
 from kerasllm import evaluation as evaluation
 from kerasllm import export as export
 from kerasllm import generation as generation
+from kerasllm import gguf as gguf
 from kerasllm import huggingface as huggingface
 from kerasllm import layers as layers
 from kerasllm import losses as losses

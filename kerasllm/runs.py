@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import kerasllm
-from kerasllm import bases, huggingface
+from kerasllm import bases, gguf, huggingface
 from kerasllm.bases import Base, base_of_tuned
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
 from kerasllm.huggingface.choosing import logit_fields, type_of
@@ -85,13 +85,14 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
 
 
 def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) -> tuple[keras.Model, Any]:
-    """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
+    """Reads a model and its tokenizer from a run folder, from what is in Hugging Face's format, or from a GGUF file.
 
     Args:
         folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
-            name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
-        dtype: str or `keras.DTypePolicy`, of the model; when absent that with which it was saved, and of Hugging Face's
-            format Keras' default.
+            name of a repository, "owner/name", that `kerasllm.huggingface.load` reads, or a file, "name.gguf", that
+            `kerasllm.gguf.load` reads.
+        dtype: str or `keras.DTypePolicy`, of the model; when absent that with which it was saved, and of other formats
+            Keras' default.
 
     Returns:
         The pair `(model, tokenizer)`. The model is not compiled. With adapters, these alone are trainable.
@@ -108,6 +109,10 @@ def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
     folder = Path(folder)
+    if folder.suffix.lower() == gguf.SUFFIX and not folder.is_dir():
+        model, tokenizer = gguf.load(folder, dtype)
+        model.base = Base.of(model, folder)
+        return model, tokenizer
     if _is_huggingface(folder):
         path = folder_of(folder.as_posix())
         model, tokenizer = huggingface.load(path, dtype)

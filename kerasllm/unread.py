@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_RUN = "`kerasllm.load` reads run folders, which kerasllm train and kerasllm.save write, and Hugging Face's format"
+_RUN = "`kerasllm.load` reads run folders, which kerasllm train and kerasllm.save write, Hugging Face's format and GGUF"
 
 # Of the files in a folder the first that is there says what the folder is.
 _FOLDERS = {
@@ -10,7 +10,7 @@ _FOLDERS = {
     "adapter_config.json": "is an adapter in PEFT's format without its model: merge the two first",
     "tokens.bin": "holds token files, which the data sets of kerasllm.data read",
     "training.json": "is a checkpoint of a model of your own, which kerasllm.callbacks.Checkpoint(...).restore reads",
-    "*.gguf": "holds a model in the format GGUF, of llama.cpp: load the checkpoint that it was made from",
+    "*.gguf": "holds a model in the format GGUF, of llama.cpp: name the file itself",
     "*.keras": "holds a .keras file, which keras.models.load_model reads",
     "*.weights.h5": "holds weights of Keras, which model.load_weights reads",
     "*.index": "holds a checkpoint of TensorFlow, which tf.train.Checkpoint(...).restore reads",
@@ -22,7 +22,6 @@ _FOLDERS = {
 _FILES = {
     ".keras": "is a file of Keras, which keras.models.load_model reads, once kerasllm is imported",
     ".h5": "is a file of Keras, which model.load_weights or keras.models.load_model reads",
-    ".gguf": "is a model in the format GGUF, of llama.cpp: load the checkpoint that it was made from",
     ".safetensors": "is a file of weights: name the folder that it is in, with its config.json and tokenizer",
     **dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), "is a file of PyTorch, which kerasllm does not read"),
     **dict.fromkeys((".zip", ".gz", ".tar", ".tgz"), "is an archive: unpack it, and name the folder"),

@@ -67,7 +67,7 @@ def folder_of(*names):
     [
         (folder_of("saved_model.pb"), "is a SavedModel, which tf.saved_model.load reads"),
         (folder_of("adapter_config.json"), "is an adapter in PEFT's format without its model"),
-        (folder_of("model.gguf"), "holds a model in the format GGUF"),
+        (folder_of("model.gguf"), "holds a model in the format GGUF, of llama.cpp: name the file itself"),
         (folder_of("my.keras"), "holds a .keras file, which keras.models.load_model reads"),
         (folder_of("model.safetensors", "tokenizer.json"), "holds weights without the config.json"),
         (folder_of("tokenizer.json"), "holds a tokenizer alone, which kerasllm.tokenizers.Tokenizer.load reads"),
@@ -79,7 +79,6 @@ def folder_of(*names):
         (folder_of("notes.md"), "is not a finished run folder"),
         (folder_of(), "is empty. `kerasllm.load` reads run folders"),
         (lambda path: folder_of("my.keras")(path) / "my.keras", "is a file of Keras, which keras.models.load_model"),
-        (lambda path: folder_of("m.GGUF")(path) / "m.GGUF", "is a model in the format GGUF"),
         (lambda path: folder_of("config.json")(path) / "config.json", "is a file: name the folder that it is in"),
         (lambda path: path / "nowhere", "There is no run folder .*nowhere; kerasllm train and kerasllm.save write one"),
     ],

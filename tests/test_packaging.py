@@ -37,9 +37,10 @@ ROOMS = {
     "export": ["files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "tokenizers"],
     "keras_hub": ["models"],
+    "gguf": ["huggingface"],
     "adapters": ["huggingface"],
     "bases": ["huggingface"],
-    "runs": ["bases", "unread"],
+    "runs": ["bases", "gguf", "unread"],
     "report": [],
     "setting_values": [],
     "settings": ["setting_values", "tasks", "words"],
@@ -154,7 +155,7 @@ def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
     distributions = {"yaml": "pyyaml"}
     # Another backend, what is measured against, and what reads some files.
-    optional = {"jax", "torch", "transformers", "peft", "pyarrow", "zstandard"}
+    optional = {"jax", "torch", "transformers", "peft", "pyarrow", "zstandard", "gguf"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

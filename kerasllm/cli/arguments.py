@@ -7,7 +7,8 @@ import kerasllm
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
 
-CONVERTED = ("run", "huggingface", "saved-model")
+CONVERTED = ("run", "huggingface", "saved-model", "gguf")
+GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 _EXAMPLES = {
     "quickstart": "kerasllm quickstart",
@@ -38,6 +39,7 @@ kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how ma
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
     "chat": """kerasllm chat --model Qwen3-0.6B
+kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
@@ -47,7 +49,8 @@ kerasllm classify --model stars --file reviews.txt --json > labels.jsonl""",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
-kerasllm convert Qwen3-0.6B served/1 --to saved-model""",
+kerasllm convert Qwen3-0.6B served/1 --to saved-model
+kerasllm convert my-run my-run.gguf --dtype Q8_0   # for llama.cpp and Ollama""",
     "inspect": """kerasllm inspect my-run
 kerasllm inspect my-run/checkpoints/step-00000500""",
     "bench": """kerasllm bench train
@@ -270,7 +273,7 @@ def _add_model(command):
         "--run",
         required=True,
         metavar="FOLDER",
-        help="run folder of the model, or a folder or repository (owner/name) in Hugging Face's format",
+        help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
 
 
@@ -385,11 +388,15 @@ def _add_ids(command):
 
 def _add_convert(commands):
     command = _add_command(commands, "convert", "write a model in another format")
-    command.add_argument("model", metavar="SOURCE", help="run folder, or folder in Hugging Face's format")
-    command.add_argument("folder", metavar="DESTINATION", help="folder to make")
+    command.add_argument("model", metavar="SOURCE", help="run folder, folder in Hugging Face's format, or .gguf file")
+    command.add_argument("folder", metavar="DESTINATION", help="folder to make, or .gguf file")
     command.add_argument(
         "--to",
         choices=CONVERTED,
-        help="format to write (default: a run folder from Hugging Face's format, and that from a run folder)",
+        help="format to write (default: GGUF where the name ends so; else a run folder from Hugging Face's format and "
+        "from GGUF, and Hugging Face's format from a run folder)",
+    )
+    command.add_argument(
+        "--dtype", choices=GGUF_TYPES, default="F16", help="type of the matrices of a GGUF file (default: F16)"
     )
     _add_ids(command)

@@ -21,7 +21,13 @@ def run(arguments):
     from kerasllm import report
 
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
-    if (arguments.to or ("huggingface" if is_run else "run")) == "run":
+    usual = "gguf" if Path(folder).suffix.lower() == kerasllm.gguf.SUFFIX else "huggingface" if is_run else "run"
+    to = arguments.to or usual
+    if to == "gguf":
+        model, tokenizer = load_merged(arguments.model)
+        kerasllm.gguf.save(model, tokenizer, folder, dtype=arguments.dtype)
+        what = f"a GGUF file of {arguments.dtype}"
+    elif to == "run":
         model, tokenizer = kerasllm.load(arguments.model)
         kerasllm.save(model, tokenizer, folder)
         what = "a run folder"

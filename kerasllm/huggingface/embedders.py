@@ -86,8 +86,18 @@ def add_dense(folder, checkpoint):
             checkpoint.add(place, f"{DENSE}.")
 
 
-def write_modules(model, folder):
-    """Writes what sentence-transformers reads beside a Transformer and its tokenizer."""
+def write_modules(model, folder, specs, read):
+    """Writes what sentence-transformers reads beside a Transformer and its tokenizer.
+
+    Args:
+        model: TextEmbedder.
+        folder: Path.
+        specs: dict from names of tensors to pairs (dtype, shape).
+        read: function (name) -> array.
+
+    Returns:
+        dict, `specs` without what is written here.
+    """
     names = ["Transformer", "Pooling", *(["Dense"] if model.width else []), *(["Normalize"] if model.normalize else [])]
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": f"sentence_transformers.models.{name}"}
@@ -100,24 +110,16 @@ def write_modules(model, folder):
     longest = model.max_tokens or model.config.max_length
     write_json(folder / SENTENCES, {"max_seq_length": longest, "do_lower_case": False})
     write_json(folder / PROMPTS, {"prompts": model.prompts, "default_prompt_name": None})
-    if model.width:
-        name = next(name for name, ours in _ACTIVATIONS.items() if ours == model.activation)
-        config = {"in_features": model.config.d_model, "out_features": model.width, "bias": True}
-        kind = "linear" if name == "Identity" else "activation"
-        (folder / DENSE).mkdir()
-        write_json(folder / DENSE / "config.json", {**config, "activation_function": f"torch.nn.modules.{kind}.{name}"})
-
-
-def split_dense(specs):
-    """The tensors of the Transformer, and those of the dense layer under their names in its folder."""
-    inner = {name: spec for name, spec in specs.items() if name.startswith(DENSE)}
-    return {name: spec for name, spec in specs.items() if name not in inner}, inner
-
-
-def write_dense(folder, specs, read):
-    """Writes the tensors of the dense layer into its folder."""
-    named = {name.removeprefix(f"{DENSE}."): spec for name, spec in specs.items()}
-    tensors.write(folder / DENSE, named, lambda name: read(f"{DENSE}.{name}"))
+    if not model.width:
+        return specs
+    name = next(name for name, ours in _ACTIVATIONS.items() if ours == model.activation)
+    config = {"in_features": model.config.d_model, "out_features": model.width, "bias": True}
+    kind = "linear" if name == "Identity" else "activation"
+    (folder / DENSE).mkdir()
+    write_json(folder / DENSE / "config.json", {**config, "activation_function": f"torch.nn.modules.{kind}.{name}"})
+    inner = {name.removeprefix(f"{DENSE}."): spec for name, spec in specs.items() if name.startswith(DENSE)}
+    tensors.write(folder / DENSE, inner, lambda name: read(f"{DENSE}.{name}"))
+    return {name: spec for name, spec in specs.items() if not name.startswith(DENSE)}
 
 
 def _checked(module, folder):

@@ -66,17 +66,33 @@ def load(
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     family = _family(values, path)
     options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
-    config = _config(family, values, generation, path)
     checkpoint = Checkpoint(folder, family.renames)
     if family.model is TextEmbedder:
         embedders.add_dense(folder, checkpoint)
-    config, tied = tie(config, family, values, checkpoint)
-    tokenizer = read_tokenizer(folder, {**values, **generation}, config)
-    model = family.model(config, **options, random_weights=False, dtype=dtype)
-    _fill(model, family, values, checkpoint, tied)
+    model = build(values, generation, checkpoint, path, dtype, family, options)
+    tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
     return model, tokenizer
+
+
+def build(values, generation, checkpoint, path, dtype=None, family=None, options=None):
+    """The model that settings and tensors make.
+
+    Args:
+        values: dict of config.json, with its `model_type`.
+        generation: dict of generation_config.json.
+        checkpoint: Checkpoint.
+        path: where the settings are from, for messages.
+        dtype: as in `load`.
+        family: `Family`; that of the type when absent.
+        options: dict of what the model's class is called with beside its config.
+    """
+    family = family or FAMILIES[values["model_type"]]
+    config, tied = tie(read_config(values, generation, path, family), family, values, checkpoint)
+    model = family.model(config, **(options or {}), random_weights=False, dtype=dtype)
+    _fill(model, family, values, checkpoint, tied)
+    return model
 
 
 def folder_of(path_or_id, revision=None):
@@ -124,8 +140,9 @@ def _family(values, path):
     return families[kind]
 
 
-def _config(family, values, generation, path):
-    settings = Settings(values, path)
+def read_config(values, generation, path, family=None):
+    """The `TransformerConfig` that settings ask for; the arguments are those of `build`."""
+    family, settings = family or FAMILIES[values["model_type"]], Settings(values, path)
     fields = family.fields(settings)
     settings.finish()
     if family.model.has_encoder:
@@ -148,8 +165,9 @@ def _fill(model, family, values, checkpoint, tied):
         shapes = [checkpoint.shape(tensor) for tensor in source.names]
         if source.shape(shapes) != tuple(weights[name].shape):
             raise ValueError(
-                f"{checkpoint.path(source.names[0])} holds {' and '.join(source.names)} with shape "
-                f"{' and '.join(map(str, shapes))}, which do not make {name!r} of shape {tuple(weights[name].shape)}."
+                f"{checkpoint.path(source.names[0])} holds {' and '.join(map(checkpoint.own_name, source.names))} with "
+                f"shape {' and '.join(map(str, shapes))}, which do not make {name!r} of shape "
+                f"{tuple(weights[name].shape)}."
             )
     for name, source in sources.items():
         count, *row = weights[name].shape
@@ -163,9 +181,13 @@ def _check_names(sources, family, checkpoint, tied):
     """Refuses a checkpoint that lacks a tensor, or holds one that would be left out of the logits."""
     wanted = {tensor for source in sources.values() for tensor in source.names}
     if missing := sorted(wanted - checkpoint.names):
-        raise ValueError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}, which its config.json asks for.")
+        raise ValueError(
+            f"{checkpoint.folder} lacks the tensor {checkpoint.own_name(missing[0])!r}, which its "
+            f"{checkpoint.settings_name} asks for."
+        )
     for name in sorted(checkpoint.names - wanted - tied):
         if not re.search(family.unused, name):
             raise ValueError(
-                f"{checkpoint.path(name)} holds the tensor {name!r}, which its config.json has no place for."
+                f"{checkpoint.path(name)} holds the tensor {checkpoint.own_name(name)!r}, which its "
+                f"{checkpoint.settings_name} has no place for."
             )

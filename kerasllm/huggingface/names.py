@@ -72,16 +72,16 @@ class Source(NamedTuple):
     def _reordered(self, parts, step):
         """Parts with their channels in our order, from that of the tensors, or with a step of -1 the other way."""
         if self.heads:
-            parts = [_swapped(part, *(self.heads, 3)[::step], -1) for part in parts]
+            parts = [swapped(part, *(self.heads, 3)[::step], -1) for part in parts]
         if self.interleaved:
             widths = zip(parts, self.interleaved, strict=True)
-            parts = [_swapped(part, -1, *(h // 2, 2)[::step], 1) if h else part for part, h in widths]
+            parts = [swapped(part, -1, *(h // 2, 2)[::step], 1) if h else part for part, h in widths]
         if self.mirrored:
             parts = [_mirrored(part, h) if h else part for part, h in zip(parts, self.mirrored, strict=True)]
         return parts
 
 
-def _swapped(array, *shape):
+def swapped(array, *shape):
     """An array whose last axis, seen in a shape, has the axes before the last of that shape exchanged: (2, 3, 1) makes
     of the channels 0, 1, 2, 3, 4, 5 the channels 0, 3, 1, 4, 2, 5."""
     return array.reshape(*array.shape[:-1], *shape).swapaxes(-3, -2).reshape(array.shape)

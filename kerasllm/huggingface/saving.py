@@ -42,24 +42,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")
     if source is not target and model_type != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
-    table, weights = family.weights(model.config, settings), weights_to_save(model, plain=True)
-    specs, owners = {}, {}
-    for name, weight in weights.items():
-        for tensor, array in _parts(table, name, weight, model.config).items():
-            specs[tensor], owners[tensor] = (array.dtype, array.shape), name
-    of_dense = {}
-    if isinstance(model, TextEmbedder):
-        specs, of_dense = embedders.split_dense(specs)
-    zeros = family.zeros(model.config)
-    specs |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
-
-    def read(name):
-        if name in zeros:
-            return np.zeros(zeros[name], "float32")
-        owner = owners.get(name) or owners[family.root + name]
-        parts = _parts(table, owner, weights[owner], model.config)
-        return parts[name] if name in parts else parts[family.root + name]
-
+    specs, read = tensors_of(model, family, settings)
     with new_folder(path) as folder:
         ids, of_generation = _ids(model, source, target, origin)
         dtype = model.variable_dtype
@@ -68,12 +51,38 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         write_json(folder / "config.json", {**config, "dtype": dtype, "torch_dtype": dtype})
         if model.predicts_next:
             write_json(folder / GENERATION, {**getattr(model, "generation_settings", {}), **of_generation})
-        tensors.write(folder, {name.removeprefix(family.root): spec for name, spec in specs.items()}, read)
         if isinstance(model, TextEmbedder):
-            embedders.write_modules(model, folder)
-        if of_dense:
-            embedders.write_dense(folder, of_dense, read)
+            specs = embedders.write_modules(model, folder, specs, read)
+        named = {name.removeprefix(family.root): name for name in specs}
+        tensors.write(folder, {name: specs[own] for name, own in named.items()}, lambda name: read(named[name]))
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
+
+
+def tensors_of(model, family, settings):
+    """The tensors that hold a model's weights.
+
+    Args:
+        model: a model.
+        family: `Family`.
+        settings: dict, its config.json.
+
+    Returns:
+        dict from names to pairs (dtype, shape), and function (name) -> array.
+    """
+    table, weights = family.weights(model.config, settings), weights_to_save(model, plain=True)
+    specs, owners = {}, {}
+    for name, weight in weights.items():
+        for tensor, array in _parts(table, name, weight, model.config).items():
+            specs[tensor], owners[tensor] = (array.dtype, array.shape), name
+    zeros = family.zeros(model.config)
+    specs |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
+
+    def read(name):
+        if name in zeros:
+            return np.zeros(zeros[name], "float32")
+        return _parts(table, owners[name], weights[owners[name]], model.config)[name]
+
+    return specs, read
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}

@@ -44,6 +44,8 @@ class Checkpoint:
         ValueError: if a file is damaged, or the index names a file outside the folder.
     """
 
+    settings_name = "config.json"  # what says which tensors there are
+
     def __init__(self, folder, renames=(), single=SINGLE):
         self.folder = folder
         self._locations = {}
@@ -67,6 +69,10 @@ class Checkpoint:
 
     def path(self, name):
         return self._locations[name].path
+
+    def own_name(self, name):
+        """What a tensor is called in the file, for messages."""
+        return name
 
     def alias(self, name, other):
         """Gives a tensor another name too."""

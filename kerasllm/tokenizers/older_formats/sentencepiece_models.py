@@ -124,7 +124,7 @@ def make_engine(model, tokens, settings, special=()):
     else:
         bpe = models.BPE(
             vocab={token: index for index, token in enumerate(tokens)},
-            merges=_merges(found),
+            merges=merges_of(found),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=model.trainer_spec.byte_fallback,
@@ -140,7 +140,7 @@ def make_engine(model, tokens, settings, special=()):
     return engine
 
 
-def _merges(scores):
+def merges_of(scores):
     """The merges of a BPE model of SentencePiece: any two pieces that make a third, those of the best score first."""
     ranked = []
     for place, (piece, score) in enumerate(scores.items()):
