@@ -183,10 +183,12 @@ def test_a_model_is_converted_and_back(tmp_path, capsys):
     assert main(["convert", theirs, served, "--to", "saved-model"]) == 0
     assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
     written = []
-    for folder in (ours, theirs, back):
+    for folder in (ours, theirs):
         assert main(["generate", "--model", folder, "--prompt", "the c", "--max-new-tokens", "9"]) == 0
         written.append(capsys.readouterr().out)
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
+    for found, expected in zip(*(kerasllm.load(folder)[0].get_weights() for folder in (back, ours)), strict=True):
+        np.testing.assert_array_equal(found, expected)
     for to in ("run", "huggingface", "saved-model"):
         assert main(["convert", theirs, back, "--to", to]) == 2
         assert "back exists, and is left as it is" in capsys.readouterr().err

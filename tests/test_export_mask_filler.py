@@ -14,7 +14,7 @@ SENTENCES = ["the dog sees a man", "a cat", "two men talk, and an old dog sleeps
 TEXTS = [f"the {MASK} sees a {MASK}{MASK}", "a cat", "", f"{MASK}", f"<|endoftext|> {MASK} 🙂  {MASK}."]
 
 
-@pytest.fixture(scope="module", params=["bpe", "wordpiece", "char"])
+@pytest.fixture(scope="module", params=["bpe", "wordpiece", pytest.param("char", marks=pytest.mark.soak)])
 def exported(request, tmp_path_factory):
     """Model, tokenizer, folder."""
     tokenizer = Tokenizer.train(SENTENCES, vocab_size=330, kind=request.param, special_tokens=[MASK], progress=False)

@@ -63,15 +63,17 @@ def greedy_by_hand(model, prompt, steps):
     return text[len(prompt) :]
 
 
-@pytest.mark.optimised
+GROUPED = {"num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_factor": (1.0, 0.5)}
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"positions": "rotary", "num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_factor": (1.0, 0.5)},
+        pytest.param({"positions": "rotary", **GROUPED}, marks=pytest.mark.optimised),
         {"positions": "learned"},
         {"positions": "relative", "parallel": True},
     ],
-    ids=lambda options: options["positions"],
+    ids=["rotary", "learned", "relative"],
 )
 def test_greedy_with_a_cache_is_the_definition_for_uneven_prompts(options):
     model = causal_lm(**options)
@@ -79,7 +81,6 @@ def test_greedy_with_a_cache_is_the_definition_for_uneven_prompts(options):
     assert generate_ids(model, PROMPTS, max_new_tokens=12, cached=True) == expected
 
 
-@pytest.mark.optimised
 def test_no_row_is_cut_short_by_a_longer_one():
     model = causal_lm(positions="learned")
     prompts = [[3] * 60, [4, 5], [7] * 30]
@@ -88,8 +89,11 @@ def test_no_row_is_cut_short_by_a_longer_one():
     assert generate_ids(model, prompts) == generate_ids(model, prompts, cached=False) == alone
 
 
-@pytest.mark.optimised
-@pytest.mark.parametrize("make", [sequential, lambda: sequential(mask_zero=True), functional])
+@pytest.mark.parametrize(
+    "make",
+    [sequential, lambda: sequential(mask_zero=True), pytest.param(functional, marks=pytest.mark.optimised)],
+    ids=["sequential", "masked", "functional"],
+)
 def test_models_of_ones_own_are_cached_and_right(make):
     model = make()
     prompts = [[3, 0, 5], [6] * 11, [7]]  # Token 0 is hidden where mask_zero asks for it.
@@ -141,7 +145,6 @@ def test_what_is_not_causal_or_not_a_chain_gets_no_cache():
     assert isinstance(get_stepper(residual), PlainStepper)
 
 
-@pytest.mark.optimised
 def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     model = causal_lm()
     options = {"sampler": "random", "temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01, "seed": 5}
@@ -152,8 +155,8 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
 
 
-@pytest.mark.optimised
 @pytest.mark.skipif(not backend.on_cpu(), reason="other devices multiply 16 bits as fast as they can")
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
 def test_cpus_decode_narrow_models_in_float32(dtype):
     config = TransformerConfig.preset("gpt2", vocab_size=V, num_layers=2, d_model=32, num_heads=4, dff=64)
@@ -174,7 +177,6 @@ def test_many_models_in_one_process_are_no_retracing(caplog):
     assert not caplog.records
 
 
-@pytest.mark.optimised
 def test_another_length_or_setting_compiles_nothing_new():
     model = causal_lm()
     options = {"max_new_tokens": 5, "sampler": "random", "seed": 1}

@@ -100,7 +100,7 @@ def test_attention_scores_are_probabilities_over_target_and_source(model):
 def test_it_is_saved_and_loaded_and_goes_on_training(tmp_path):
     model = small(**{**VARIANTS["two vocabularies, two depths"], "num_layers": 1})
     inputs, labels = example(), example()["target_ids"]
-    model.compile(keras.optimizers.SGD(0.5, momentum=0.9))
+    model.compile(keras.optimizers.SGD(0.5, momentum=0.9), run_eagerly=True)
     model.fit(inputs, labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
