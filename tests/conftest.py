@@ -23,10 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # The files that take longest: they come first, so that no worker is left alone with one.
 LONGEST = [
-    *("test_generation", "test_memory", "test_fit", "test_parts", "test_seq2seq", "test_cli", "test_benchmark"),
-    *("test_in_graph", "test_masked_lm", "test_chunked_loss", "test_checkpoint", "test_export", "test_soak"),
-    *("test_micro_batches", "test_layer_properties", "test_cli_resume", "test_models", "test_export_mask_filler"),
-    *("test_cli_translate", "test_jax", "test_notebooks", "test_readme", "test_layers", "test_keras_features"),
+    *("test_generation", "test_export", "test_fit", "test_in_graph", "test_benchmark", "test_cli", "test_seq2seq"),
+    *("test_masked_lm", "test_layer_properties", "test_memory", "test_micro_batches", "test_checkpoint", "test_jax"),
+    *("test_chunked_loss", "test_models", "test_layers", "test_readme", "test_keras_features", "test_parts"),
+    *("test_adapters", "test_cli_translate", "test_notebooks", "test_export_mask_filler", "test_docs"),
+    *("test_documented_example", "test_cli_resume", "test_dense", "test_export_translator", "test_cli_masked"),
 ]
 
 

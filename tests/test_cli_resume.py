@@ -1,4 +1,4 @@
-"""`kerasllm train --resume`: tasks go on to the bit (killed, not asked to end: test_soak.py); what cannot go on is one sentence."""
+"""`kerasllm train --resume`: tasks go on to the bit (killed: test_soak.py); what cannot go on is one sentence."""
 
 import csv
 import json

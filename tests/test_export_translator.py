@@ -27,7 +27,7 @@ def make_model(tokenizer):
     return scramble(Seq2SeqLM(config), seed=2)
 
 
-@pytest.fixture(scope="module", params=["one vocabulary", "two vocabularies"])
+@pytest.fixture(scope="module", params=[pytest.param("one vocabulary", marks=pytest.mark.soak), "two vocabularies"])
 def exported(request, tmp_path_factory):
     """Model, tokenizer, folder, and what is loaded from it."""
     tokenizer = Tokenizer.train(SENTENCES, vocab_size=300, progress=False)

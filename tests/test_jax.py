@@ -153,9 +153,10 @@ GEMMA = {
     "norm_placement": "sandwich",
 }
 RECOMPUTED = {
+    "num_layers": 1,
     "positions": "learned",
     "num_kv_heads": 2,
-    "attention_window": [4, None],
+    "attention_window": 4,
     "gated": True,
     "norm": "rms",
     "remat": "block",
