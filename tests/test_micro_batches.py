@@ -201,7 +201,7 @@ MORE = pytest.mark.soak
     ("backend", "kind"),
     [
         ("tensorflow", "adamw"),
-        ("jax", "muon"),
+        pytest.param("jax", "muon", marks=MORE),
         pytest.param("tensorflow", "muon", marks=MORE),
         pytest.param("jax", "adamw", marks=MORE),
     ],
