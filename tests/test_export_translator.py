@@ -39,6 +39,7 @@ def exported(request, tmp_path_factory):
     return model, tokenizer, folder, tf.saved_model.load(str(folder))
 
 
+@pytest.mark.soak  # test_export.py shows it of a causal model
 @pytest.mark.parametrize("exported", ["two vocabularies"], indirect=True)
 def test_tensorflow_alone_translates_as_python_does(exported, run_python):
     model, tokenizer, folder, _ = exported

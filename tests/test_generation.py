@@ -333,7 +333,12 @@ def test_stream_and_stop_strings_agree_with_generate(text_model):
 
 
 @pytest.mark.parametrize(
-    "options", [{"attention_window": (5, None), "num_kv_heads": 1}, {"positions": "relative"}], ids=["ring", "full"]
+    "options",
+    [
+        {"attention_window": (5, None), "num_kv_heads": 1},
+        pytest.param({"positions": "relative"}, marks=pytest.mark.soak),
+    ],
+    ids=["ring", "full"],
 )
 def test_a_prefix_is_read_once_and_changes_no_text(options):
     model, tokenizer = causal_lm(**options), Tokenizer.train([TEXT], kind="char", progress=False)

@@ -170,6 +170,7 @@ np.save({path!r} + ".npy", np.asarray(model({{"token_ids": arrays["ids"], "docum
 """
 
 
+@pytest.mark.soak  # test_jax.py shows it of the same blocks
 def test_jax_gives_the_same_logits(run_python, tmp_path):
     model, path = scramble(MaskedLM(VARIANTS["BERT"])), str(tmp_path / "numbers.npz")
     weights = {f"weight_{i}": weight for i, weight in enumerate(model.get_weights())}
