@@ -274,7 +274,7 @@ def arrays(dataset):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("strategy", ["token", "word", "span"])
 def test_shares_are_those_of_bert(strategy, packed):
-    dataset = batches(strategy=strategy, packed=packed, epochs=20, mask_share=0.3)
+    dataset = batches(strategy=strategy, packed=packed, epochs=40, mask_share=0.3)
     ids, documents, labels, weight = arrays(dataset)
     assert len(ids) == 4 * len(dataset) and set(np.unique(weight)) == {0, 1}
     chosen, real = weight > 0, documents > 0
