@@ -19,6 +19,7 @@ import pytest
 from snippets import Server
 
 ROOT = Path(__file__).resolve().parents[1]
+gc.disable()  # until all test files are imported, of which nothing is garbage
 
 
 # The files that take longest: they come first, so that no worker is left alone with one.
@@ -46,6 +47,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
+    gc.enable()
 
 
 # Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again. `.ci/run` tries more
