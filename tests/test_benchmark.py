@@ -126,6 +126,7 @@ def test_each_program_does_the_work_it_says(name):
     assert units == expected
 
 
+@pytest.mark.soak
 def test_packing_leaves_more_real_tokens_in_a_batch(monkeypatch):
     make = programs._causal_lm
     monkeypatch.setattr(

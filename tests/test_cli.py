@@ -212,6 +212,7 @@ def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{first}\n{second}\n"
 
 
+@pytest.mark.soak  # beside the quickstart itself, which .ci/run runs
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quickstart, "SETTINGS", merge_settings(quickstart.SETTINGS, {**SMALL, "steps": 2}))

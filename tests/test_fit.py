@@ -74,7 +74,7 @@ def of_real_tokens():
     return loss, shared("graph")[0].get_weights()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.soak if m == "XLA" else ()) for m in MODES])
 def test_ignored_labels_are_neither_learned_nor_counted(mode, of_real_tokens):
     assert fitted(IDS, IGNORED, ALL, mode) == pytest.approx(of_real_tokens[0], rel=1e-5)
     for found, expected in zip(shared(mode)[0].get_weights(), of_real_tokens[1], strict=True):

@@ -348,6 +348,7 @@ def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_pa
         kerasllm.load(tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_jax_translates_alike(translator, run_python, tmp_path):
     model, tokenizer = translator
     kerasllm.save(model, tokenizer, tmp_path / "run")
