@@ -24,11 +24,11 @@ gc.disable()  # until all test files are imported, of which nothing is garbage
 
 # The files that take longest: they come first, so that no worker is left alone with one.
 LONGEST = [
-    *("test_generation", "test_export", "test_fit", "test_in_graph", "test_benchmark", "test_cli", "test_seq2seq"),
-    *("test_masked_lm", "test_layer_properties", "test_memory", "test_micro_batches", "test_checkpoint", "test_jax"),
-    *("test_chunked_loss", "test_models", "test_layers", "test_readme", "test_keras_features", "test_parts"),
-    *("test_adapters", "test_cli_translate", "test_notebooks", "test_export_mask_filler", "test_docs"),
-    *("test_documented_example", "test_cli_resume", "test_dense", "test_export_translator", "test_cli_masked"),
+    *("test_generation", "test_fit", "test_seq2seq", "test_in_graph", "test_cli", "test_export", "test_checkpoint"),
+    *("test_layer_properties", "test_memory", "test_jax", "test_micro_batches", "test_models", "test_masked_lm"),
+    *("test_chunked_loss", "test_benchmark", "test_adapters", "test_cli_translate", "test_parts", "test_docs"),
+    *("test_keras_features", "test_layers", "test_rules", "test_huggingface", "test_documented_example"),
+    *("test_inputs", "test_dense", "test_loss_guard", "test_in_graph_published", "test_cli_masked"),
 ]
 
 
