@@ -82,7 +82,7 @@ def check_training_and_saving(layer, inputs, output, path):
     model = keras.Model(symbolic, layer(**symbolic))
     scramble(layer)
     before = layer.get_weights()
-    model.compile(keras.optimizers.SGD(0.1), "mean_squared_error")
+    model.compile(keras.optimizers.SGD(0.1), "mean_squared_error", run_eagerly=True)
     target = np.random.default_rng(0).normal(size=output.shape)
     history = model.fit((batch for batch in [(inputs, target)]), steps_per_epoch=1, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()

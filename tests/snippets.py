@@ -5,6 +5,7 @@ runs with, and answers each with the status that the snippet ended with. Nothing
 device is begun and no thread of one is lost.
 """
 
+import gc
 import json
 import os
 import signal
@@ -53,6 +54,7 @@ class Server:
 def serve(backend):
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what modules print as they are imported is no answer
+    gc.disable()  # until all is imported, of which nothing is garbage
     if backend == "jax":
         sys.modules["tensorflow"] = None  # which Keras would import though nothing asks for it
         import jax  # noqa: F401
@@ -64,6 +66,8 @@ def serve(backend):
 
     if backend == "jax":
         del sys.modules["tensorflow"]
+    gc.freeze()
+    gc.enable()
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

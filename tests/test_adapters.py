@@ -91,7 +91,7 @@ def test_adapters_alone_are_trained_and_kept(tokenizer, tmp_path):
     np.testing.assert_array_equal(model(IDS), base)
     model.compile()
     assert not products(model) & {tuple(layer.kernel.shape) for layer in dense_layers(model)}
-    model.compile(kerasllm.optimizers.AdamW(0.03), micro_batches=3)
+    model.compile(kerasllm.optimizers.AdamW(0.03))
     losses = model.fit(IDS, IDS, epochs=12, verbose=0).history["loss"]
     assert losses[-1] < 0.97 * losses[0]
     for weight in model.weights:

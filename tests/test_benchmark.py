@@ -116,7 +116,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak if "keras_hub" in name else ()) for name in SMALL]
+)
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]
     work, units = (getattr(programs, name, None) or getattr(peers, name))(**settings)
@@ -124,6 +126,7 @@ def test_each_program_does_the_work_it_says(name):
     assert units == expected
 
 
+@pytest.mark.soak
 def test_packing_leaves_more_real_tokens_in_a_batch(monkeypatch):
     make = programs._causal_lm
     monkeypatch.setattr(
@@ -143,7 +146,7 @@ def test_every_suite_names_programs_that_exist():
 
 
 def test_a_process_measures_and_its_last_words_are_kept():
-    worker = Worker(Program("ours", "train_kerasllm", {**TRAINING, "steps": 2}))
+    worker = Worker(Program("ours", "tokenize_kerasllm", SMALL["tokenize_kerasllm"][0]))
     answer = worker.measure()
     worker.close()
     assert answer["rate"] > 0 and answer["peak_mb"] > 0
@@ -168,6 +171,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path, capsys):
     assert "exists, and is left as it is" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_loading_a_checkpoint_takes_memory_that_is_seen_from_outside():
     figures = load_memory(2 * 10**6)
     assert figures["checkpoint_mb"] == pytest.approx(3.6, rel=0.1)  # widths are multiples of 32

@@ -36,11 +36,12 @@ def batch(kind):
     return inputs, labels, draw.integers(0, 2, (3, 11)).astype("float32")
 
 
-def after_a_step(kind, loss, dtype="float32"):
+def after_a_step(kind, loss, dtype="float32", in_graph=False):
     """What evaluation and a step of training report, and how far each weight moved along its gradient."""
     model = make(kind, dtype)
     before = model.get_weights()
-    model.compile(keras.optimizers.SGD(1e3), loss)  # so far that the weights' own rounding is nothing beside it
+    # So far that the weights' own rounding is nothing beside it.
+    model.compile(keras.optimizers.SGD(1e3), loss, run_eagerly=not in_graph)
     inputs, labels, weight = batch(kind)
     evaluated = model.evaluate(inputs, labels, sample_weight=weight, verbose=0, return_dict=True)
     trained = model.train_on_batch(inputs, labels, weight, return_dict=True)
@@ -59,7 +60,8 @@ def plain_step(kind, smoothing):
 )
 def test_loss_and_gradients_are_those_of_the_plain_loss(kind, smoothing, chunk_size):
     plain = plain_step(kind, smoothing)
-    chunked = after_a_step(kind, TokenCrossentropy(smoothing, chunk_size))
+    in_graph = (kind, chunk_size) in (("tied", 7), ("sequence to sequence", 7))
+    chunked = after_a_step(kind, TokenCrossentropy(smoothing, chunk_size), in_graph=in_graph)
     for expected, found in zip(plain[:2], chunked[:2], strict=True):
         assert found == pytest.approx(expected, rel=1e-6)
     for (path, expected), found in zip(plain[2].items(), chunked[2].values(), strict=True):
@@ -118,7 +120,7 @@ def test_a_quantized_model_is_scored_with_its_own_logits(kind):
     model.quantize("int8")
     figures = {}
     for chunk_size in (None, 4):
-        model.compile("sgd", TokenCrossentropy(chunk_size=chunk_size))
+        model.compile("sgd", TokenCrossentropy(chunk_size=chunk_size), run_eagerly=True)
         inputs, labels, weight = batch(kind)
         figures[chunk_size] = model.evaluate(inputs, labels, sample_weight=weight, verbose=0)
     assert figures[4] == pytest.approx(figures[None], rel=1e-6)

@@ -183,10 +183,12 @@ def test_a_model_is_converted_and_back(tmp_path, capsys):
     assert main(["convert", theirs, served, "--to", "saved-model"]) == 0
     assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())
     written = []
-    for folder in (ours, theirs, back):
+    for folder in (ours, theirs):
         assert main(["generate", "--model", folder, "--prompt", "the c", "--max-new-tokens", "9"]) == 0
         written.append(capsys.readouterr().out)
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
+    for found, expected in zip(*(kerasllm.load(folder)[0].get_weights() for folder in (back, ours)), strict=True):
+        np.testing.assert_array_equal(found, expected)
     for to in ("run", "huggingface", "saved-model"):
         assert main(["convert", theirs, back, "--to", to]) == 2
         assert "back exists, and is left as it is" in capsys.readouterr().err
@@ -210,6 +212,7 @@ def test_chat_answers_line_by_line(run, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{first}\n{second}\n"
 
 
+@pytest.mark.soak  # beside the quickstart itself, which .ci/run runs
 def test_quickstart_goes_all_the_way(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quickstart, "SETTINGS", merge_settings(quickstart.SETTINGS, {**SMALL, "steps": 2}))

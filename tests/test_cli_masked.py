@@ -55,6 +55,7 @@ def test_a_model_that_cannot_be_scored_is_kept(run, tmp_path, monkeypatch, capsy
     kerasllm.load(tmp_path / "run")
 
 
+@pytest.mark.soak  # test_cli.py shows it of a causal model, and test_export_mask_filler.py what is exported
 def test_export_is_checked_against_the_model(run, tmp_path):
     assert main(["export", str(run), str(tmp_path / "served")]) == 0
     model, tokenizer = kerasllm.load(run)

@@ -1,4 +1,4 @@
-"""`kerasllm train --resume`: tasks go on to the bit (causal: test_soak.py); what cannot go on is one sentence."""
+"""`kerasllm train --resume`: tasks go on to the bit (killed: test_soak.py); what cannot go on is one sentence."""
 
 import csv
 import json
@@ -68,7 +68,9 @@ def log_of(out):
     ]
 
 
-@pytest.mark.parametrize("task", [pytest.param("masked", marks=pytest.mark.soak), "translate"])
+@pytest.mark.parametrize(
+    "task", ["causal", *(pytest.param(task, marks=pytest.mark.soak) for task in ("masked", "translate"))]
+)
 def test_a_run_goes_on_to_the_bit(task, corpus, tmp_path, interrupt_at, monkeypatch, capsys):
     assert train(task, corpus, tmp_path / "whole") == 0
     interrupt_at(18)  # signals come before a step

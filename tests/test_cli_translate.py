@@ -73,6 +73,7 @@ def test_evaluate_finds_what_train_recorded(run, files, tmp_path, capsys):
     assert all(label in printed for label in ("BLEU", "nrefs:1|case:mixed", "nrefs:1|case:lc"))
 
 
+@pytest.mark.soak  # test_cli.py shows it of a causal model, and test_export_translator.py what is exported
 def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     assert main(["export", str(run), str(tmp_path / "served")]) == 0
     assert "takes text and returns text" in " ".join(capsys.readouterr().out.split())

@@ -25,8 +25,8 @@ def tokenizer_and_text():
     return kerasllm.tokenizers.Tokenizer.train([text], kind="char", progress=False), text
 
 
-def run_documented(dataset, vocab_size):
-    sizes = {"embedding_dim": 24, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64}
+def run_documented(dataset, vocab_size, num_layers=2):
+    sizes = {"embedding_dim": 24, "num_layers": num_layers, "d_model": 32, "num_heads": 4, "dff": 64}
     names = {"tf": tf, "kerasllm": kerasllm, "dataset": dataset, "vocab_size": vocab_size, **sizes}
     exec(DOCUMENTED, names)
     return names["model"]
@@ -45,5 +45,5 @@ def test_it_learns_and_talks_from_our_data(tokenizer_and_text):
 def test_it_takes_plain_pairs_and_padding_by_mask_zero():
     ids = np.tile(np.arange(1, 10), (8, 1))
     dataset = tf.data.Dataset.from_tensor_slices((ids[:, :-1], ids[:, 1:])).batch(3)
-    model = run_documented(dataset, vocab_size=10)
+    model = run_documented(dataset, vocab_size=10, num_layers=1)
     assert model(ids).shape == (8, 9, 10)

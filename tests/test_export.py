@@ -190,6 +190,7 @@ def test_the_graph_refuses_bad_requests(served, settings, message):
     assert time.perf_counter() - began < 30  # no hang, whatever else the machine does
 
 
+@pytest.mark.soak  # a smaller one: test_a_row_that_ends_says_so
 def test_the_documented_sequential_is_exported_too(tokenizer, tmp_path):
     model = keras.Sequential(
         [
@@ -203,6 +204,7 @@ def test_the_documented_sequential_is_exported_too(tokenizer, tmp_path):
     assert Served(tmp_path / "model").generate(TEXTS)[0] == expected
 
 
+@pytest.mark.soak
 def test_a_model_of_the_jax_backend_is_exported_too(tokenizer, tmp_path, run_python):
     tokenizer.save(tmp_path)
     code = f"""

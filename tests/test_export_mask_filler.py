@@ -14,7 +14,9 @@ SENTENCES = ["the dog sees a man", "a cat", "two men talk, and an old dog sleeps
 TEXTS = [f"the {MASK} sees a {MASK}{MASK}", "a cat", "", f"{MASK}", f"<|endoftext|> {MASK} 🙂  {MASK}."]
 
 
-@pytest.fixture(scope="module", params=["bpe", "wordpiece", "char"])
+@pytest.fixture(
+    scope="module", params=["wordpiece", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("bpe", "char"))]
+)
 def exported(request, tmp_path_factory):
     """Model, tokenizer, folder."""
     tokenizer = Tokenizer.train(SENTENCES, vocab_size=330, kind=request.param, special_tokens=[MASK], progress=False)

@@ -27,7 +27,7 @@ def make_model(tokenizer):
     return scramble(Seq2SeqLM(config), seed=2)
 
 
-@pytest.fixture(scope="module", params=["one vocabulary", "two vocabularies"])
+@pytest.fixture(scope="module", params=[pytest.param("one vocabulary", marks=pytest.mark.soak), "two vocabularies"])
 def exported(request, tmp_path_factory):
     """Model, tokenizer, folder, and what is loaded from it."""
     tokenizer = Tokenizer.train(SENTENCES, vocab_size=300, progress=False)
@@ -39,6 +39,7 @@ def exported(request, tmp_path_factory):
     return model, tokenizer, folder, tf.saved_model.load(str(folder))
 
 
+@pytest.mark.soak  # test_export.py shows it of a causal model
 @pytest.mark.parametrize("exported", ["two vocabularies"], indirect=True)
 def test_tensorflow_alone_translates_as_python_does(exported, run_python):
     model, tokenizer, folder, _ = exported

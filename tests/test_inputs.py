@@ -78,7 +78,9 @@ def prompts_of(rows):
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 10}
 
 
-@pytest.mark.parametrize(("scaling", "cached"), [(None, True), (DYNAMIC, True), (DYNAMIC, False)])
+@pytest.mark.parametrize(
+    ("scaling", "cached"), [(None, True), (DYNAMIC, True), pytest.param(DYNAMIC, False, marks=pytest.mark.soak)]
+)
 def test_a_prompt_of_several_inputs_goes_on_by_the_definition(scaling, cached):
     model = typed_lm(rope_scaling=scaling)
     assert isinstance(get_stepper(model), CachedStepper)

@@ -105,7 +105,9 @@ def in_pieces(transformer, x, lengths, cache_length, mask=None, position_ids=Non
     return np.concatenate(outputs, axis=1)
 
 
-@pytest.mark.parametrize("lengths", [[1] * T, [4, 1, 2]], ids=["token by token", "in pieces"])
+@pytest.mark.parametrize(
+    "lengths", [pytest.param([1] * T, marks=pytest.mark.soak), [4, 1, 2]], ids=["token by token", "in pieces"]
+)
 @pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
 def test_cached_equals_uncached(options, lengths):
     transformer = scrambled(**options)

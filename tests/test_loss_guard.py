@@ -90,6 +90,7 @@ def test_nothing_is_left_out_of_what_is_measured():
     assert not np.isfinite(new_model("AdamW").evaluate(ids, labels, sample_weight=weight * np.inf, verbose=0)).any()
 
 
+@pytest.mark.soak
 def test_jax_leaves_the_update_out_too(run_python):
     printed = run_python(
         """

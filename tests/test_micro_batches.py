@@ -38,7 +38,8 @@ def batch(model_class=CausalLM, rows=7):
 def trained(model_class, loss, micro_batches, steps=3, **optimizer):
     model = make(model_class)
     # SGD with clipping shows the size of gradients, and AdamW with an average the order of what happens in an update.
-    model.compile(optimizer.pop("kind")(**optimizer), loss, micro_batches=micro_batches)
+    in_graph = micro_batches > 1
+    model.compile(optimizer.pop("kind")(**optimizer), loss, micro_batches=micro_batches, run_eagerly=not in_graph)
     logs = [model.train_on_batch(*batch(model_class), return_dict=True) for _ in range(steps)]
     return logs, model.get_weights(), [np.array(variable) for variable in model.optimizer.variables]
 
@@ -94,7 +95,7 @@ def test_losses_of_layers_count_once():
         model = make()
         kernel = model.transformer.blocks[0].feed_forward.inner.kernel
         before, kernel.regularizer = kernel.numpy(), regularizer
-        model.compile(keras.optimizers.SGD(1.0), micro_batches=micro_batches)
+        model.compile(keras.optimizers.SGD(1.0), micro_batches=micro_batches, run_eagerly=micro_batches == 1)
         model.train_on_batch(*batch())
         return kernel.numpy() - before, before
 
@@ -114,7 +115,8 @@ def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch
     ]:
         model = CausalLM(TransformerConfig(**SIZES, **options), dtype=dtype)
         model.set_weights(make().get_weights())
-        model.compile(keras.optimizers.SGD(1.0), TokenCrossentropy(chunk_size=chunk_size), micro_batches=micro_batches)
+        loss, in_graph = TokenCrossentropy(chunk_size=chunk_size), micro_batches > 1
+        model.compile(keras.optimizers.SGD(1.0), loss, micro_batches=micro_batches, run_eagerly=not in_graph)
         for _ in range(3):
             logs = model.train_on_batch(*batch(), return_dict=True)
         results.append((logs["loss"], model.get_weights()))
@@ -147,24 +149,20 @@ def test_what_cannot_be_taken_in_parts_is_refused(options, message):
 
 
 # Each device gets half of the rows, so that their numbers of tokens differ; devices can only be split in a new process.
-def updates_by_optimizer(scope):
-    """Losses and state after two steps, by optimizer and number of micro-batches. A second process runs this text."""
-    found = {}
+def updates(kind, scope):
+    """Losses and state after two steps of an optimizer. A second process runs this text."""
     with scope:
-        for kind, micro_batches in (("adamw", 1), ("muon", 2)):
-            adamw = {"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}
-            model = make()
-            model.compile(
-                AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3),
-                (TokenCrossentropy if kind == "adamw" else SequenceLoss)(0.1, chunk_size=5),
-                micro_batches=micro_batches,
-            )
-            ids, labels, weight = batch(rows=8)
-            history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
-            state = [*model.weights, *model.optimizer.variables]
-            values = [keras.ops.convert_to_numpy(v).tolist() for v in state]
-            found[kind] = [history.history["loss"], values]
-    return found
+        adamw = {"epsilon": 1e-3, "use_ema": True, "global_clipnorm": 0.01}
+        model = make()
+        model.compile(
+            AdamW(0.01, **adamw) if kind == "adamw" else Muon(0.01, epsilon=1e-3),
+            (TokenCrossentropy if kind == "adamw" else SequenceLoss)(0.1, chunk_size=5),
+            micro_batches=2 if kind == "adamw" else 1,
+        )
+        ids, labels, weight = batch(rows=8)
+        history = model.fit(ids, labels, sample_weight=weight, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        state = [*model.weights, *model.optimizer.variables]
+        return history.history["loss"], [keras.ops.convert_to_numpy(v).tolist() for v in state]
 
 
 ON_DEVICES = """
@@ -176,7 +174,7 @@ from kerasllm.optimizers import AdamW, Muon
 SIZES = {sizes}
 {functions}
 {split}
-print("RESULT", json.dumps(updates_by_optimizer(scope)))
+print("RESULT", json.dumps(updates({kind!r}, scope)))
 """
 SPLITS = {
     "tensorflow": """
@@ -196,20 +194,25 @@ scope = contextlib.nullcontext()
 }
 
 
-@pytest.fixture(scope="module")
-def alone():
-    return updates_by_optimizer(contextlib.nullcontext())
+MORE = pytest.mark.soak
 
 
-@pytest.mark.parametrize("backend", SPLITS)
-def test_two_devices_make_the_update_of_one(backend, alone, run_python, monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        ("tensorflow", "adamw"),
+        pytest.param("jax", "muon", marks=MORE),
+        pytest.param("tensorflow", "muon", marks=MORE),
+        pytest.param("jax", "adamw", marks=MORE),
+    ],
+)
+def test_two_devices_make_the_update_of_one(backend, kind, run_python, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    functions = "\n".join(map(inspect.getsource, (make, batch, SequenceLoss, updates_by_optimizer)))
-    out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=SPLITS[backend]), backend)
-    together = json.loads(out.rpartition("RESULT ")[2])
-    assert alone.keys() == together.keys()
-    for name, (losses, state) in alone.items():
-        assert together[name][0] == pytest.approx(losses, rel=1e-5), name
-        tolerance = 2e-3 if name == "muon" else 1e-5  # Muon rounds to bfloat16
-        for expected, found in zip(state, together[name][1], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance, err_msg=name)
+    functions = "\n".join(map(inspect.getsource, (make, batch, SequenceLoss, updates)))
+    out = run_python(ON_DEVICES.format(sizes=SIZES, functions=functions, split=SPLITS[backend], kind=kind), backend)
+    losses, state = json.loads(out.rpartition("RESULT ")[2])
+    expected_losses, expected_state = updates(kind, contextlib.nullcontext())
+    assert losses == pytest.approx(expected_losses, rel=1e-5)
+    tolerance = 2e-3 if kind == "muon" else 1e-5  # Muon rounds to bfloat16
+    for found, expected in zip(state, expected_state, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=tolerance)

@@ -260,7 +260,8 @@ def model():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_fit_and_evaluate_report_the_mean_over_tokens(model, smoothing):
     expected = numpy_loss(model(IDS))  # whatever the smoothing, which is for learning
-    model.compile(keras.optimizers.SGD(0.0), TokenCrossentropy(smoothing) if smoothing else None)
+    loss = TokenCrossentropy(smoothing) if smoothing else None
+    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=bool(smoothing))
     history = model.fit(BATCHES, shuffle=False, verbose=0).history
     fitted = {name: values[0] for name, values in history.items()}
     evaluated = model.evaluate(BATCHES, return_dict=True, verbose=0)
@@ -276,7 +277,7 @@ def test_fit_and_evaluate_report_the_mean_over_tokens(model, smoothing):
 def test_a_step_follows_the_gradient_of_the_mean_over_tokens(model):
     """The gradient by finite differences: a small step along it must lower NumPy's loss as much as it promises."""
     step = 1e-3
-    model.compile(keras.optimizers.SGD(step))
+    model.compile(keras.optimizers.SGD(step), run_eagerly=True)
     start, before = model.get_weights(), numpy_loss(model(IDS))
     model.train_on_batch(IDS, LABELS, WEIGHTS)
     moved = sum(((new - old) ** 2).sum() for new, old in zip(model.get_weights(), start, strict=True))
@@ -300,7 +301,7 @@ def test_a_step_is_traced_once():
 
 
 def test_batches_with_nothing_to_learn_change_nothing(model):
-    model.compile(keras.optimizers.SGD(1.0))
+    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
     before = model.get_weights()
     nothing = np.zeros((5, 8), "float32")
     assert model.fit(IDS, LABELS, sample_weight=nothing, verbose=0).history == {"loss": [0.0], "perplexity": [1.0]}

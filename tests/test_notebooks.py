@@ -47,9 +47,8 @@ def corpus():
     return "\n\n".join(f"{text}\t{text.upper()}" for text in texts)
 
 
-# One that runs stands for all in the quick suite: each takes a process of its own.
-QUICK, BESIDE_TRANSFORMERS = "01_the_documented_example.ipynb", "06_hugging_face.ipynb"
-RUNNING = {QUICK: (), BESIDE_TRANSFORMERS: pytest.mark.parity}
+# Each takes a process of its own. What the first one does is also run by test_documented_example.py.
+BESIDE_TRANSFORMERS = "06_hugging_face.ipynb"
 
 
 @pytest.fixture
@@ -70,7 +69,13 @@ def outputs(notebook):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=RUNNING.get(name, pytest.mark.soak)) for name in SMALL])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.parity if name == BESIDE_TRANSFORMERS else pytest.mark.soak)
+        for name in SMALL
+    ],
+)
 def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, tmp_path, monkeypatch):
     if name == BESIDE_TRANSFORMERS and not importlib.util.find_spec("transformers"):
         pytest.skip("transformers is not installed: pip install kerasllm[parity]")

@@ -126,7 +126,7 @@ class Own(keras.Model):
         return self.inner(ids)
 
 
-@pytest.mark.parametrize("config", [{"vocab_size": 3}, object()])
+@pytest.mark.parametrize("config", [{"vocab_size": 3}, pytest.param(object(), marks=pytest.mark.soak)])
 def test_a_config_of_ones_own_is_let_alone(config, tokenizer):
     model = Own(config)
     assert kerasllm.generation.generate_ids(model, [[1, 2]], 3, cached=False)

@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 import kerasllm
 from kerasllm.cli.arguments import parse
 from kerasllm.models import presets
@@ -11,6 +13,7 @@ from kerasllm.models import presets
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.soak  # test_docs.py runs that of the pages
 def test_its_python_runs_from_the_first_line_to_the_last(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     text = "The class of a thing is what the thing is an instance of. " * 180

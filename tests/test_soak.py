@@ -78,24 +78,24 @@ def result_of(out):
     return (out / "model.safetensors").read_bytes(), [[line[i] for i in columns] for line in lines]
 
 
-@pytest.mark.parametrize("wanted", [1, pytest.param(KILLS, marks=pytest.mark.soak)])
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(processes, corpus, tmp_path, wanted):
+@pytest.mark.soak
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(processes, corpus, tmp_path):
     begin(processes, corpus, tmp_path / "whole").join()
     expected = result_of(tmp_path / "whole")
     draw, kills, number = random.Random(1), 0, 0
     while True:
         out = tmp_path / f"killed-{number}"
         process = begin(processes, corpus, out)
-        moment = kill(process, out, draw) if kills < wanted else process.join()
+        moment = kill(process, out, draw) if kills < KILLS else process.join()
         if moment:
             kills += 1
             steps = sorted(path.name for path in (out / "checkpoints").glob("*step-*"))
-            print(f"kill {kills} of {wanted}, {moment}: {', '.join(steps) or 'nothing saved yet'}")
+            print(f"kill {kills} of {KILLS}, {moment}: {', '.join(steps) or 'nothing saved yet'}")
         elif (out / "manifest.json").is_file():
             assert result_of(out) == expected
             print(f"run {number} ended as the one that was never killed")
             number += 1
-            if kills >= wanted:
+            if kills >= KILLS:
                 break
         else:
             pytest.fail("a run ended by itself before it was finished")
