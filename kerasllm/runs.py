@@ -95,7 +95,8 @@ def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None
             Keras' default.
 
     Returns:
-        The pair `(model, tokenizer)`. The model is not compiled. With adapters, these alone are trainable.
+        The pair `(model, tokenizer)`. The model is not compiled. With adapters, what was trained with them is
+        trainable, and nothing else.
 
     Raises:
         FileNotFoundError: if there is no such folder, or it is not a finished run folder; if the base of a tuned model
@@ -147,7 +148,7 @@ def _tuned(folder, description, dtype):
     path, name = bases.find(description["base"], folder)
     if (path / CONFIG).is_file() and "base" in read_json(path / CONFIG):
         raise ValueError(f"{path} cannot be the base of {folder}: it is tuned from another itself.")
-    model, _ = load(path, dtype)
+    model, _ = load(path, dtype=dtype)
     model.base = dataclasses.replace(model.base, id=name, revision=description["base"].get("revision"))
     model = bases.with_all_tokens(model, description["base"])
     here, there = (
