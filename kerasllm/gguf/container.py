@@ -48,8 +48,8 @@ class Container:
 
     Attributes:
         path: `Path`.
-        metadata: dict from keys to int, float, bool, str, or lists of them. Float32 numbers are the shortest decimal
-            ones that round to them: 1e-05, and not 9.999999747378752e-06.
+        metadata: dict from keys to int, float, bool, str, or lists of them. A single number of float32 is the shortest
+            decimal one that rounds to it: 1e-05, and not 9.999999747378752e-06.
         places: dict from names to `Place`s.
 
     Raises:
@@ -171,7 +171,7 @@ class _Header:
         return np.frombuffer(self.take(np.dtype(code).itemsize), f"<{code}")[0].item()
 
     def string(self):
-        return self.take(self.number("u8")).decode("utf-8")
+        return self.take(int.from_bytes(self.take(8), "little")).decode("utf-8")
 
     def value(self, kind):
         if kind == _STRING:
@@ -180,16 +180,12 @@ class _Header:
             kind, count = self.number("u4"), self.count(self.number("u8"))
             if kind not in _NUMBERS:
                 return [self.value(kind) for _ in range(count)]
-            code = np.dtype(_NUMBERS[kind])
-            return _plain(np.frombuffer(self.take(count * code.itemsize), code.newbyteorder("<")))
+            code = _NUMBERS[kind]
+            return np.frombuffer(self.take(count * np.dtype(code).itemsize), f"<{code}").tolist()
         if kind not in _NUMBERS:
             raise struct.error(f"a value of type {kind}")
-        return _plain(np.frombuffer(self.take(np.dtype(_NUMBERS[kind]).itemsize), f"<{_NUMBERS[kind]}"))[0]
-
-
-def _plain(array):
-    """Numbers of Python."""
-    return [shortest(number) for number in array] if array.dtype == "float32" else array.tolist()
+        number = self.number(_NUMBERS[kind])
+        return shortest(number) if kind == _FLOAT else number
 
 
 def shortest(number):
