@@ -2,6 +2,7 @@
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
 from kerasllm.backend.compiling import (
+    by_xla,
     call_on_host,
     compile_function,
     current_graph,
@@ -23,6 +24,7 @@ from kerasllm.backend.gradients import (
     sum_over_replicas,
     update_if_finite,
     value_and_gradients,
+    with_gradient,
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.tensors import (
@@ -33,6 +35,7 @@ from kerasllm.backend.tensors import (
     dropout,
     known,
     matmul,
+    one_by_one,
     pad_rows,
     put_back,
     refuse,
@@ -55,6 +58,7 @@ __all__ = [
     "as_integers",
     "as_tensor",
     "assign_rows",
+    "by_xla",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
@@ -72,6 +76,7 @@ __all__ = [
     "known",
     "matmul",
     "on_cpu",
+    "one_by_one",
     "pad_rows",
     "plain_graph",
     "put_back",
@@ -91,4 +96,5 @@ __all__ = [
     "wait_for",
     "wait_for_host",
     "while_loop",
+    "with_gradient",
 ]

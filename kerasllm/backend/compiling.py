@@ -66,6 +66,28 @@ def fused(function, *tensors):
     return call(*tensors)
 
 
+def by_xla(function, *tensors, **settings):
+    """A function's result, for which TensorFlow outside of XLA makes no more than one pass over memory either.
+
+    XLA compiles it, but in graphs for a runtime without; it makes no gradient. On JAX, which compiles everything, and
+    for shapes that are not known when the graph is made, the function is just called.
+
+    Args:
+        function: a function of tensors and settings; not a new one in each call, as it is compiled once.
+        *tensors: tensors.
+        **settings: what it is compiled anew for, such as str and int.
+    """
+    known = IS_TENSORFLOW and all(tensor.shape.is_fully_defined() for tensor in tensors)
+    if not known or in_plain_graph() or not _has_xla():
+        return function(*tensors, **settings)
+    return _compiled(function)(*tensors, **settings)
+
+
+@functools.cache
+def _compiled(function):
+    return _quiet(tf.function(function, jit_compile=True, autograph=False))
+
+
 @functools.cache
 def _fused(function):
     """A function in float32 that returns its result and what is kept, it compiled, and its gradient compiled."""
