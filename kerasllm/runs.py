@@ -28,7 +28,8 @@ from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacin
 from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.layers.composite import PART_SETTINGS
-from kerasllm.models.weights import weight_names, weights_to_save
+from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
+from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tasks import model_classes
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
@@ -75,12 +76,14 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         seal(draft)
 
 
-def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
+def load(folder: str | os.PathLike, quantize: str | None = None) -> tuple[keras.Model, Any]:
     """Reads a model and its tokenizer from a run folder, or from what is in Hugging Face's format.
 
     Args:
         folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
             name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
+        quantize: str, one of the kinds of `kerasllm.quantization.quantize`, to quantize one tensor after the other while
+            they are read: the whole model is never held in float. None leaves it as it was saved.
 
     Returns:
         The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.
@@ -88,16 +91,17 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
     Raises:
         FileNotFoundError: if there is no such folder, or it is not a finished run folder.
         ValueError: if a file differs from what was saved, or the weights do not fit the config; the message names the
-            file and the tensor.
+            file and the tensor. Also if `quantize` is unknown, or asked of a model that was saved quantized.
 
     Example:
 
     >>> model, tokenizer = kerasllm.load("my-model")
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
+    check_kind(quantize)
     folder = Path(folder)
     if _is_huggingface(folder):
-        return huggingface.load(folder.as_posix())
+        return huggingface.load(folder.as_posix(), quantize=quantize)
     _check_files(folder)
     description = read_json(folder / CONFIG)
     if lacking := {"kind", "config", "dtype_policy"} - description.keys():
@@ -107,15 +111,19 @@ def load(folder: str | os.PathLike) -> tuple[keras.Model, Any]:
         raise ValueError(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(kinds)}."
         )
-    model = kinds[kind].from_config(
-        {
-            "config": description["config"],
-            "dtype": description["dtype_policy"],
-            "random_weights": False,
-            **{name: parts for name, parts in description.items() if name in PART_SETTINGS[1:]},
-        }
-    )
-    read_tensors(folder / WEIGHTS, weight_names(model))
+    parts = {name: parts for name, parts in description.items() if name in PART_SETTINGS[1:]}
+    if quantize and parts.keys() & {"kernel_layers", "quantized_parts"}:
+        raise ValueError(f"{folder} holds a model that is quantized already: load it without quantize={quantize!r}.")
+    with built_quantized(quantize):
+        model = kinds[kind].from_config(
+            {
+                "config": description["config"],
+                "dtype": description["dtype_policy"],
+                "random_weights": False,
+                **parts,
+            }
+        )
+    read_tensors(folder / WEIGHTS, weights_in_float(model) if quantize else weight_names(model))
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
@@ -217,7 +225,8 @@ def read_tensors(path: str | os.PathLike, variables: Mapping[str, keras.Variable
                 raise ValueError(
                     f"{path} holds {name!r} with shape {shape}, where the model asks for {tuple(variable.shape)}."
                 )
-        for name, variable in variables.items():
+    for name, variable in variables.items():
+        with safe_open(path, framework="numpy") as file:  # anew: what was read of a mapped file counts as memory
             variable.assign(file.get_tensor(name))
 
 

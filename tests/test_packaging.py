@@ -47,7 +47,9 @@ ROOMS = {
     "cli": ["benchmark", "recipe"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
-WITHOUT_TENSORFLOW = {"tasks", "layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models", "quantization"}
+WITHOUT_TENSORFLOW = {
+    *("tasks", "layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models", "quantization"),
+}
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]
 

@@ -148,3 +148,22 @@ def test_what_cannot_be_quantized_is_refused(tmp_path):
     with pytest.raises(ValueError, match="block_0/attention/query_key_value has LoRA by `enable_lora`"):
         quantize(mixed)
     assert all(layer.kernel_layer is None for layer in dense_layers(mixed))
+
+
+def test_a_model_is_quantized_while_it_is_loaded(tmp_path, monkeypatch):
+    model = float_model()
+    kerasllm.save(model, tokenizer(), tmp_path / "run")
+    kerasllm.huggingface.save(model, tokenizer(), tmp_path / "hf")
+    quantize(model, "nf4")
+    monkeypatch.delattr(keras.layers.Dense, "build")  # which makes kernels in float
+    for folder in ("run", "hf"):
+        again, _ = kerasllm.load(tmp_path / folder, quantize="nf4")
+        weights = weight_names(model)
+        assert weight_names(again).keys() == weights.keys()
+        for name, weight in weight_names(again).items():
+            np.testing.assert_array_equal(weight, weights[name])
+    kerasllm.save(again, tokenizer(), tmp_path / "quantized")
+    with pytest.raises(ValueError, match="holds a model that is quantized already: load it without quantize='int8'"):
+        kerasllm.load(tmp_path / "quantized", quantize="int8")
+    with pytest.raises(ValueError, match="or 'int8', got '4bit'"):
+        kerasllm.load(tmp_path / "hf", quantize="4bit")

@@ -13,6 +13,7 @@ from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
 
 if IS_TENSORFLOW:
     import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 else:
     import jax
     import jax.extend
@@ -66,26 +67,34 @@ def fused(function, *tensors):
     return call(*tensors)
 
 
-def by_xla(function, *tensors, **settings):
-    """A function's result, for which TensorFlow outside of XLA makes no more than one pass over memory either.
+def by_xla(function, *tensors, after, **settings):
+    """A function's result, in one pass over memory on TensorFlow outside of XLA too, made not before it is needed.
 
-    XLA compiles it, but in graphs for a runtime without; it makes no gradient. On JAX, which compiles everything, and
-    for shapes that are not known when the graph is made, the function is just called.
+    XLA does not make it before a loop that it stands in, nor merge it with what comes before. There is no gradient. In
+    graphs for a runtime without XLA the function is just called.
 
     Args:
         function: a function of tensors and settings; not a new one in each call, as it is compiled once.
-        *tensors: tensors.
+        *tensors: tensors, of shapes that are known.
+        after: tensor, which is there before anything is computed.
         **settings: what it is compiled anew for, such as str and int.
     """
-    known = IS_TENSORFLOW and all(tensor.shape.is_fully_defined() for tensor in tensors)
-    if not known or in_plain_graph() or not _has_xla():
-        return function(*tensors, **settings)
-    return _compiled(function)(*tensors, **settings)
+    if not IS_TENSORFLOW:
+        return function(*jax.lax.optimization_barrier((*tensors, after))[:-1], **settings)
+    with tf.control_dependencies([after]):
+        if in_plain_graph() or not _has_xla():
+            return function(*tensors, **settings)
+        # XLA heeds no control dependencies. It sees none but known shapes; others would be compiled for one by one.
+        others = [after] if not tf.executing_eagerly() and after.shape.is_fully_defined() else []
+        return _compiled(function)(tensors, others, **settings)
 
 
 @functools.cache
 def _compiled(function):
-    return _quiet(tf.function(function, jit_compile=True, autograph=False))
+    def traced(tensors, others, **settings):
+        return function(*gen_xla_ops.xla_optimization_barrier([*tensors, *others])[: len(tensors)], **settings)
+
+    return _quiet(tf.function(traced, jit_compile=True, autograph=False))
 
 
 @functools.cache

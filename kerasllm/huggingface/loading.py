@@ -21,7 +21,8 @@ from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.huggingface.tying import tie
 from kerasllm.models import TransformerConfig
-from kerasllm.models.weights import weight_names
+from kerasllm.models.weights import KernelInAnotherForm, weights_in_float
+from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
@@ -30,7 +31,10 @@ _FILES = ("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json"
 
 
 def load(
-    path_or_id: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, revision: str | None = None
+    path_or_id: str | os.PathLike,
+    dtype: str | keras.DTypePolicy | None = None,
+    revision: str | None = None,
+    quantize: str | None = None,
 ) -> tuple[keras.Model, Any]:
     """Reads a checkpoint in Hugging Face's format, without torch and without transformers.
 
@@ -40,6 +44,7 @@ def load(
             its cache.
         dtype: str or `keras.DTypePolicy`, of the model, whatever the files hold; Keras' default when absent.
         revision: str, a branch, tag or commit of the hub.
+        quantize: str, as in `kerasllm.load`.
 
     Returns:
         The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`,
@@ -55,6 +60,7 @@ def load(
     >>> model, tokenizer = kerasllm.huggingface.load("openai-community/gpt2")
     >>> print(kerasllm.generate(model, tokenizer, "The meaning of life is", max_new_tokens=20))
     """
+    check_kind(quantize)
     folder = _folder(path_or_id, revision)
     path = folder / "config.json"
     if not path.is_file():
@@ -66,7 +72,8 @@ def load(
     checkpoint = Checkpoint(folder, family.renames)
     config, tied = tie(config, family, values, checkpoint)
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
-    model = family.model(config, random_weights=False, dtype=dtype)
+    with built_quantized(quantize):
+        model = family.model(config, random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
@@ -117,7 +124,7 @@ def _config(family, values, generation, path):
 
 def _fill(model, family, values, checkpoint, tied):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
-    table, weights = family.weights(model.config, values), weight_names(model)
+    table, weights = family.weights(model.config, values), weights_in_float(model)
     sources = {name: source_of(table, name) for name in weights}
     for name in [name for name, source in sources.items() if not source.names]:
         weights[name].assign(np.full(weights[name].shape, sources.pop(name).offset))
@@ -130,6 +137,9 @@ def _fill(model, family, values, checkpoint, tied):
                 f"{' and '.join(map(str, shapes))}, which do not make {name!r} of shape {tuple(weights[name].shape)}."
             )
     for name, source in sources.items():
+        if isinstance(weights[name], KernelInAnotherForm):
+            weights[name].assign(source.read(checkpoint.read))
+            continue
         count, *row = weights[name].shape
         step = max(1, _VALUES_AT_ONCE // math.prod(row))
         for start in range(0, count, step):

@@ -63,7 +63,7 @@ class QuantizedKernel(keras.layers.Layer):
     def _product(self, x, *kept):
         U = self.shape[1]
         if x.shape[0] == 1 and self._row_product is not None:
-            return ops.cast(backend.by_xla(self._row_product, x, *kept, **self._settings(U)), x.dtype)
+            return ops.cast(backend.by_xla(self._row_product, x, *kept, after=x, **self._settings(U)), x.dtype)
         count, take = self._groups(x, *kept)
         if count == 1:
             return backend.matmul(x, take(0), transpose_y=True)
@@ -90,8 +90,9 @@ class QuantizedKernel(keras.layers.Layer):
         G = self._outputs_at_once()
 
         def take(index):
-            start = backend.wait_for(ops.convert_to_tensor(index * G, "int32"), x)
-            return ops.cast(backend.by_xla(self._weights_of_outputs, start, *kept, **self._settings(G)), x.dtype)
+            start = ops.convert_to_tensor(index * G, "int32")
+            weights = backend.by_xla(self._weights_of_outputs, start, *kept, after=x, **self._settings(G))
+            return ops.cast(weights, x.dtype)
 
         return self.shape[1] // G, take
 

@@ -37,7 +37,7 @@ def quantize(model: keras.Model, kind: str = "nf4") -> None:
     >>> kerasllm.adapters.add(model, rank=16)
     >>> model.compile(kerasllm.optimizers.AdamW(1e-4))
     """
-    check_kind(kind)
+    check_kind(kind or "")
     found = [
         (path, layer)
         for path, layer, holder in layers_inside(model)
@@ -69,6 +69,7 @@ def built_quantized(kind):
 
 
 def check_kind(kind):
-    if kind not in KINDS:
+    """Refuses what is neither a kind nor None."""
+    if kind is not None and kind not in KINDS:
         *most, last = map(repr, KINDS)
         raise ValueError(f"What a model can be quantized by is {', '.join(most)} or {last}, got {kind!r}.")
