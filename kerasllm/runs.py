@@ -82,8 +82,8 @@ def load(folder: str | os.PathLike, quantize: str | None = None) -> tuple[keras.
     Args:
         folder: path of a folder that `kerasllm.save` or `kerasllm train` wrote, on any Keras backend, or a folder or
             name of a repository, "owner/name", that `kerasllm.huggingface.load` reads.
-        quantize: str, one of the kinds of `kerasllm.quantization.quantize`, to quantize one tensor after the other while
-            they are read: the whole model is never held in float. None leaves it as it was saved.
+        quantize: str, one of the kinds of `kerasllm.quantization.quantize`: kernels are quantized one after the other
+            while they are read, so that the whole model is never held in float. None leaves them as they were saved.
 
     Returns:
         The pair `(model, tokenizer)`. The model has the precision it was saved with and is not compiled.

@@ -1,10 +1,16 @@
 """Kernels in 4 and 8 bits: what they are, and what a model with them does."""
 
+import json
+import re
+import shutil
+
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from safetensors.numpy import load_file, save_file
 
 import kerasllm
 from kerasllm import backend
@@ -167,3 +173,110 @@ def test_a_model_is_quantized_while_it_is_loaded(tmp_path, monkeypatch):
         kerasllm.load(tmp_path / "quantized", quantize="int8")
     with pytest.raises(ValueError, match="or 'int8', got '4bit'"):
         kerasllm.load(tmp_path / "hf", quantize="4bit")
+
+
+LAYER = re.compile(r"model\.layers\.\d+\..*_proj\.weight")
+
+
+@pytest.fixture(scope="module")
+def huggingface_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published") / "hf"
+    kerasllm.huggingface.save(float_model(), tokenizer(), folder)
+    return folder
+
+
+def packed_folder(folder, to, pack, config):
+    """A copy in which the weights of linear layers are packed; gives the same copy with what they stand for."""
+    tensors, plain = load_file(folder / "model.safetensors"), {}
+    for name in [name for name in tensors if LAYER.fullmatch(name)]:
+        parts, plain[name] = pack(tensors.pop(name))
+        tensors |= {name.removesuffix("weight") + part: np.ascontiguousarray(array) for part, array in parts.items()}
+    for copy, changed in ((to, tensors), (to.with_name("plain"), load_file(folder / "model.safetensors") | plain)):
+        shutil.copytree(folder, copy)
+        save_file(changed, copy / "model.safetensors", {"format": "pt"})
+    settings = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**settings, "quantization_config": config}))
+    return to.with_name("plain")
+
+
+def gptq(weight, bits=4, group=32):
+    """Written anew from the format's description, number by number in Python's own integers."""
+    draw, (U, D) = np.random.default_rng(0), weight.shape
+    codes, zeros = draw.integers(0, 2**bits, (D, U)), draw.integers(1, 2**bits, (D // group, U))
+    scales, groups = draw.random((D // group, U)).astype("float16") / 8, draw.permutation(D) // group
+    each = 32 // bits
+    qweight = np.zeros((D // each, U), "uint32")
+    qzeros = np.zeros((D // group, U // each), "uint32")
+    for i in range(each):
+        qweight |= (codes[i::each] << bits * i).astype("uint32")
+        qzeros |= (zeros[:, i::each] - 1 << bits * i).astype("uint32")
+    parts = {"qweight": qweight.view("int32"), "qzeros": qzeros.view("int32"), "scales": scales}
+    values = (codes - zeros[groups]) * scales.astype("float32")[groups]
+    return {**parts, "g_idx": groups.astype("int32")}, np.ascontiguousarray(values.T.astype("float32"))
+
+
+def awq(weight, group=32):
+    draw, (U, D) = np.random.default_rng(0), weight.shape
+    codes, zeros = draw.integers(0, 16, (D, U)), draw.integers(0, 16, (D // group, U))
+    scales = draw.random((D // group, U)).astype("float16") / 8
+
+    def packed(numbers):
+        order = (0, 2, 4, 6, 1, 3, 5, 7)
+        return sum(numbers[:, order[i] :: 8].astype("uint32") << np.uint32(4 * i) for i in range(8)).view("int32")
+
+    parts = {"qweight": packed(codes), "qzeros": packed(zeros), "scales": scales}
+    values = (codes - zeros.repeat(group, 0)) * scales.astype("float32").repeat(group, 0)
+    return parts, np.ascontiguousarray(values.T.astype("float32"))
+
+
+def fp8(weight, name, shape, spread):
+    scale = np.random.default_rng(0).random(shape).astype("float32") / 8
+    codes = np.clip(weight * 8, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+    return {"weight": codes, name: scale}, codes.astype("float32") * spread(scale, weight)
+
+
+PACKED = {
+    "gptq": (gptq, {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": True}),
+    "gptq in 8 bits": (lambda w: gptq(w, 8), {"quant_method": "gptq", "bits": 8, "group_size": 32}),
+    "awq": (awq, {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}),
+    "fp8, one scale": (
+        lambda w: fp8(w, "weight_scale", (), lambda scale, _: scale),
+        {"quant_method": "compressed-tensors", "format": "float-quantized"},
+    ),
+    "fp8, a scale for each output": (
+        lambda w: fp8(w, "weight_scale", (len(w), 1), lambda scale, _: scale),
+        {"quant_method": "fbgemm_fp8"},
+    ),
+    "fp8 in blocks": (
+        lambda w: fp8(
+            w,
+            "weight_scale_inv",
+            (-(-w.shape[0] // 48), -(-w.shape[1] // 40)),
+            lambda s, w: s.repeat(48, 0)[: w.shape[0]].repeat(40, 1)[:, : w.shape[1]],
+        ),
+        {"quant_method": "fp8", "weight_block_size": [48, 40]},
+    ),
+}
+
+
+@pytest.mark.parametrize("pack, config", PACKED.values(), ids=PACKED)
+def test_what_others_quantized_is_read(pack, config, huggingface_folder, tmp_path):
+    plain = packed_folder(huggingface_folder, tmp_path / "packed", pack, config)
+    expected = weight_names(kerasllm.load(plain)[0])
+    for name, weight in weight_names(kerasllm.load(tmp_path / "packed")[0]).items():
+        np.testing.assert_allclose(weight, expected[name], rtol=1e-6)
+
+
+def test_what_others_quantized_and_cannot_be_read_is_named(huggingface_folder, tmp_path):
+    packed_folder(huggingface_folder, tmp_path / "packed", gptq, PACKED["gptq"][1])
+    path = tmp_path / "packed" / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("q_proj.scales"))
+    save_file({other: array for other, array in tensors.items() if other != name}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"lacks the tensor {name!r}"):
+        kerasllm.load(tmp_path / "packed")
+    config = json.loads((tmp_path / "packed" / "config.json").read_text())
+    for method, words in ({"quant_method": "hqq"}, "hqq"), ({"quant_method": "gptq", "bits": 3}, "gptq with bits=3"):
+        (tmp_path / "packed" / "config.json").write_text(json.dumps({**config, "quantization_config": method}))
+        with pytest.raises(ValueError, match=f"describes weights quantized by {words}; kerasllm reads those of bits"):
+            kerasllm.load(tmp_path / "packed")

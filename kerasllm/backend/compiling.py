@@ -86,6 +86,7 @@ def by_xla(function, *tensors, after, **settings):
             return function(*tensors, **settings)
         # XLA heeds no control dependencies. It sees none but known shapes; others would be compiled for one by one.
         others = [after] if not tf.executing_eagerly() and after.shape.is_fully_defined() else []
+        tensors, others = ([tf.stop_gradient(tensor) for tensor in group] for group in (tensors, others))
         return _compiled(function)(tensors, others, **settings)
 
 

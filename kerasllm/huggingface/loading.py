@@ -16,6 +16,7 @@ from kerasllm.huggingface.choosing import type_of
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.origin import Origin
+from kerasllm.huggingface.packed import QuantizedCheckpoint
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
@@ -69,7 +70,10 @@ def load(
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     family = FAMILIES[values["model_type"]]
     config = _config(family, values, generation, path)
-    checkpoint = Checkpoint(folder, family.renames)
+    packing = values.get("quantization_config")
+    checkpoint = (
+        QuantizedCheckpoint(folder, family.renames, packing, path) if packing else Checkpoint(folder, family.renames)
+    )
     config, tied = tie(config, family, values, checkpoint)
     tokenizer = read_tokenizer(folder, {**values, **generation}, config)
     with built_quantized(quantize):
@@ -99,8 +103,6 @@ def _folder(path_or_id, revision):
 
 def _of_known_type(values, path):
     """The settings with the type of their model, which old files leave out."""
-    if values.get("quantization_config"):
-        raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
     kind = values.get("model_type") or type_of(values)
     if kind not in FAMILIES:
         of_text = (values.get("text_config") or {}).get("model_type")
@@ -125,7 +127,7 @@ def _config(family, values, generation, path):
 def _fill(model, family, values, checkpoint, tied):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
     table, weights = family.weights(model.config, values), weights_in_float(model)
-    sources = {name: source_of(table, name) for name in weights}
+    sources = {name: _of_linear(source_of(table, name), checkpoint) for name in weights}
     for name in [name for name, source in sources.items() if not source.names]:
         weights[name].assign(np.full(weights[name].shape, sources.pop(name).offset))
     _check_names(sources, family, checkpoint, tied)
@@ -137,7 +139,7 @@ def _fill(model, family, values, checkpoint, tied):
                 f"{' and '.join(map(str, shapes))}, which do not make {name!r} of shape {tuple(weights[name].shape)}."
             )
     for name, source in sources.items():
-        if isinstance(weights[name], KernelInAnotherForm):
+        if isinstance(weights[name], KernelInAnotherForm) or any(map(checkpoint.is_packed, source.names)):
             weights[name].assign(source.read(checkpoint.read))
             continue
         count, *row = weights[name].shape
@@ -145,6 +147,12 @@ def _fill(model, family, values, checkpoint, tied):
         for start in range(0, count, step):
             rows = source.read(checkpoint.read, slice(start, start + step))
             backend.assign_rows(weights[name], rows, start)
+
+
+def _of_linear(source, checkpoint):
+    """A source whose tensors are as in torch's linear layers, (out, in), where they are quantized: GPT-2's others are
+    not."""
+    return source._replace(transposed=True) if any(map(checkpoint.is_packed, source.names)) else source
 
 
 def _check_names(sources, family, checkpoint, tied):
