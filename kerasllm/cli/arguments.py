@@ -209,6 +209,9 @@ def _add_model(command):
         metavar="FOLDER",
         help="run folder of the model, or a folder or repository (owner/name) in Hugging Face's format",
     )
+    command.add_argument(
+        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
+    )
 
 
 def _add_drawing(command):
