@@ -22,6 +22,7 @@ else:
 # Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _plain_graph = contextvars.ContextVar("plain_graph", default=False)
+_in_xla = contextvars.ContextVar("in_xla", default=False)
 
 
 @contextlib.contextmanager
@@ -36,6 +37,11 @@ def plain_graph():
 
 def in_plain_graph():
     return _plain_graph.get()
+
+
+def in_xla():
+    """Whether XLA compiles what is traced: on JAX it always does, on TensorFlow within `compile_function`."""
+    return not IS_TENSORFLOW or _in_xla.get()
 
 
 def fused(function, *tensors):
@@ -67,35 +73,24 @@ def fused(function, *tensors):
     return call(*tensors)
 
 
-def by_xla(function, *tensors, after, **settings):
-    """A function's result, in one pass over memory on TensorFlow outside of XLA too, made not before it is needed.
+def not_before(other, function, *tensors, **settings):
+    """A function's result, made once another tensor is there too.
 
-    XLA does not make it before a loop that it stands in, nor merge it with what comes before. There is no gradient. In
-    graphs for a runtime without XLA the function is just called.
+    So what several layers need is not made for all of them at once. XLA, where it is known to compile, neither makes it
+    before a loop that it stands in, nor merges it with what comes before. There is no gradient.
 
     Args:
-        function: a function of tensors and settings; not a new one in each call, as it is compiled once.
-        *tensors: tensors, of shapes that are known.
-        after: tensor, which is there before anything is computed.
-        **settings: what it is compiled anew for, such as str and int.
+        other: tensor.
+        function: a function of tensors and settings.
+        *tensors: tensors.
+        **settings: anything.
     """
     if not IS_TENSORFLOW:
-        return function(*jax.lax.optimization_barrier((*tensors, after))[:-1], **settings)
-    with tf.control_dependencies([after]):
-        if in_plain_graph() or not _has_xla():
-            return function(*tensors, **settings)
-        # XLA heeds no control dependencies. It sees none but known shapes; others would be compiled for one by one.
-        others = [after] if not tf.executing_eagerly() and after.shape.is_fully_defined() else []
-        tensors, others = ([tf.stop_gradient(tensor) for tensor in group] for group in (tensors, others))
-        return _compiled(function)(tensors, others, **settings)
-
-
-@functools.cache
-def _compiled(function):
-    def traced(tensors, others, **settings):
-        return function(*gen_xla_ops.xla_optimization_barrier([*tensors, *others])[: len(tensors)], **settings)
-
-    return _quiet(tf.function(traced, jit_compile=True, autograph=False))
+        return function(*jax.lax.optimization_barrier((*tensors, other))[:-1], **settings)
+    if in_xla():  # which heeds no control dependencies
+        return function(*gen_xla_ops.xla_optimization_barrier([*tensors, other])[:-1], **settings)
+    with tf.control_dependencies([other]):
+        return function(*tensors, **settings)
 
 
 @functools.cache
@@ -141,15 +136,17 @@ def compile_function(function, variables, xla=True):
         xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always
             compiles by XLA.
     """
-    if IS_TENSORFLOW and xla:
-        return _quiet(tf.function(function, jit_compile=True, autograph=False))
     if IS_TENSORFLOW:
 
         def traced(*args):
-            with plain_graph():
+            token = (_in_xla if xla else _plain_graph).set(True)
+            try:
                 return function(*args)
+            finally:
+                (_in_xla if xla else _plain_graph).reset(token)
 
-        return _quiet(tf.function(traced, reduce_retracing=True, autograph=False))
+        options = {"jit_compile": True} if xla else {"reduce_retracing": True}
+        return _quiet(tf.function(traced, autograph=False, **options))
 
     @jax.jit
     def stateless(values, *args):

@@ -217,8 +217,7 @@ class LanguageModel(Composite, TokenModel):
         """
         if input_signature is None:
             input_signature = [self._export_signature()]
-        with backend.plain_graph():
-            return super().export(*args, input_signature=input_signature, **kwargs)
+        return super().export(*args, input_signature=input_signature, **kwargs)
 
     def _export_signature(self):
         return keras.InputSpec(shape=(None, None), dtype="int32", name="token_ids")
