@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
-    "gguf",
+    "gguf", "quantization",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",
@@ -47,4 +47,4 @@ def __dir__():
 # line is the exception: it answers `--help` before Keras and TensorFlow take their seconds to load.
 # (The first of `argv` in `orig_argv` is the program: the script `kerasllm`, or the word behind `python -m`.)
 if _Path(next(iter(_sys.orig_argv[-len(_sys.argv) :]), "")).name not in ("kerasllm", "kerasllm.exe"):
-    from kerasllm import layers, losses, metrics, models, optimizers  # noqa: F401
+    from kerasllm import layers, losses, metrics, models, optimizers, quantization  # noqa: F401

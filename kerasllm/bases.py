@@ -32,6 +32,7 @@ class Base:
         sums: dict from names of weights to checksums of what was loaded.
         stamps: what the files of weights looked like then.
         new_tokens: tuple of lists of ids, those that the model was given since, each time that it was.
+        quantize: str, the kind that it was quantized to while it was loaded, or None.
     """
 
     path: Path
@@ -40,14 +41,15 @@ class Base:
     sums: dict
     stamps: list
     new_tokens: tuple = ()
+    quantize: str | None = None
 
     @classmethod
-    def of(cls, model, path, id=None):
+    def of(cls, model, path, id=None, quantize=None):
         """The base that a model is which was loaded from a path, of a repository of the hub or not."""
         path = Path(os.path.abspath(path))
         revision = path.name if id and path.parent.name == "snapshots" else None
         sums = {name: _sum(weight) for name, weight in weight_names(model).items()}
-        return cls(path, id, revision, sums, _stamps(path))
+        return cls(path, id, revision, sums, _stamps(path), quantize=quantize)
 
     def holds(self, name, array):
         """Whether it has a weight of a model."""
@@ -75,6 +77,7 @@ class Base:
             **({"id": self.id, "revision": self.revision} if self.id else {}),
             "fingerprint": self.fingerprint,
             **({"new_tokens": list(self.new_tokens)} if self.new_tokens else {}),
+            **({"quantize": self.quantize} if self.quantize else {}),
         }
 
 
@@ -151,6 +154,9 @@ def _stamps(path):
 
 
 def _sum(weight):
-    """A checksum of the sums of its rows, which take a tenth of the time that its bytes would."""
-    rows = keras.ops.sum(keras.ops.cast(weight, "float32"), axis=-1) if len(weight.shape) else weight
+    """A checksum of its product with some numbers, which takes a tenth of the time that one of its bytes would."""
+    if not len(weight.shape):
+        return zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    numbers = np.random.default_rng(0).uniform(1, 2, weight.shape[-1]).astype("float32")
+    rows = keras.ops.matmul(keras.ops.cast(weight, "float32"), numbers)
     return zlib.crc32(np.ascontiguousarray(keras.ops.convert_to_numpy(rows)).tobytes())

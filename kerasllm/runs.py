@@ -34,7 +34,8 @@ from kerasllm.huggingface.loading import folder_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.layers.composite import PART_SETTINGS
 from kerasllm.models import TransformerConfig
-from kerasllm.models.weights import weight_names, weights_to_save
+from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
+from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tasks import model_classes
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
@@ -84,7 +85,9 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         seal(draft)
 
 
-def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) -> tuple[keras.Model, Any]:
+def load(
+    folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, quantize: str | None = None
+) -> tuple[keras.Model, Any]:
     """Reads a model and its tokenizer from a run folder, from what is in Hugging Face's format, or from a GGUF file.
 
     Args:
@@ -93,6 +96,8 @@ def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None
             `kerasllm.gguf.load` reads.
         dtype: str or `keras.DTypePolicy`, of the model; when absent that with which it was saved, and of other formats
             Keras' default.
+        quantize: str, one of the kinds of `kerasllm.quantization.quantize`: kernels are quantized one after the other
+            while they are read, so that the whole model is never held in float. None leaves them as they were saved.
 
     Returns:
         The pair `(model, tokenizer)`. The model is not compiled. With adapters, what was trained with them is
@@ -102,22 +107,24 @@ def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None
         FileNotFoundError: if there is no such folder, or it is not a finished run folder; if the base of a tuned model
             is not found beside its folder, where it was, or on the hub.
         ValueError: if a file differs from what was saved, the weights do not fit the config, or what is in the place of
-            the base is another model; the message names the file and the tensor.
+            the base is another model; the message names the file and the tensor. Also if `quantize` is unknown, or
+            asked of a model that was saved quantized.
 
     Example:
 
     >>> model, tokenizer = kerasllm.load("my-model")
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
+    check_kind(quantize)
     folder = Path(folder)
     if folder.suffix.lower() == gguf.SUFFIX and not folder.is_dir():
-        model, tokenizer = gguf.load(folder, dtype)
-        model.base = Base.of(model, folder)
+        model, tokenizer = gguf.load(folder, dtype, quantize)
+        model.base = Base.of(model, folder, quantize=quantize)
         return model, tokenizer
     if _is_huggingface(folder):
         path = folder_of(folder.as_posix())
-        model, tokenizer = huggingface.load(path, dtype)
-        model.base = Base.of(model, path, id=None if folder.exists() else folder.as_posix())
+        model, tokenizer = huggingface.load(path, dtype, quantize=quantize)
+        model.base = Base.of(model, path, None if folder.exists() else folder.as_posix(), quantize)
         return model, tokenizer
     _check_files(folder)
     description = read_json(folder / CONFIG)
@@ -129,26 +136,29 @@ def load(folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(kinds)}."
         )
     dtype = description["dtype_policy"] if dtype is None else dtype
+    parts = {name: parts for name, parts in description.items() if name in PART_SETTINGS}
+    if quantize and parts.keys() & {"kernel_layers", "quantized_parts"}:
+        raise ValueError(f"{folder} holds a model that is quantized already: load it without quantize={quantize!r}.")
     if "base" in description:
-        model = _tuned(folder, description, dtype)
+        model = _tuned(folder, description, dtype, quantize)
     else:
-        parts = {name: parts for name, parts in description.items() if name in PART_SETTINGS}
         settings = {"config": description["config"], "dtype": dtype, "random_weights": False, **parts}
-        model = kinds[kind].from_config({**settings, **description.get("options", {})})
-        read_tensors(folder / WEIGHTS, weight_names(model))
-        model.base = Base.of(model, folder)
+        with built_quantized(quantize):
+            model = kinds[kind].from_config({**settings, **description.get("options", {})})
+        read_tensors(folder / WEIGHTS, weights_in_float(model) if quantize else weight_names(model))
+        model.base = Base.of(model, folder, quantize=quantize)
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
     return model, load_tokenizer(folder)
 
 
-def _tuned(folder, description, dtype):
+def _tuned(folder, description, dtype, quantize):
     """The model that a run folder holds what was learned of: its base is read, and given that."""
     path, name = bases.find(description["base"], folder)
     if (path / CONFIG).is_file() and "base" in read_json(path / CONFIG):
         raise ValueError(f"{path} cannot be the base of {folder}: it is tuned from another itself.")
-    model, _ = load(path, dtype=dtype)
+    model, _ = load(path, dtype, quantize or description["base"].get("quantize"))
     model.base = dataclasses.replace(model.base, id=name, revision=description["base"].get("revision"))
     model = bases.with_all_tokens(model, description["base"])
     here, there = (
@@ -279,7 +289,8 @@ def read_tensors(
                 raise ValueError(
                     f"{path} holds {name!r} with shape {shape}, where the model asks for {tuple(variable.shape)}."
                 )
-        for name, variable in variables.items():
+    for name, variable in variables.items():
+        with safe_open(path, framework="numpy") as file:  # anew: what was read of a mapped file counts as memory
             variable.assign(file.get_tensor(name))
 
 

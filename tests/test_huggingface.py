@@ -161,7 +161,10 @@ DAMAGES = {
         "holds the tensor 'x', which its config.json has no place for",
     ),
     "an unknown type": (lambda f: change_config(f, model_type="gpt5"), "type 'gpt5'; kerasllm reads gpt2, gpt_neox"),
-    "quantized weights": (lambda f: change_config(f, quantization_config={"bits": 4}), "describes quantized weights"),
+    "quantized weights": (
+        lambda f: change_config(f, quantization_config={"bits": 4}),
+        "quantized by a way without a name with bits=4",
+    ),
     "another activation": (lambda f: change_config(f, hidden_act="tanhshrink"), "hidden_act='tanhshrink'; kerasllm kn"),
     "another rotation": (
         lambda f: change_config(f, rope_parameters={"rope_type": "ntk", "factor": 2.0}),

@@ -28,6 +28,7 @@ ROOMS = {
     "optimizers": ["backend"],
     "training": ["layers", "losses", "metrics", "optimizers", "words"],
     "models": ["layers", "training"],
+    "quantization": ["layers"],
     "tasks": [],
     "tokenizers": ["files", "progress"],
     "data": ["tokenizers", "words"],
@@ -35,7 +36,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["files", "generation", "tokenizers"],
-    "huggingface": ["files", "generation", "models", "tokenizers"],
+    "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
     "keras_hub": ["models"],
     "gguf": ["huggingface"],
     "adapters": ["huggingface"],
@@ -49,7 +50,9 @@ ROOMS = {
     "cli": ["benchmark", "recipe"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
-WITHOUT_TENSORFLOW = {"tasks", "layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models"}
+WITHOUT_TENSORFLOW = {
+    *("tasks", "layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models", "quantization"),
+}
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]
 

@@ -7,7 +7,7 @@ import keras
 
 from kerasllm.adapters.places import chosen, listed
 from kerasllm.layers.adaptable import Adaptable
-from kerasllm.layers.composite import layers_inside
+from kerasllm.layers.composite import forget_compiled, layers_inside
 from kerasllm.layers.embedding import Embedding
 from kerasllm.layers.low_rank import KINDS, LowRank, NamedAdapters, Slice
 from kerasllm.layers.taps import matches
@@ -105,10 +105,13 @@ def attach(model, name, members, train_also=()):
                 _train_only(before, None)
             continue
         layer.set_adapter(NamedAdapters([*(before.members if before else ()), members[path]], active=name))
-        members[path].measure(layer if isinstance(layer, Embedding) else layer.kernel)
+        if isinstance(layer, Embedding):
+            members[path].measure(layer)
+        elif members[path].kind == "dora":  # A quantized kernel is made floats for it.
+            members[path].measure(layer.kernel)
     for layer in also:
         layer.trainable = True
-    _forget_compiled(model)
+    forget_compiled(model)
 
 
 def names(model: keras.Model) -> list[str]:
@@ -131,7 +134,7 @@ def use(model: keras.Model, name: str) -> None:
     for adapters in _all_adapters(model):
         adapters.active = None if adapters.member(name) is None else name
         _train_only(adapters, name)
-    _forget_compiled(model, keep_decoders=True)
+    forget_compiled(model, keep_decoders=True)
 
 
 @contextlib.contextmanager
@@ -149,13 +152,13 @@ def disabled(model: keras.Model) -> Iterator[None]:
     active = [adapters.active for adapters in found]
     for adapters in found:
         adapters.active = None
-    _forget_compiled(model, keep_decoders=True)
+    forget_compiled(model, keep_decoders=True)
     try:
         yield
     finally:
         for adapters, name in zip(found, active, strict=True):
             adapters.active = name
-        _forget_compiled(model, keep_decoders=True)
+        forget_compiled(model, keep_decoders=True)
 
 
 def merge(model: keras.Model) -> None:
@@ -205,7 +208,7 @@ def remove(model: keras.Model, name: str | None = None) -> None:
                 layer.set_adapter(NamedAdapters(kept, active) if kept else None)
     if not names(model):
         _set_trainable(model, True)
-    _forget_compiled(model)
+    forget_compiled(model)
 
 
 def name_in_use(model):
@@ -286,14 +289,3 @@ def _named(layers: dict, patterns: str | Iterable[str]):
             raise ValueError(f"`train_also` names {pattern!r}, which no layer is called: {listed('there are', layers)}")
         found += of_pattern
     return found
-
-
-def _forget_compiled(model, keep_decoders=False):
-    """Has what was compiled for the adapters that were in use compiled anew.
-
-    Decoders are kept by what is in use, but not beyond the life of weights.
-    """
-    model.train_function = model.test_function = model.predict_function = None
-    if not keep_decoders:
-        for kept in ("_compiled_decoders", "_compiled_searches"):
-            vars(model).pop(kept, None)

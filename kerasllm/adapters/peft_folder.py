@@ -186,7 +186,7 @@ def _unsigned(source):
 
 def _slice(place, part, module, config, checkpoint, left):
     """The `Slice` that a checkpoint has for a module; takes its tensors from the names of those that are left."""
-    width, inputs = place.widths[part], place.layer.kernel.shape[0]
+    width, inputs = place.widths[part], place.layer.input_spec.axes[-1]
     names = {module + kind for kind in (_A, _B, _MAGNITUDE)} & left if module else set()
     if not names:
         return Slice(part, width)

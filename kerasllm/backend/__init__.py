@@ -7,6 +7,8 @@ from kerasllm.backend.compiling import (
     current_graph,
     fast_bfloat16_device,
     fused,
+    in_xla,
+    not_before,
     on_cpu,
     plain_graph,
     wait_for_host,
@@ -23,6 +25,7 @@ from kerasllm.backend.gradients import (
     sum_over_replicas,
     update_if_finite,
     value_and_gradients,
+    with_gradient,
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.tensors import (
@@ -33,6 +36,7 @@ from kerasllm.backend.tensors import (
     dropout,
     known,
     matmul,
+    one_by_one,
     pad_rows,
     put_back,
     refuse,
@@ -68,10 +72,13 @@ __all__ = [
     "fused_adam",
     "global_norm",
     "has_fused_adam",
+    "in_xla",
     "is_ragged",
     "known",
     "matmul",
+    "not_before",
     "on_cpu",
+    "one_by_one",
     "pad_rows",
     "plain_graph",
     "put_back",
@@ -91,4 +98,5 @@ __all__ = [
     "wait_for",
     "wait_for_host",
     "while_loop",
+    "with_gradient",
 ]

@@ -15,6 +15,7 @@ from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
 
 if IS_TENSORFLOW:
     import tensorflow as tf
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 else:
     import jax
     import jax.extend
@@ -23,6 +24,7 @@ else:
 # Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _plain_graph = contextvars.ContextVar("plain_graph", default=False)
+_in_xla = contextvars.ContextVar("in_xla", default=False)
 
 
 @contextlib.contextmanager
@@ -37,6 +39,11 @@ def plain_graph():
 
 def in_plain_graph():
     return _plain_graph.get()
+
+
+def in_xla():
+    """Whether XLA compiles what is traced: on JAX it always does, on TensorFlow within `compile_function`."""
+    return not IS_TENSORFLOW or _in_xla.get()
 
 
 def fused(function, *tensors):
@@ -66,6 +73,26 @@ def fused(function, *tensors):
         return result, lambda upstream: compiled[1](upstream, kept, *tensors)
 
     return call(*tensors)
+
+
+def not_before(other, function, *tensors, **settings):
+    """A function's result, made once another tensor is there too.
+
+    So what several layers need is not made for all of them at once. XLA, where it is known to compile, neither makes it
+    before a loop that it stands in, nor merges it with what comes before. There is no gradient.
+
+    Args:
+        other: tensor.
+        function: a function of tensors and settings.
+        *tensors: tensors.
+        **settings: anything.
+    """
+    if not IS_TENSORFLOW:
+        return function(*jax.lax.optimization_barrier((*tensors, other))[:-1], **settings)
+    if in_xla():  # which heeds no control dependencies
+        return function(*gen_xla_ops.xla_optimization_barrier([*tensors, other])[:-1], **settings)
+    with tf.control_dependencies([other]):
+        return function(*tensors, **settings)
 
 
 @functools.cache
@@ -111,14 +138,17 @@ def compile_function(function, variables, xla=True):
         xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always
             compiles by XLA.
     """
-    if IS_TENSORFLOW and xla:
-        return _with_joined_arrays(function)
     if IS_TENSORFLOW:
 
         def traced(*args):
-            with plain_graph():
+            token = (_in_xla if xla else _plain_graph).set(True)
+            try:
                 return function(*args)
+            finally:
+                (_in_xla if xla else _plain_graph).reset(token)
 
+        if xla:
+            return _with_joined_arrays(traced)
         return _quiet(tf.function(traced, reduce_retracing=True, autograph=False))
 
     @jax.jit

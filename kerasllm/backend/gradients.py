@@ -1,6 +1,7 @@
 """Gradients: added up, clipped and applied."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW
@@ -15,6 +16,35 @@ else:
 def remat(function, *tensors):
     """A function's result, whose gradient computes the function again in place of keeping what it computed."""
     return (tf.recompute_grad if IS_TENSORFLOW else jax.checkpoint)(function)(*tensors)
+
+
+def with_gradient(function, gradient, x, *constants):
+    """A function's result `function(x, *constants)`, with a gradient by `x` of its own and none by the constants.
+
+    Args:
+        function: a function of tensors.
+        gradient: a function (upstream, *constants) -> tensor like `x`. No more than the constants are kept for it.
+        x: float tensor.
+        *constants: tensors, whole numbers too. What the functions read must be among them.
+    """
+    if IS_TENSORFLOW:
+
+        @tf.custom_gradient
+        def call(x, *constants):
+            return function(x, *constants), lambda upstream: [gradient(upstream, *constants), *[None] * len(constants)]
+
+        return call(x, *constants)
+
+    def nothing(tensor):
+        is_float = jax.numpy.issubdtype(tensor.dtype, jax.numpy.inexact)
+        return jax.numpy.zeros_like(tensor) if is_float else np.zeros(tensor.shape, jax.dtypes.float0)
+
+    call = jax.custom_vjp(function)
+    call.defvjp(
+        lambda x, *constants: (function(x, *constants), constants),
+        lambda constants, upstream: (gradient(upstream, *constants), *map(nothing, constants)),
+    )
+    return call(x, *constants)
 
 
 def densify(gradient):

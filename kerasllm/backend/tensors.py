@@ -82,6 +82,19 @@ def while_loop(condition, body, state):
     return ops.while_loop(condition, body, state)
 
 
+def one_by_one(function, count, dtype):
+    """The results of a function of int32 scalars from 0 to `count` - 1, stacked; one is not begun before another ends.
+
+    Args:
+        function: a function (index) -> tensor of that dtype, of the same shape for each.
+        count: int.
+        dtype: str.
+    """
+    if IS_TENSORFLOW:
+        return tf.map_fn(function, tf.range(count), fn_output_signature=dtype, parallel_iterations=1)
+    return jax.lax.map(function, jax.numpy.arange(count, dtype="int32"))
+
+
 def assign_rows(variable, rows, start):
     """Gives some rows of a variable new values; on TensorFlow without a copy of the rest."""
     rows = ops.cast(rows, variable.dtype)

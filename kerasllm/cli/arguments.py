@@ -275,6 +275,9 @@ def _add_model(command):
         metavar="FOLDER",
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
+    command.add_argument(
+        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
+    )
 
 
 def _add_drawing(command):

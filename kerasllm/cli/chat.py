@@ -11,7 +11,7 @@ def run(arguments):
     start_keras()
     import kerasllm
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
     if other_task(model, function="generate"):
         raise TypeError(f"A causal model chats, and {arguments.model} holds a {type(model).__name__}.")
     if tokenizer.chat_template is None:

@@ -15,7 +15,7 @@ def run(arguments):
     import kerasllm
     from kerasllm import report
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
     task, kind = task_of(model), type(model).__name__
     options = {} if arguments.stride is None else {"stride": arguments.stride}
     if options and not task.has_stride:

@@ -10,7 +10,7 @@ def run(arguments):
     start_keras()
     import kerasllm
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
     pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **drawing_options(arguments))
     print(arguments.prompt, end="", flush=True)
     print_pieces(pieces)

@@ -14,7 +14,7 @@ def run(arguments):
     import kerasllm
     from kerasllm.generation.translation import check_sources
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
     check_sources(tokenizer, texts, model.config.max_length)  # before anything is printed
     for begin in range(0, len(texts), LINES_AT_ONCE):
         part = texts[begin : begin + LINES_AT_ONCE]

@@ -18,7 +18,9 @@ from kerasllm.tokenizers import Tokenizer
 _TABLE = "token_embd.weight"
 
 
-def load(path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) -> tuple[keras.Model, Tokenizer]:
+def load(
+    path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, quantize: str | None = None
+) -> tuple[keras.Model, Tokenizer]:
     """Reads a file in llama.cpp's format, with its tokenizer and its chat template.
 
     Blocks of 4 bits and the like become floats, one tensor at a time, by the package gguf (`pip install gguf`).
@@ -27,6 +29,7 @@ def load(path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) 
         path: path of a file of architecture llama (Llama, Mistral and what is built like them), arcee, qwen2,
             qwen3, phi3, gemma, gemma2, gemma3 or gpt2, of any type of floats and blocks that gguf reads.
         dtype: str or `keras.DTypePolicy`, of the model, whatever the file holds; Keras' default when absent.
+        quantize: str, one of the kinds of `kerasllm.quantization.quantize`, for kernels; None for floats.
 
     Returns:
         The pair `(model, tokenizer)`: a `CausalLM` that is not compiled, and a `Tokenizer`.
@@ -52,7 +55,7 @@ def load(path: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None) 
     tokenizer = read_tokenizer(container.metadata, path)
     settings |= {"vocab_size": places[_TABLE].shape[0], **_ids(tokenizer)}
     _check_size(read_config(settings, {}, path), places, path)
-    model = build(settings, {}, GGUFCheckpoint(container, architecture, settings), path, dtype)
+    model = build(settings, {}, GGUFCheckpoint(container, architecture, settings), path, dtype, quantize)
     if surplus := more_ids(tokenizer, model.config):
         warnings.warn(f"In {path}, {surplus}: a text that needs one of the others is refused.", stacklevel=2)
     model.origin = Origin.of(settings, {}, {}, tokenizer)

@@ -18,12 +18,14 @@ from kerasllm.huggingface.classifiers import classifier_families, head_of
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.origin import Origin
+from kerasllm.huggingface.packed import QuantizedCheckpoint
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.huggingface.tying import tie
 from kerasllm.models import TextEmbedder, TransformerConfig
-from kerasllm.models.weights import weight_names
+from kerasllm.models.weights import KernelInAnotherForm, weights_in_float
+from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
@@ -33,7 +35,10 @@ _FILES += (embedders.MODULES, embedders.SENTENCES, embedders.PROMPTS, "*/config.
 
 
 def load(
-    path_or_id: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, revision: str | None = None
+    path_or_id: str | os.PathLike,
+    dtype: str | keras.DTypePolicy | None = None,
+    revision: str | None = None,
+    quantize: str | None = None,
 ) -> tuple[keras.Model, Any]:
     """Reads a checkpoint in Hugging Face's format, without torch and without transformers.
 
@@ -43,6 +48,7 @@ def load(
             its cache.
         dtype: str or `keras.DTypePolicy`, of the model, whatever the files hold; Keras' default when absent.
         revision: str, a branch, tag or commit of the hub.
+        quantize: str, as in `kerasllm.load`.
 
     Returns:
         The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`,
@@ -58,6 +64,7 @@ def load(
     >>> model, tokenizer = kerasllm.huggingface.load("openai-community/gpt2")
     >>> print(kerasllm.generate(model, tokenizer, "The meaning of life is", max_new_tokens=20))
     """
+    check_kind(quantize)
     folder = folder_of(path_or_id, revision)
     path = folder / "config.json"
     if not path.is_file():
@@ -66,17 +73,20 @@ def load(
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     family = _family(values, path)
     options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
-    checkpoint = Checkpoint(folder, family.renames)
+    packing = values.get("quantization_config")
+    checkpoint = (
+        QuantizedCheckpoint(folder, family.renames, packing, path) if packing else Checkpoint(folder, family.renames)
+    )
     if family.model is TextEmbedder:
         embedders.add_dense(folder, checkpoint)
-    model = build(values, generation, checkpoint, path, dtype, family, options)
+    model = build(values, generation, checkpoint, path, dtype, quantize, family, options)
     tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
     return model, tokenizer
 
 
-def build(values, generation, checkpoint, path, dtype=None, family=None, options=None):
+def build(values, generation, checkpoint, path, dtype=None, quantize=None, family=None, options=None):
     """The model that settings and tensors make.
 
     Args:
@@ -84,13 +94,14 @@ def build(values, generation, checkpoint, path, dtype=None, family=None, options
         generation: dict of generation_config.json.
         checkpoint: Checkpoint.
         path: where the settings are from, for messages.
-        dtype: as in `load`.
+        dtype, quantize: as in `load`.
         family: `Family`; that of the type when absent.
         options: dict of what the model's class is called with beside its config.
     """
     family = family or FAMILIES[values["model_type"]]
     config, tied = tie(read_config(values, generation, path, family), family, values, checkpoint)
-    model = family.model(config, **(options or {}), random_weights=False, dtype=dtype)
+    with built_quantized(quantize):
+        model = family.model(config, **(options or {}), random_weights=False, dtype=dtype)
     _fill(model, family, values, checkpoint, tied)
     return model
 
@@ -115,8 +126,6 @@ def folder_of(path_or_id, revision=None):
 
 def _of_known_type(values, path):
     """The settings with the type of their model, which old files leave out."""
-    if values.get("quantization_config"):
-        raise ValueError(f"{path} describes quantized weights; load the checkpoint that they were made from.")
     kind = values.get("model_type") or type_of(values)
     if kind not in FAMILIES:
         of_text = (values.get("text_config") or {}).get("model_type")
@@ -156,8 +165,8 @@ def read_config(values, generation, path, family=None):
 
 def _fill(model, family, values, checkpoint, tied):
     """Gives a model the weights of a checkpoint, a few rows at a time, once all of them are known to fit."""
-    table, weights = family.weights(model.config, values), weight_names(model)
-    sources = {name: source_of(table, name) for name in weights}
+    table, weights = family.weights(model.config, values), weights_in_float(model)
+    sources = {name: _of_linear(source_of(table, name), checkpoint) for name in weights}
     for name in [name for name, source in sources.items() if not source.names]:
         weights[name].assign(np.full(weights[name].shape, sources.pop(name).offset))
     _check_names(sources, family, checkpoint, tied)
@@ -170,11 +179,20 @@ def _fill(model, family, values, checkpoint, tied):
                 f"{tuple(weights[name].shape)}."
             )
     for name, source in sources.items():
+        if isinstance(weights[name], KernelInAnotherForm) or any(map(checkpoint.is_packed, source.names)):
+            weights[name].assign(source.read(checkpoint.read))
+            continue
         count, *row = weights[name].shape
         step = max(1, _VALUES_AT_ONCE // math.prod(row))
         for start in range(0, count, step):
             rows = source.read(checkpoint.read, slice(start, start + step))
             backend.assign_rows(weights[name], rows, start)
+
+
+def _of_linear(source, checkpoint):
+    """A source whose tensors are as in torch's linear layers, (out, in), where they are quantized: GPT-2's others are
+    not."""
+    return source._replace(transposed=True) if any(map(checkpoint.is_packed, source.names)) else source
 
 
 def _check_names(sources, family, checkpoint, tied):

@@ -16,6 +16,12 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _ROWS_AT_ONCE = 1024  # so that no second copy of a large table is ever held
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": ml_dtypes.bfloat16}
+# Those of quantized weights too.
+PACKED_DTYPES = {
+    **_DTYPES,
+    **{"U8": "uint8", "I8": "int8", "I32": "int32", "I64": "int64"},
+    **{"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E8M0": ml_dtypes.float8_e8m0fnu},
+}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
@@ -90,10 +96,19 @@ class Checkpoint:
 
     def read(self, name):
         """The tensor as an array whose memory is the file's."""
-        path, dtype, shape, start = self._locations[name]
-        if dtype not in _DTYPES:
-            raise ValueError(f"{path} holds {name!r} as {dtype}; weights of type {', '.join(_DTYPES)} can be read.")
-        return np.memmap(path, dtype=_DTYPES[dtype], mode="r", offset=start, shape=shape or (1,)).reshape(shape)
+        return mapped(name, self._locations[name], _DTYPES)
+
+    def is_packed(self, name):
+        """Whether a tensor is made of quantized ones, all of which are read for a part of it."""
+        return False
+
+
+def mapped(name, location, dtypes):
+    """The tensor that lies there, of one of those dtypes."""
+    path, dtype, shape, start = location
+    if dtype not in dtypes:
+        raise ValueError(f"{path} holds {name!r} as {dtype}; weights of type {', '.join(_DTYPES)} can be read.")
+    return np.memmap(path, dtype=dtypes[dtype], mode="r", offset=start, shape=shape or (1,)).reshape(shape)
 
 
 def _files(folder, single):

@@ -1,8 +1,11 @@
 """Layers made of layers: what is frozen, adapted or quantized in them stays so, when they are built and saved."""
 
+import contextlib
+
 import keras
 
 from kerasllm.layers.adaptable import Adaptable
+from kerasllm.layers.dense import kernels_made_by
 
 # What a config says of parts, by path. Run folders keep the first of models with adapters alone.
 PART_SETTINGS = ("trainable_parts", "quantized_parts", "lora_parts", "kernel_layers", "adapters")
@@ -28,7 +31,8 @@ class Composite:
     def _change_parts(self):
         inside = {path: layer for path, layer, _ in layers_inside(self)}
         for path, config in self._parts.get("kernel_layers", {}).items():
-            inside[path].replace_kernel(keras.saving.deserialize_keras_object(config))
+            if inside[path].kernel_layer is None:
+                inside[path].replace_kernel(keras.saving.deserialize_keras_object(config))
         for path, config in self._parts.get("adapters", {}).items():
             inside[path].set_adapter(keras.saving.deserialize_keras_object(config))
         inside = {path: layer for path, layer, _ in layers_inside(self)}  # these too
@@ -71,7 +75,14 @@ class Composite:
     @classmethod
     def from_config(cls, config):
         parts = {name: config[name] for name in PART_SETTINGS if name in config}
-        layer = super().from_config({name: value for name, value in config.items() if name not in parts})
+        kernels = parts.get("kernel_layers", {})
+
+        def make_kernel(path):
+            inside = path.partition("/")[2]
+            return keras.saving.deserialize_keras_object(kernels[inside]) if inside in kernels else None
+
+        with kernels_made_by(make_kernel) if kernels else contextlib.nullcontext():
+            layer = super().from_config({name: value for name, value in config.items() if name not in parts})
         layer._parts = parts
         if layer.built:
             layer._change_parts()
@@ -79,18 +90,17 @@ class Composite:
 
 
 def check_parts(model, plain):
-    """Refuses to save what could not be loaded; with `plain`, all that is quantized or adapted."""
+    """Refuses to save what could not be loaded; with `plain`, what is quantized by Keras' own `quantize` or adapted."""
     modes = {layer.quantization_mode for layer in model._flatten_layers()} - {None, *(() if plain else _RESTORABLE)}
     if modes:
         raise ValueError(
             f"{model.name} is quantized by {min(modes)}, which could not be loaded again: save it before that."
         )
     for path, layer, _ in layers_inside(model):
-        if plain and (_part(layer, "adapter") or _part(layer, "kernel_layer")) is not None:
-            has = "an adapter" if layer.adapter is not None else "its kernel in another form"
-            merging = " kerasllm.adapters.merge puts it into the kernel." if layer.adapter is not None else ""
+        if plain and _part(layer, "adapter") is not None:
             raise ValueError(
-                f"{path} has {has}, for which there is no place here; a run folder and .keras have one.{merging}"
+                f"{path} has an adapter, for which there is no place here; a run folder and .keras have one. "
+                "kerasllm.adapters.merge puts it into the kernel."
             )
 
 
@@ -98,6 +108,17 @@ def _lora_over_quantized(inside):
     """Keras' LoRA of quantized layers, which would lose by taking it in; others take it in where they are saved."""
     adapted = {p: layer for p, layer, _ in inside if layer.quantization_mode and getattr(layer, "lora_enabled", False)}
     return {p: {"rank": layer.lora_rank, "lora_alpha": layer.lora_alpha} for p, layer in adapted.items()}
+
+
+def forget_compiled(model, keep_decoders=False):
+    """Has what was compiled for the layers and weights that a model had compiled anew, when it is needed.
+
+    Decoders are kept by which adapters are in use, but not beyond the life of weights.
+    """
+    model.train_function = model.test_function = model.predict_function = None
+    if not keep_decoders:
+        for kept in ("_compiled_decoders", "_compiled_searches"):
+            vars(model).pop(kept, None)
 
 
 def _held(inside, name):

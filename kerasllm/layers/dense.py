@@ -3,11 +3,14 @@
 Two things can be put into a built layer, each a Keras layer whose weights are then among the layer's own:
 
 - an adapter (`set_adapter`), which changes the product of inputs and kernel: LoRA and its kin;
-- another form of the kernel (`replace_kernel`), which makes the product in its place: a quantised one.
+- another form of the kernel (`replace_kernel`), which makes the product in its place: a quantised one. Layers that are
+  built within `kernels_made_by` have it from the beginning.
 
 The gradient of a kernel that is not trainable is never computed.
 """
 
+import contextlib
+import contextvars
 import math
 
 import keras
@@ -15,6 +18,23 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers.adaptable import Adaptable
+
+_make_kernel = contextvars.ContextVar("make_kernel", default=None)
+
+
+@contextlib.contextmanager
+def kernels_made_by(make):
+    """Within it, dense layers are built with kernels in another form, and no float is ever held for those.
+
+    Args:
+        make: a function from the path of a layer, such as "causal_lm/transformer/block_0/attention/output", to what
+            `Dense.replace_kernel` takes; or to None, for a kernel as any.
+    """
+    token = _make_kernel.set(make)
+    try:
+        yield
+    finally:
+        _make_kernel.reset(token)
 
 
 class Dense(Adaptable, keras.layers.Dense):
@@ -26,6 +46,18 @@ class Dense(Adaptable, keras.layers.Dense):
     """
 
     kernel_layer = None
+
+    def build(self, input_shape):
+        make = _make_kernel.get()
+        kernel_layer = make and make(self.path)
+        if kernel_layer is None:
+            super().build(input_shape)
+            return
+        D = input_shape[-1]
+        kernel_layer.build((D, self.units))
+        self.kernel_layer = kernel_layer
+        self.bias = self.add_weight((self.units,), self.bias_initializer, name="bias") if self.use_bias else None
+        self.input_spec, self.built = keras.layers.InputSpec(min_ndim=2, axes={-1: D}), True
 
     def call(self, inputs, training=None):
         if self.adapter is None:

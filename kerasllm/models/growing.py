@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from kerasllm.layers.composite import check_parts
 from kerasllm.models.weights import weight_names, weights_to_save
 
 # Weights with something for each token id, and the axis along which they have it.
@@ -18,7 +19,7 @@ def with_new_tokens(model, token_ids: Iterable[int]):
     Embeddings for Pretrained Language Models").
 
     Args:
-        model: a model of `kerasllm.models`, not quantized. It stays as it is.
+        model: a model of `kerasllm.models`, without adapters. It stays as it is.
         token_ids: iterable of int, the ids of the new tokens, or none. Where a model has room for them already, as many
             have for more ids than their tokenizer has, its vocabulary does not grow.
 
@@ -26,7 +27,8 @@ def with_new_tokens(model, token_ids: Iterable[int]):
         A new model of the same class, not compiled.
 
     Raises:
-        ValueError: for an id that is negative or leaves ids below it that nobody has, or if the model is quantized.
+        ValueError: for an id that is negative or leaves ids below it that nobody has, or if the model has adapters
+            or is quantized by Keras' own `quantize`.
 
     Example:
 
@@ -42,7 +44,8 @@ def with_new_tokens(model, token_ids: Iterable[int]):
             f"New token ids go on from the model's {size} (0 to {size - 1}), without a gap, or are among these; got "
             f"{ids.tolist()!s:.60}."
         )
-    arrays = weights_to_save(model, plain=True)
+    check_parts(model, plain=True)
+    arrays = weights_to_save(model)
 
     def value_of(name):
         value = arrays[name]()

@@ -1,9 +1,12 @@
 """The weights of a model by name."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 
-from kerasllm.layers.composite import check_parts
+from kerasllm.layers.composite import check_parts, layers_inside
+from kerasllm.layers.dense import Dense
 
 
 def weight_names(model):
@@ -17,10 +20,42 @@ def weight_names(model):
     Returns:
         A dict from name to Keras variable, in the model's order; tied weights appear once.
     """
-    names = {weight.path.partition("/")[2]: weight for weight in model.weights}
+    names = {_name(weight): weight for weight in model.weights}
     if len(names) != len(model.weights):
         raise ValueError(f"{type(model).__name__} has weights that share a path; give its layers names of their own.")
     return names
+
+
+def _name(weight):
+    return weight.path.partition("/")[2]
+
+
+class KernelInAnotherForm(NamedTuple):
+    """The kernel (D, U) of a `Dense` that has it in another form, such as a quantized one, like a variable."""
+
+    layer: Dense
+
+    @property
+    def shape(self):
+        return self.layer.input_spec.axes[-1], self.layer.units
+
+    def assign(self, kernel):
+        self.layer.kernel_layer.assign(kernel)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(keras.ops.convert_to_numpy(self.layer.kernel), dtype)
+
+
+def weights_in_float(model):
+    """As `weight_names`, of the weights that a model has when no kernel is in another form.
+
+    Returns:
+        A dict from name to Keras variable, or `KernelInAnotherForm`.
+    """
+    dense = {path: layer for path, layer, _ in layers_inside(model) if isinstance(layer, Dense) and layer.kernel_layer}
+    kept = {id(weight) for layer in dense.values() for weight in layer.kernel_layer.weights}
+    weights = {name: weight for name, weight in weight_names(model).items() if id(weight) not in kept}
+    return weights | {f"{path}/kernel": KernelInAnotherForm(layer) for path, layer in dense.items()}
 
 
 def weights_to_save(model, plain=False):
@@ -29,7 +64,8 @@ def weights_to_save(model, plain=False):
 
     Args:
         model: a built Keras model.
-        plain: bool, whether there is a place for the model's own weights alone, not for what is quantized or adapted.
+        plain: bool, whether there is a place for the model's own weights alone: kernels in another form are then made
+            floats, one at a time, and what is adapted is refused.
 
     Returns:
         A dict from name to function, of the weights that the model has without Keras' LoRA.
@@ -46,8 +82,10 @@ def weights_to_save(model, plain=False):
             added |= {id(getattr(layer, f"lora_{name}_{half}")) for half in "ab"}
 
     def array_of(weight):
+        if isinstance(weight, KernelInAnotherForm):
+            return np.asarray(weight)
         layer, name = merged.get(id(weight), (None, None))
         return np.asarray(keras.ops.convert_to_numpy(weight if layer is None else getattr(layer, name)))
 
-    weights = weight_names(model).items()
+    weights = (weights_in_float(model) if plain else weight_names(model)).items()
     return {name: lambda weight=weight: array_of(weight) for name, weight in weights if id(weight) not in added}

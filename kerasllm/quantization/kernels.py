@@ -1,0 +1,223 @@
+"""Kernels of dense layers in 4 and 8 bits, in the place of those in float: see `Dense.replace_kernel`.
+
+A product makes floats of some outputs' weights at a time, as it needs them, and its gradient, which is by the inputs
+alone, makes them again. What is kept is ordered by outputs, as torch's linear layers keep their weights, so that it is
+what bitsandbytes makes of the same weights: of layers whose outputs are side by side here, one after the other.
+
+Shapes: D inputs, U outputs, N rows of inputs, G outputs at a time.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.quantization.blocks import (
+    BLOCK,
+    LEVELS,
+    NESTED_BLOCK,
+    dynamic_levels,
+    quantize_4bit,
+    quantize_8bit_blocks,
+    quantize_rows,
+)
+
+_VALUES_AT_ONCE = 2**21  # 8 MB in float32
+# Both numbers of a byte, (256, 2).
+_PAIRS = {name: np.stack([np.repeat(levels, 16), np.tile(levels, 16)], axis=-1) for name, levels in LEVELS.items()}
+
+
+class QuantizedKernel(keras.layers.Layer):
+    """The base class of kernels (D, U) in few bits.
+
+    Subclasses make weights in `build(shape)`, list them in `_kept`, fill them in `assign(kernel)`, and say by
+    `_weights_of_outputs`, a pure function, what they stand for.
+
+    Args:
+        kind: str, what `quantize` calls it.
+        **options: `name` and `dtype`, as for any Keras layer.
+    """
+
+    _row_product = None  # a function for one row of inputs, that is quicker by XLA
+
+    def __init__(self, kind, **options):
+        super().__init__(**{"name": kind, **options})
+        self.kind = kind
+
+    def build(self, shape):
+        self.shape = tuple(shape)
+
+    def matmul(self, inputs):
+        """The product (..., U) of inputs (..., D) and the kernel, in the inputs' dtype."""
+        x, (D, U) = backend.as_tensor(inputs), self.shape
+        rows = ops.reshape(x, (-1, D))
+        product = backend.with_gradient(self._product, self._gradient, rows, *self._tensors())
+        return ops.reshape(product, (*ops.shape(x)[:-1], U))
+
+    @property
+    def kernel(self):
+        """The weights (D, U) themselves, all at once, in the dtype of the layer's variables."""
+        every = self._weights_of_outputs(np.int32(0), *self._tensors(), **self._settings(self.shape[1]))
+        return ops.cast(ops.transpose(every), self.variable_dtype)
+
+    def _product(self, x, *kept):
+        U = self.shape[1]
+        if x.shape[0] == 1 and self._row_product is not None and backend.in_xla():
+            return ops.cast(backend.not_before(x, self._row_product, x, *kept, **self._settings(U)), x.dtype)
+        count, take = self._groups(x, *kept)
+        if count == 1:
+            return backend.matmul(x, take(0), transpose_y=True)
+        parts = backend.one_by_one(lambda i: backend.matmul(x, take(i), transpose_y=True), count, x.dtype)
+        return ops.reshape(ops.transpose(parts, (1, 0, 2)), (-1, U))
+
+    def _gradient(self, upstream, *kept):
+        count, take = self._groups(upstream, *kept)
+        if count == 1:
+            return ops.matmul(upstream, take(0))
+        N, G = ops.shape(upstream)[0], self.shape[1] // count
+        _, total = backend.while_loop(
+            lambda i, _: i < count,
+            lambda i, total: (i + 1, total + ops.matmul(ops.slice(upstream, (0, i * G), (N, G)), take(i))),
+            (0, ops.zeros((N, self.shape[0]), upstream.dtype)),
+        )
+        return total
+
+    def _groups(self, x, *kept):
+        """How many groups the outputs are taken in, and a function that gives the weights of one, (G, D).
+
+        They wait for what they are multiplied with: else all layers' could be made at once, and before a loop.
+        """
+        G = self._outputs_at_once()
+
+        def take(index):
+            start = ops.convert_to_tensor(index * G, "int32")
+            weights = backend.not_before(x, self._weights_of_outputs, start, *kept, **self._settings(G))
+            return ops.cast(weights, x.dtype)
+
+        return self.shape[1] // G, take
+
+    def _outputs_at_once(self):
+        """The most that divide the outputs evenly, begin with a block and are not too many; all if there are none."""
+        D, U = self.shape
+        step = math.lcm(D, BLOCK) // D
+        fit = [G for G in range(step, U, step) if U % G == 0 and D * G <= _VALUES_AT_ONCE]
+        return U if D * U <= _VALUES_AT_ONCE else max(fit, default=U)
+
+    def _settings(self, count):
+        return {"count": count, "width": self.shape[0], "kind": self.kind}
+
+    def _tensors(self):
+        return [backend.as_tensor(weight) for weight in self._kept]
+
+    def _keep(self, name, shape, dtype):
+        return self.add_weight(shape, "zeros", dtype, trainable=False, autocast=False, name=name)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+def _outputs_first(kernel):
+    """A kernel (D, U) as a float32 array (U, D)."""
+    return np.asarray(ops.convert_to_numpy(ops.cast(kernel, "float32"))).T
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class Int8Kernel(QuantizedKernel):
+    """Whole numbers from -127 to 127, with a scale for each output (Dettmers et al. 2022,
+    https://arxiv.org/abs/2208.07339, without its columns in float)."""
+
+    def build(self, shape):
+        super().build(shape)
+        D, U = shape
+        self.codes, self.absmax = self._keep("codes", (U, D), "int8"), self._keep("absmax", (U,), "float32")
+        self._kept = [self.codes, self.absmax]
+
+    def assign(self, kernel):
+        codes, absmax = quantize_rows(_outputs_first(kernel))
+        self.codes.assign(codes)
+        self.absmax.assign(absmax)
+
+    @staticmethod
+    def _weights_of_outputs(start, codes, absmax, *, count, width, kind):
+        codes, absmax = ops.slice(codes, (start, 0), (count, width)), ops.slice(absmax, (start,), (count,))
+        return ops.cast(codes, "float32") * (absmax / 127)[:, None]
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class FourBitKernel(QuantizedKernel):
+    """One of 16 levels for each weight, and for each block of 64 neighbouring inputs the largest absolute value, in
+    float32 or in 8 bits: see `blocks.py`."""
+
+    def build(self, shape):
+        super().build(shape)
+        size = math.prod(shape)
+        blocks = -(-size // BLOCK)
+        self.codes, self._kept = self._keep("codes", (-(-size // 2),), "uint8"), []
+        if self._is_double:
+            self.absmax = self._keep("absmax", (blocks,), "uint8")
+            self.nested_absmax = self._keep("nested_absmax", (-(-blocks // NESTED_BLOCK),), "float32")
+            self.nested_offset = self._keep("nested_offset", (1,), "float32")
+            self._kept = [self.nested_absmax, self.nested_offset]
+        else:
+            self.absmax = self._keep("absmax", (blocks,), "float32")
+        self._kept = [self.codes, self.absmax, *self._kept]
+
+    def assign(self, kernel):
+        codes, absmax = quantize_4bit(_outputs_first(kernel), LEVELS[_levels_of(self.kind)])
+        self.codes.assign(codes)
+        if self._is_double:
+            offset = absmax.mean(dtype="float64").astype("float32")
+            absmax, nested_absmax = quantize_8bit_blocks(absmax - offset)
+            self.nested_absmax.assign(nested_absmax)
+            self.nested_offset.assign([offset])
+        self.absmax.assign(absmax)
+
+    @property
+    def _is_double(self):
+        return self.kind.endswith("-dq")
+
+    @property
+    def _row_product(self):
+        return None if self.shape[0] % BLOCK else _row_times_four_bits
+
+    @staticmethod
+    def _weights_of_outputs(start, codes, absmax, *nested, count, width, kind):
+        size = count * width
+        blocks = -(-size // BLOCK)
+        pairs = ops.slice(codes, (start * width // 2,), (-(-size // 2),))
+        values = ops.reshape(ops.take(_PAIRS[_levels_of(kind)], ops.cast(pairs, "int32"), axis=0), (-1,))
+        values = ops.pad(values, (0, blocks * BLOCK - values.shape[0])) if values.shape[0] % BLOCK else values
+        scales = _block_scales(start * width // BLOCK, blocks, absmax, *nested)
+        values = ops.reshape(ops.reshape(values, (-1, BLOCK)) * scales[:, None], (-1,))
+        return ops.reshape(values[:size], (count, width))
+
+
+def _levels_of(kind):
+    return kind.removesuffix("-dq")
+
+
+def _block_scales(start, count, absmax, *nested):
+    """The largest absolute values of blocks from `start` on, float32 (count,)."""
+    absmax = ops.slice(absmax, (start,), (count,))
+    if not nested:
+        return absmax
+    nested_absmax, offset = nested
+    of_blocks = ops.take(nested_absmax, (start + ops.arange(count, dtype="int32")) // NESTED_BLOCK)
+    return ops.take(dynamic_levels(), ops.cast(absmax, "int32")) * of_blocks + offset
+
+
+def _row_times_four_bits(x, codes, absmax, *nested, count, width, kind):
+    """A row (1, D) times the kernel, (1, U): what decoding one text is made of.
+
+    XLA makes it in one pass over what is kept: sums of blocks, and then of these by their scales.
+    """
+    codes, levels = ops.reshape(codes, (-1, BLOCK // 2)), LEVELS[_levels_of(kind)]
+    scales = _block_scales(0, codes.shape[0], absmax, *nested)
+    x = ops.reshape(ops.cast(x, "float32"), (-1, BLOCK // 2, 2))
+    products = [
+        ops.reshape(ops.take(levels, ops.cast(half, "int32")), (count, -1, BLOCK // 2)) * x[..., i]
+        for i, half in enumerate((ops.right_shift(codes, 4), ops.bitwise_and(codes, 15)))
+    ]
+    return ops.sum(ops.sum(sum(products), axis=-1) * ops.reshape(scales, (count, -1)), axis=-1)[None]
