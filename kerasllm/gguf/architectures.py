@@ -3,18 +3,15 @@
 `read` of an architecture says what llama.cpp computes of a file, and nothing else says it: a model is written as an
 architecture only if what is read back is the same model. Keys and defaults are those of llama.cpp's `conversion` and
 `src/models`.
-
-"#" stands for the number of a block.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from kerasllm.gguf.metadata import Metadata
+from kerasllm.gguf.names import ARCEE, GPT2, LLAMA, OUTPUT, PHI3, QK_NORMS, SANDWICHED
 from kerasllm.gguf.rope import read_rope, write_rope
 from kerasllm.huggingface.families.windows import FULL, SLIDING
-
-_EMBEDDING, OUTPUT = "token_embd", "output"
 
 
 class Architecture(NamedTuple):
@@ -41,51 +38,6 @@ class Architecture(NamedTuple):
     norm_offset: float = 0.0
 
 
-def _blocks(names):
-    return {f"blk.#.{ours}": f"model.layers.#.{theirs}" for ours, theirs in names.items()}
-
-
-_TABLES = {_EMBEDDING: "model.embed_tokens", OUTPUT: "lm_head", "output_norm": "model.norm"}
-_SPLIT = {
-    **{f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"},
-    **{f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up")},
-}
-_REST = {"attn_norm": "input_layernorm", "attn_output": "self_attn.o_proj", "ffn_down": "mlp.down_proj"}
-_LLAMA = {**_TABLES, **_blocks({**_SPLIT, **_REST, "ffn_norm": "post_attention_layernorm"})}
-_ARCEE = {ours: theirs for ours, theirs in _LLAMA.items() if ours != "blk.#.ffn_gate"}
-_QK_NORMS = _blocks({f"attn_{part}_norm": f"self_attn.{part}_norm" for part in "qk"})
-_PHI3 = {
-    **_TABLES,
-    **_blocks({**_REST, "ffn_norm": "post_attention_layernorm"}),
-    **_blocks({"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}),
-}
-_SANDWICHED = {
-    **_LLAMA,
-    **_blocks(
-        {
-            "post_attention_norm": "post_attention_layernorm",
-            "ffn_norm": "pre_feedforward_layernorm",
-            "post_ffw_norm": "post_feedforward_layernorm",
-        }
-    ),
-}
-_GPT2 = {
-    _EMBEDDING: "transformer.wte",
-    "position_embd": "transformer.wpe",
-    OUTPUT: "lm_head",
-    "output_norm": "transformer.ln_f",
-    **{
-        f"blk.#.{ours}": f"transformer.h.#.{theirs}"
-        for ours, theirs in {
-            "attn_norm": "ln_1",
-            "attn_qkv": "attn.c_attn",
-            "attn_output": "attn.c_proj",
-            "ffn_norm": "ln_2",
-            "ffn_up": "mlp.c_fc",
-            "ffn_down": "mlp.c_proj",
-        }.items()
-    },
-}
 # Settings of config.json to keys.
 _SIZES = {
     "max_position_embeddings": "context_length",
@@ -271,19 +223,19 @@ def _write_gpt2(settings):
 
 _HEADS = {"blk.#.attn_q": "num_attention_heads", "blk.#.attn_k": "num_key_value_heads"}
 ARCHITECTURES = {
-    "llama": Architecture("llama", _read_llama, _write_rotated, _LLAMA, interleaved=_HEADS),
-    "arcee": Architecture("arcee", _read_arcee, _write_rotated, _ARCEE, interleaved=_HEADS),
-    "qwen2": Architecture("qwen2", _read_rotated, _write_rotated, _LLAMA),
-    "qwen3": Architecture("qwen3", _read_rotated, _write_rotated, {**_LLAMA, **_QK_NORMS}),
-    "phi3": Architecture("phi3", _read_phi3, _write_phi3, _PHI3),
-    "gemma": Architecture("gemma", _read_gemma, _write_rotated, _LLAMA, norm_offset=1.0),
-    "gemma2": Architecture("gemma2", _read_gemma2, _write_gemma2, _SANDWICHED, norm_offset=1.0),
-    "gemma3": Architecture("gemma3_text", _read_gemma3, _write_gemma3, {**_SANDWICHED, **_QK_NORMS}, norm_offset=1.0),
+    "llama": Architecture("llama", _read_llama, _write_rotated, LLAMA, interleaved=_HEADS),
+    "arcee": Architecture("arcee", _read_arcee, _write_rotated, ARCEE, interleaved=_HEADS),
+    "qwen2": Architecture("qwen2", _read_rotated, _write_rotated, LLAMA),
+    "qwen3": Architecture("qwen3", _read_rotated, _write_rotated, {**LLAMA, **QK_NORMS}),
+    "phi3": Architecture("phi3", _read_phi3, _write_phi3, PHI3),
+    "gemma": Architecture("gemma", _read_gemma, _write_rotated, LLAMA, norm_offset=1.0),
+    "gemma2": Architecture("gemma2", _read_gemma2, _write_gemma2, SANDWICHED, norm_offset=1.0),
+    "gemma3": Architecture("gemma3_text", _read_gemma3, _write_gemma3, {**SANDWICHED, **QK_NORMS}, norm_offset=1.0),
     "gpt2": Architecture(
         "gpt2",
         _read_gpt2,
         _write_gpt2,
-        _GPT2,
+        GPT2,
         transposed=tuple(f"blk.#.{name}" for name in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")),
     ),
 }

@@ -8,6 +8,7 @@ import keras
 
 from kerasllm.gguf.architectures import read_settings
 from kerasllm.gguf.container import Container
+from kerasllm.gguf.names import EMBEDDING
 from kerasllm.gguf.reading_tokenizers import read_tokenizer
 from kerasllm.gguf.tensors import GGUFCheckpoint
 from kerasllm.huggingface.loading import build, read_config
@@ -15,7 +16,7 @@ from kerasllm.huggingface.origin import Origin
 from kerasllm.huggingface.tokenizer_files import more_ids
 from kerasllm.tokenizers import Tokenizer
 
-_TABLE = "token_embd.weight"
+_TABLE = f"{EMBEDDING}.weight"
 
 
 def load(

@@ -54,6 +54,36 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
     >>> kerasllm.gguf.save(model, tokenizer, "my-model.gguf", dtype="Q8_0")
     """
     gguf, path = gguf_package(), Path(path)
+    _check(model, tokenizer, path, dtype)
+    origin = getattr(model, "origin", None)
+    name, settings, keys, extra = _architecture_of(model, origin and origin.model_type)
+    architecture, rows, size = ARCHITECTURES[name], model.config.vocab_size, model.count_params()
+    keys = {
+        "general.type": "model",
+        "general.name": _name(path.stem, tokenizer),
+        "general.size_label": gguf.size_label(size, size, 0, 0),
+        "general.file_type": int(gguf.LlamaFileType[_FILE_TYPES[dtype]]),
+        "general.quantization_version": gguf.GGML_QUANT_VERSION,
+        **{f"{name}.{key}": value for key, value in {**keys, "vocab_size": rows}.items()},
+        **tokenizer_keys(tokenizer, rows, name),
+    }
+    specs, read = tensors_of(model, FAMILIES[architecture.model_type], settings)
+    names = {own_name(architecture, theirs): theirs for theirs in specs}
+    shapes = {own: turned(specs[theirs][1], own, architecture) for own, theirs in names.items()}
+    shapes |= {own: array.shape for own, array in extra.items()}
+
+    def array_of(own):
+        if own in extra:
+            return extra[own]
+        return reordered(read(names[own]).astype("float32"), own, architecture, settings, step=-1)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        _write(gguf.GGUFWriter(draft, name), keys, shapes, array_of, dtype)
+
+
+def _check(model, tokenizer, path, dtype):
+    """Refuses what cannot be written, or not there."""
     if dtype not in _FILE_TYPES:
         raise ValueError(f"A GGUF file is written as {', '.join(_FILE_TYPES)}, got dtype={dtype!r}.")
     if not isinstance(model, CausalLM) or not isinstance(tokenizer, Tokenizer):
@@ -70,33 +100,6 @@ def save(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike, dtyp
             f"The tokenizer has {tokenizer.vocab_size} ids and the model's table {model.config.vocab_size} rows: save "
             "the model with the tokenizer that it was trained with."
         )
-    origin = getattr(model, "origin", None)
-    name, settings, keys, extra = _architecture_of(model, origin and origin.model_type)
-    architecture = ARCHITECTURES[name]
-    size = model.count_params()
-    keys = {
-        "general.type": "model",
-        "general.name": _name(path.stem, tokenizer),
-        "general.size_label": gguf.size_label(size, size, 0, 0),
-        "general.file_type": int(gguf.LlamaFileType[_FILE_TYPES[dtype]]),
-        "general.quantization_version": gguf.GGML_QUANT_VERSION,
-        **{f"{name}.{key}": value for key, value in keys.items()},
-        f"{name}.vocab_size": model.config.vocab_size,
-        **tokenizer_keys(tokenizer, model.config.vocab_size, name),
-    }
-    specs, read = tensors_of(model, FAMILIES[architecture.model_type], settings)
-    names = {own_name(architecture, theirs): theirs for theirs in specs}
-    shapes = {own: turned(specs[theirs][1], own, architecture) for own, theirs in names.items()}
-    shapes |= {own: array.shape for own, array in extra.items()}
-
-    def array_of(own):
-        if own in extra:
-            return extra[own]
-        return reordered(read(names[own]).astype("float32"), own, architecture, settings, step=-1)
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        _write(gguf.GGUFWriter(draft, name), keys, shapes, array_of, dtype)
 
 
 def _name(stem, tokenizer):
