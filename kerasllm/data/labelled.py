@@ -164,6 +164,7 @@ def targets_of(labels: Sequence[Any], names: Sequence[str] | None, problem: str)
             return np.array(labels, "float32")
         except ValueError as error:
             raise ValueError(f"Regression learns numbers, and a label is none: {error}.") from error
+    names = names or ()
     index = {name: number for number, name in enumerate(names)}
 
     def of(label):

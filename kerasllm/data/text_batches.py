@@ -113,7 +113,8 @@ def pair_dataset(
     """
     check_least(1, max_length=max_length, batch_size=batch_size, epochs=epochs)
     check_least(0, seed=seed, start_step=start_step)
-    numbers, labels = {}, []
+    numbers: dict[str, int] = {}
+    labels: list[int] = []
 
     def texts():
         for pair in pairs:

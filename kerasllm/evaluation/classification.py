@@ -57,16 +57,16 @@ class ClassificationScores:
         from matplotlib.figure import Figure
 
         count = len(self.labels)
-        size = min(4 + 0.22 * count, 24)
-        figure = Figure(figsize=(size, size), layout="constrained")
+        width = min(4 + 0.22 * count, 24)
+        figure = Figure(figsize=(width, width), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         shares = self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
         picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if count <= _MOST_NAMED:
-            names = {"labels": self.labels, "fontsize": 9 if count <= 30 else 6}
-            axes.set_xticks(range(count), rotation=90, **names)
-            axes.set_yticks(range(count), **names)
+            size = 9 if count <= 30 else 6
+            axes.set_xticks(range(count), self.labels, rotation=90, fontsize=size)
+            axes.set_yticks(range(count), self.labels, fontsize=size)
         if count <= 12:
             for (row, column), number in np.ndenumerate(self.confusion):
                 color = "white" if shares[row, column] > 0.6 else "#33373d"

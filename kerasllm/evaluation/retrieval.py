@@ -59,13 +59,13 @@ def retrieval_scores(
     place = {second: i for i, second in enumerate(seconds)}
     index = _unit(embed(model, tokenizer, seconds, batch_size))
     firsts = _unit(embed(model, tokenizer, [first for first, _ in pairs], batch_size))
-    ranks = []
+    found = []
     for begin in range(0, len(pairs), _AT_ONCE):
         cosines = firsts[begin : begin + _AT_ONCE] @ index.T
         targets = np.array([place[second] for _, second in pairs[begin : begin + _AT_ONCE]])
         own = np.take_along_axis(cosines, targets[:, None], axis=1)
-        ranks.append((cosines >= own).sum(axis=1))
-    ranks = np.concatenate(ranks)
+        found.append((cosines >= own).sum(axis=1))
+    ranks = np.concatenate(found)
     return RetrievalScores(
         recall_at_1=float((ranks == 1).mean()),
         recall_at_10=float((ranks <= 10).mean()),

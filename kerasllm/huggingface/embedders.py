@@ -74,7 +74,7 @@ def read_options(folder, values):
     return options
 
 
-_ORDERS = ([], ["Normalize"], ["Dense"], ["Dense", "Normalize"])
+_ORDERS: tuple[list[str], ...] = ([], ["Normalize"], ["Dense"], ["Dense", "Normalize"])
 
 
 def add_dense(folder, checkpoint):

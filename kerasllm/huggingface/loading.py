@@ -30,8 +30,10 @@ from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
-_FILES += (embedders.MODULES, embedders.SENTENCES, embedders.PROMPTS, "*/config.json")
+_FILES = (
+    *("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES),
+    *(embedders.MODULES, embedders.SENTENCES, embedders.PROMPTS, "*/config.json"),
+)
 
 
 def load(
