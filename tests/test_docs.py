@@ -59,7 +59,7 @@ def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     small = {"num_layers": 1, "d_model": 32, "num_heads": 2, "num_kv_heads": None, "dff": 64}
     monkeypatch.setattr(presets, "preset_fields", lambda name: {**fields(name), **small})
     tokenizer = kerasllm.tokenizers.Tokenizer.train([TEXT], kind="char", progress=False)
-    if 'load("my-model")' in PYTHON[page]:
+    if 'load("my-model"' in PYTHON[page]:
         config = kerasllm.models.TransformerConfig(tokenizer.vocab_size, 1, 16, 2, 32, max_length=64)
         kerasllm.save(kerasllm.models.CausalLM(config), tokenizer, "my-model")
     names = {"kerasllm": kerasllm, "text": [TEXT], "tokenizer": tokenizer}

@@ -43,7 +43,8 @@ class KernelInAnotherForm(NamedTuple):
         self.layer.kernel_layer.assign(kernel)
 
     def __array__(self, dtype=None, copy=None):
-        return np.asarray(keras.ops.convert_to_numpy(self.layer.kernel), dtype)
+        kernel = keras.ops.cast(self.layer.kernel, self.layer.variable_dtype)
+        return np.asarray(keras.ops.convert_to_numpy(kernel), dtype)
 
 
 def weights_in_float(model):
