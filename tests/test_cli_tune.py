@@ -73,6 +73,7 @@ def test_a_model_is_tuned_and_answers_are_shown_side_by_side(folder, tmp_path, c
     assert "and after" in shown and str(folder / "base") in "".join(shown.split())
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, capsys):
     left = 7
 
