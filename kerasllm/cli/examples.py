@@ -1,0 +1,48 @@
+"""What `kerasllm COMMAND --help` shows of each command."""
+
+EXAMPLES = {
+    "quickstart": "kerasllm quickstart",
+    "train": """kerasllm train --data corpus/*.txt --out my-run
+kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
+kerasllm train --data corpus --preset gpt2 --num-layers 6 --d-model 384 --num-heads 6 --max-length 256 --out small-gpt2
+kerasllm train --data corpus --set model.num_kv_heads=2 --set model.attention_window=128 --out windowed   # any field
+kerasllm train --data crawl.jsonl.gz --clean --deduplicate --packed --out clean   # each document sees itself alone
+kerasllm train --data corpus --batch-size 64 --micro-batches 8 --remat block --loss-chunk 256 --out small-memory
+kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
+kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
+kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
+kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars
+kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
+kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
+    "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
+kerasllm tune --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --test questions.txt --out smol
+kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-chats   # it has not learned to chat
+kerasllm tune --model my-run --data chats.jsonl --adapter none --out whole   # all weights are trained
+kerasllm tune --config tune.yaml --rank 8 --out my-assistant   # tune.yaml: `base: my-run` and so on; flags win
+kerasllm tune --resume my-assistant   # goes on with a run that was interrupted or killed
+kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",
+    "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
+kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
+kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
+kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
+    "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
+kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
+kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
+    "chat": """kerasllm chat --model Qwen3-0.6B
+kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
+    "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
+kerasllm translate --model en-de --file sentences.en > sentences.de""",
+    "merge": "kerasllm merge my-tuned my-run",
+    "classify": """kerasllm classify --model stars --text "I would see it again."
+kerasllm classify --model stars --file reviews.txt --json > labels.jsonl""",
+    "export": "kerasllm export my-run my-run-saved-model",
+    "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
+kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
+kerasllm convert Qwen3-0.6B served/1 --to saved-model
+kerasllm convert my-run my-run.gguf --dtype Q8_0   # for llama.cpp and Ollama""",
+    "inspect": """kerasllm inspect my-run
+kerasllm inspect my-run/checkpoints/step-00000500""",
+    "bench": """kerasllm bench train
+kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
+}
