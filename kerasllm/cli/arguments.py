@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 import kerasllm
-from kerasllm.cli.examples import EXAMPLES
+from kerasllm.cli.examples import EXAMPLES, OF_TUNE
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
 
@@ -112,19 +112,6 @@ def _add_train(commands):
         _add_field(command)
 
 
-_OF_TUNE = {
-    "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",
-    "valid": "conversations to measure on (default: the last 10 %% of --data, not trained on)",
-    "test": "questions that are answered before and after, in answers.md: a text with one a line, or records",
-    "packed": "windows hold several conversations, which do not see each other",
-    "batch_size": "windows in a training step",
-    "steps": "training steps, in place of --epochs",
-    "epochs": "passes over the data",
-    "max_length": "tokens in a training window (default: 1024, or as many as the model takes)",
-    "dropout": "share of activations dropped in training (default: the model's own)",
-}
-
-
 def _add_tune(commands):
     command = _add_command(
         commands,
@@ -141,11 +128,11 @@ def _add_tune(commands):
     for setting in settings:
         if setting.name in ("task", "model", *TuneTask.unused_settings):
             continue
-        help = _OF_TUNE.get(setting.name, setting.metadata["help"].removeprefix("tune only: "))
+        help = OF_TUNE.get(setting.name, setting.metadata["help"].removeprefix("tune only: "))
         default, first = defaults.get(setting.name, setting.default), ["model"] if setting.name == "base" else []
         _add_setting(command, setting.name, {**setting.metadata, "help": help}, default, first)
     for name in TuneTask.fields:
-        _add_setting(command, name, {**MODEL_FLAGS[name], "help": _OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
+        _add_setting(command, name, {**MODEL_FLAGS[name], "help": OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
     _add_field(command)
 
 

@@ -1,4 +1,4 @@
-"""What `kerasllm COMMAND --help` shows of each command."""
+"""What `kerasllm COMMAND --help` shows of each command, and what settings are to `tune`."""
 
 EXAMPLES = {
     "quickstart": "kerasllm quickstart",
@@ -45,4 +45,16 @@ kerasllm convert my-run my-run.gguf --dtype Q8_0   # for llama.cpp and Ollama"""
 kerasllm inspect my-run/checkpoints/step-00000500""",
     "bench": """kerasllm bench train
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
+}
+
+OF_TUNE = {
+    "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",
+    "valid": "conversations to measure on (default: the last 10 %% of --data, not trained on)",
+    "test": "questions that are answered before and after, in answers.md: a text with one a line, or records",
+    "packed": "windows hold several conversations, which do not see each other",
+    "batch_size": "windows in a training step",
+    "steps": "training steps, in place of --epochs",
+    "epochs": "passes over the data",
+    "max_length": "tokens in a training window (default: 1024, or as many as the model takes)",
+    "dropout": "share of activations dropped in training (default: the model's own)",
 }
