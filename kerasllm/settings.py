@@ -25,6 +25,7 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "stable")
 ADAPTERS = ("lora", "rslora", "dora", "none")
+QUANTIZED = ("nf4", "nf4-dq", "fp4", "int4", "int8")
 # What a run folder holds besides the model.
 RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
 # What the record says of the training itself, beside the scores of its task.
@@ -144,6 +145,9 @@ class TrainSettings:
     )
     adapter: str | None = _setting(
         None, str, "tune only: what is trained beside the model's kernels, or none to train all of it", choices=ADAPTERS
+    )
+    quantize: str | None = _setting(
+        None, str, "tune only: keep the kernels that are not trained in so many bits", choices=QUANTIZED
     )
     rank: int | None = _setting(None, int, "tune only: the width of adapters", least=1)
     alpha: float | None = _setting(None, float, "tune only: what adapters add is multiplied by alpha / rank")

@@ -158,3 +158,20 @@ def test_checkpoints_hold_what_is_trained(bases, tmp_path):
     again = fit(Checkpoint(tmp_path / "twice"), 2)
     for expected, found in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_a_base_that_is_quantized_while_it_is_loaded_is_so_again(tmp_path):
+    tokenizer = kerasllm.tokenizers.Tokenizer.train(["abc "], kind="char", progress=False)
+    config = kerasllm.models.TransformerConfig(tokenizer.vocab_size, 1, 64, 2, 64, max_length=16)
+    kerasllm.save(kerasllm.models.CausalLM(config), tokenizer, tmp_path / "base")
+    model, _ = kerasllm.load(tmp_path / "base", quantize="nf4")
+    adapters.add(model, rank=2)
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(0).normal(size=weight.shape))
+    kerasllm.save(model, tokenizer, tmp_path / "run")
+    again, _ = kerasllm.load(tmp_path / "run")
+    ids = np.arange(8)[None] % tokenizer.vocab_size
+    np.testing.assert_array_equal(again(ids), model(ids))
+    assert all("/adapters/" in name for name in stored(tmp_path / "run"))
+    whole, _ = kerasllm.load(tmp_path / "base")
+    assert np.abs(np.asarray(whole(ids)) - again(ids)).max() > 1e-3

@@ -59,7 +59,7 @@ def with_new_tokens(model, token_ids: Iterable[int]):
 
 def with_fields(model, **fields):
     """A model with the weights of this one and other fields of its config that change no weight, such as `dropout`."""
-    arrays = weights_to_save(model, plain=True)
+    arrays = weights_to_save(model)
     return _like(model, lambda name: arrays[name](), **fields)
 
 

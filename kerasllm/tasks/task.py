@@ -22,7 +22,7 @@ OF_ENCODERS = ("num_encoder_layers", "source_vocab_size", "decoder_start_id", "f
 OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
 # The settings of a run that learns labels, and of one that begins with a model.
 OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
-OF_TUNING = ("base", "adapter", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
+OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
 NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING)
 
 

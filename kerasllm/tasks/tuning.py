@@ -57,7 +57,7 @@ class TuneTask(CausalTask):
                 "format."
             )
         if settings.adapter == "none":
-            for name in ("rank", "alpha", "adapter_layers", "train_also"):
+            for name in ("quantize", "rank", "alpha", "adapter_layers", "train_also"):
                 if getattr(settings, name):
                     raise ValueError(f"{name} does nothing without an adapter: leave it out.")
         for name in settings.model.keys() - {*self.fields}:
@@ -72,7 +72,7 @@ class TuneTask(CausalTask):
         return dataclasses.replace(config, **self._changed_fields)
 
     def _load(self, dtype):
-        model, tokenizer = kerasllm.load(self.settings.base, dtype=dtype)
+        model, tokenizer = kerasllm.load(self.settings.base, dtype, self.settings.quantize)
         if not isinstance(model, kerasllm.models.CausalLM):
             raise TypeError(f"A causal model is tuned, and {self.settings.base} holds a {type(model).__name__}.")
         if kerasllm.adapters.names(model):
