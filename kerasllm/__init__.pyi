@@ -8,11 +8,13 @@ from kerasllm import export as export
 from kerasllm import generation as generation
 from kerasllm import gguf as gguf
 from kerasllm import huggingface as huggingface
+from kerasllm import keras_hub as keras_hub
 from kerasllm import layers as layers
 from kerasllm import losses as losses
 from kerasllm import metrics as metrics
 from kerasllm import models as models
 from kerasllm import optimizers as optimizers
+from kerasllm import quantization as quantization
 from kerasllm import recipe as recipe
 from kerasllm import runs as runs
 from kerasllm import settings as settings
@@ -20,6 +22,8 @@ from kerasllm import tasks as tasks
 from kerasllm import tokenizers as tokenizers
 from kerasllm import training as training
 from kerasllm.generation import chat as chat
+from kerasllm.generation import classify as classify
+from kerasllm.generation import embed as embed
 from kerasllm.generation import fill_mask as fill_mask
 from kerasllm.generation import generate as generate
 from kerasllm.generation import stream as stream

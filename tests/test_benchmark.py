@@ -145,6 +145,7 @@ def test_every_suite_names_programs_that_exist():
                 inspect.signature(function).bind(**program.settings)
 
 
+@pytest.mark.soak
 def test_a_process_measures_and_its_last_words_are_kept():
     worker = Worker(Program("ours", "tokenize_kerasllm", SMALL["tokenize_kerasllm"][0]))
     answer = worker.measure()

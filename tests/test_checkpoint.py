@@ -126,6 +126,7 @@ def run(interrupted, tmp_path):
     return tmp_path / "run", checkpoints(tmp_path / "run" / "checkpoints")
 
 
+@pytest.mark.soak
 def test_a_run_goes_on_to_the_bit_from_anywhere(whole, tokenizer, tmp_path):
     """In the middle of an epoch, at its beginning and before its last step; the log has each line once."""
     folder, expected = whole

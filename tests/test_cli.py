@@ -140,7 +140,7 @@ def test_generate_streams_what_the_package_generates(run, monkeypatch, capsys):
     model, tokenizer = kerasllm.load(run)
     assert main(["generate", "--run", str(run), "--prompt", "the c", "--max-new-tokens", "9"]) == 0
     assert capsys.readouterr().out == "the c" + kerasllm.generate(model, tokenizer, "the c", 9) + "\n"
-    monkeypatch.setattr(kerasllm, "load", lambda _: (model, tokenizer))  # whose loops are compiled once
+    monkeypatch.setattr(kerasllm, "load", lambda *_, **__: (model, tokenizer))  # whose loops are compiled once
     arguments = ["generate", "--run", str(run), "--prompt", "the c", "--max-new-tokens", "9"]
     for flags, options in [
         (["--seed", "1", "--top-k", "5"], {"sampler": "random", "seed": 1, "top_k": 5}),

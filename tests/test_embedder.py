@@ -124,6 +124,7 @@ def test_folders_of_sentence_transformers_are_refused_by_name(tokenizer, tmp_pat
         kerasllm.load(tmp_path / "st")
 
 
+@pytest.mark.soak
 def test_the_commands_and_the_saved_model(tmp_path, capsys, few_rounds):
     import tensorflow as tf
 

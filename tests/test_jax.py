@@ -163,7 +163,8 @@ RECOMPUTED = {
 }
 
 
-@pytest.mark.parametrize("options", [pytest.param(GEMMA, marks=pytest.mark.soak), RECOMPUTED])
+@pytest.mark.soak
+@pytest.mark.parametrize("options", [GEMMA, RECOMPUTED])
 def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_path, monkeypatch):
     config = {"vocab_size": 30, "num_layers": 2, "d_model": 32, "num_heads": 4, "dff": 64, "max_length": 32, **options}
     generator = np.random.default_rng(0)

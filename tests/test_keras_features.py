@@ -40,7 +40,8 @@ def trained_weights():
     return model.get_weights()
 
 
-@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_a_quantized_model_says_about_the_same(mode, trained_weights):
     model = CausalLM(TransformerConfig(**SIZES))
     model.set_weights(trained_weights)

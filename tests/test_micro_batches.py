@@ -200,7 +200,7 @@ MORE = pytest.mark.soak
 @pytest.mark.parametrize(
     ("backend", "kind"),
     [
-        ("tensorflow", "adamw"),
+        pytest.param("tensorflow", "adamw", marks=MORE),
         pytest.param("jax", "muon", marks=MORE),
         pytest.param("tensorflow", "muon", marks=MORE),
         pytest.param("jax", "adamw", marks=MORE),

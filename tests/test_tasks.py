@@ -42,6 +42,7 @@ def settings_of(*arguments, data="text.txt", out="new"):
     return merged_settings(parse(["train", "--data", str(data), "--out", str(out), *arguments]))
 
 
+@pytest.mark.soak
 def test_a_run_is_told_all_that_python_can_do_and_goes_on_with_it(corpus, tmp_path, monkeypatch, capsys):
     begun, fitted = [], []
     compile_model = kerasllm.models.CausalLM.compile

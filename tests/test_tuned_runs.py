@@ -138,6 +138,7 @@ def test_a_wrong_base_or_none_is_refused(bases, tokenizer, tmp_path):
         kerasllm.load(tmp_path / "tuned")
 
 
+@pytest.mark.soak
 def test_checkpoints_hold_what_is_trained(bases, tmp_path):
     def fit(checkpoint, epochs):
         shutil.rmtree(tmp_path / "base", ignore_errors=True)

@@ -8,7 +8,7 @@ import keras
 from kerasllm.adapters.places import chosen, listed
 from kerasllm.layers.adaptable import Adaptable
 from kerasllm.layers.composite import forget_compiled, layers_inside
-from kerasllm.layers.embedding import Embedding
+from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.layers.low_rank import KINDS, LowRank, NamedAdapters, Slice
 from kerasllm.layers.taps import matches
 from kerasllm.layers.token_rows import TokenRows
@@ -77,7 +77,7 @@ def token_rows(model, ids, name):
     if not ids:
         return {}
     embedding = getattr(model, "token_embedding", None)
-    if not isinstance(embedding, Embedding):
+    if not isinstance(embedding, ReversibleEmbedding):
         raise ValueError(f"{model.name} has no embedding of tokens of kerasllm, so rows of it cannot be trained.")
     if ids[0] < 0 or ids[-1] >= embedding.input_dim:
         raise ValueError(f"Tokens to train have ids from 0 to {embedding.input_dim - 1}, got {ids!s:.60}.")
@@ -105,7 +105,7 @@ def attach(model, name, members, train_also=()):
                 _train_only(before, None)
             continue
         layer.set_adapter(NamedAdapters([*(before.members if before else ()), members[path]], active=name))
-        if isinstance(layer, Embedding):
+        if isinstance(layer, ReversibleEmbedding):
             members[path].measure(layer)
         elif members[path].kind == "dora":  # A quantized kernel is made floats for it.
             members[path].measure(layer.kernel)
@@ -178,7 +178,7 @@ def merge(model: keras.Model) -> None:
                 "merge it into the model as it was before."
             )
     for _, layer in adapted:
-        if layer.adapter.active and isinstance(layer, Embedding):
+        if layer.adapter.active and isinstance(layer, ReversibleEmbedding):
             layer.adapter.member(name).merge_into(layer)
         elif layer.adapter.active:
             layer.kernel.assign(keras.ops.cast(layer.adapter.member(name).merged(layer.kernel), layer.kernel.dtype))

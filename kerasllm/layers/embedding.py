@@ -6,8 +6,8 @@ from keras import ops
 from kerasllm.layers.adaptable import Adaptable
 
 
-class Embedding(Adaptable, keras.layers.ReversibleEmbedding):
-    """As `keras.layers.ReversibleEmbedding`; an adapter, `NamedAdapters` of `TokenRows`, changes rows of tokens."""
+class ReversibleEmbedding(Adaptable, keras.layers.ReversibleEmbedding):
+    """As Keras' own, whose name it has for `.keras` files; an adapter, `NamedAdapters` of `TokenRows`, changes rows."""
 
     def call(self, inputs, reverse=False):
         rows = self._rows

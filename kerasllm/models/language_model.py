@@ -8,7 +8,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.composite import Composite
-from kerasllm.layers.embedding import Embedding
+from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.layers.taps import tap
 from kerasllm.layers.transformer import Transformer
 from kerasllm.losses import OutputLayer
@@ -105,7 +105,7 @@ class LanguageModel(Composite, TokenModel):
         """The embedding of token ids, which is the output layer too. With `scale_embeddings` it starts small, as it is
         multiplied later."""
         config = self.config
-        layer = Embedding(
+        layer = ReversibleEmbedding(
             config.vocab_size,
             config.d_model,
             tie_weights=config.tie_embeddings,
