@@ -117,7 +117,8 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.soak if "keras_hub" in name else ()) for name in SMALL]
+    "name",
+    [pytest.param(name, marks=pytest.mark.soak if "keras_hub" in name or "served" in name else ()) for name in SMALL],
 )
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]

@@ -140,6 +140,7 @@ def test_a_run_goes_on_to_the_bit_from_anywhere(whole, tokenizer, tmp_path):
     assert len(log_of(folder)[0]) == 1 + 2 + EPOCHS
 
 
+@pytest.mark.soak
 def test_the_newest_and_the_best_are_kept_and_are_run_folders(tokenizer, tmp_path):
     model, checkpoint = train(tmp_path / "run", tokenizer, every_steps=2, keep=3)
     losses = {step: loss for step, _, loss in log_of(tmp_path / "run")[1]}
@@ -152,7 +153,10 @@ def test_the_newest_and_the_best_are_kept_and_are_run_folders(tokenizer, tmp_pat
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [pytest.param(signal.SIGTERM, SystemExit, marks=pytest.mark.soak), (signal.SIGINT, KeyboardInterrupt)],
+)
 def test_a_signal_saves_after_the_step(tokenizer, tmp_path, number, error, capsys):
     """How a run goes on behind it: test_cli_resume.py."""
     before = signal.getsignal(number)

@@ -56,7 +56,9 @@ def plain_step(kind, smoothing):
 
 @pytest.mark.parametrize(
     ("kind", "smoothing", "chunk_size"),
-    [(kind, 0.2, 7) for kind in MODELS] + [("tied", 0.0, 7)] + [("tied", 0.2, n) for n in (1, 33, 100)],
+    [(kind, 0.2, 7) for kind in MODELS]
+    + [("tied", 0.0, 7), ("tied", 0.2, 33)]
+    + [pytest.param("tied", 0.2, n, marks=pytest.mark.soak) for n in (1, 100)],
 )
 def test_loss_and_gradients_are_those_of_the_plain_loss(kind, smoothing, chunk_size):
     plain = plain_step(kind, smoothing)
@@ -114,7 +116,7 @@ def test_a_model_still_gives_logits_to_everybody_else():
     np.testing.assert_allclose(model(inputs), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["tied", "masked, with a bias"])
+@pytest.mark.parametrize("kind", [pytest.param("tied", marks=pytest.mark.soak), "masked, with a bias"])
 def test_a_quantized_model_is_scored_with_its_own_logits(kind):
     model = make(kind)
     model.quantize("int8")

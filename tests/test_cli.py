@@ -90,6 +90,7 @@ def test_the_results_are_of_the_whole_held_out_text(run, corpus):
     assert results["bits_per_byte"] == pytest.approx(total / np.log(2) / len(held_out), rel=1e-5)
 
 
+@pytest.mark.soak
 def test_a_run_is_repeated_from_its_settings_to_the_bit(run, tmp_path):
     assert main(["train", "--config", str(run / "settings.yaml"), "--out", str(tmp_path / "again")]) == 0
     first, again = (read_json(folder / "run.json") for folder in (run, tmp_path / "again"))

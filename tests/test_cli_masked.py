@@ -44,6 +44,7 @@ def test_what_was_learned_is_recorded_and_found_again(run, capsys):
     assert "hidden tokens named rightly" in capsys.readouterr().out
 
 
+@pytest.mark.soak
 def test_a_model_that_cannot_be_scored_is_kept(run, tmp_path, monkeypatch, capsys):
     def fails(*_):
         raise ValueError("nothing to score")

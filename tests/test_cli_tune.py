@@ -99,6 +99,7 @@ def test_a_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, capsys):
     assert {name for name in stored(tmp_path / "run") if "adapters" not in name} == set()
 
 
+@pytest.mark.soak
 def test_all_of_a_model_is_tuned_from_a_file_of_settings(folder, tmp_path):
     settings = {"base": str(folder / "base"), "data": str(folder / "chats.jsonl"), "adapter": "none", "steps": 3}
     (tmp_path / "tune.yaml").write_text(json.dumps({**settings, "batch_size": 2, "model": {"max_length": 16}}))

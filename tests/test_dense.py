@@ -105,6 +105,7 @@ def trained(model):
     return [weight.path.partition("/")[2] for weight in model.trainable_weights]
 
 
+@pytest.mark.soak
 def test_an_adapter_alone_is_trained_and_kept(tmp_path):
     base, model = base_model(), adapted(base_model())
     names = [f"transformer/block_0/attention/query_key_value/lora/lora_{side}" for side in ("down", "up")]

@@ -42,6 +42,7 @@ def test_it_learns_and_talks_from_our_data(tokenizer_and_text):
     assert kerasllm.generate(model, tokenizer, "the quick brown", max_new_tokens=10).startswith(" fox jum")
 
 
+@pytest.mark.soak
 def test_it_takes_plain_pairs_and_padding_by_mask_zero():
     ids = np.tile(np.arange(1, 10), (8, 1))
     dataset = tf.data.Dataset.from_tensor_slices((ids[:, :-1], ids[:, 1:])).batch(3)

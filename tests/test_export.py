@@ -142,6 +142,7 @@ def test_concurrent_requests_get_the_answers_of_requests_one_by_one(served):
         assert list(pool.map(ask, requests)) == list(map(ask, requests))
 
 
+@pytest.mark.soak
 def test_a_process_with_tensorflow_alone_runs_it(served, run_python):
     code = f"""
         import json

@@ -54,6 +54,7 @@ def test_tensorflow_alone_translates_as_python_does(exported, run_python):
     assert json.loads(written.partition("ANSWER")[2]) == kerasllm.translate(model, tokenizer, TEXTS)
 
 
+@pytest.mark.soak
 def test_options_and_scores_are_those_of_python(exported):
     model, tokenizer, _, loaded = exported
     found = loaded.signatures["serving_default"](text=tf.constant(TEXTS))["text"].numpy()

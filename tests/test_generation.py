@@ -78,7 +78,7 @@ GROUPED = {"num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_fac
     "options",
     [
         pytest.param({"positions": "rotary", **GROUPED}, marks=pytest.mark.optimised),
-        {"positions": "learned"},
+        pytest.param({"positions": "learned"}, marks=pytest.mark.soak),
         {"positions": "relative", "parallel": True},
     ],
     ids=["rotary", "learned", "relative"],
@@ -89,6 +89,7 @@ def test_greedy_with_a_cache_is_the_definition_for_uneven_prompts(options):
     assert generate_ids(model, PROMPTS, max_new_tokens=12, cached=True) == expected
 
 
+@pytest.mark.soak
 def test_no_row_is_cut_short_by_a_longer_one():
     model = causal_lm(positions="learned")
     prompts = [[3] * 60, [4, 5]]
@@ -101,7 +102,7 @@ def test_no_row_is_cut_short_by_a_longer_one():
     "make",
     [
         pytest.param(sequential, marks=pytest.mark.soak),
-        lambda: sequential(mask_zero=True),
+        pytest.param(lambda: sequential(mask_zero=True), marks=pytest.mark.soak),
         pytest.param(functional, marks=pytest.mark.optimised),
     ],
     ids=["sequential", "masked", "functional"],
@@ -156,6 +157,7 @@ def test_what_is_not_causal_or_not_a_chain_gets_no_cache():
     assert isinstance(get_stepper(residual), PlainStepper)
 
 
+@pytest.mark.soak
 def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     model = shared()
     options = {"sampler": "random", "temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.01, "seed": 5}

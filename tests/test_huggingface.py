@@ -249,6 +249,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.soak
 def test_a_repository_of_the_hub_is_downloaded_once(folder, run_python, tmp_path):
     (folder / "pytorch_model.bin").write_bytes(b"not asked for")
     Hub.folder = folder

@@ -66,7 +66,9 @@ TOKENIZERS = make_tokenizers()
 
 MORE = pytest.mark.soak
 # Of the patterns one stands for all: GPT-2's own vocabulary and, in test_in_graph_published.py, Qwen's are tried too.
-PARAMS = [pytest.param(name, marks=MORE if name in ("gpt2", "qwen2") else ()) for name in TOKENIZERS]
+PARAMS = [
+    pytest.param(name, marks=MORE if name in ("gpt2", "qwen2", "uncased", "llama3") else ()) for name in TOKENIZERS
+]
 
 
 @pytest.fixture(scope="module", params=PARAMS)

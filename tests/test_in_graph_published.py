@@ -99,7 +99,7 @@ KINDS = {
 }
 
 
-COMMON = ("smollm2", "qwen", "llama", "gemma")
+COMMON = ("qwen", "llama", "gemma")
 RARE = [pytest.param(kind, marks=pytest.mark.soak) for kind in KINDS if kind not in COMMON]
 
 

@@ -20,6 +20,7 @@ def trained(model, epochs):
     return model.fit(IDS[:, :-1], IDS[:, 1:], epochs=epochs, verbose=0).history["loss"]
 
 
+@pytest.mark.soak
 def test_lora_trains_its_small_matrices_alone():
     model = CausalLM(TransformerConfig(**SIZES))
     for layer in dense_layers(model):

@@ -52,7 +52,11 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize(
     ("model_class", "optimizer", "chunk_size"),
-    [(CausalLM, "SGD, clipped", 5), (CausalLM, "AdamW, averaged", None), (Seq2SeqLM, "AdamW, averaged", 5)],
+    [
+        (CausalLM, "SGD, clipped", 5),
+        (CausalLM, "AdamW, averaged", None),
+        pytest.param(Seq2SeqLM, "AdamW, averaged", 5, marks=pytest.mark.soak),
+    ],
 )
 def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer, chunk_size):
     whole = trained(model_class, TokenCrossentropy(0.1), 1, **OPTIMIZERS[optimizer])

@@ -95,7 +95,7 @@ def test_a_quantized_model_is_loaded_again(mode, tokenizer, tmp_path):
     np.testing.assert_array_equal(kerasllm.load(tmp_path / "lora")[0](IDS), model(IDS))
 
 
-@pytest.mark.parametrize("kind", [CausalLM, MaskedLM, Seq2SeqLM])
+@pytest.mark.parametrize("kind", [CausalLM, MaskedLM, pytest.param(Seq2SeqLM, marks=pytest.mark.soak)])
 def test_keras_export_takes_ids(kind, tmp_path):
     model = kind(CONFIG)
     model.export(tmp_path / "exported", verbose=False)

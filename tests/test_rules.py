@@ -207,6 +207,7 @@ def test_what_is_no_rule_is_refused_in_one_sentence(rules, error, message):
         read_rules(rules, 2)
 
 
+@pytest.mark.soak
 def test_translate_heeds_the_settings_of_its_model(tokenizer):
     config = TransformerConfig.preset(
         "transformer", vocab_size=tokenizer.vocab_size, num_layers=1, d_model=8, num_heads=1, dff=8, max_length=32

@@ -97,6 +97,7 @@ def test_attention_scores_are_probabilities_over_target_and_source(model):
         assert np.array(own)[0, 0, 0, 1:].max() == np.array(over_source)[1, :, :, 4:].max() == 0
 
 
+@pytest.mark.soak
 def test_it_is_saved_and_loaded_and_goes_on_training(tmp_path):
     model = small(**{**VARIANTS["two vocabularies, two depths"], "num_layers": 1})
     inputs, labels = example(), example()["target_ids"]
@@ -285,6 +286,7 @@ def greedy_target(model, tokenizer, text, target):
     return target, total
 
 
+@pytest.mark.soak
 def test_targets_begin_as_the_config_says_or_with_a_language(translator):
     model, tokenizer = translator
     f, d = map(tokenizer.engine.token_to_id, "fd")

@@ -94,6 +94,7 @@ def without_attention(model):
     return twin
 
 
+@pytest.mark.soak
 def test_changes_act_wherever_a_model_is_called():
     model = scramble(CausalLM(TransformerConfig(**SIZES, remat="block")))
     twin, nothing = without_attention(model), {"block_0/attention/output": lambda x: 0 * x}
