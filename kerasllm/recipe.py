@@ -251,7 +251,7 @@ def _fit(model, settings, task, tokenizer, batches):
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
     log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
-    guard = callbacks.LossGuard(log=log, documents_at=training.documents_at)
+    guard = callbacks.LossGuard(task.loss_deviations, log=log, documents_at=training.documents_at)
     checkpoint = callbacks.Checkpoint(
         out / CHECKPOINTS, **settings.save_interval(), tokenizer=tokenizer, callbacks=[log, plot, guard]
     )

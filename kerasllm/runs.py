@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -86,7 +86,9 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
 
 
 def load(
-    folder: str | os.PathLike, dtype: str | keras.DTypePolicy | None = None, quantize: str | None = None
+    folder: str | os.PathLike,
+    dtype: str | keras.DTypePolicy | None = None,
+    quantize: str | Literal[False] | None = None,
 ) -> tuple[keras.Model, Any]:
     """Reads a model and its tokenizer from a run folder, from what is in Hugging Face's format, or from a GGUF file.
 
@@ -97,7 +99,8 @@ def load(
         dtype: str or `keras.DTypePolicy`, of the model; when absent that with which it was saved, and of other formats
             Keras' default.
         quantize: str, one of the kinds of `kerasllm.quantization.quantize`: kernels are quantized one after the other
-            while they are read, so that the whole model is never held in float. None leaves them as they were saved.
+            while they are read, so that the whole model is never held in float. None leaves them as they were saved,
+            and False has a base that was quantized while it was tuned in float, as adapters are merged into.
 
     Returns:
         The pair `(model, tokenizer)`. The model is not compiled. With adapters, what was trained with them is
@@ -115,16 +118,17 @@ def load(
     >>> model, tokenizer = kerasllm.load("my-model")
     >>> print(kerasllm.generate(model, tokenizer, "to be", max_new_tokens=20))
     """
-    check_kind(quantize)
+    form = quantize or None
+    check_kind(form)
     folder = Path(folder)
     if folder.suffix.lower() == gguf.SUFFIX and not folder.is_dir():
-        model, tokenizer = gguf.load(folder, dtype, quantize)
-        model.base = Base.of(model, folder, quantize=quantize)
+        model, tokenizer = gguf.load(folder, dtype, form)
+        model.base = Base.of(model, folder, quantize=form)
         return model, tokenizer
     if _is_huggingface(folder):
         path = folder_of(folder.as_posix())
-        model, tokenizer = huggingface.load(path, dtype, quantize=quantize)
-        model.base = Base.of(model, path, None if folder.exists() else folder.as_posix(), quantize)
+        model, tokenizer = huggingface.load(path, dtype, quantize=form)
+        model.base = Base.of(model, path, None if folder.exists() else folder.as_posix(), form)
         return model, tokenizer
     _check_files(folder)
     description = read_json(folder / CONFIG)
@@ -136,17 +140,19 @@ def load(
             f"{folder / CONFIG} describes a model of kind {kind!r}; this version of kerasllm knows {', '.join(kinds)}."
         )
     dtype = description["dtype_policy"] if dtype is None else dtype
+    if quantize is False and "base" in description:
+        description.pop("kernel_layers", None)
     parts = {name: parts for name, parts in description.items() if name in PART_SETTINGS}
-    if quantize and parts.keys() & {"kernel_layers", "quantized_parts"}:
+    if form and parts.keys() & {"kernel_layers", "quantized_parts"}:
         raise ValueError(f"{folder} holds a model that is quantized already: load it without quantize={quantize!r}.")
     if "base" in description:
         model = _tuned(folder, description, dtype, quantize)
     else:
         settings = {"config": description["config"], "dtype": dtype, "random_weights": False, **parts}
-        with built_quantized(quantize):
+        with built_quantized(form):
             model = kinds[kind].from_config({**settings, **description.get("options", {})})
-        read_tensors(folder / WEIGHTS, weights_in_float(model) if quantize else weight_names(model))
-        model.base = Base.of(model, folder, quantize=quantize)
+        read_tensors(folder / WEIGHTS, weights_in_float(model) if form else weight_names(model))
+        model.base = Base.of(model, folder, quantize=form)
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
@@ -158,7 +164,7 @@ def _tuned(folder, description, dtype, quantize):
     path, name = bases.find(description["base"], folder)
     if (path / CONFIG).is_file() and "base" in read_json(path / CONFIG):
         raise ValueError(f"{path} cannot be the base of {folder}: it is tuned from another itself.")
-    model, _ = load(path, dtype, quantize or description["base"].get("quantize"))
+    model, _ = load(path, dtype, description["base"].get("quantize") if quantize is None else quantize)
     model.base = dataclasses.replace(model.base, id=name, revision=description["base"].get("revision"))
     model = bases.with_all_tokens(model, description["base"])
     here, there = (

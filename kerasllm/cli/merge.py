@@ -13,7 +13,7 @@ def run(arguments):
     import kerasllm
     from kerasllm import report
 
-    model, tokenizer = kerasllm.load(arguments.model)
+    model, tokenizer = kerasllm.load(arguments.model, quantize=False)
     kerasllm.adapters.merge(model)
     kerasllm.save(model, tokenizer, arguments.folder)
     report.stage(f"{arguments.folder} is a run folder of {model.count_params():,} parameters, without adapters")
@@ -24,7 +24,7 @@ def load_merged(path):
     """A model and its tokenizer, for formats that have no place for adapters: the one in use is in the kernels."""
     import kerasllm
 
-    model, tokenizer = kerasllm.load(path)
+    model, tokenizer = kerasllm.load(path, quantize=False)
     if kerasllm.adapters.names(model):
         kerasllm.adapters.merge(model)
     return model, tokenizer

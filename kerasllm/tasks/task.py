@@ -51,6 +51,7 @@ class Task:
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
         special_tokens: those of a tokenizer that is to be trained, besides the usual.
         validation_share: float, batches that a point of the validation curve may take, for each of training.
+        loss_deviations: float, by how many a loss stands out: see `kerasllm.callbacks.LossGuard`.
     """
 
     name = learns = function = scored_by = command = ""
@@ -60,6 +61,7 @@ class Task:
     has_stride = False
     special_tokens = ()
     validation_share = 0.1
+    loss_deviations = 10.0
 
     def __init__(self, settings):
         self.settings = settings
