@@ -8,6 +8,8 @@ from kerasllm.cli.translate import LINES_AT_ONCE, lines_of
 
 def run(arguments):
     texts = arguments.text or lines_of(arguments.file)
+    if texts == [""]:
+        raise ValueError("There is no text to classify: give --text, or a file of one text a line.")
     start_keras()
     import kerasllm
 

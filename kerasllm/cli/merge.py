@@ -14,6 +14,8 @@ def run(arguments):
     from kerasllm import report
 
     model, tokenizer = kerasllm.load(arguments.model, quantize=False)
+    if not kerasllm.adapters.names(model):
+        raise ValueError(f"{arguments.model} has no adapter to merge; `kerasllm tune` makes runs that have one.")
     kerasllm.adapters.merge(model)
     kerasllm.save(model, tokenizer, arguments.folder)
     report.stage(f"{arguments.folder} is a run folder of {model.count_params():,} parameters, without adapters")

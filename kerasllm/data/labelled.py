@@ -87,7 +87,10 @@ def _columns(path, records, text_column, label_column):
     found = [known_as(label_column, names)] if label_column else [name for name in LABEL_COLUMNS if name in names]
     if not found or found[0] not in names:
         wanted = f"no column {label_column!r}" if label_column else "no column that is plainly of labels"
-        raise ValueError(f"{path} has {wanted}, but {_listed(names)}: name it with label_column= (--label-column).")
+        raise ValueError(
+            f"{path} has {wanted}, but {_listed(names)}: name it with label_column= (--label-column, and "
+            "--field TEXT LABEL to `kerasllm evaluate`)."
+        )
     label = found[0]
     if text_column is not None:
         text = known_as(text_column, names)
@@ -142,7 +145,23 @@ def label_names(labels: Iterable[Any]) -> list[str]:
 
 
 def _name(label):
-    return str(int(label)) if isinstance(label, bool | float) and label == int(label) else str(label)
+    if isinstance(label, bool):
+        return str(label).lower()
+    return str(int(label)) if isinstance(label, float) and label == int(label) else str(label)
+
+
+def are_quantities(labels: Iterable[Any]) -> bool:
+    """Whether labels are numbers of which some are not whole: quantities, and no names."""
+    found = False
+    for label in labels:
+        try:
+            number = float("nan" if isinstance(label, bool | list) else label)
+        except ValueError:
+            return False
+        if number != number:
+            return False
+        found = found or number != int(number)
+    return found
 
 
 def targets_of(labels: Sequence[Any], names: Sequence[str] | None, problem: str) -> np.ndarray:
@@ -160,17 +179,23 @@ def targets_of(labels: Sequence[Any], names: Sequence[str] | None, problem: str)
         ValueError: for a label that is not among the names, or no number where one is needed.
     """
     if problem == "regression":
-        try:
-            return np.array(labels, "float32")
-        except ValueError as error:
-            raise ValueError(f"Regression learns numbers, and a label is none: {error}.") from error
+        for label in labels:
+            try:
+                np.array(label, "float32")
+            except ValueError as error:
+                raise ValueError(f"Regression learns numbers, and a text has the label {label!r:.80}.") from error
+        return np.array(labels, "float32")
     names = names or ()
     index = {name: number for number, name in enumerate(names)}
 
     def of(label):
         if (name := _name(label)) not in index:
             shown = ", ".join(names[:20]) + (" …" if len(names) > 20 else "")
-            raise ValueError(f"The model has no label {name!r}; it has {shown}.")
+            if isinstance(label, list):
+                raise ValueError(f"The model gives a text one label, and a text has {label!r:.80}.")
+            raise ValueError(
+                f"The model has no label {name!r}; it has {shown}. Leave such texts out, or train on some of them."
+            )
         return index[name]
 
     if problem == "single_label":

@@ -56,7 +56,7 @@ def saved_model(
     Those of a `SequenceClassifier`, as `kerasllm.classify` answers; texts longer than the model takes are cut:
         serving_default: text string (B,) -> label string (B,), the likeliest; probability float32 (B,); labels string
             (B, L) and probabilities float32 (B, L) of all; logits float32 (B, L), which are all that there is in
-            regression.
+            regression. Of a model for several labels, those with a probability of at least 0.5 are what it says.
         forward: token_ids int32 (B, T) -> logits float32 (B, L).
 
     Those of a `TextEmbedder`, as `kerasllm.embed` answers without a prompt:

@@ -1,6 +1,7 @@
 """The classes of transformers that put a head for labels on an architecture, `…ForSequenceClassification` and
 `…ForTokenClassification`: what their heads are called, and what config.json says of labels."""
 
+import re
 from typing import NamedTuple
 
 from kerasllm.huggingface.families import FAMILIES
@@ -12,6 +13,8 @@ _PROBLEMS = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
+_LABEL_HEAD = re.compile(r"(classifier|pre_classifier|score)\.")
+_TOKEN_HEAD = re.compile(r"(cls\.predictions|lm_head|vocab_transform)\.")
 _SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
 
 
@@ -47,6 +50,11 @@ def head_of(architectures):
     """The class of classifiers that an entry "architectures" of config.json asks for, or None."""
     names = [str(name) for name in architectures or ()]
     return next((kind for kind, suffix in _SUFFIXES.items() if any(name.endswith(suffix) for name in names)), None)
+
+
+def holds_a_head(names, of_labels):
+    """Whether some tensors are of a head for labels, or else of one for tokens."""
+    return any((_LABEL_HEAD if of_labels else _TOKEN_HEAD).match(name) for name in names)
 
 
 def _classifier_family(name, kind):

@@ -14,7 +14,7 @@ from kerasllm.files import read_json
 from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface import embedders
 from kerasllm.huggingface.choosing import type_of
-from kerasllm.huggingface.classifiers import classifier_families, head_of
+from kerasllm.huggingface.classifiers import classifier_families, head_of, holds_a_head
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.origin import Origin
@@ -73,7 +73,7 @@ def load(
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family = _family(values, path)
+    family = _family(values, path, _tensor_names(folder, FAMILIES[values["model_type"]]))
     options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
     packing = values.get("quantization_config")
     checkpoint = (
@@ -136,10 +136,18 @@ def _of_known_type(values, path):
     return {**values, "model_type": kind}
 
 
-def _family(values, path):
-    """The family of a config.json, with the head that its architecture has."""
+def _tensor_names(folder, family):
+    return Checkpoint(folder, family.renames).names
+
+
+def _family(values, path, names):
+    """The family of a config.json, with the head that its architecture has, where the file has it too."""
     kind, head = values["model_type"], head_of(values.get("architectures"))
-    if (path.parent / embedders.MODULES).is_file() or embedders.is_bare(values):
+    if head is not None and not holds_a_head(names, of_labels=True):
+        head = None
+    if embedders.is_bare(values) and not holds_a_head(names, of_labels=False):
+        head = TextEmbedder
+    if (path.parent / embedders.MODULES).is_file():
         head = TextEmbedder
     if head is None:
         return FAMILIES[kind]

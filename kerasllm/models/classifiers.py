@@ -32,9 +32,8 @@ class _Classifier(HeadlessModel):
         self.head_dropout = Dropout(dropout, name="head_dropout", dtype=self.dtype_policy)
 
     def _head(self, name, width, use_bias=True):
-        return Dense(
-            width, use_bias=use_bias, kernel_initializer=self._normal(0.02), name=name, dtype=self.dtype_policy
-        )
+        """A layer in float32, whatever the model computes in: few numbers, and they are the answer."""
+        return Dense(width, use_bias=use_bias, kernel_initializer=self._normal(0.02), name=name, dtype="float32")
 
     @property
     def _vocab_size(self):

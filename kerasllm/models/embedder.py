@@ -69,9 +69,7 @@ class TextEmbedder(HeadlessModel):
         self.max_tokens, self.prompts = max_tokens, dict(prompts or {})
         self.head_dense = None
         if width is not None:
-            self.head_dense = Dense(
-                width, kernel_initializer=self._normal(0.02), name="head_dense", dtype=self.dtype_policy
-            )
+            self.head_dense = Dense(width, kernel_initializer=self._normal(0.02), name="head_dense", dtype="float32")
         self.build((None, None))
 
     def build(self, _):
@@ -82,6 +80,7 @@ class TextEmbedder(HeadlessModel):
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         inputs = as_dict(inputs)
         x = self._hidden_states(inputs, padding_mask, position_ids, training)
+        x = ops.cast(x, "float32")  # whatever the model computes in: vectors are compared
         x = pooled(x, self.pooling, inputs, padding_mask)
         if self.head_dense is not None:
             x = get_activation(self.activation or "linear")(self.head_dense(x))

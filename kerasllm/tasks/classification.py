@@ -51,7 +51,7 @@ class ClassificationTask(OverABaseTask):
         """Reads the texts once and keeps them; returns the parts."""
         settings = self.settings
         rows = _rows_of(settings.data, self._columns)
-        problem = settings.problem or ("multi_label" if isinstance(rows[0][1], list) else "single_label")
+        problem = settings.problem or _problem_of([label for _, label in rows])
         self._problem, self._names = problem, kerasllm.data.label_names(label for _, label in rows)
         if problem == "regression":
             self._num_numbers = len(rows[0][1]) if isinstance(rows[0][1], list) else 1
@@ -125,6 +125,14 @@ class ClassificationTask(OverABaseTask):
 
         expected = text_logits(model, tokenizer, [SAMPLE])[0]
         return bool(np.allclose(made, expected, rtol=0.02, atol=0.02)), True
+
+
+def _problem_of(labels):
+    from kerasllm.data.labelled import are_quantities
+
+    if isinstance(labels[0], list):
+        return "multi_label"
+    return "regression" if are_quantities(labels) else "single_label"
 
 
 def _rows_of(sources, columns):
