@@ -7,6 +7,7 @@ what bitsandbytes makes of the same weights: of layers whose outputs are side by
 Shapes: D inputs, U outputs, N rows of inputs, G outputs at a time.
 """
 
+import functools
 import math
 
 import keras
@@ -92,8 +93,9 @@ class QuantizedKernel(keras.layers.Layer):
         G = self._outputs_at_once()
 
         def take(index):
-            start = ops.convert_to_tensor(index * G, "int32")
-            weights = backend.not_before(x, self._weights_of_outputs, start, *kept, **self._settings(G))
+            # The place is no tensor that waits: XLA would want to know it, and all else that does, when it compiles.
+            weights_of = functools.partial(self._weights_of_outputs, ops.convert_to_tensor(index * G, "int32"))
+            weights = backend.not_before(x, weights_of, *kept, **self._settings(G))
             return ops.cast(weights, x.dtype)
 
         return self.shape[1] // G, take
