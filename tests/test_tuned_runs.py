@@ -78,7 +78,7 @@ def test_merging_writes_an_ordinary_run_folder(bases, tmp_path, capsys):
     adapters.add(model, 2)  # over other kernels than those of the base
     kerasllm.save(model, tokenizer, tmp_path / "again")
     np.testing.assert_array_equal(kerasllm.load(tmp_path / "again")[0](IDS), model(IDS))
-    for source, message in (("whole", "has no adapters"), ("nowhere", "There is no run folder")):
+    for source, message in (("whole", "has no adapter to merge"), ("nowhere", "There is no run folder")):
         assert main(["merge", str(tmp_path / source), str(tmp_path / "new")]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "new").exists()
 
