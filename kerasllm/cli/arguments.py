@@ -245,9 +245,7 @@ def _add_drawing(command):
 def _add_translate(commands):
     command = _add_command(commands, "translate", "translate sentences, a line for each")
     _add_model(command)
-    source = command.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", metavar="TEXT", help="a sentence to translate; may be repeated")
-    source.add_argument("--file", metavar="PATH", help="text of one sentence a line (default: standard input)")
+    _add_texts(command, "sentence")
     command.add_argument(
         "--num-beams",
         "--beams",  # its name before
@@ -260,14 +258,18 @@ def _add_translate(commands):
     )
 
 
+def _add_texts(command, what):
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--text", action="append", metavar="TEXT", help=f"a {what}; may be repeated")
+    source.add_argument("--file", metavar="PATH", help=f"one {what} a line (default: standard input)")
+
+
 def _add_classify(commands):
     command = _add_command(
         commands, "classify", "say which label texts have, a line for each: label, probability, text"
     )
     _add_model(command)
-    source = command.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", metavar="TEXT", help="a text; may be repeated")
-    source.add_argument("--file", metavar="PATH", help="one text a line (default: standard input)")
+    _add_texts(command, "text")
     command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
 
 

@@ -1,6 +1,7 @@
 """Texts with labels, in files and as numbers."""
 
 import itertools
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,7 +148,7 @@ def label_names(labels: Iterable[Any]) -> list[str]:
 def _name(label):
     if isinstance(label, bool):
         return str(label).lower()
-    return str(int(label)) if isinstance(label, float) and label == int(label) else str(label)
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def are_quantities(labels: Iterable[Any]) -> bool:
@@ -158,9 +159,9 @@ def are_quantities(labels: Iterable[Any]) -> bool:
             number = float("nan" if isinstance(label, bool | list) else label)
         except ValueError:
             return False
-        if number != number:
+        if not math.isfinite(number):
             return False
-        found = found or number != int(number)
+        found = found or not number.is_integer()
     return found
 
 

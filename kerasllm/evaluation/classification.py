@@ -100,8 +100,8 @@ def classification_scores(
     Example:
         >>> texts, labels = zip(*kerasllm.data.read_labelled("test.csv"))
         >>> scores = kerasllm.evaluation.classification_scores(model, tokenizer, texts, labels)
-        >>> scores.accuracy
-        0.931
+        >>> print(scores.accuracy, scores.macro_f1)
+        >>> scores.plot("confusion.png")
     """
     texts, labels = list(texts), list(labels)
     if not texts or len(texts) != len(labels):

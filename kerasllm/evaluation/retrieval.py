@@ -49,8 +49,8 @@ def retrieval_scores(
         ValueError: if there are no pairs.
 
     Example:
-        >>> kerasllm.evaluation.retrieval_scores(model, tokenizer, kerasllm.data.read_pairs("test.tsv")).recall_at_1
-        0.71
+        >>> scores = kerasllm.evaluation.retrieval_scores(model, tokenizer, kerasllm.data.read_pairs("test.tsv"))
+        >>> print(scores.recall_at_1)
     """
     pairs = list(pairs)
     if not pairs:

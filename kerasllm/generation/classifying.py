@@ -46,8 +46,7 @@ def classify(
 
     Example:
         >>> model, tokenizer = kerasllm.load("distilbert-base-uncased-finetuned-sst-2-english")
-        >>> kerasllm.classify(model, tokenizer, "What a film!").label
-        'POSITIVE'
+        >>> print(kerasllm.classify(model, tokenizer, "What a film!").label)
     """
     if not isinstance(model, SequenceClassifier):
         raise TypeError(f"`classify` needs a SequenceClassifier, got {type(model).__name__}.")

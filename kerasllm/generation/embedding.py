@@ -35,9 +35,8 @@ def embed(
 
     Example:
         >>> model, tokenizer = kerasllm.load("sentence-transformers/all-MiniLM-L6-v2")
-        >>> one, other = kerasllm.embed(model, tokenizer, ["A dog runs.", "An animal is moving."])
-        >>> float(one @ other)
-        0.55
+        >>> kerasllm.embed(model, tokenizer, ["A dog runs.", "An animal is moving."]).shape
+        (2, 384)
     """
     if not isinstance(model, TextEmbedder):
         raise TypeError(f"`embed` needs a TextEmbedder, got {type(model).__name__}.")

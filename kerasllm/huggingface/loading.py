@@ -73,12 +73,10 @@ def load(
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    family = _family(values, path, _tensor_names(folder, FAMILIES[values["model_type"]]))
+    renames, packing = FAMILIES[values["model_type"]].renames, values.get("quantization_config")
+    checkpoint = QuantizedCheckpoint(folder, renames, packing, path) if packing else Checkpoint(folder, renames)
+    family = _family(values, path, checkpoint.names)
     options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
-    packing = values.get("quantization_config")
-    checkpoint = (
-        QuantizedCheckpoint(folder, family.renames, packing, path) if packing else Checkpoint(folder, family.renames)
-    )
     if family.model is TextEmbedder:
         embedders.add_dense(folder, checkpoint)
     model = build(values, generation, checkpoint, path, dtype, quantize, family, options)
@@ -134,10 +132,6 @@ def _of_known_type(values, path):
         more = f", of pictures or sounds as well as of text ({of_text!r})" if of_text else ""
         raise ValueError(f"{path} describes a model of type {kind!r}{more}; kerasllm reads {', '.join(FAMILIES)}.")
     return {**values, "model_type": kind}
-
-
-def _tensor_names(folder, family):
-    return Checkpoint(folder, family.renames).names
 
 
 def _family(values, path, names):

@@ -31,7 +31,7 @@ class InfoNCE(keras.losses.Loss):
     Example:
         >>> loss = kerasllm.losses.InfoNCE(temperature=1.0)
         >>> float(loss(np.array([0, 0, 1, 1]), np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")))  # log(1 + 1 / e)
-        0.3132616877555847
+        0.31326162815093994
 
     Reference: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748; Henderson et al. 2017, section 4.4,
     https://arxiv.org/abs/1705.00652

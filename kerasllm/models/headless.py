@@ -78,7 +78,7 @@ class HeadlessModel(TypedModel):
         )
 
     def output_layer(self):
-        raise NotImplementedError(f"A {type(self).__name__} makes no logits of tokens of a vocabulary.")
+        raise TypeError(f"A {type(self).__name__} makes no logits of tokens of a vocabulary.")
 
     def get_config(self):
         return {**super().get_config(), **{name: getattr(self, name) for name in self.settings}}

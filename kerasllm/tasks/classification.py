@@ -113,18 +113,13 @@ class ClassificationTask(OverABaseTask):
 
         return whole_texts.ServedClassifier(model, tokenizer) if text else mask_filler.ServedIds(model)
 
-    @staticmethod
-    def compared(model, tokenizer, signatures):
-        import numpy as np
-        import tensorflow as tf
+    @classmethod
+    def compared(cls, model, tokenizer, signatures):
+        from kerasllm.generation.classifying import text_logits
 
         if "serving_default" not in signatures:
             return None
-        made = signatures["serving_default"](text=tf.constant([SAMPLE]))["logits"][0].numpy()
-        from kerasllm.generation.classifying import text_logits
-
-        expected = text_logits(model, tokenizer, [SAMPLE])[0]
-        return bool(np.allclose(made, expected, rtol=0.02, atol=0.02)), True
+        return cls.close_to_served(signatures, "logits", text_logits(model, tokenizer, [SAMPLE])[0])
 
 
 def _problem_of(labels):

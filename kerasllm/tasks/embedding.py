@@ -81,15 +81,11 @@ class EmbeddingTask(OverABaseTask):
 
         return whole_texts.ServedEmbedder(model, tokenizer) if text else mask_filler.ServedIds(model)
 
-    @staticmethod
-    def compared(model, tokenizer, signatures):
-        import numpy as np
-        import tensorflow as tf
-
+    @classmethod
+    def compared(cls, model, tokenizer, signatures):
         if "serving_default" not in signatures:
             return None
-        made = signatures["serving_default"](text=tf.constant([SAMPLE]))["vector"][0].numpy()
-        return bool(np.allclose(made, kerasllm.embed(model, tokenizer, SAMPLE), rtol=0.02, atol=0.02)), True
+        return cls.close_to_served(signatures, "vector", kerasllm.embed(model, tokenizer, SAMPLE))
 
 
 def _scores(model, tokenizer, pairs):

@@ -1,7 +1,7 @@
 """What tasks share whose models are made over one that has learned a language, or from nothing."""
 
 import kerasllm
-from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, Task
+from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, SAMPLE, Task
 
 
 class OverABaseTask(Task):
@@ -59,6 +59,15 @@ class OverABaseTask(Task):
     def tokens_per_step(self, config, training):
         """No FLOPs: texts are of many lengths."""
         return training.tokens_per_step, None
+
+    @staticmethod
+    def close_to_served(signatures, output, expected):
+        """Whether a SavedModel makes of `SAMPLE` what the model does, as `compared` says it."""
+        import numpy as np
+        import tensorflow as tf
+
+        made = signatures["serving_default"](text=tf.constant([SAMPLE]))[output][0].numpy()
+        return bool(np.allclose(made, expected, rtol=0.02, atol=0.02)), True
 
     def _max_length(self, config):
         return min(self.settings.model.get("max_length") or config.max_length, config.max_length)
