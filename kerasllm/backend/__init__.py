@@ -21,13 +21,13 @@ from kerasllm.backend.gradients import (
     fused_adam,
     global_norm,
     has_fused_adam,
-    remat,
     sum_over_replicas,
     update_if_finite,
     value_and_gradients,
     with_gradient,
 )
 from kerasllm.backend.ragged import filled, is_ragged
+from kerasllm.backend.recomputing import remat
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,

@@ -13,11 +13,6 @@ else:
     import jax
 
 
-def remat(function, *tensors):
-    """A function's result, whose gradient computes the function again in place of keeping what it computed."""
-    return (tf.recompute_grad if IS_TENSORFLOW else jax.checkpoint)(function)(*tensors)
-
-
 def with_gradient(function, gradient, x, *constants):
     """A function's result `function(x, *constants)`, with a gradient by `x` of its own and none by the constants.
 
