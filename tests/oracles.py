@@ -99,7 +99,7 @@ def bucket(distance, causal, buckets=32, max_distance=128):
 
 def add_positions(w, x, positions, position_ids):
     """Learned or sinusoidal positions on the input; `position_ids` (B, T)."""
-    if positions == "learned":
+    if positions in ("learned", "learned_relative"):
         return x + w["position_embedding/embeddings"][position_ids]
     if positions == "sinusoidal":
         half = x.shape[-1] // 2

@@ -82,7 +82,7 @@ def far_from_defaults(kind):
             values[name] = not value
         elif isinstance(value, int | float):
             values[name] = 2 * value or 0.25
-        elif isinstance(value, str) and "roberta" not in kind:
+        elif isinstance(value, str) and "roberta" not in kind and kind != "mpnet":
             values[name] = "gated-silu" if name == "feed_forward_proj" else "relu"
         elif value is None and annotation.startswith("int"):
             values[name] = 4
@@ -111,7 +111,7 @@ REFUSED = {
     "a layer of another kind": ("qwen3", {"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
     "other settings for a layer": ("llama", {"per_layer_config": {"1": {"hidden_act": "relu"}}}),
     "scores that are not scaled": ("gpt2", {"scale_attn_weights": False}),
-    "buckets of another number": ("t5", {"relative_attention_num_buckets": 64}),
+    "buckets of another number": ("mpnet", {"relative_attention_num_buckets": 64}),
     "places after another padding": ("m2m_100", {"pad_token_id": 0}),
     "a narrower table": ("opt", {"word_embed_proj_dim": 4}),
 }

@@ -116,8 +116,8 @@ def byte_level():
 
 
 @functools.cache
-def word_pieces():
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+def word_pieces(special=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")):
+    special = [*special]
     trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False)
     parts = {
         "normalizer": normalizers.BertNormalizer(lowercase=False),

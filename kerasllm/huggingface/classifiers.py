@@ -34,6 +34,7 @@ _HEADS = {
     "ernie": _Head("classifier", "classifier", "ernie.pooler.dense", "tanh"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "mpnet": _ROBERTA,
     "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
     "gpt2": _Head("classifier", "score"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),

@@ -15,6 +15,7 @@ from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_sizes, is_per_layer, split_by_layer
 from kerasllm.layers.positions import (
+    BIASED,
     PositionOptions,
     RelativePositionBias,
     input_positions,
@@ -143,7 +144,7 @@ class Transformer(Composite, SequenceLayer):
         self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
         if self.position_embedding is not None:
             self.position_embedding.build(inner_shape)
-        if self.positions == "relative":
+        if self.positions in BIASED:
             self.relative_bias = RelativePositionBias(
                 self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
             )
@@ -209,11 +210,11 @@ class Transformer(Composite, SequenceLayer):
                     attention_mask=attention_mask,
                     document_ids=document_ids,
                     position_ids=position_ids,
-                    has_bias=self.positions == "relative",
+                    has_bias=self.positions in BIASED,
                     cache=of_block,
                     **options,
                 )
-                bias = self.relative_bias(index, prepared[0].key_index) if self.positions == "relative" else None
+                bias = self.relative_bias(index, prepared[0].key_index) if self.positions in BIASED else None
                 shared[kind] = {"prepared": prepared, "position_bias": bias}
             is_last = block is self.blocks[-1]
             x, of_scores, of_block = parts_of(

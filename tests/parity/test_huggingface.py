@@ -226,6 +226,11 @@ CASES = {
         {**BERT, "n_layers": 3, "dim": 20, "n_heads": 5, "hidden_dim": 28, "sinusoidal_pos_embds": True},
         {**BERT, "n_layers": 1, "dim": 28, "n_heads": 1, "hidden_dim": 52, "activation": "relu"},
     ],
+    "mpnet": [
+        {**BERT, **sizes(2, 24, 3, 40)},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "max_position_embeddings": 514},
+        {**BERT, **sizes(1, 28, 1, 52), "tie_word_embeddings": False},
+    ],
     "ernie": [
         {**BERT, **sizes(2, 24, 3, 40)},
         {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 4, "use_task_id": True},

@@ -24,6 +24,7 @@ SMALL = {
     **dict.fromkeys(("GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer"), folders.byte_level),
     **dict.fromkeys(("RobertaTokenizer", "BartTokenizer"), folders.byte_level),
     **dict.fromkeys(("BertTokenizer", "DistilBertTokenizer"), folders.word_pieces),
+    "MPNetTokenizer": lambda: folders.word_pieces(("<s>", "<pad>", "</s>", "[UNK]", "<mask>")),
     **dict.fromkeys(("LlamaTokenizer", "CodeLlamaTokenizer"), folders.underscored),
     "GemmaTokenizer": lambda: folders.underscored(("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")),
     "T5Tokenizer": lambda: folders.unigram(("<pad>", "</s>", "<unk>"), tuple(SENTINELS)),
