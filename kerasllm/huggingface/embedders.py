@@ -28,6 +28,7 @@ _ROOTS = {
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
     "mpnet": "mpnet.",
+    "deberta-v2": "deberta.",
 }
 _ROOTS |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
 _HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier)\."  # of what it was pretrained with

@@ -72,6 +72,10 @@ def without_words(spec, row, settings):
     model = {**row.model, **{key: spec["model"][key] for key in ("vocab", "merges") if key in spec["model"]}}
     if "unk_token" in model:
         model["unk_token"] = text_of(settings.get(model["unk_token"]))
+    if model.get("unk_id", 0) is None:  # which its token says
+        pieces = [piece for piece, _ in model["vocab"]]
+        unknown = text_of(settings.get("unk_token"))
+        model["unk_id"] = pieces.index(unknown) if unknown in pieces else 1
     bare = dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))
     return {**spec, **bare, "model": model, "added_tokens": []}
 
@@ -214,6 +218,11 @@ CLASSES = {
     "ElectraTokenizer": _BERT,
     "MobileBertTokenizer": _BERT,
     "MPNetTokenizer": _MPNET,
+    "DebertaV2Tokenizer": _BERT._replace(
+        defaults={**_BERT.defaults, **_tokens("bos:[CLS] eos:[SEP]")},
+        model={"type": "Unigram", "unk_id": None},
+        words=words.deberta_words,
+    ),
     "MarianTokenizer": TokenizerClass("$A eos", "$A $B eos", _tokens(_T5_TOKENS)),
     "M2M100Tokenizer": _translator(_FAIRSEQ_TOKENS, {}, None, src_lang="en"),
     "XLMRobertaTokenizer": TokenizerClass(
@@ -258,6 +267,7 @@ OF_MODELS = {
     "distilbert": "BertTokenizer",
     "ernie": "BertTokenizer",
     "mpnet": "MPNetTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
     "mbart": "MBartTokenizer",
     "m2m_100": "M2M100Tokenizer",

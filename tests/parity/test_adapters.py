@@ -47,6 +47,10 @@ SIZES = {
     "opt": OPT,
     "phi3": {**BERT, "pad_token_id": 0},
     "smollm3": {**LLAMA, "pad_token_id": 0},
+    "deberta-v2": {
+        **{**BERT, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    },
     "distilbert": {
         **{"vocab_size": V, "max_position_embeddings": 32, "n_layers": 2, "dim": 24, "n_heads": 3, "hidden_dim": 40},
         **{"dropout": 0.0, "attention_dropout": 0.0},

@@ -30,6 +30,15 @@ CASES = {
     "XLMRoberta": WIDE,
     "DistilBert": {"vocab_size": V, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
     "MPNet": WIDE,
+    "DebertaV2": {
+        **{**WIDE, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "pooler_hidden_act": "relu",
+        },
+    },
     "Ernie": {**WIDE, "use_task_id": True},
     "GPT2": {"vocab_size": V, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "Llama": GROUPED,

@@ -33,6 +33,10 @@ ENCODERS = {
     "XLMRoberta": {**WIDE, "pad_token_id": 1},
     "DistilBert": {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
     "MPNet": WIDE,
+    "DebertaV2": {
+        **{**WIDE, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    },
     "Ernie": WIDE,
 }
 

@@ -29,6 +29,7 @@ SMALL = {
     "GemmaTokenizer": lambda: folders.underscored(("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")),
     "T5Tokenizer": lambda: folders.unigram(("<pad>", "</s>", "<unk>"), tuple(SENTINELS)),
     "XLMRobertaTokenizer": folders.unigram,
+    "DebertaV2Tokenizer": lambda: folders.unigram(("[PAD]", "[CLS]", "[SEP]", "[UNK]"), ("[MASK]",)),
     "MBartTokenizer": lambda: folders.unigram(last=(*MBART, "<mask>")),
     "MBart50Tokenizer": lambda: folders.unigram(last=(*MBART50, "<mask>")),
     "NllbTokenizer": lambda: folders.underscored(("<s>", "<pad>", "</s>", "<unk>", *NLLB, "<mask>")),

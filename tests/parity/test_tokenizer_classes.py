@@ -59,6 +59,7 @@ def spaced(spec):
 
 BERT = {"do_lower_case": BOTH, "strip_accents": (True, False, None), "tokenize_chinese_chars": BOTH}
 PREFIX = {"add_prefix_space": BOTH}
+DEBERTA = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 MPNET = ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")
 # Class and model type: the tokenizer.jsons, and the options.
 JSONS = {
@@ -84,6 +85,10 @@ JSONS = {
     "ElectraTokenizerFast bert": (of_words, {"do_lower_case": BOTH}),
     "DistilBertTokenizer distilbert": (of_words, BERT),
     "MPNetTokenizer mpnet": (lambda: of_words(MPNET), BERT),
+    "DebertaV2Tokenizer deberta-v2": (
+        lambda: {"plain": folders.unigram(DEBERTA, ("[MASK]",))},
+        {"do_lower_case": BOTH, "split_by_punct": BOTH, **PREFIX},
+    ),
     "XLMRobertaTokenizer xlm-roberta": (lambda: {"plain": folders.unigram()}, PREFIX),
     "MBartTokenizer mbart": (
         lambda: {"plain": folders.unigram(last=(*MBART, "<mask>"))},

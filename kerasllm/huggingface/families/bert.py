@@ -18,6 +18,7 @@ from kerasllm.models import MaskedLM
 # RoBERTa counts positions from the one after its padding token's id, so its tables begin with rows that nothing reads.
 _PADDING_ID = 1
 OFFSET = _PADDING_ID + 1
+CLS = "cls.predictions"
 
 _ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
 UNTYPED = (
@@ -31,12 +32,12 @@ UNTYPED = (
     ignored("is_causal"),  # Only of decoders, which are refused.
     _ALWAYS,
 )
-_BERT = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
+ROWS = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
 OFFSET_LENGTH = setting("max_length", "max_position_embeddings", read=lambda n: n - OFFSET, write=lambda n: n + OFFSET)
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
     required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
-    *_BERT,
+    *ROWS,
     OFFSET_LENGTH,
 )
 _DISTILBERT = (
@@ -66,7 +67,7 @@ def _write_task_types(config):
     return {"use_task_id": True, "task_type_vocab_size": count} if count else {"use_task_id": False}
 
 
-_ERNIE = (*_BERT, Row(_read_task_types, _write_task_types))
+_ERNIE = (*ROWS, Row(_read_task_types, _write_task_types))
 
 BLOCK = {
     **dense("attention/query_key_value", "attention.self.{}", "query", "key", "value"),
@@ -102,9 +103,15 @@ def _bert_weights(config, root):
     return {
         **embeddings(f"{root}.embeddings"),
         **in_blocks(BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
-        **dense("head_dense", "cls.predictions.transform.dense"),
-        **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
-        **_output(config, "cls.predictions"),
+        **bert_head(config),
+    }
+
+
+def bert_head(config):
+    return {
+        **dense("head_dense", f"{CLS}.transform.dense"),
+        **layer_norm("head_norm", f"{CLS}.transform.LayerNorm"),
+        **_output(config, CLS),
     }
 
 
@@ -161,11 +168,10 @@ def family(architecture, root, rows, weights, head=None):
     )
 
 
-_CLS = "cls.predictions"
 FAMILIES = {
-    "bert": family("BertForMaskedLM", "bert", _BERT, lambda config, _: _bert_weights(config, "bert"), _CLS),
+    "bert": family("BertForMaskedLM", "bert", ROWS, lambda config, _: _bert_weights(config, "bert"), CLS),
     "roberta": family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
     "xlm-roberta": family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
     "distilbert": family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
-    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
+    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), CLS),
 }

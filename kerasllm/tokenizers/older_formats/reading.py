@@ -49,6 +49,7 @@ FILES = {
     "MBart50Tokenizer": _fairseq(sentencepiece_models.read_languages),
     "NllbTokenizer": _fairseq(sentencepiece_models.read_languages),
     "T5Tokenizer": Files(("spiece.model",), sentencepiece_models.read_t5),
+    "DebertaV2Tokenizer": Files(("spm.model",), sentencepiece_models.read_deberta),
     "ByT5Tokenizer": Files((), byte_level.read_bytes),
     "LlamaTokenizer": Files(("tokenizer.model",), sentencepiece_models.read_plain),
     "CodeLlamaTokenizer": Files(("tokenizer.model",), sentencepiece_models.read_plain),
