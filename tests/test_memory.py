@@ -125,6 +125,7 @@ MODELS = {
     "causal": (CausalLM, {}),
     "parallel": (CausalLM, {"parallel": True}),
     "relative positions": (MaskedLM, {"positions": "relative"}),
+    "disentangled": (MaskedLM, {"positions": "disentangled", "position_buckets": 4}),
     "sequence to sequence": (Seq2SeqLM, {}),
 }
 

@@ -96,6 +96,8 @@ def logit_fields(config):
     fields = {name: value for name, value in dataclasses.asdict(explicit(config)).items() if name not in _NOT_OF_LOGITS}
     if config.positions == "relative":
         del fields["max_length"]  # which sets no limit then
+    if config.positions != "disentangled":
+        del fields["position_buckets"]
     if config.positions != "rotary":
         del fields["rope_theta"], fields["rope_scaling"], fields["partial_rotary_factor"]
     return fields

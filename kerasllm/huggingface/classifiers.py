@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.families.family import ACTIVATIONS, name_of
 from kerasllm.huggingface.names import dense
 from kerasllm.models import SequenceClassifier, TokenClassifier
 
@@ -13,18 +14,23 @@ _PROBLEMS = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
+_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
 _LABEL_HEAD = re.compile(r"(classifier|pre_classifier|score)\.")
 _TOKEN_HEAD = re.compile(r"(cls\.predictions|lm_head|vocab_transform)\.")
 _SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
 
 
 class _Head(NamedTuple):
-    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""."""
+    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or "".
+
+    `setting` is that of config.json which names the activation behind that one, where it is not always the same.
+    """
 
     on_tokens: str
     on_texts: str
     before: str = ""
     activation: str | None = None
+    setting: str = ""
 
 
 _ROBERTA = _Head("classifier", "classifier.out_proj", "classifier.dense", "tanh")
@@ -34,6 +40,8 @@ _HEADS = {
     "ernie": _Head("classifier", "classifier", "ernie.pooler.dense", "tanh"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "mpnet": _ROBERTA,
+    "deberta-v2": _Head("classifier", "classifier", "pooler.dense", "gelu", "pooler_hidden_act"),
     "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
     "gpt2": _Head("classifier", "score"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),
@@ -73,7 +81,7 @@ def _classifier_family(name, kind):
         zeros=lambda config: {},
         output_bias=(),
         read_options=lambda values: _read(kind, head, family.model.predicts_next, values),
-        write_options=_write,
+        write_options=lambda model: {**_write(model), **_write_activation(model, head)},
     )
 
 
@@ -92,7 +100,19 @@ def _read(kind, head, causal, values):
     problem = values.get("problem_type")
     if problem is not None and problem not in _PROBLEMS:
         raise ValueError(f"config.json asks for problem_type={problem!r}; kerasllm knows {', '.join(_PROBLEMS)}.")
-    return {**options, "problem": _PROBLEMS.get(problem), "head_activation": head.activation}
+    return {**options, "problem": _PROBLEMS.get(problem), "head_activation": _read_activation(head, values)}
+
+
+def _read_activation(head, values):
+    name = values.get(head.setting, head.activation)
+    if head.setting and name not in _ACTIVATIONS:
+        raise ValueError(f"config.json asks for {head.setting}={name!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
+    return _ACTIVATIONS[name] if head.setting else name
+
+
+def _write_activation(model, head):
+    activation = getattr(model, "head_activation", None)
+    return {head.setting: name_of(activation, _ACTIVATIONS)} if head.setting and activation else {}
 
 
 def _write(model):

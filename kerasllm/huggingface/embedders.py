@@ -14,8 +14,10 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import dense
 from kerasllm.models import MaskedLM, TextEmbedder
+from kerasllm.tokenizers import tokenizer_config
 
 MODULES, SENTENCES, PROMPTS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
+_NO_LIMIT = 10**9  # what transformers writes for none is larger
 DENSE = "2_Dense"  # the name that the tensors of a dense layer begin with here, whatever its folder's name
 _POOLINGS = {"mean_tokens": "mean", "cls_token": "first", "lasttoken": "last", "max_tokens": "max"}
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": None, "ReLU": "relu", "GELU": "gelu"}
@@ -25,6 +27,8 @@ _ROOTS = {
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
+    "mpnet": "mpnet.",
+    "deberta-v2": "deberta.",
 }
 _ROOTS |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
 _HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier)\."  # of what it was pretrained with
@@ -67,8 +71,7 @@ def read_options(folder, values):
     options |= {"pooling": _pooling(folders["Pooling"] / "config.json")}
     if "Dense" in folders:
         options |= _dense_options(folders["Dense"] / "config.json")
-    if (folder / SENTENCES).is_file():
-        options["max_tokens"] = read_json(folder / SENTENCES).get("max_seq_length")
+    options["max_tokens"] = _max_tokens(folder)
     if (folder / PROMPTS).is_file():
         options["prompts"] = read_json(folder / PROMPTS).get("prompts") or {}
     return options
@@ -128,6 +131,13 @@ def _checked(module, folder):
     if not re.fullmatch(r"\w*", str(path)):
         raise ValueError(f"{folder / MODULES} names the folder {path!r}, which is not one of its own.")
     return kind, folder / path
+
+
+def _max_tokens(folder):
+    """To how many tokens texts are cut, or None; newer folders leave that to their tokenizer."""
+    sentences = read_json(folder / SENTENCES) if (folder / SENTENCES).is_file() else {}
+    longest = sentences.get("max_seq_length") or tokenizer_config.read_settings(folder).get("model_max_length")
+    return longest if isinstance(longest, int) and longest < _NO_LIMIT else None
 
 
 def _pooling(path):

@@ -2,6 +2,7 @@
 
 from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
 from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.disentangled import DistanceEmbedding
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
 from kerasllm.layers.low_rank import LowRank, NamedAdapters  # noqa: F401  (for Keras, which finds them by name)
 from kerasllm.layers.normalization import NormOptions
@@ -11,6 +12,7 @@ from kerasllm.layers.transformer import Transformer
 __all__ = [
     "AttentionOptions",
     "BlockOptions",
+    "DistanceEmbedding",
     "FeedForward",
     "FeedForwardOptions",
     "LearnedPositions",

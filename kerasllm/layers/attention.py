@@ -12,6 +12,7 @@ import keras
 from kerasllm.layers.cache import KeyValueCache, empty_cache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
+from kerasllm.layers.disentangled import distance_scores
 from kerasllm.layers.dot_product import attend, attend_in_blocks
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections
@@ -119,6 +120,8 @@ class MultiHeadAttention(Composite, SequenceLayer):
         document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         position_bias: float, broadcastable to (B, H, T, S), added to the scores.
+        distance_embeddings: float (2 T + 1, any width) or None, vectors of the distances T, T - 1 … -T of a query from
+            a key, for disentangled attention.
         cache: in self-attention from `init_cache`: keys and values of earlier tokens, to which the new ones are added.
             In cross-attention from `project_context`, in place of the context.
         cache_index: int scalar, how many tokens the cache holds.
@@ -237,6 +240,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         document_ids=None,
         position_ids=None,
         position_bias=None,
+        distance_embeddings=None,
         cache=None,
         cache_index=0,
         prepared=None,
@@ -253,7 +257,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
                 attention_mask=attention_mask,
                 document_ids=document_ids,
                 position_ids=position_ids,
-                has_bias=position_bias is not None,
+                has_bias=position_bias is not None or distance_embeddings is not None,
                 cache=cache,
                 cache_index=cache_index,
                 return_attention_scores=return_attention_scores,
@@ -271,7 +275,11 @@ class MultiHeadAttention(Composite, SequenceLayer):
             keys, values, cache = cache.extended(key, value, cache_index)
             key, value = (key, value) if prepared.is_all_new else (keys, values)
 
-        query = query * (self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale)
+        scale = self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+        query = query * scale
+        if distance_embeddings is not None:
+            of_query, of_key, _ = self._heads(distance_embeddings[None])
+            position_bias = distance_scores(query, key, of_query * scale, of_key)
         last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
         if prepared.in_blocks:
             output = attend_in_blocks(query, key, value, prepared.mask, **last)

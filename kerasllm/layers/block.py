@@ -91,8 +91,8 @@ class TransformerBlock(Composite, SequenceLayer):
     Call arguments:
         x: float (B, T, D).
         context: float (B, S, any width) or None. A block that is first called with a context has cross-attention.
-        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache_index:
-            see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
+        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, distance_embeddings,
+            cache_index: see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
         cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
             then not needed.
         prepared: from `prepare`, in place of masks, `document_ids` and `position_ids`, for blocks that share them.
@@ -209,6 +209,7 @@ class TransformerBlock(Composite, SequenceLayer):
         document_ids=None,
         position_ids=None,
         position_bias=None,
+        distance_embeddings=None,
         cache=None,
         cache_index=0,
         prepared=None,
@@ -227,7 +228,7 @@ class TransformerBlock(Composite, SequenceLayer):
                 attention_mask=attention_mask,
                 document_ids=document_ids,
                 position_ids=position_ids,
-                has_bias=position_bias is not None,
+                has_bias=position_bias is not None or distance_embeddings is not None,
                 **options,
             )
         keeps_all = not training or cache is not None or return_attention_scores or bool(listeners())
@@ -235,9 +236,12 @@ class TransformerBlock(Composite, SequenceLayer):
         if remat == "block":
             dropout = self.residual_dropout if self.dropout else self.attention.attention_dropout
             forward = rematerialized(forward, self, dropout)
-        return forward(x, context, position_bias, prepared=prepared, last_only=last_only, remat=remat, **options)
+        options |= {"prepared": prepared, "last_only": last_only, "remat": remat}
+        return forward(x, context, position_bias, distance_embeddings, **options)
 
-    def _forward(self, x, context, position_bias, *, prepared, remat, cache, cache_index, last_only, **options):
+    def _forward(
+        self, x, context, position_bias, distances, *, prepared, remat, cache, cache_index, last_only, **options
+    ):
         (of_own, of_context), training = prepared, options["training"]
         cache = BlockCache(None) if cache is None else cache
         x = tap(x, self, "input")
@@ -246,6 +250,7 @@ class TransformerBlock(Composite, SequenceLayer):
             self._sublayer("attention", remat)(
                 normed,
                 position_bias=position_bias,
+                distance_embeddings=distances,
                 prepared=of_own,
                 cache=cache.own,
                 cache_index=cache_index,
@@ -280,7 +285,8 @@ class TransformerBlock(Composite, SequenceLayer):
         layer = getattr(self, name)
         if remat is None or remat != name.removeprefix("cross_"):
             return layer
-        return rematerialized(layer, layer, getattr(layer, "attention_dropout", None), through=["position_bias"])
+        through = ["position_bias", "distance_embeddings"]
+        return rematerialized(layer, layer, getattr(layer, "attention_dropout", None), through)
 
     def _enter(self, x, norm):
         """What a sublayer reads."""

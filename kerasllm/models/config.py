@@ -166,6 +166,7 @@ class TransformerConfig(BlockOptions, _Sizes):
         total = sum(options.block_parameters(D, H, F, cross_attention=has_encoder) for options in layers)
         total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F)
         outside = self.embedding_norm * first.norm_parameters(D, first.use_bias)
+        outside += (self.positions == "disentangled") * first.norm_parameters(D, first.use_bias)
         outside += (last.norm_placement != "post") * last.norm_parameters(D, last.use_bias)
         if embeddings:
             outside += self.position_parameters(D, H)

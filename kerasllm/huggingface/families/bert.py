@@ -17,14 +17,14 @@ from kerasllm.models import MaskedLM
 
 # RoBERTa counts positions from the one after its padding token's id, so its tables begin with rows that nothing reads.
 _PADDING_ID = 1
-_OFFSET = _PADDING_ID + 1
+OFFSET = _PADDING_ID + 1
+CLS = "cls.predictions"
 
 _ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
-_BERT = (
+UNTYPED = (
     *SIZES,
     setting("max_length", "max_position_embeddings"),
     setting("norm_epsilon", "layer_norm_eps"),
-    setting("num_token_types", "type_vocab_size"),
     choice("activation", "hidden_act", ACTIVATIONS),
     setting("tie_embeddings", "tie_word_embeddings"),
     setting("dropout", "hidden_dropout_prob"),
@@ -32,11 +32,13 @@ _BERT = (
     ignored("is_causal"),  # Only of decoders, which are refused.
     _ALWAYS,
 )
+ROWS = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
+OFFSET_LENGTH = setting("max_length", "max_position_embeddings", read=lambda n: n - OFFSET, write=lambda n: n + OFFSET)
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
     required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
-    *_BERT,
-    setting("max_length", "max_position_embeddings", read=lambda n: n - _OFFSET, write=lambda n: n + _OFFSET),
+    *ROWS,
+    OFFSET_LENGTH,
 )
 _DISTILBERT = (
     setting("vocab_size"),
@@ -65,9 +67,9 @@ def _write_task_types(config):
     return {"use_task_id": True, "task_type_vocab_size": count} if count else {"use_task_id": False}
 
 
-_ERNIE = (*_BERT, Row(_read_task_types, _write_task_types))
+_ERNIE = (*ROWS, Row(_read_task_types, _write_task_types))
 
-_BLOCK = {
+BLOCK = {
     **dense("attention/query_key_value", "attention.self.{}", "query", "key", "value"),
     **dense("attention/output", "attention.output.dense"),
     **layer_norm("attention_norm", "attention.output.LayerNorm"),
@@ -85,7 +87,7 @@ _DISTILBERT_BLOCK = {
 }
 
 
-def _embeddings(root, first_place=0):
+def embeddings(root, first_place=0):
     return {
         "token_embedding/embeddings": plain(f"{root}.word_embeddings.weight"),
         "token_type_embedding/embeddings": plain(f"{root}.token_type_embeddings.weight"),
@@ -99,18 +101,30 @@ def _embeddings(root, first_place=0):
 
 def _bert_weights(config, root):
     return {
-        **_embeddings(f"{root}.embeddings"),
-        **in_blocks(_BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
-        **dense("head_dense", "cls.predictions.transform.dense"),
-        **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
-        **_output(config, "cls.predictions"),
+        **embeddings(f"{root}.embeddings"),
+        **in_blocks(BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
+        **bert_head(config),
+    }
+
+
+def bert_head(config):
+    return {
+        **dense("head_dense", f"{CLS}.transform.dense"),
+        **layer_norm("head_norm", f"{CLS}.transform.LayerNorm"),
+        **_output(config, CLS),
     }
 
 
 def _roberta_weights(config, _):
     return {
-        **_embeddings("roberta.embeddings", _OFFSET),
-        **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
+        **embeddings("roberta.embeddings", OFFSET),
+        **in_blocks(BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
+        **roberta_head(config),
+    }
+
+
+def roberta_head(config):
+    return {
         **dense("head_dense", "lm_head.dense"),
         **layer_norm("head_norm", "lm_head.layer_norm"),
         **_output(config, "lm_head"),
@@ -127,7 +141,7 @@ def _output(config, head):
 
 def _distilbert_weights(config, _):
     return {
-        **_embeddings("distilbert.embeddings"),
+        **embeddings("distilbert.embeddings"),
         **in_blocks(_DISTILBERT_BLOCK, "transformer/block_#", "distilbert.transformer.layer.#"),
         **dense("head_dense", "vocab_transform"),
         **layer_norm("head_norm", "vocab_layer_norm"),
@@ -136,7 +150,7 @@ def _distilbert_weights(config, _):
     }
 
 
-def _family(architecture, root, rows, weights, head=None):
+def family(architecture, root, rows, weights, head=None):
     biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
     return Family(
         architecture,
@@ -144,7 +158,7 @@ def _family(architecture, root, rows, weights, head=None):
         rows,
         weights,
         renames=(
-            (r"^(?=embeddings\.|encoder\.layer\.|transformer\.layer\.)", f"{root}."),
+            (r"^(?=embeddings\.|encoder\.|transformer\.layer\.)", f"{root}."),
             (r"LayerNorm\.gamma$", "LayerNorm.weight"),
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
@@ -154,11 +168,10 @@ def _family(architecture, root, rows, weights, head=None):
     )
 
 
-_CLS = "cls.predictions"
 FAMILIES = {
-    "bert": _family("BertForMaskedLM", "bert", _BERT, lambda config, _: _bert_weights(config, "bert"), _CLS),
-    "roberta": _family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
-    "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
-    "distilbert": _family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
-    "ernie": _family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
+    "bert": family("BertForMaskedLM", "bert", ROWS, lambda config, _: _bert_weights(config, "bert"), CLS),
+    "roberta": family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "xlm-roberta": family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "distilbert": family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
+    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), CLS),
 }
