@@ -303,7 +303,11 @@ def _add_bench(commands):
     command.add_argument(
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
-    command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
+    )
     command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
 
 
