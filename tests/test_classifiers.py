@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from test_tuned_runs import stored
 
 import kerasllm
 from kerasllm.cli import main
@@ -219,6 +220,29 @@ def test_the_commands(tmp_path, capsys, few_rounds):
     assert json.loads(capsys.readouterr().out)["accuracy"] > 0.9
     assert main([*train, "--from", str(run), "--out", str(tmp_path / "x")]) == 2
     assert "does nothing beside base" in capsys.readouterr().err
+    assert main([*train, "--adapter", "lora", "--out", str(tmp_path / "x")]) == 2
+    assert "adapter does nothing without base" in capsys.readouterr().err
+
+
+def test_the_commands_over_a_base_with_adapters(tokenizer, tmp_path, capsys, few_rounds):
+    config = TransformerConfig(tokenizer.vocab_size, 1, 64, 2, 64, max_length=T)
+    kerasllm.save(CausalLM(config), tokenizer, tmp_path / "base")
+    data, run = tmp_path / "data.jsonl", str(tmp_path / "run")
+    rows = [json.dumps({"text": text, "label": label}) for text, label in zip(TEXTS, LABELS, strict=True)]
+    data.write_text("\n".join(rows * 3))
+    train = ["train", "--task", "classify", "--data", str(data), "--from", str(tmp_path / "base"), "--steps", "24"]
+    assert main([*train, "--rank", "2", "--out", run]) == 2
+    assert "rank does nothing without an adapter: leave it out" in capsys.readouterr().err
+    adapter = ["--adapter", "lora", "--rank", "2", "--quantize", "nf4", "--lr", "0.02"]
+    assert main([*train, *adapter, "--out", run]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["settings"]["alpha"] == 32 and record["results"]["accuracy"] > 0.9
+    assert {name for name in stored(tmp_path / "run") if "/adapters/" not in name} == {"head_output/kernel"}
+    assert main(["merge", run, str(tmp_path / "merged")]) == 0
+    capsys.readouterr()
+    for model in ("run", "merged"):
+        assert main(["classify", "--model", str(tmp_path / model), "--text", "good play", "--text", "poor play"]) == 0
+        assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["good", "bad"]
 
 
 def test_the_saved_model_answers_as_python_does(tokenizer, tmp_path):

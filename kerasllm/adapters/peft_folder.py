@@ -20,7 +20,7 @@ from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.huggingface import tensors
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.layers.low_rank import LowRank, Slice
-from kerasllm.models import CausalLM, Seq2SeqLM
+from kerasllm.models import CausalLM, Seq2SeqLM, SequenceClassifier, TextEmbedder, TokenClassifier
 from kerasllm.models.weights import weight_names
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -32,6 +32,13 @@ _UNKNOWN = (
     *("alora_invocation_tokens", "use_qalora", "use_bdlora"),
     *("arrow_config", "kasa_config", "monteclora_config", "velora_config"),
 )
+_TASKS = {
+    CausalLM: "CAUSAL_LM",
+    Seq2SeqLM: "SEQ_2_SEQ_LM",
+    SequenceClassifier: "SEQ_CLS",
+    TokenClassifier: "TOKEN_CLS",
+    TextEmbedder: "FEATURE_EXTRACTION",
+}
 _CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of `init_lora_weights`
 
 
@@ -244,8 +251,13 @@ def _add_trained(model, arrays):
                 raise ValueError(f"{name} is trained beside the adapter, for which PEFT's format has no place.")
             tensors_of_weight = source.write(array, widths_of(name, array.shape, model.config))
             arrays |= {f"{_PREFIX}{key}": tensor for key, tensor in tensors_of_weight.items()}
-            modules |= {key.rpartition(".")[0] for key in tensors_of_weight}
+            modules |= {_trained_whole(key.rpartition(".")[0]) for key in tensors_of_weight}
     return sorted(modules)
+
+
+def _trained_whole(module):
+    """The module that PEFT trains with one: a head of several layers, such as RoBERTa's, as a whole."""
+    return "classifier" if module.startswith("classifier.") else module
 
 
 def _whole_weights(model, table, checkpoint, left):
@@ -276,7 +288,7 @@ def _source(model, table, name):
 
 
 def _task(model):
-    return "CAUSAL_LM" if isinstance(model, CausalLM) else "SEQ_2_SEQ_LM" if isinstance(model, Seq2SeqLM) else None
+    return next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
 
 
 def _shortest(adapted, modules):

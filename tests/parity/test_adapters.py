@@ -8,7 +8,7 @@ import kerasllm
 from kerasllm import adapters
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.layers.composite import layers_inside
-from kerasllm.models import Seq2SeqLM
+from kerasllm.models import Seq2SeqLM, SequenceClassifier
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -207,3 +207,30 @@ def test_as_many_weights_are_trained(base):
         float(np.abs(np.array(w)).max() * w.shape[0] ** 0.5) for w in ours.trainable_weights if "lora_a" in w.path
     }
     assert min(limits) > 0.8 and max(limits) <= 1
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta", "llama"], indirect=True)
+def test_classifiers_are_those_of_peft(base, tmp_path):
+    folder, _ = base
+
+    def headed():
+        return SequenceClassifier.from_model(kerasllm.load(folder)[0], 3)
+
+    ours, draw = headed(), np.random.default_rng(0)
+    adapters.add(ours, 3, 5, train_also=[layer.name for layer in ours.layers if layer.name.startswith("head_")])
+    for weight in ours.trainable_weights:
+        weight.assign(draw.normal(scale=0.3, size=weight.shape))
+    adapters.save(ours, tmp_path / "ours")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    theirs.config.pad_token_id = theirs.config.pad_token_id or 0
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "ours", is_trainable=True).eval()
+    assert theirs.peft_config["default"].task_type == "SEQ_CLS"
+    logits = theirs(torch.tensor(IDS)).logits
+    close(ours(IDS), logits.detach().numpy())
+    count = sum(int(np.prod(weight.shape)) for weight in ours.trainable_weights)
+    assert count == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
+
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = headed()
+    adapters.load(again, tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS), ours(IDS))
