@@ -91,7 +91,7 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
         "modules_to_save": saved or None,
         INDICES: indices,
         "fan_in_fan_out": not all(place.source.transposed for place in places if place.path in members),
-        "target_modules": _shortest(settings, [module for place in places for module in place.modules.values()]),
+        "target_modules": _shortest(settings, [*_modules(places), *_unread(model)]),
     }
     with new_folder(folder) as draft:
         write_json(draft / CONFIG, config)
@@ -124,9 +124,10 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
     config = read_json(folder / CONFIG)
     _check_config(config, folder / CONFIG)
     family, table = family_of_model(model)
-    renames = () if family is None else family.renames
+    renames = () if family is None else (*family.renames, (f"^{re.escape(family.root)}", ""))
     checkpoint = tensors.Checkpoint(folder, ((f"^{re.escape(_PREFIX)}", ""), *renames), WEIGHTS)
-    left, members, values = set(checkpoint.names), {}, {}
+    left = {name for name in checkpoint.names if not name.startswith(_unread(model))}
+    members, values = {}, {}
     for place in places_of(model):
         slices = [_slice(place, *item, config, checkpoint, left) for item in place.modules.items()]
         if any(part.rank for part in slices):
@@ -289,6 +290,15 @@ def _source(model, table, name):
 
 def _task(model):
     return next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
+
+
+def _modules(places):
+    return [module for place in places for module in place.modules.values()]
+
+
+def _unread(model):
+    """The modules that there are in Hugging Face's classes, of which a model of ours makes nothing."""
+    return ("pooler.dense",) if isinstance(model, TextEmbedder) else ()
 
 
 def _shortest(adapted, modules):

@@ -54,7 +54,16 @@ def family_of_model(model):
         _, family, settings = family_of(type(model), config, origin and origin.model_type)
     except (ValueError, TypeError):
         return None, {}
-    return family, family.weights(config, settings)
+    table = family.weights(config, settings)
+    if not family.root:
+        return family, table
+    # PEFT has the Transformer of a text embedder by itself.
+    bare = {name: source for name, source in table.items() if source.names and source.names[0].startswith(family.root)}
+    bare = {
+        name: source._replace(names=tuple(tensor.removeprefix(family.root) for tensor in source.names))
+        for name, source in bare.items()
+    }
+    return family, bare
 
 
 def places_of(model):

@@ -8,7 +8,7 @@ import kerasllm
 from kerasllm import adapters
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.layers.composite import layers_inside
-from kerasllm.models import Seq2SeqLM, SequenceClassifier
+from kerasllm.models import Seq2SeqLM, SequenceClassifier, TextEmbedder
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -207,6 +207,22 @@ def test_as_many_weights_are_trained(base):
         float(np.abs(np.array(w)).max() * w.shape[0] ** 0.5) for w in ours.trainable_weights if "lora_a" in w.path
     }
     assert min(limits) > 0.8 and max(limits) <= 1
+
+
+@pytest.mark.parametrize("base", ["roberta", "llama"], indirect=True)
+def test_embedders_are_those_of_peft(base, tmp_path):
+    folder, _ = base
+    ours, again = (TextEmbedder.from_model(kerasllm.load(folder)[0], normalize=False) for _ in range(2))
+    adapters.add(ours, 3, 5)
+    for weight in ours.trainable_weights:
+        weight.assign(np.random.default_rng(0).normal(scale=0.3, size=weight.shape))
+    adapters.save(ours, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(folder), tmp_path / "ours").eval()
+    with torch.no_grad():
+        close(ours(IDS), theirs(torch.tensor(IDS)).last_hidden_state.mean(1).numpy())
+    theirs.save_pretrained(tmp_path / "theirs")
+    adapters.load(again, tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS), ours(IDS))
 
 
 @pytest.mark.parametrize("base", ["bert", "roberta", "llama"], indirect=True)
