@@ -159,8 +159,11 @@ class TrainSettings:
         (), str, "names of layers, such as query or q_proj, to adapt (default: all linear ones)"
     )
     train_also: tuple[str, ...] = _setting((), str, "names of layers to train beside adapters, such as final_norm")
-    text_column: str | None = _setting(
-        None, str, "classify only: column or field of --data with the texts (default: text)", metavar="NAME"
+    text_column: tuple[str, ...] = _setting(
+        (),
+        str,
+        "classify only: column or field of --data with the texts (default: text), or two, of pairs of texts",
+        metavar="NAME",
     )
     label_column: str | None = _setting(
         None, str, "classify only: column or field of --data with the labels (default: label)", metavar="NAME"
@@ -207,6 +210,8 @@ class TrainSettings:
             raise ValueError(
                 f"field takes {task.num_columns} for the task {self.task}, not {len(self.field)}: {self.field}."
             )
+        if len(self.text_column) > 2:
+            raise ValueError(f"text_column takes one column, or two of pairs of texts, not {self.text_column}.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
         self.save_interval()

@@ -36,7 +36,8 @@ kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperatur
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "merge": "kerasllm merge my-tuned my-run",
     "classify": """kerasllm classify --model stars --text "I would see it again."
-kerasllm classify --model stars --file reviews.txt --json > labels.jsonl""",
+kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
+kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it

@@ -67,6 +67,13 @@ class OverABaseTask(Task):
             adapt(model, self.settings, [layer.name for layer in model.layers if layer.name.startswith("head_")])
         return model
 
+    def _has_types(self, config):
+        """Whether the model tells the texts of a pair apart; over a causal one it reads no types."""
+        from kerasllm.models.token_types import TypedModel
+
+        is_typed = self._base is None or isinstance(self._base[0], TypedModel)
+        return is_typed and bool(config.num_token_types)
+
     def tokens_per_step(self, config, training):
         """No FLOPs: texts are of many lengths."""
         return training.tokens_per_step, None
