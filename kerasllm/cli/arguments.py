@@ -258,10 +258,10 @@ def _add_translate(commands):
     )
 
 
-def _add_texts(command, what):
+def _add_texts(command, what, nargs=None):
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", metavar="TEXT", help=f"a {what}; may be repeated")
-    source.add_argument("--file", metavar="PATH", help=f"one {what} a line (default: standard input)")
+    source.add_argument("--text", action="append", nargs=nargs, metavar="TEXT", help=f"a {what}; may be repeated")
+    source.add_argument("--file", metavar="PATH", help=f"one {what.partition(',')[0]} a line (default: standard input)")
 
 
 def _add_classify(commands):
@@ -269,7 +269,8 @@ def _add_classify(commands):
         commands, "classify", "say which label texts have, a line for each: label, probability, text"
     )
     _add_model(command)
-    _add_texts(command, "text")
+    _add_texts(command, "text, or the two of a pair", nargs="+")
+    command.add_argument("--pairs", action="store_true", help="lines have two texts, with a tab between")
     command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
 
 

@@ -131,3 +131,31 @@ def test_tokens(name, tokenizer, tmp_path):
         expected = [other(torch.tensor(ids), **mask).logits.numpy() for other in (model, back)]
     np.testing.assert_allclose(found[is_real], expected[0][is_real], atol=1e-4)
     np.testing.assert_allclose(expected[0][is_real], expected[1][is_real], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Bert", "DistilBert"])  # with types of tokens and without
+def test_pairs_are_those_of_the_pipeline(name, tmp_path):
+    from tokenizers.processors import BertProcessing
+
+    words = ["a", "man", "plays", "the", "guitar", "while", "someone", "sings", "nobody", "makes", "music"]
+    tokenizer = Tokenizer.train(words * 4, vocab_size=V, kind="wordpiece", progress=False)
+    ends = [(tokenizer.special_tokens[role], getattr(tokenizer, f"{role}_id")) for role in ("end", "start")]
+    tokenizer.engine.post_processor = BertProcessing(*ends)
+    model = theirs(name, "SequenceClassification", num_labels=3, pad_token_id=tokenizer.pad_id)
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    draw = np.random.default_rng(0)
+    pairs = [
+        tuple(" ".join(draw.choice(words, n)) for n in lengths) for lengths in ((3, 2), (9, 30), (90, 40), (5, 99))
+    ]
+    other = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"),
+        pad_token=tokenizer.special_tokens["pad"],
+        model_max_length=model.config.max_position_embeddings,
+        model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if name == "Bert" else [])],
+    )
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=other, top_k=None)
+    expected = pipeline([{"text": a, "text_pair": b} for a, b in pairs], truncation=True)
+    ours, read = kerasllm.load(tmp_path)
+    for scores, answer in zip(expected, kerasllm.classify(ours, read, pairs), strict=True):
+        assert answer.probabilities == pytest.approx({one["label"]: one["score"] for one in scores}, abs=1e-5)
