@@ -162,7 +162,7 @@ def tuning(model=TUNED, data=None):
     """
 
     def programs(dtype):
-        shape = {"model": model, "data": data, "context": 256, "tokens": 1024, "dtype": dtype, "steps": 3}
+        shape = {"model": model, "data": data, "context": 256, "tokens": 512, "dtype": dtype, "steps": 4}
         on_torch = ("torch", "transformers", "peft", "trl")
         return [
             Program("kerasllm, LoRA", "tune_kerasllm", {**shape, "adapter": "lora"}),
@@ -177,7 +177,7 @@ def tuning(model=TUNED, data=None):
 
     cases = [Case(dtype, programs(dtype), together=False) for dtype in ("float32", "mixed_bfloat16")]
     what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
-    return Suite(f"Tuning {what} on conversations, about 1,024 tokens a step, LoRA of rank 16", "tokens", cases)
+    return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
 
 
 def _data():

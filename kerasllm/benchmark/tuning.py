@@ -32,7 +32,9 @@ def tune_kerasllm(model, data, context, tokens, dtype, steps, adapter=None, quan
     language_model = with_fields(language_model, remat="block")
     if adapter:
         kerasllm.adapters.add(language_model, kind=adapter)
-    language_model.compile(kerasllm.optimizers.AdamW(1e-4), kerasllm.losses.TokenCrossentropy(chunk_size=128))
+    language_model.compile(
+        kerasllm.optimizers.AdamW(1e-4, weight_decay=0.0), kerasllm.losses.TokenCrossentropy(chunk_size=128)
+    )
     batches = _packed(_conversations(model, data), tokenizer, context, tokens // context)
     timed = batches.skip(WARM_UP).take(steps).cache()
     count = sum(int((inputs["document_ids"] > 0).numpy().sum()) for inputs, *_ in timed)
