@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from oracles import scramble
 
 from kerasllm import backend
 from kerasllm.layers import MultiHeadAttention, dot_product
@@ -160,6 +161,36 @@ def test_what_is_computed_again_is_the_same(kind, remat, monkeypatch):
     # The same seeds of dropout, and nothing computed again.
     monkeypatch.setattr(backend, "remat", lambda function, *tensors, **_: function(*tensors))
     close(found, stepped(kind, remat, 0.3, in_graph))
+
+
+def test_layers_that_are_alike_share_one_function(monkeypatch):
+    def step_of(num_layers, remat="block"):
+        keras.utils.set_random_seed(1)
+        windows = tuple(4 if i % 2 else None for i in range(num_layers))
+        sizes = SIZES | {"num_layers": num_layers}
+        model = scramble(CausalLM(TransformerConfig(**sizes, attention_window=windows, remat=remat, dropout=0.3)))
+        weights = [weight.value for weight in model.trainable_variables]
+        ids = np.random.default_rng(0).integers(0, 37, (2, 12))
+
+        @tf.function(autograph=False)
+        def step():
+            with tf.GradientTape() as tape:
+                loss = keras.ops.sum(keras.ops.square(model(ids, training=True)))
+            return [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
+
+        keras.utils.set_random_seed(1)
+        return step.get_concrete_function()
+
+    def products(step):
+        graph = step.graph.as_graph_def()
+        parts = [graph.node, *(function.node_def for function in graph.library.function)]
+        return sum(node.op in ("MatMul", "BatchMatMulV2") for nodes in parts for node in nodes)
+
+    step = step_of(6)
+    assert products(step) == products(step_of(4))
+    found = step()
+    monkeypatch.setattr(backend, "remat", lambda function, *tensors, **_: function(*tensors))
+    close(found, step_of(6)())
 
 
 def test_no_two_dropout_masks_are_drawn_from_one_seed(monkeypatch):

@@ -5,12 +5,16 @@ import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.compiling import on_cpu
 from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
     import tensorflow as tf
+    from tensorflow.core.framework import attr_value_pb2
 else:
     import jax
+
+_FEW = 2**24  # elements of gradients, 64 MiB of them
 
 
 def with_gradient(function, gradient, x, *constants):
@@ -163,8 +167,31 @@ def clip_by_norm(gradients, limit, norm):
     """Gradients scaled down from the norm that they have to a lower one; None stays None."""
     given = [gradient for gradient in gradients if gradient is not None]
     # Most of the time there is nothing to scale, which saves a pass over all gradients.
-    clipped = iter(ops.cond(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given))
+    clipped = iter(
+        _either(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given, given)
+    )
     return [gradient if gradient is None else next(clipped) for gradient in gradients]
+
+
+def _either(condition, yes, no, gradients):
+    """What one of two functions gives, which read gradients.
+
+    TensorFlow puts both into the graph, with two ops for each tensor that they read: with the hundreds of small
+    variables of adapters that is most of what a step takes to compile. So functions stay functions on CPUs, where the
+    gradients are few enough to be kept until the function ends.
+    """
+    results = ops.cond(condition, yes, no)
+    if IS_TENSORFLOW and on_cpu() and not tf.executing_eagerly() and _are_few(gradients):
+        made_by = tf.nest.flatten(results)[0].op
+        while made_by.type == "Identity":
+            made_by = made_by.inputs[0].op
+        made_by._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+    return results
+
+
+def _are_few(gradients):
+    sizes = [gradient.shape.num_elements() for gradient in gradients if gradient is not None]
+    return bool(sizes) and None not in sizes and sum(sizes) <= _FEW
 
 
 def update_if_finite(update, gradients, norm, variables):
@@ -192,7 +219,7 @@ def update_if_finite(update, gradients, norm, variables):
             update(gradients)
             return True
 
-        return tf.cond(is_finite, updated, lambda: False)
+        return _either(is_finite, updated, lambda: False, gradients)
     before = [v.value for v in variables]
     with keras.StatelessScope(state_mapping=zip(variables, before, strict=True)) as scope:
         update(gradients)

@@ -175,7 +175,7 @@ def tuning(model=TUNED, data=None):
             Program("TRL, whole", "tune_transformers", shape, on_torch),
         ]
 
-    cases = [Case(dtype, programs(dtype), together=False) for dtype in ("float32", "mixed_bfloat16")]
+    cases = [Case("float32", programs("float32"), together=False)]
     what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
     return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
 

@@ -26,10 +26,9 @@ def tune_kerasllm(model, data, context, tokens, dtype, steps, adapter=None, quan
         quantize: str or None.
     """
     import kerasllm
-    from kerasllm.models.growing import with_fields
 
     language_model, tokenizer = _loaded(model, context, dtype, quantize)
-    language_model = with_fields(language_model, remat="block")
+    language_model.remat = "block"
     if adapter:
         kerasllm.adapters.add(language_model, kind=adapter)
     language_model.compile(

@@ -247,6 +247,12 @@ class Transformer(Composite, SequenceLayer):
         vectors = self.distance_norm(self.distance_embedding(T - ops.arange(2 * T + 1, dtype="int32")))
         return self.input_dropout(vectors, training=training)
 
+    def set_remat(self, remat):
+        """Gives `remat` another value, or one for each layer; a model is to be compiled anew then."""
+        self._block_options["remat"] = tuple(remat) if is_per_layer(remat) else remat
+        for block, option in zip(self.blocks, split_by_layer({"remat": remat}, self.num_layers), strict=True):
+            block.remat = option["remat"]
+
     def init_cache(self, batch_size, length, context=None, full=False):
         """A list of the `BlockCache` of each block, empty, for `length` tokens: see `TransformerBlock.init_cache`."""
         if self.positions == "disentangled":

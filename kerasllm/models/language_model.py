@@ -1,5 +1,6 @@
 """What all our language models share: a config, and the layers that it says."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -73,6 +74,19 @@ class LanguageModel(Composite, TokenModel):
         self._random_weights = random_weights
         self.token_embedding = self._embedding_layer()
         self.output_bias = None
+
+    @property
+    def remat(self):
+        """What training computes again in the backward pass in place of keeping it: see `TransformerConfig`. It may be
+        set, before `compile`: `model.remat = "block"` for a model that was loaded."""
+        return self.config.remat
+
+    @remat.setter
+    def remat(self, remat):
+        self.config = dataclasses.replace(self.config, remat=remat)  # which checks it
+        for layer in self._flatten_layers():
+            if isinstance(layer, Transformer):
+                layer.set_remat(remat)
 
     def _labels(self, x, y, sample_weight):
         """Labels and weights as they were given; without any, each token's label is the one that follows it."""

@@ -100,8 +100,10 @@ class TuneTask(CausalTask):
         model, self._base = self._base[0], None
         if self._new_ids:
             model = kerasllm.models.with_new_tokens(model, self._new_ids)
-        if self._changed_fields:
-            model = with_fields(model, **self._changed_fields)
+        others = {name: value for name, value in self._changed_fields.items() if name != "remat"}
+        if others:
+            model = with_fields(model, **others)
+        model.remat = self._changed_fields["remat"]  # in place: a model of its own would be a second one in memory
         if is_adapted(self.settings):
             if self._new_ids:
                 report.stage(f"Training the rows of {len(self._new_ids)} new tokens too")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import pytest
-from chat_templates import MARKED, MESSAGES, TOKENS, chat_tokenizer
+from chat_templates import MARKED, MESSAGES, TEXT, TOKENS, chat_tokenizer
 from test_chat_messages import nested, weather
 
+from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.chat_template import render_chat
 from kerasllm.tokenizers.tool_schemas import tool_schema
 
@@ -159,3 +160,45 @@ def test_masks_are_theirs(name):
         ids, mask = tokenizer.encode_chat_with_mask(chat, chat_template=MARKED[name])
         assert ids == theirs["input_ids"] and any(mask)
         assert mask == list(map(bool, theirs["assistant_masks"]))
+
+
+# Templates that TRL patches with marks, and the token that ends a turn in each.
+PATCHED = {
+    "llama3": ("<|start_header_id|> <|end_header_id|>", "<|eot_id|>"),
+    "cohere": ("<|START_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> <|SYSTEM_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "lfm2": ("<|im_start|>", "<|im_end|>"),
+    "phi3": ("<|system|> <|user|> <|assistant|>", "<|end|>"),
+}
+
+
+@pytest.mark.parametrize("name", PATCHED)
+def test_masks_of_plain_templates_are_those_of_patched_ones(name):
+    trl = pytest.importorskip("trl", reason="TRL is not installed: pip install trl")
+    special, end = PATCHED[name]
+    folder = Path(trl.__file__).parent / "chat_templates"
+    plain, patched = (folder / f"{name}{kind}.jinja" for kind in ("", "_training"))
+    tokenizer = Tokenizer.train([TEXT], vocab_size=330, special_tokens=[*special.split(), end], progress=False)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.engine, bos_token="<|startoftext|>", eos_token="<|endoftext|>"
+    )
+    end_id = tokenizer.engine.token_to_id(end)
+    for answers in (["on a mat."], ["the cat", " naïve 東京 "], ["x\n", "1. a\n2. b", "a"]):
+        chat = []
+        for answer in answers:
+            chat += [{"role": "user", "content": "sat? "}, {"role": "assistant", "content": answer}]
+        theirs = fast.apply_chat_template(
+            chat, chat_template=patched.read_text(), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, mask = tokenizer.encode_chat_with_mask(chat, chat_template=plain.read_text())
+        assert ids == theirs["input_ids"]
+        assert mask == up_to_ends(ids, theirs["assistant_masks"], end_id) and any(mask)
+
+
+def up_to_ends(ids, mask, end_id):
+    """A mask without what stands behind the token that ends a turn, such as a line break: no model comes to say it."""
+    is_over, cut = False, []
+    for token, is_learned in zip(ids, mask, strict=True):
+        cut.append(bool(is_learned) and not is_over)
+        is_over = bool(is_learned) and (is_over or token == end_id)
+    return cut
