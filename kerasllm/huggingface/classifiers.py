@@ -5,7 +5,8 @@ import re
 from typing import NamedTuple
 
 from kerasllm.huggingface.families import FAMILIES
-from kerasllm.huggingface.names import dense
+from kerasllm.huggingface.families.family import ACTIVATIONS
+from kerasllm.huggingface.names import dense, layer_norm
 from kerasllm.models import SequenceClassifier, TokenClassifier
 
 _PROBLEMS = {
@@ -14,17 +15,24 @@ _PROBLEMS = {
     "regression": "regression",
 }
 _LABEL_HEAD = re.compile(r"(classifier|pre_classifier|score)\.")
-_TOKEN_HEAD = re.compile(r"(cls\.predictions|lm_head|vocab_transform)\.")
+_TOKEN_HEAD = re.compile(r"(cls\.predictions|lm_head|vocab_transform|head|decoder)\.")
 _SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
 
 
+# What models say of a head, which a config.json has to say too.
+HEAD_OPTIONS = ("head_activation", "head_norm", "pooling")
+_POOLINGS = {"cls": "first", "mean": "mean"}
+
+
 class _Head(NamedTuple):
-    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""."""
+    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""; and of
+    the norm between them, or "", which one on tokens has too, with both layers."""
 
     on_tokens: str
     on_texts: str
     before: str = ""
     activation: str | None = None
+    norm: str = ""
 
 
 _ROBERTA = _Head("classifier", "classifier.out_proj", "classifier.dense", "tanh")
@@ -35,6 +43,7 @@ _HEADS = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
+    "modernbert": _Head("classifier", "classifier", "head.dense", "gelu", "head.norm"),
     "gpt2": _Head("classifier", "score"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),
 }
@@ -57,6 +66,32 @@ def holds_a_head(names, of_labels):
     return any((_LABEL_HEAD if of_labels else _TOKEN_HEAD).match(name) for name in names)
 
 
+def heads_of(values):
+    """What classes of classifiers are called with, by their names, so that their heads are those of transformers.
+
+    Args:
+        values: dict, of config.json.
+    """
+    head = _HEADS.get(values["model_type"])
+    causal = head is not None and FAMILIES[values["model_type"]].model.predicts_next
+    return {} if head is None else {kind.__name__: _head_options(kind, head, causal, values) for kind in _SUFFIXES}
+
+
+def _head_options(kind, head, causal, values):
+    """Those of `HEAD_OPTIONS` that a class has."""
+    activation = ACTIVATIONS[values.get("classifier_activation", "gelu")] if head.norm else head.activation
+    of_texts = kind is SequenceClassifier
+    options = {"head_activation": activation if of_texts or head.norm else None, "head_norm": bool(head.norm)}
+    if not of_texts:
+        return options
+    pooling = values.get("classifier_pooling", "cls") if head.norm else "cls"
+    if pooling not in _POOLINGS:
+        raise ValueError(
+            f"config.json asks for classifier_pooling={pooling!r}; kerasllm knows {' and '.join(_POOLINGS)}."
+        )
+    return {**options, "pooling": "last" if causal else _POOLINGS[pooling]}
+
+
 def _classifier_family(name, kind):
     family, head = FAMILIES[name], _HEADS[name]
     stem = family.architecture.split("ForMaskedLM")[0].split("ForCausalLM")[0].split("LMHeadModel")[0]
@@ -64,7 +99,8 @@ def _classifier_family(name, kind):
     def weights(config, values):
         last = head.on_texts if kind is SequenceClassifier else head.on_tokens
         before = dense("head_dense", head.before) if head.before else {}
-        return {**family.weights(config, values), **before, **dense("head_output", last)}
+        norm = layer_norm("head_norm", head.norm) if head.norm else {}
+        return {**family.weights(config, values), **before, **norm, **dense("head_output", last)}
 
     return family._replace(
         architecture=stem + _SUFFIXES[kind],
@@ -73,7 +109,7 @@ def _classifier_family(name, kind):
         zeros=lambda config: {},
         output_bias=(),
         read_options=lambda values: _read(kind, head, family.model.predicts_next, values),
-        write_options=_write,
+        write_options=lambda model: _write(model, head),
     )
 
 
@@ -87,20 +123,23 @@ def _read(kind, head, causal, values):
             f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label."
         )
     options = {"num_labels": count, "labels": labels or None, "causal": causal}
+    options |= _head_options(kind, head, causal, values)
     if kind is TokenClassifier:
         return options
     problem = values.get("problem_type")
     if problem is not None and problem not in _PROBLEMS:
         raise ValueError(f"config.json asks for problem_type={problem!r}; kerasllm knows {', '.join(_PROBLEMS)}.")
-    return {**options, "problem": _PROBLEMS.get(problem), "head_activation": head.activation}
+    return {**options, "problem": _PROBLEMS.get(problem)}
 
 
-def _write(model):
-    """What config.json says of the labels of a model."""
+def _write(model, head):
+    """What config.json says of the labels of a model, and of its head where it may differ."""
     labels = model.labels or [f"LABEL_{i}" for i in range(model.num_labels)]
     problem = getattr(model, "problem", None)
+    pooling = next((theirs for theirs, ours in _POOLINGS.items() if ours == getattr(model, "pooling", "first")), "cls")
     return {
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": next((theirs for theirs, ours in _PROBLEMS.items() if ours == problem), None),
+        **({"classifier_pooling": pooling} if head.norm else {}),
     }

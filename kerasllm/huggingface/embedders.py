@@ -26,8 +26,8 @@ _ROOTS = {
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
 }
-_ROOTS |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
-_HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier)\."  # of what it was pretrained with
+_ROOTS |= dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
+_HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier|head|decoder)\."  # of what it was pretrained with
 
 
 def embedder_families(model_class=TextEmbedder):

@@ -35,6 +35,8 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
             (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
         shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
             (https://arxiv.org/abs/2204.06745).
+        skip_attention_norm: bool. Attention reads the residual stream as it is, as in the first block of ModernBERT
+            (https://arxiv.org/abs/2412.13663), whose input is normalised already. Only with "pre", and not in parallel.
         use_bias: bool, biases in projections and layer norms.
         attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
         dropout: float, in training, on what each sublayer adds.
@@ -47,6 +49,7 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
     norm_placement: str = "pre"
     parallel: bool = False
     shared_norm: bool = True
+    skip_attention_norm: bool = False
     use_bias: bool = True
     attention_bias: bool | None = None
     dropout: float = 0.0
@@ -59,6 +62,11 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
         check_choice("remat", self.remat, REMAT)
         if self.parallel and self.norm_placement != "pre":
             raise ValueError(f"A parallel block needs norm_placement='pre', got {self.norm_placement!r}.")
+        if self.skip_attention_norm and (self.parallel or self.norm_placement != "pre"):
+            raise ValueError(
+                "`skip_attention_norm` is for blocks with norm_placement='pre' and parallel=False, got "
+                f"{self.norm_placement!r} and {self.parallel}."
+            )
         for name in ("dropout", "attention_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
@@ -68,7 +76,7 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
         bias = self.use_bias if self.attention_bias is None else self.attention_bias
         attention = self.attention_parameters(d_model, num_heads, bias, self.norm_scale)
         norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
-        norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention)
+        norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention - self.skip_attention_norm)
         return attention * (1 + cross_attention) + self.feed_forward_parameters(d_model, dff, self.use_bias) + norms
 
 
@@ -173,7 +181,9 @@ class TransformerBlock(Composite, SequenceLayer):
         if context_shape is not None and self.parallel:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with a context.")
         self._input_width = x_shape[-1]
-        self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
+        self.attention_norm = self.attention_output_norm = None
+        if not self.skip_attention_norm:
+            self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
         self.attention.build(x_shape)
         self.cross_attention = None
         if context_shape is not None:
@@ -284,7 +294,7 @@ class TransformerBlock(Composite, SequenceLayer):
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
-        return self._normed(x, norm) if self.norm_placement in ("pre", "sandwich") else x
+        return self._normed(x, norm) if norm is not None and self.norm_placement != "post" else x
 
     def _leave(self, x, added, norm, output_norm, training):
         """The residual stream after a sublayer."""

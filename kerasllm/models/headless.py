@@ -11,6 +11,8 @@ from kerasllm.models.language_model import small_deviation
 from kerasllm.models.token_types import TypedModel
 from kerasllm.models.weights import weight_names, weights_to_save
 
+POOLINGS = ("mean", "first", "last", "max")
+
 
 class HeadlessModel(TypedModel):
     """Embeddings and a Transformer; subclasses add a head, of layers whose names begin with "head_".
@@ -37,7 +39,8 @@ class HeadlessModel(TypedModel):
         Args:
             model: a `CausalLM`, a `MaskedLM`, or a model of these without their head. It stays as it is, and shares no
                 weights.
-            *args, **options: see the class.
+            *args, **options: see the class. The head of a classifier is the one that transformers' class of it has,
+                where the other model was read from Hugging Face's format, and they say no other.
 
         Returns:
             A new model, not compiled, that sees what the other one saw: both ways, or with `CausalLM` what is behind.
@@ -50,6 +53,9 @@ class HeadlessModel(TypedModel):
         if not isinstance(model, TypedModel):  # which reads no types, whatever its config says
             config = dataclasses.replace(config, num_token_types=0, num_task_types=0)
         causal = model.predicts_next or getattr(model, "causal", False)
+        heads = getattr(getattr(model, "origin", None), "heads", {})
+        usual = next((heads[part.__name__] for part in cls.__mro__ if part.__name__ in heads), {})
+        options = {**usual, **options}
         made = cls(config, *args, causal=causal, dtype=model.dtype_policy, **options)
         arrays = weights_to_save(model, plain=True)
         for name, weight in weight_names(made).items():

@@ -30,6 +30,8 @@ CASES = {
     "XLMRoberta": WIDE,
     "DistilBert": {"vocab_size": V, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
     "Ernie": {**WIDE, "use_task_id": True},
+    "ModernBert": {**WIDE, "num_hidden_layers": 3, "local_attention": 8},
+    "ModernBert, mean": {**WIDE, "classifier_pooling": "mean", "classifier_activation": "relu", "hidden_activation": "relu"},
     "GPT2": {"vocab_size": V, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "Llama": GROUPED,
     "Mistral": GROUPED,
@@ -49,7 +51,7 @@ def tokenizer():
 
 def theirs(name, kind, **options):
     """A model of transformers with random weights, biases included."""
-    model_class = getattr(transformers, f"{name}For{kind}")
+    model_class = getattr(transformers, f"{name.split(',')[0]}For{kind}")
     torch.manual_seed(0)
     model = model_class(model_class.config_class(**CASES[name], **options)).eval()
     with torch.no_grad():

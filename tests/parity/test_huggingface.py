@@ -206,6 +206,30 @@ CASES = {
         },
         {**LLAMA, **LLAMA_SIZES[2], **rope(), "pad_token_id": 0, "mlp_bias": True, "tie_word_embeddings": False},
     ],
+    "modernbert": [
+        {**LLAMA, **sizes(4, 24, 3, 40), "local_attention": 8, "pad_token_id": 0},
+        {
+            **LLAMA,
+            **sizes(3, 24, 6, 28, norm_eps=1e-3),
+            "pad_token_id": 0,
+            "local_attention": 7,
+            "layer_types": [WINDOW, WINDOW, EVERYTHING],
+            "rope_parameters": {
+                WINDOW: {"rope_type": "default", "rope_theta": 50.0},
+                EVERYTHING: {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0},
+            },
+            "hidden_activation": "relu",
+            "classifier_activation": "relu",
+            "decoder_bias": False,
+        },
+        {
+            **LLAMA,
+            **sizes(3, 32, 4, 52, local_attention=0, global_attn_every_n_layers=2, global_rope_theta=700.0),
+            **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True),
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+        },
+    ],
     "bert": [
         {**BERT, **sizes(2, 24, 3, 40)},
         {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 3, "hidden_act": "gelu_new"},

@@ -6,6 +6,7 @@ from kerasllm.huggingface.families.gemma import FAMILIES as GEMMA_FAMILIES
 from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
 from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
 from kerasllm.huggingface.families.llama import FAMILIES as LLAMA_FAMILIES
+from kerasllm.huggingface.families.modernbert import FAMILIES as MODERNBERT_FAMILIES
 from kerasllm.huggingface.families.opt import FAMILIES as OPT_FAMILIES
 from kerasllm.huggingface.families.squared_relu import FAMILIES as SQUARED_RELU_FAMILIES
 from kerasllm.huggingface.families.t5 import FAMILIES as T5_FAMILIES
@@ -18,6 +19,7 @@ FAMILIES = {
     **SQUARED_RELU_FAMILIES,
     **GEMMA_FAMILIES,
     **BERT_FAMILIES,
+    **MODERNBERT_FAMILIES,
     **BART_FAMILIES,
     **T5_FAMILIES,
 }
