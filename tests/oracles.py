@@ -176,7 +176,7 @@ def attention(
 
 def block(
     w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, norm_scale=True, parallel=False,
-    shared_norm=True, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
+    shared_norm=True, skip_attention_norm=False, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
     options["norm_epsilon"] = norm_epsilon
@@ -203,7 +203,9 @@ def block(
     if context is not None:
         sublayers.insert(1, ("cross_attention", cross_attention))
     for name, sublayer in sublayers:
-        if norm_placement == "pre":
+        if name == "attention" and skip_attention_norm:
+            x = x + sublayer(x)
+        elif norm_placement == "pre":
             x = x + sublayer(normed(f"{name}_norm", x))
         elif norm_placement == "post":
             x = normed(f"{name}_norm", x + sublayer(x))

@@ -76,13 +76,13 @@ def far_from_defaults(kind):
     """Every setting that transformers reads with another value than its default, where another is computed here."""
     values = {"model_type": kind}
     for name, (annotation, value) in reference(kind)["settings"].items():
-        if not annotation or name in ("pad_token_id", "word_embed_proj_dim"):
+        if not annotation or name in ("pad_token_id", "word_embed_proj_dim", "inner_group_num"):
             continue
         if isinstance(value, bool):
             values[name] = not value
         elif isinstance(value, int | float):
             values[name] = 2 * value or 0.25
-        elif isinstance(value, str) and "roberta" not in kind:
+        elif isinstance(value, str) and "roberta" not in kind and kind != "electra":
             values[name] = "gated-silu" if name == "feed_forward_proj" else "relu"
         elif value is None and annotation.startswith("int"):
             values[name] = 4
@@ -113,6 +113,8 @@ REFUSED = {
     "scores that are not scaled": ("gpt2", {"scale_attn_weights": False}),
     "buckets of another number": ("t5", {"relative_attention_num_buckets": 64}),
     "places after another padding": ("m2m_100", {"pad_token_id": 0}),
+    "two blocks in a group": ("albert", {"inner_group_num": 2}),
+    "another activation of the head": ("modernbert", {"classifier_activation": "relu"}),
     "a narrower table": ("opt", {"word_embed_proj_dim": 4}),
 }
 

@@ -15,7 +15,7 @@ _PROBLEMS = {
     "regression": "regression",
 }
 _LABEL_HEAD = re.compile(r"(classifier|pre_classifier|score)\.")
-_TOKEN_HEAD = re.compile(r"(cls\.predictions|lm_head|vocab_transform|head|decoder)\.")
+_TOKEN_HEAD = re.compile(r"(cls\.predictions|predictions|generator_\w+|lm_head|vocab_transform|head|decoder)\.")
 _SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
 
 
@@ -43,6 +43,8 @@ _HEADS = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
+    "albert": _Head("classifier", "classifier", "albert.pooler", "tanh"),
+    "electra": _Head("classifier", "classifier.out_proj", "classifier.dense", "gelu"),
     "modernbert": _Head("classifier", "classifier", "head.dense", "gelu", "head.norm"),
     "gpt2": _Head("classifier", "score"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),

@@ -20,6 +20,8 @@ DENSE = "2_Dense"  # the name that the tensors of a dense layer begin with here,
 _POOLINGS = {"mean_tokens": "mean", "cls_token": "first", "lasttoken": "last", "max_tokens": "max"}
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": None, "ReLU": "relu", "GELU": "gelu"}
 _ROOTS = {
+    "albert": "albert.",
+    "electra": "electra.",
     "bert": "bert.",
     "ernie": "ernie.",
     "roberta": "roberta.",
@@ -27,7 +29,8 @@ _ROOTS = {
     "distilbert": "distilbert.",
 }
 _ROOTS |= dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
-_HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier|head|decoder)\."  # of what it was pretrained with
+_OF_TOKENS = r"cls|predictions|\w+_predictions|lm_head|generator_lm_head|vocab_\w+|head|decoder"
+_HEADS = rf"|^({_OF_TOKENS}|score|classifier|pre_classifier)\."  # of what it was pretrained with
 
 
 def embedder_families(model_class=TextEmbedder):
@@ -36,10 +39,11 @@ def embedder_families(model_class=TextEmbedder):
 
 
 def is_bare(values):
-    """Whether a config.json is of an encoder without a head, such as `BertModel`."""
+    """Whether a config.json is of an encoder without a head, such as `BertModel`; or with one of which nothing is left
+    afterwards, as ELECTRA's, which says what was exchanged."""
     family = FAMILIES.get(values["model_type"])
     names = values.get("architectures") or []
-    return family is not None and family.model is MaskedLM and bool(names) and names[0].endswith("Model")
+    return family is not None and family.model is MaskedLM and bool(names) and names[0].endswith(("Model", "ForPreTraining"))
 
 
 def read_options(folder, values):

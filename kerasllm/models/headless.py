@@ -72,7 +72,7 @@ class HeadlessModel(TypedModel):
 
     def _build_body(self):
         self._build_embeddings()
-        self.transformer.build((None, None, self.config.d_model))
+        self.transformer.build((None, None, self.config.embedding_width))
 
     def _hidden_states(self, inputs, padding_mask, position_ids, training):
         return self.transformer(

@@ -210,6 +210,13 @@ CLASSES = {
     "MobileBertTokenizer": _BERT,
     "MarianTokenizer": TokenizerClass("$A eos", "$A $B eos", _tokens(_T5_TOKENS)),
     "M2M100Tokenizer": _translator(_FAIRSEQ_TOKENS, {}, None, src_lang="en"),
+    "AlbertTokenizer": TokenizerClass(
+        "cls $A sep",
+        "cls $A sep $B:1 sep:1",
+        _tokens("bos:[CLS] eos:[SEP] unk:<unk> sep:[SEP] pad:<pad> cls:[CLS] mask:[MASK]"),
+        {**_UNIGRAM, "unk_id": 1},
+        words.albert_words,
+    ),
     "XLMRobertaTokenizer": TokenizerClass(
         "bos $A eos", "bos $A eos eos $B eos", _tokens(_FAIRSEQ_TOKENS), _UNIGRAM, words.split_at_space
     ),
@@ -251,6 +258,8 @@ OF_MODELS = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
     "ernie": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "albert": "AlbertTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
     "mbart": "MBartTokenizer",
     "m2m_100": "M2M100Tokenizer",
@@ -260,7 +269,7 @@ OF_MODELS = {
     "gemma": "GemmaTokenizer",
     "gemma2": "GemmaTokenizer",
     "gemma3_text": "GemmaTokenizer",
-    **dict.fromkeys(("mistral", "ministral", "phi3", "ernie4_5", "olmo2")),
+    **dict.fromkeys(("mistral", "ministral", "phi3", "ernie4_5", "olmo2", "modernbert")),
 }
 # Models whose published folders name a wrong class so often that transformers does not heed it.
 _NAMED_WRONGLY = ("qwen2",)

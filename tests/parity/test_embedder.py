@@ -32,6 +32,8 @@ ENCODERS = {
     "XLMRoberta": {**WIDE, "pad_token_id": 1},
     "DistilBert": {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
     "Ernie": WIDE,
+    "Albert": {**WIDE, "embedding_size": 10},
+    "Electra": {**WIDE, "embedding_size": 10},
     "ModernBert": {**WIDE, "local_attention": 8, "pad_token_id": 0},
 }
 

@@ -2,6 +2,7 @@
 
 from kerasllm.huggingface.families.bart import FAMILIES as BART_FAMILIES
 from kerasllm.huggingface.families.bert import FAMILIES as BERT_FAMILIES
+from kerasllm.huggingface.families.factorized import FAMILIES as FACTORIZED_FAMILIES
 from kerasllm.huggingface.families.gemma import FAMILIES as GEMMA_FAMILIES
 from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
 from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
@@ -20,6 +21,7 @@ FAMILIES = {
     **GEMMA_FAMILIES,
     **BERT_FAMILIES,
     **MODERNBERT_FAMILIES,
+    **FACTORIZED_FAMILIES,
     **BART_FAMILIES,
     **T5_FAMILIES,
 }

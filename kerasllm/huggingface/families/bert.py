@@ -20,7 +20,7 @@ _PADDING_ID = 1
 _OFFSET = _PADDING_ID + 1
 
 _ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
-_BERT = (
+ROWS = (
     *SIZES,
     setting("max_length", "max_position_embeddings"),
     setting("norm_epsilon", "layer_norm_eps"),
@@ -35,7 +35,7 @@ _BERT = (
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
     required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
-    *_BERT,
+    *ROWS,
     setting("max_length", "max_position_embeddings", read=lambda n: n - _OFFSET, write=lambda n: n + _OFFSET),
 )
 _DISTILBERT = (
@@ -65,9 +65,9 @@ def _write_task_types(config):
     return {"use_task_id": True, "task_type_vocab_size": count} if count else {"use_task_id": False}
 
 
-_ERNIE = (*_BERT, Row(_read_task_types, _write_task_types))
+_ERNIE = (*ROWS, Row(_read_task_types, _write_task_types))
 
-_BLOCK = {
+BLOCK = {
     **dense("attention/query_key_value", "attention.self.{}", "query", "key", "value"),
     **dense("attention/output", "attention.output.dense"),
     **layer_norm("attention_norm", "attention.output.LayerNorm"),
@@ -85,7 +85,7 @@ _DISTILBERT_BLOCK = {
 }
 
 
-def _embeddings(root, first_place=0):
+def embeddings(root, first_place=0):
     return {
         "token_embedding/embeddings": plain(f"{root}.word_embeddings.weight"),
         "token_type_embedding/embeddings": plain(f"{root}.token_type_embeddings.weight"),
@@ -99,25 +99,25 @@ def _embeddings(root, first_place=0):
 
 def _bert_weights(config, root):
     return {
-        **_embeddings(f"{root}.embeddings"),
-        **in_blocks(_BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
+        **embeddings(f"{root}.embeddings"),
+        **in_blocks(BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
         **dense("head_dense", "cls.predictions.transform.dense"),
         **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
-        **_output(config, "cls.predictions"),
+        **output(config, "cls.predictions"),
     }
 
 
 def _roberta_weights(config, _):
     return {
-        **_embeddings("roberta.embeddings", _OFFSET),
-        **in_blocks(_BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
+        **embeddings("roberta.embeddings", _OFFSET),
+        **in_blocks(BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
         **dense("head_dense", "lm_head.dense"),
         **layer_norm("head_norm", "lm_head.layer_norm"),
-        **_output(config, "lm_head"),
+        **output(config, "lm_head"),
     }
 
 
-def _output(config, head):
+def output(config, head):
     """The bias of the logits has two names, and is as tied as the table."""
     return {
         "output_bias": plain(f"{head}.bias" if config.tie_embeddings else f"{head}.decoder.bias"),
@@ -127,7 +127,7 @@ def _output(config, head):
 
 def _distilbert_weights(config, _):
     return {
-        **_embeddings("distilbert.embeddings"),
+        **embeddings("distilbert.embeddings"),
         **in_blocks(_DISTILBERT_BLOCK, "transformer/block_#", "distilbert.transformer.layer.#"),
         **dense("head_dense", "vocab_transform"),
         **layer_norm("head_norm", "vocab_layer_norm"),
@@ -136,7 +136,7 @@ def _distilbert_weights(config, _):
     }
 
 
-def _family(architecture, root, rows, weights, head=None):
+def family(architecture, root, rows, weights, head=None):
     biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
     return Family(
         architecture,
@@ -144,11 +144,11 @@ def _family(architecture, root, rows, weights, head=None):
         rows,
         weights,
         renames=(
-            (r"^(?=embeddings\.|encoder\.layer\.|transformer\.layer\.)", f"{root}."),
+            (r"^(?=embeddings\.|embeddings_project\.|encoder\.|transformer\.layer\.)", f"{root}."),
             (r"LayerNorm\.gamma$", "LayerNorm.weight"),
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
-        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship",
+        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship|^sop_classifier\.",
         zeros=lambda config: {} if config.tie_embeddings or not head else {biases[1]: (config.vocab_size,)},
         output_bias=biases,
     )
@@ -156,9 +156,9 @@ def _family(architecture, root, rows, weights, head=None):
 
 _CLS = "cls.predictions"
 FAMILIES = {
-    "bert": _family("BertForMaskedLM", "bert", _BERT, lambda config, _: _bert_weights(config, "bert"), _CLS),
-    "roberta": _family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
-    "xlm-roberta": _family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
-    "distilbert": _family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
-    "ernie": _family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
+    "bert": family("BertForMaskedLM", "bert", ROWS, lambda config, _: _bert_weights(config, "bert"), _CLS),
+    "roberta": family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "xlm-roberta": family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
+    "distilbert": family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
+    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
 }
