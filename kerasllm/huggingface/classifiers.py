@@ -25,8 +25,8 @@ _POOLINGS = {"cls": "first", "mean": "mean"}
 
 
 class _Head(NamedTuple):
-    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""; and of
-    the norm between them, or "", which one on tokens has too, with both layers."""
+    """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""; and
+    of the norm between them, or "", which one on tokens has too, with both layers."""
 
     on_tokens: str
     on_texts: str

@@ -43,7 +43,8 @@ def is_bare(values):
     afterwards, as ELECTRA's, which says what was exchanged."""
     family = FAMILIES.get(values["model_type"])
     names = values.get("architectures") or []
-    return family is not None and family.model is MaskedLM and bool(names) and names[0].endswith(("Model", "ForPreTraining"))
+    is_encoder = family is not None and family.model is MaskedLM
+    return is_encoder and bool(names) and names[0].endswith(("Model", "ForPreTraining"))
 
 
 def read_options(folder, values):

@@ -7,7 +7,14 @@ import dataclasses
 
 from kerasllm.layers.block import BlockOptions
 from kerasllm.layers.option_names import OUR_NAMES
-from kerasllm.layers.options import check_positive, check_sizes, is_per_layer, join_layers, split_by_group, split_by_layer
+from kerasllm.layers.options import (
+    check_positive,
+    check_sizes,
+    is_per_layer,
+    join_layers,
+    split_by_group,
+    split_by_layer,
+)
 from kerasllm.layers.rotary import LENGTH_DEPENDENT
 from kerasllm.words import advice, explain_keywords
 
@@ -45,9 +52,9 @@ class TransformerConfig(BlockOptions, _Sizes):
             (https://arxiv.org/abs/2408.00118).
         scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
         embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
-        embedding_size: int or None, width of the embeddings of tokens, types and positions where it is not `d_model`, to
-            which they are then projected, as in ALBERT (https://arxiv.org/abs/1909.11942) and ELECTRA; not for a
-            `CausalLM` or a `Seq2SeqLM`.
+        embedding_size: int or None, width of the embeddings of tokens, types and positions where they are projected to
+            `d_model` then, as in ALBERT (https://arxiv.org/abs/1909.11942) and ELECTRA; not for a `CausalLM` or a
+            `Seq2SeqLM`.
         num_layer_groups: int or None. Layers beside each other share their weights, in so many groups: 1 for all, as in
             ALBERT; None for none. Not beside an encoder.
         num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; or 0.

@@ -74,8 +74,8 @@ class LanguageModel(Composite, TokenModel):
             )
         if config.num_layer_groups and self.has_encoder:
             raise ValueError(
-                f"A {type(self).__name__} shares no layers, got num_layer_groups={config.num_layer_groups}: that is for "
-                "a model without an encoder beside it."
+                f"A {type(self).__name__} shares no layers, got num_layer_groups={config.num_layer_groups}: that is "
+                "for a model of one stack of them."
             )
         super().__init__(**kwargs)
         self.config = config

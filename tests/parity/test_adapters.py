@@ -48,7 +48,7 @@ SIZES = {
     "phi3": {**BERT, "pad_token_id": 0},
     "smollm3": {**LLAMA, "pad_token_id": 0},
     "modernbert": {**BERT, "local_attention": 4, "pad_token_id": 0},
-    **dict.fromkeys(["albert", "electra"], {**BERT, "embedding_size": 10}),
+    **{kind: {**BERT, "embedding_size": 10} for kind in ("albert", "electra")},
     "distilbert": {
         **{"vocab_size": V, "max_position_embeddings": 32, "n_layers": 2, "dim": 24, "n_heads": 3, "hidden_dim": 40},
         **{"dropout": 0.0, "attention_dropout": 0.0},

@@ -33,7 +33,12 @@ CASES = {
     "Albert": {**WIDE, "num_hidden_layers": 3, "embedding_size": 10},
     "Electra": {**WIDE, "embedding_size": 10},
     "ModernBert": {**WIDE, "num_hidden_layers": 3, "local_attention": 8},
-    "ModernBert, mean": {**WIDE, "classifier_pooling": "mean", "classifier_activation": "relu", "hidden_activation": "relu"},
+    "ModernBert, mean": {
+        **WIDE,
+        "classifier_pooling": "mean",
+        "classifier_activation": "relu",
+        "hidden_activation": "relu",
+    },
     "GPT2": {"vocab_size": V, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "Llama": GROUPED,
     "Mistral": GROUPED,

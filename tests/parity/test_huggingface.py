@@ -232,7 +232,12 @@ CASES = {
     ],
     "albert": [
         {**BERT, **sizes(3, 24, 3, 40, embedding_size=10)},
-        {**BERT, **sizes(5, 20, 5, 28, embedding_size=20, num_hidden_groups=2), "hidden_act": "gelu", "type_vocab_size": 3},
+        {
+            **BERT,
+            **sizes(5, 20, 5, 28, embedding_size=20, num_hidden_groups=2),
+            "hidden_act": "gelu",
+            "type_vocab_size": 3,
+        },
         {**BERT, **sizes(2, 28, 1, 52, embedding_size=12, num_hidden_groups=2), "tie_word_embeddings": False},
     ],
     "electra": [

@@ -1,5 +1,5 @@
-"""BERT with embeddings narrower than its layers: ALBERT (Lan et al. 2019, https://arxiv.org/abs/1909.11942), whose layers
-share their weights, and ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555)."""
+"""BERT with embeddings narrower than its layers: ALBERT (Lan et al. 2019, https://arxiv.org/abs/1909.11942), whose
+layers share their weights, and ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555)."""
 
 from kerasllm.huggingface.families import bert
 from kerasllm.huggingface.families.family import Row, required, setting

@@ -1,7 +1,17 @@
-"""ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): an encoder with rotary positions, gates, and windows
-in all but every third layer."""
+"""ModernBERT (Warner et al. 2024, https://arxiv.org/abs/2412.13663): an encoder with rotary positions, gates, and
+windows in all but every third layer."""
 
-from kerasllm.huggingface.families.family import ACTIVATIONS, SIZES, Family, Row, choice, ignored, name_of, same, setting
+from kerasllm.huggingface.families.family import (
+    ACTIVATIONS,
+    SIZES,
+    Family,
+    Row,
+    choice,
+    ignored,
+    name_of,
+    same,
+    setting,
+)
 from kerasllm.huggingface.families.windows import FULL, SLIDING, rotary_by_type, types_and_window, types_of
 from kerasllm.huggingface.names import constant, dense, in_blocks, layer_norm, linear, plain
 from kerasllm.models import MaskedLM
@@ -22,8 +32,8 @@ def _read_windows(settings, fields):
 
 def _write_windows(config):
     types, window = types_and_window(config)
-    patterns = {every: [(FULL, SLIDING)[i % every > 0] for i in range(len(types))] for every in range(1, len(types) + 1)}
-    every = next((every for every, pattern in patterns.items() if pattern == types), None)
+    places, full = range(len(types)), [kind == FULL for kind in types]
+    every = next((n for n in range(1, len(types) + 1) if full == [i % n == 0 for i in places]), None)
     return {
         "layer_types": types,
         **({} if every is None else {"global_attn_every_n_layers": every}),
