@@ -129,7 +129,7 @@ def _architecture_of(model, first):
         except (ValueError, TypeError, LookupError, StopIteration):
             continue
         theirs = logit_fields(found)
-        differences[name] = {n: (value, theirs[n]) for n, value in ours.items() if not _same(value, theirs[n])}
+        differences[name] = {n: (value, theirs.get(n)) for n, value in ours.items() if not _same(value, theirs.get(n))}
         if not differences[name]:
             return name, settings, keys, extra
     nearest = min(differences, key=lambda name: len(differences[name]), default=None)
