@@ -63,10 +63,8 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
         if self.parallel and self.norm_placement != "pre":
             raise ValueError(f"A parallel block needs norm_placement='pre', got {self.norm_placement!r}.")
         if self.skip_attention_norm and (self.parallel or self.norm_placement != "pre"):
-            raise ValueError(
-                "`skip_attention_norm` is for blocks with norm_placement='pre' and parallel=False, got "
-                f"{self.norm_placement!r} and {self.parallel}."
-            )
+            got = f"{self.norm_placement!r} and {self.parallel}"
+            raise ValueError(f"`skip_attention_norm` needs norm_placement='pre' and parallel=False, got {got}.")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
@@ -181,9 +179,8 @@ class TransformerBlock(Composite, SequenceLayer):
         if context_shape is not None and self.parallel:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with a context.")
         self._input_width = x_shape[-1]
-        self.attention_norm = self.attention_output_norm = None
-        if not self.skip_attention_norm:
-            self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
+        norms = (None, None) if self.skip_attention_norm else self._norms("attention", x_shape)
+        self.attention_norm, self.attention_output_norm = norms
         self.attention.build(x_shape)
         self.cross_attention = None
         if context_shape is not None:
