@@ -250,7 +250,10 @@ def called(layer, *first, then=()):
 
 
 ERRORS = [
-    (lambda: TransformerBlock(D, 6, F, skip_attention_norm=True, parallel=True), "`skip_attention_norm` needs norm_placement='pre'"),
+    (
+        lambda: TransformerBlock(D, 6, F, skip_attention_norm=True, parallel=True),
+        "`skip_attention_norm` needs norm_placement='pre' and parallel=False, got 'pre' and True",
+    ),
     (lambda: Transformer(2, D, 6, F, num_layer_groups=3), "`num_layer_groups` must be at most `num_layers` (2), got 3"),
     (
         lambda: Transformer(2, D, 6, F, num_layer_groups=1, attention_window=(3, None)),
