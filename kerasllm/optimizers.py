@@ -37,7 +37,8 @@ class AdamW(keras.optimizers.AdamW):
     Reference: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
     """
 
-    _norm = None  # of the gradients that are being applied
+    # Of the gradients that are being applied: their norm, and by dtype what all updates have in common.
+    _norm, _terms = None, None
 
     def __init__(
         self,
@@ -81,14 +82,14 @@ class AdamW(keras.optimizers.AdamW):
         return super().apply(grads, trainable_variables)
 
     def _backend_apply_gradients(self, grads, trainable_variables):
-        self._norm = backend.global_norm(grads)
+        self._norm, self._terms = backend.global_norm(grads), {}
         is_finite = backend.update_if_finite(
             lambda grads: super(AdamW, self)._backend_apply_gradients(grads, trainable_variables),
             grads,
             self._norm,
             [*self._trainable_variables, *self.variables],  # the average of weights is of those without gradient too
         )
-        self._norm = None
+        self._norm = self._terms = None
         self._iterations.assign_add(ops.cast(is_finite, self._iterations.dtype) - 1)  # Keras adds 1 after this
 
     def _clip_gradients(self, grads):
@@ -105,18 +106,16 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient, variable, learning_rate):
         if self.amsgrad or not backend.has_fused_adam(variable, gradient):
             return super().update_step(gradient, variable, learning_rate)
+        terms = self._terms.get(variable.dtype)
+        if terms is None:
+            numbers = learning_rate, self.iterations, self.beta_1, self.beta_2, self.epsilon
+            terms = self._terms[variable.dtype] = backend.adam_terms(variable.dtype, *numbers)
         index = self._get_variable_index(variable)
-        backend.fused_adam(
-            variable,
-            self._momentums[index],
-            self._velocities[index],
-            gradient,
-            learning_rate,
-            self.iterations,
-            self.beta_1,
-            self.beta_2,
-            self.epsilon,
-        )
+        backend.fused_adam(variable, self._momentums[index], self._velocities[index], gradient, terms)
+
+    def _apply_weight_decay(self, variables):
+        if self.weight_decay:
+            super()._apply_weight_decay(variables)
 
 
 @keras.saving.register_keras_serializable("kerasllm")

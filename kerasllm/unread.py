@@ -35,6 +35,7 @@ _OWNERS = {
     "roberta-": "FacebookAI",
     "xlm-roberta-": "FacebookAI",
     "distil": "distilbert",
+    **dict.fromkeys(("mpnet-", "deberta-v3-"), "microsoft"),
 }
 
 

@@ -98,9 +98,18 @@ def bucket(distance, causal, buckets=32, max_distance=128):
     return first + exact + begins[-1]
 
 
+def distance_row(distance, buckets, max_distance):
+    """The row of DeBERTa's table for a query that stands `distance` places behind its key."""
+    middle, places = buckets // 2, abs(distance)
+    if places > middle:
+        share = math.log(places / middle) / math.log((max_distance - 1) / middle)
+        places = middle + math.ceil(share * (middle - 1) - 1e-9)
+    return min(max(buckets + (places if distance > 0 else -places), 0), 2 * buckets - 1)
+
+
 def add_positions(w, x, positions, position_ids):
     """Learned or sinusoidal positions on the input; `position_ids` (B, T)."""
-    if positions == "learned":
+    if positions in ("learned", "learned_relative"):
         return x + w["position_embedding/embeddings"][position_ids]
     if positions == "sinusoidal":
         half = x.shape[-1] // 2
@@ -117,7 +126,7 @@ def attention(
     max_length=None, rope_theta=10000.0, partial_rotary_factor=1.0, rope_scaling=None, qk_norm=False, head_dim=None,
     use_bias=True, qkv_bias=None, attention_bias=None, attention_scale=None, attention_soft_cap=None,
     norm_epsilon=1e-5, mask=None, attention_mask=None, document_ids=None, position_ids=None, position_bias=None,
-    relative_bias=None,
+    relative_bias=None, distances=None,
 ):  # fmt: skip
     """Attention by its definition: output (B, T, D) and probabilities (B, H, T, S), 0 for a query that sees nothing."""
     assert rope_scaling is None
@@ -140,6 +149,11 @@ def attention(
         query = normalise(below(w, "query_norm"), query, norm_epsilon)
         key = normalise(below(w, "key_norm"), key, norm_epsilon)
 
+    def with_place(content, part, head, t, s):
+        """Its product with what a query (part 0) or a key (part 1) of the distance would be."""
+        made = dense(below(w, "query_key_value"), distances[distance_row(t - s, len(distances) // 2, max_length)])
+        return content @ made.reshape(3, num_heads, h)[part, head]
+
     def sees(b, t, s):
         if mask is not None and not mask[b, s]:
             return False
@@ -161,7 +175,10 @@ def attention(
         bias = 0.0 if position_bias is None else position_bias[0, head, t, s]
         if relative_bias is not None and own:
             bias += relative_bias[bucket(t - s, causal), head]
-        product = q @ k * (1 / math.sqrt(h) if attention_scale is None else attention_scale)
+        product = q @ k
+        if distances is not None and own:
+            product += with_place(q, 1, head, t, s) + with_place(k, 0, head, t, s)
+        product = product * (1 / math.sqrt(h) if attention_scale is None else attention_scale)
         if attention_soft_cap is not None:
             product = attention_soft_cap * math.tanh(product / attention_soft_cap)
         return product + bias
@@ -229,7 +246,7 @@ def positions_in_documents(document_ids):
 
 def transformer(
     w, x, context=None, *, num_layers, positions="rotary", document_ids=None, norm_epsilon=1e-5, input_norm=False,
-    embedding_size=None, num_layer_groups=None, **options,
+    embedding_size=None, num_layer_groups=None, position_buckets=None, **options,
 ):  # fmt: skip
     """The stack; `options` are those of `block`."""
     position_ids = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
@@ -242,6 +259,9 @@ def transformer(
         x = normalise(below(w, "input_norm"), x, norm_epsilon)
     if embedding_size is not None:
         x = dense(below(w, "input_projection"), x)
+    distances = w.get("distance_embedding/embeddings")
+    if distances is not None:
+        distances = normalise(below(w, "distance_norm"), distances, norm_epsilon)
     for i in range(num_layers):
         own = {name: value[i] if isinstance(value, tuple) else value for name, value in options.items()}
         x = block(
@@ -250,6 +270,7 @@ def transformer(
             context,
             positions="rotary" if positions == "rotary" else None,
             relative_bias=w.get("relative_bias/embeddings"),
+            distances=distances,
             document_ids=document_ids,
             position_ids=position_ids,
             norm_epsilon=norm_epsilon,

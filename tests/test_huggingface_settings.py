@@ -18,6 +18,10 @@ from kerasllm.huggingface.settings import Settings, reference
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
+DEBERTA = {
+    **{"relative_attention": True, "position_biased_input": False, "position_buckets": 8, "share_att_key": True},
+    **{"norm_rel_ebd": "layer_norm", "pos_att_type": "p2c|c2p"},
+}
 RECORDED = Path(__file__).parent / "fixtures" / "huggingface"
 
 
@@ -97,11 +101,11 @@ def far_from_defaults(kind):
             values[name] = not value
         elif isinstance(value, int | float):
             values[name] = 2 * value or 0.25
-        elif isinstance(value, str) and "roberta" not in kind and kind != "electra":
+        elif isinstance(value, str) and "roberta" not in kind and kind not in ("electra", "mpnet"):
             values[name] = "gated-silu" if name == "feed_forward_proj" else "relu"
         elif value is None and annotation.startswith("int"):
             values[name] = 4
-    return values
+    return {**values, **DEBERTA, "type_vocab_size": 3} if kind == "deberta-v2" else values
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -126,10 +130,20 @@ REFUSED = {
     "a layer of another kind": ("qwen3", {"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
     "other settings for a layer": ("llama", {"per_layer_config": {"1": {"hidden_act": "relu"}}}),
     "scores that are not scaled": ("gpt2", {"scale_attn_weights": False}),
-    "buckets of another number": ("t5", {"relative_attention_num_buckets": 64}),
+    "buckets of another number": ("mpnet", {"relative_attention_num_buckets": 64}),
     "places after another padding": ("m2m_100", {"pad_token_id": 0}),
     "two blocks in a group": ("albert", {"inner_group_num": 2}),
     "another activation of the head": ("modernbert", {"classifier_activation": "relu", "head_dim": None}),
+    "a convolution": ("deberta-v2", {"conv_kernel_size": 3, **DEBERTA}),
+    "one of two products with places": (
+        "deberta-v2",
+        {"pos_att_type": "c2p"} | {n: v for n, v in DEBERTA.items() if n != "pos_att_type"},
+    ),
+    "places of another reach": ("deberta-v2", {"max_relative_positions": 7, **DEBERTA}),
+    "keys of their own for places": (
+        "deberta-v2",
+        {"share_att_key": False} | {n: v for n, v in DEBERTA.items() if n != "share_att_key"},
+    ),
     "a narrower table": ("opt", {"word_embed_proj_dim": 4}),
 }
 

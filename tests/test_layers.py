@@ -16,7 +16,7 @@ from kerasllm.layers import MultiHeadAttention, RelativePositionBias, Transforme
 B, T, S, D, H, F = 2, 7, 5, 12, 6, 20
 VISIBLE = np.array([[1, 1, 1, 1, 1, 0, 0], [1, 0, 1, 1, 1, 1, 1]], bool)
 DOCUMENTS = np.array([[1, 1, 1, 2, 2, 0, 0], [1, 2, 2, 2, 2, 2, 3]], "int32")
-POSITIONS = ["rotary", "learned", "sinusoidal", "relative"]
+POSITIONS = ["rotary", "learned", "sinusoidal", "relative", "learned_relative"]
 
 
 def normal(*shape, seed=0):
@@ -40,6 +40,12 @@ CONTRACTS = [
     ("FeedForward", {"d_model": D, "dff": F, "gated": True, "activation": "relu_squared"}, {"x": CONTEXT}, (B, S, D)),
     ("LearnedPositions", {"max_length": 9}, {"x": X}, (B, T, D)),
     ("SinusoidalPositions", {}, {"x": X}, (B, T, D)),
+    (
+        "DistanceEmbedding",
+        {"output_dim": D, "position_buckets": 4, "max_distance": 6},
+        {"distances": np.arange(5, -6, -1)},
+        (11, D),
+    ),
     (
         "RelativePositionBias",
         {"num_heads": H, "causal": False, "num_buckets": 8, "max_distance": 20},
@@ -210,6 +216,15 @@ def test_transformer_equals_numpy(positions):
     assert_close(transformer(x, document_ids=DOCUMENTS), expected)
 
 
+def test_disentangled_attention_equals_numpy():
+    options = {"positions": "disentangled", "max_length": 4, "position_buckets": 4, "causal": False}
+    transformer = Transformer(2, D, H, F, **options)
+    transformer(X)
+    options |= {"num_layers": 2, "num_heads": H, "document_ids": DOCUMENTS}
+    expected = oracles.transformer(weights_of(scramble(transformer)), X, **options)
+    assert_close(transformer(X, document_ids=DOCUMENTS), expected)
+
+
 def test_layers_that_differ_equal_numpy():
     options = {
         "attention_window": (None, 2, 3),
@@ -270,6 +285,12 @@ ERRORS = [
     (lambda: Transformer(1, D, "6", F), "`num_heads` must be a positive integer, got '6'"),
     (lambda: Transformer(1, D, H, F, positions="alibi"), "`positions` must be one of ('rotary', 'learned', "),
     (lambda: Transformer(1, D, H, F, positions="learned"), "Learned positions need `max_length`"),
+    (lambda: Transformer(1, D, H, F, positions="disentangled", causal=False), "`max_length` must be a positive int"),
+    (lambda: Transformer(1, D, H, F, positions="disentangled", max_length=6), "Disentangled positions are those of en"),
+    (
+        lambda: Transformer(1, D, H, F, positions="disentangled", max_length=6, causal=False, num_kv_heads=1),
+        "Disentangled positions need a key head for each query head, got 1 for",
+    ),
     (lambda: layers.SinusoidalPositions()(CONTEXT), "Sinusoidal positions need an even width, half for sines, got 9"),
     (lambda: Transformer(1, D, H, F, norm="batch"), "`norm` must be one of ('layer', 'rms'), got 'batch'"),
     (lambda: Transformer(1, D, H, F, norm_placement="mid"), "`norm_placement` must be one of ('pre', 'post', 'sandw"),

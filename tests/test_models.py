@@ -21,7 +21,7 @@ SMALL = {"vocab_size": 17, "num_layers": 2, "d_model": 12, "num_heads": 6, "dff"
 VARIANTS = {
     "as it comes": {},
     "learned, untied": {"positions": "learned", "tie_embeddings": False},
-    "relative": {"positions": "relative"},
+    "learned and relative": {"positions": "learned_relative"},
     "sinusoidal": {"positions": "sinusoidal"},
     "no positions, no bias": {"positions": None, "use_bias": False},
     "grouped, normed heads": {"num_kv_heads": 2, "qk_norm": True, "head_dim": 4},

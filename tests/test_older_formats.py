@@ -26,6 +26,10 @@ FILES = {
     "unigram": {"model_type": "unigram"},
     "t5": {"model_type": "unigram", "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
     "bpe": {"model_type": "bpe", "normalization_rule_name": "identity", **LLAMA},
+    "deberta": {
+        **{"model_type": "unigram", "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    },
     "bytes": {"model_type": "unigram", "normalization_rule_name": "identity", "byte_fallback": True},
     "gemma": {
         **{"model_type": "bpe", "normalization_rule_name": "identity", **LLAMA, "add_dummy_prefix": False},
@@ -69,6 +73,7 @@ FAIRSEQ = {0: 3, 1: 0, 2: 2}
 SENTENCEPIECE = {
     "t5": ("spiece.model", "t5", lambda ids: [*ids, 1]),
     "xlm-roberta": ("sentencepiece.bpe.model", "unigram", lambda ids: [0, *(FAIRSEQ.get(i, i + 1) for i in ids), 2]),
+    "deberta-v2": ("spm.model", "deberta", lambda ids: [1, *ids, 2]),
     "llama": ("tokenizer.model", "bpe", lambda ids: [1, *ids]),
     "mistral": ("tokenizer.model", "bytes", lambda ids: [1, *ids]),
     "gemma": ("tokenizer.model", "gemma", lambda ids: [2, *ids]),
@@ -172,6 +177,14 @@ def test_t5_has_its_sentinels_behind_the_vocabulary(converted):
 
 def pieces_of(path):
     return [processor(path).id_to_piece(i) for i in range(len(processor(path)))]
+
+
+def test_deberta_has_its_mask_behind_the_vocabulary(spm, converted, tmp_path):
+    ours, theirs = converted["deberta-v2"]
+    assert (ours.pad_id, ours.start_id, ours.end_id, ours.mask_id) == (0, 1, 2, theirs.vocab_size())
+    folder = folder_of(tmp_path, {"spm.model": spm["deberta"]}, {"model_type": "deberta-v2"}, do_lower_case=True)
+    with pytest.raises(ValueError, match="asks for do_lower_case=True beside a model of SentencePiece"):
+        Tokenizer.load(folder)
 
 
 def test_marian_has_two_models_and_one_vocabulary(spm, tmp_path):

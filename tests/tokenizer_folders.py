@@ -116,8 +116,8 @@ def byte_level():
 
 
 @functools.cache
-def word_pieces():
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+def word_pieces(special=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")):
+    special = [*special]
     trainer = trainers.WordPieceTrainer(vocab_size=900, special_tokens=special, show_progress=False)
     parts = {
         "normalizer": normalizers.BertNormalizer(lowercase=False),
@@ -133,7 +133,9 @@ def unigram(special=("<s>", "<pad>", "</s>", "<unk>"), last=("<mask>",)):
     model = sentencepiece_model_pb2.ModelProto.FromString(sentencepiece_file("unigram"))
     pieces = [(piece.piece, piece.score) for piece in model.pieces if piece.type == 1]
     vocabulary = [*((token, 0.0) for token in special), *pieces, *((token, 0.0) for token in last)]
-    engine = tokenizers.Tokenizer(models.Unigram(vocabulary, special.index("<unk>")))
+    engine = tokenizers.Tokenizer(
+        models.Unigram(vocabulary, next(i for i, token in enumerate(special) if "unk" in token.lower()))
+    )
     engine.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
     engine.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), _UNDERSCORED])
     engine.decoder = decoders.Metaspace()

@@ -15,23 +15,24 @@ from kerasllm.backend.compiling import (
 )
 from kerasllm.backend.gradients import (
     accumulate_gradients,
+    adam_terms,
     apply_gradients,
     clip_by_norm,
     densify,
     fused_adam,
     global_norm,
     has_fused_adam,
-    remat,
+    no_gradient,
     sum_over_replicas,
     update_if_finite,
     value_and_gradients,
     with_gradient,
 )
 from kerasllm.backend.ragged import filled, is_ragged
+from kerasllm.backend.recomputing import remat
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,
-    assign_rows,
     dense,
     dropout,
     known,
@@ -54,11 +55,11 @@ from kerasllm.backend.tensors import (
 __all__ = [
     "IS_TENSORFLOW",
     "accumulate_gradients",
+    "adam_terms",
     "add_at",
     "apply_gradients",
     "as_integers",
     "as_tensor",
-    "assign_rows",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
@@ -76,6 +77,7 @@ __all__ = [
     "is_ragged",
     "known",
     "matmul",
+    "no_gradient",
     "not_before",
     "on_cpu",
     "one_by_one",

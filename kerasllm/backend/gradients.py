@@ -13,11 +13,6 @@ else:
     import jax
 
 
-def remat(function, *tensors):
-    """A function's result, whose gradient computes the function again in place of keeping what it computed."""
-    return (tf.recompute_grad if IS_TENSORFLOW else jax.checkpoint)(function)(*tensors)
-
-
 def with_gradient(function, gradient, x, *constants):
     """A function's result `function(x, *constants)`, with a gradient by `x` of its own and none by the constants.
 
@@ -45,6 +40,11 @@ def with_gradient(function, gradient, x, *constants):
         lambda constants, upstream: (gradient(upstream, *constants), *map(nothing, constants)),
     )
     return call(x, *constants)
+
+
+def no_gradient(tensor):
+    """What a gradient of one's own answers for a tensor that nothing is to be learned of."""
+    return None if IS_TENSORFLOW else jax.numpy.zeros_like(tensor)  # which XLA leaves out
 
 
 def densify(gradient):
@@ -206,19 +206,15 @@ def has_fused_adam(variable, gradient):
     return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor)
 
 
-def fused_adam(variable, momentum, velocity, gradient, learning_rate, iterations, beta_1, beta_2, epsilon):
-    """One Adam update in one op and one pass over memory, where Keras' own takes a dozen."""
-    dtype = variable.dtype
+def adam_terms(dtype, learning_rate, iterations, beta_1, beta_2, epsilon):
+    """What Adam's updates of all variables of a dtype have in common."""
     step = tf.cast(iterations + 1, dtype)
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=momentum.value.handle,
-        v=velocity.value.handle,
-        beta1_power=tf.pow(tf.cast(beta_1, dtype), step),
-        beta2_power=tf.pow(tf.cast(beta_2, dtype), step),
-        lr=tf.cast(learning_rate, dtype),
-        beta1=tf.cast(beta_1, dtype),
-        beta2=tf.cast(beta_2, dtype),
-        epsilon=tf.cast(epsilon, dtype),
-        grad=tf.cast(gradient, dtype),
-    )
+    learning_rate, beta_1, beta_2, epsilon = (tf.cast(x, dtype) for x in (learning_rate, beta_1, beta_2, epsilon))
+    powers = {"beta1_power": tf.pow(beta_1, step), "beta2_power": tf.pow(beta_2, step)}
+    return {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "epsilon": epsilon, **powers}
+
+
+def fused_adam(variable, momentum, velocity, gradient, terms):
+    """One Adam update in one op and one pass over memory, where Keras' own takes a dozen; see `adam_terms`."""
+    handles = {"var": variable.handle, "m": momentum.value.handle, "v": velocity.value.handle}
+    tf.raw_ops.ResourceApplyAdam(**handles, grad=tf.cast(gradient, variable.dtype), **terms)

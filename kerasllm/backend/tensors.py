@@ -95,15 +95,6 @@ def one_by_one(function, count, dtype):
     return jax.lax.map(function, jax.numpy.arange(count, dtype="int32"))
 
 
-def assign_rows(variable, rows, start):
-    """Gives some rows of a variable new values; on TensorFlow without a copy of the rest."""
-    rows = ops.cast(rows, variable.dtype)
-    if IS_TENSORFLOW:
-        variable.value[start : start + rows.shape[0]].assign(rows)
-    else:
-        variable.assign(ops.slice_update(variable.value, (start, *[0] * (len(rows.shape) - 1)), rows))
-
-
 def add_at(tensor, index, update):
     """Adds one number to each row of a tensor; in place where nothing else needs it.
 

@@ -75,7 +75,7 @@ def family_of(model_class, config, first=None, model=None):
             of_head = _head_there(families[kind], settings, model)
             ours |= {name: getattr(model, name) for name in of_head}
             theirs |= of_head
-        differences[kind] = {n: (value, theirs.get(n)) for n, value in ours.items() if value != theirs.get(n)}
+        differences[kind] = {n: (value, theirs[n]) for n, value in ours.items() if n in theirs and value != theirs[n]}
         if not differences[kind]:
             return kind, families[kind], settings
     nearest = min(differences, key=lambda kind: len(differences[kind]), default=None)
@@ -107,6 +107,8 @@ def logit_fields(config):
     fields = {name: value for name, value in dataclasses.asdict(explicit(config)).items() if name not in _NOT_OF_LOGITS}
     if config.positions == "relative":
         del fields["max_length"]  # which sets no limit then
+    if config.positions != "disentangled":
+        del fields["position_buckets"]
     if config.positions != "rotary":
         del fields["rope_theta"], fields["rope_scaling"], fields["partial_rotary_factor"]
     return fields

@@ -14,6 +14,7 @@ _PROBLEMS = {
     "multi_label_classification": "multi_label",
     "regression": "regression",
 }
+_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
 _LABEL_HEAD = re.compile(r"(classifier|pre_classifier|score)\.")
 _TOKEN_HEAD = re.compile(r"(cls\.predictions|predictions|generator_\w+|lm_head|vocab_transform|head|decoder)\.")
 _SUFFIXES = {SequenceClassifier: "ForSequenceClassification", TokenClassifier: "ForTokenClassification"}
@@ -26,12 +27,16 @@ _POOLINGS = {"cls": "first", "mean": "mean"}
 
 class _Head(NamedTuple):
     """The names of a head: of its one layer on tokens, and on texts of the last, and of the one before it, or ""; and
-    of the norm between them, or "", which one on tokens has too, with both layers."""
+    of the norm between them, or "", which one on tokens has too, with both layers.
+
+    `setting` is that of config.json which names the activation, where it is not always the same.
+    """
 
     on_tokens: str
     on_texts: str
     before: str = ""
     activation: str | None = None
+    setting: str = ""
     norm: str = ""
 
 
@@ -42,10 +47,12 @@ _HEADS = {
     "ernie": _Head("classifier", "classifier", "ernie.pooler.dense", "tanh"),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "mpnet": _ROBERTA,
+    "deberta-v2": _Head("classifier", "classifier", "pooler.dense", "gelu", "pooler_hidden_act"),
     "distilbert": _Head("classifier", "classifier", "pre_classifier", "relu"),
     "albert": _Head("classifier", "classifier", "albert.pooler", "tanh"),
     "electra": _Head("classifier", "classifier.out_proj", "classifier.dense", "gelu"),
-    "modernbert": _Head("classifier", "classifier", "head.dense", "gelu", "head.norm"),
+    "modernbert": _Head("classifier", "classifier", "head.dense", "gelu", "classifier_activation", "head.norm"),
     "gpt2": _Head("classifier", "score"),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), _DECODER),
 }
@@ -81,7 +88,7 @@ def heads_of(values):
 
 def _head_options(kind, head, causal, values):
     """Those of `HEAD_OPTIONS` that a class has."""
-    activation = ACTIVATIONS[values.get("classifier_activation", "gelu")] if head.norm else head.activation
+    activation = _read_activation(head, values)
     of_texts = kind is SequenceClassifier
     options = {"head_activation": activation if of_texts or head.norm else None, "head_norm": bool(head.norm)}
     if not of_texts:
@@ -92,6 +99,13 @@ def _head_options(kind, head, causal, values):
             f"config.json asks for classifier_pooling={pooling!r}; kerasllm knows {' and '.join(_POOLINGS)}."
         )
     return {**options, "pooling": "last" if causal else _POOLINGS[pooling]}
+
+
+def _read_activation(head, values):
+    name = values.get(head.setting, head.activation)
+    if head.setting and name not in _ACTIVATIONS:
+        raise ValueError(f"config.json asks for {head.setting}={name!r}; kerasllm knows {', '.join(_ACTIVATIONS)}.")
+    return _ACTIVATIONS[name] if head.setting else name
 
 
 def _classifier_family(name, kind):
@@ -143,5 +157,12 @@ def _write(model, head):
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": next((theirs for theirs, ours in _PROBLEMS.items() if ours == problem), None),
-        **({"classifier_pooling": pooling} if head.norm else {}),
+        **({"classifier_pooling": pooling} if head.norm else _write_activation(model, head)),
     }
+
+
+def _write_activation(model, head):
+    """What config.json says of the activation of a head; ModernBERT's is that of its layers, which say it."""
+    activation = getattr(model, "head_activation", None)
+    name = next((theirs for theirs, ours in _ACTIVATIONS.items() if ours == activation), None)
+    return {head.setting: name} if head.setting and name else {}

@@ -14,8 +14,10 @@ from kerasllm.huggingface import tensors
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import dense
 from kerasllm.models import MaskedLM, TextEmbedder
+from kerasllm.tokenizers import tokenizer_config
 
 MODULES, SENTENCES, PROMPTS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
+_NO_LIMIT = 10**9  # what transformers writes for none is larger
 DENSE = "2_Dense"  # the name that the tensors of a dense layer begin with here, whatever its folder's name
 _POOLINGS = {"mean_tokens": "mean", "cls_token": "first", "lasttoken": "last", "max_tokens": "max"}
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": None, "ReLU": "relu", "GELU": "gelu"}
@@ -27,6 +29,8 @@ _ROOTS = {
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
+    "mpnet": "mpnet.",
+    "deberta-v2": "deberta.",
 }
 _ROOTS |= dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
 _OF_TOKENS = r"cls|predictions|\w+_predictions|lm_head|generator_lm_head|vocab_\w+|head|decoder"
@@ -72,8 +76,7 @@ def read_options(folder, values):
     options |= {"pooling": _pooling(folders["Pooling"] / "config.json")}
     if "Dense" in folders:
         options |= _dense_options(folders["Dense"] / "config.json")
-    if (folder / SENTENCES).is_file():
-        options["max_tokens"] = read_json(folder / SENTENCES).get("max_seq_length")
+    options["max_tokens"] = _max_tokens(folder)
     if (folder / PROMPTS).is_file():
         options["prompts"] = read_json(folder / PROMPTS).get("prompts") or {}
     return options
@@ -133,6 +136,13 @@ def _checked(module, folder):
     if not re.fullmatch(r"\w*", str(path)):
         raise ValueError(f"{folder / MODULES} names the folder {path!r}, which is not one of its own.")
     return kind, folder / path
+
+
+def _max_tokens(folder):
+    """To how many tokens texts are cut, or None; newer folders leave that to their tokenizer."""
+    sentences = read_json(folder / SENTENCES) if (folder / SENTENCES).is_file() else {}
+    longest = sentences.get("max_seq_length") or tokenizer_config.read_settings(folder).get("model_max_length")
+    return longest if isinstance(longest, int) and longest < _NO_LIMIT else None
 
 
 def _pooling(path):

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerasllm import backend
 from kerasllm.files import read_json
 from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface import embedders
@@ -186,11 +185,17 @@ def _fill(model, family, values, checkpoint, tied):
         if isinstance(weights[name], KernelInAnotherForm) or any(map(checkpoint.is_packed, source.names)):
             weights[name].assign(source.read(checkpoint.read))
             continue
-        count, *row = weights[name].shape
-        step = max(1, _VALUES_AT_ONCE // math.prod(row))
-        for start in range(0, count, step):
-            rows = source.read(checkpoint.read, slice(start, start + step))
-            backend.assign_rows(weights[name], rows, start)
+        weights[name].assign(_read(source, checkpoint, weights[name]))
+
+
+def _read(source, checkpoint, weight):
+    """What a weight is to be, made a few rows at a time: what is made of them on the way is never that of all."""
+    count, *row = weight.shape
+    step = max(1, _VALUES_AT_ONCE // math.prod(row))
+    values = np.empty(weight.shape, np.dtype(weight.dtype))
+    for start in range(0, count, step):
+        values[start : start + step] = source.read(checkpoint.read, slice(start, start + step))
+    return values
 
 
 def _of_linear(source, checkpoint):

@@ -10,7 +10,8 @@ from kerasllm.files import read_json
 _HARMLESS = {
     "activation_dropout", "chunk_size_feed_forward", "decoder_layerdrop", "decoder_start_token_id", "embd_pdrop",
     "embedding_size", "encoder_layerdrop", "gradient_checkpointing", "id2label", "is_encoder_decoder", "layerdrop",
-    "num_labels", "pad_token_id", "reorder_and_upcast_attn", "resid_pdrop", "return_dict", "use_cache",
+    "num_labels", "output_attentions", "output_hidden_states", "pad_token_id", "reorder_and_upcast_attn",
+    "resid_pdrop", "return_dict", "use_cache",
 }  # fmt: skip
 # Which types of JSON a type of Python may come as.
 _TYPES = {"bool": bool, "int": int, "float": (int, float), "str": str, "list": list, "dict": dict}

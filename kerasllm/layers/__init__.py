@@ -1,7 +1,10 @@
 """The Transformer in Keras layers: from masks and positions up to the whole stack."""
 
-from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
-from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.attention_options import AttentionOptions
+from kerasllm.layers.block import TransformerBlock
+from kerasllm.layers.block_options import BlockOptions
+from kerasllm.layers.disentangled import DistanceEmbedding
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
 from kerasllm.layers.low_rank import LowRank, NamedAdapters  # noqa: F401  (for Keras, which finds them by name)
 from kerasllm.layers.normalization import NormOptions
@@ -11,6 +14,7 @@ from kerasllm.layers.transformer import Transformer
 __all__ = [
     "AttentionOptions",
     "BlockOptions",
+    "DistanceEmbedding",
     "FeedForward",
     "FeedForwardOptions",
     "LearnedPositions",

@@ -3,79 +3,20 @@
 Shapes: B batch, T query time, S key time, D d_model.
 """
 
-import dataclasses
-
 import keras
 
-from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
+from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.attention_options import AttentionOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.cache import BlockCache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
-from kerasllm.layers.normalization import NormOptions, make_norm
+from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
-from kerasllm.layers.options import check_choice
 from kerasllm.layers.rematerialization import rematerialized
 from kerasllm.layers.sequence_layer import SequenceLayer, parts_of, result, spec_of
 from kerasllm.layers.taps import listeners, tap
-
-NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
-REMAT = (None, "block", "attention", "feed_forward")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
-    """How attention and feed-forward stand together; theirs, and those of norms, are among them.
-
-    Args:
-        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "output" what it
-            adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
-            does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
-        parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
-            (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
-        shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
-            (https://arxiv.org/abs/2204.06745).
-        skip_attention_norm: bool. Attention reads the residual stream as it is, as in the first block of ModernBERT
-            (https://arxiv.org/abs/2412.13663), whose input is normalised already. Only with "pre", and not in parallel.
-        use_bias: bool, biases in projections and layer norms.
-        attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
-        dropout: float, in training, on what each sublayer adds.
-        attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
-        remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
-            "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
-            dropout included (https://arxiv.org/abs/1604.06174).
-    """
-
-    norm_placement: str = "pre"
-    parallel: bool = False
-    shared_norm: bool = True
-    skip_attention_norm: bool = False
-    use_bias: bool = True
-    attention_bias: bool | None = None
-    dropout: float = 0.0
-    attention_dropout: float | None = None
-    remat: str | None = None
-
-    def check(self, d_model=None, num_heads=None):
-        super().check(d_model, num_heads)
-        check_choice("norm_placement", self.norm_placement, NORM_PLACEMENTS)
-        check_choice("remat", self.remat, REMAT)
-        if self.parallel and self.norm_placement != "pre":
-            raise ValueError(f"A parallel block needs norm_placement='pre', got {self.norm_placement!r}.")
-        if self.skip_attention_norm and (self.parallel or self.norm_placement != "pre"):
-            got = f"{self.norm_placement!r} and {self.parallel}"
-            raise ValueError(f"`skip_attention_norm` needs norm_placement='pre' and parallel=False, got {got}.")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
-
-    def block_parameters(self, d_model, num_heads, dff, cross_attention=False):
-        """The number of weights of a block."""
-        bias = self.use_bias if self.attention_bias is None else self.attention_bias
-        attention = self.attention_parameters(d_model, num_heads, bias, self.norm_scale)
-        norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
-        norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention - self.skip_attention_norm)
-        return attention * (1 + cross_attention) + self.feed_forward_parameters(d_model, dff, self.use_bias) + norms
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -97,8 +38,8 @@ class TransformerBlock(Composite, SequenceLayer):
     Call arguments:
         x: float (B, T, D).
         context: float (B, S, any width) or None. A block that is first called with a context has cross-attention.
-        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, cache_index:
-            see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
+        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, distance_embeddings,
+            cache_index: see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
         cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
             then not needed.
         prepared: from `prepare`, in place of masks, `document_ids` and `position_ids`, for blocks that share them.
@@ -216,6 +157,7 @@ class TransformerBlock(Composite, SequenceLayer):
         document_ids=None,
         position_ids=None,
         position_bias=None,
+        distance_embeddings=None,
         cache=None,
         cache_index=0,
         prepared=None,
@@ -234,7 +176,7 @@ class TransformerBlock(Composite, SequenceLayer):
                 attention_mask=attention_mask,
                 document_ids=document_ids,
                 position_ids=position_ids,
-                has_bias=position_bias is not None,
+                has_bias=position_bias is not None or distance_embeddings is not None,
                 **options,
             )
         keeps_all = not training or cache is not None or return_attention_scores or bool(listeners())
@@ -242,9 +184,12 @@ class TransformerBlock(Composite, SequenceLayer):
         if remat == "block":
             dropout = self.residual_dropout if self.dropout else self.attention.attention_dropout
             forward = rematerialized(forward, self, dropout)
-        return forward(x, context, position_bias, prepared=prepared, last_only=last_only, remat=remat, **options)
+        options |= {"prepared": prepared, "last_only": last_only, "remat": remat}
+        return forward(x, context, position_bias, distance_embeddings, **options)
 
-    def _forward(self, x, context, position_bias, *, prepared, remat, cache, cache_index, last_only, **options):
+    def _forward(
+        self, x, context, position_bias, distances, *, prepared, remat, cache, cache_index, last_only, **options
+    ):
         (of_own, of_context), training = prepared, options["training"]
         cache = BlockCache(None) if cache is None else cache
         x = tap(x, self, "input")
@@ -253,6 +198,7 @@ class TransformerBlock(Composite, SequenceLayer):
             self._sublayer("attention", remat)(
                 normed,
                 position_bias=position_bias,
+                distance_embeddings=distances,
                 prepared=of_own,
                 cache=cache.own,
                 cache_index=cache_index,
@@ -287,7 +233,8 @@ class TransformerBlock(Composite, SequenceLayer):
         layer = getattr(self, name)
         if remat is None or remat != name.removeprefix("cross_"):
             return layer
-        return rematerialized(layer, layer, getattr(layer, "attention_dropout", None), through=["position_bias"])
+        through = ["position_bias", "distance_embeddings"]
+        return rematerialized(layer, layer, getattr(layer, "attention_dropout", None), through)
 
     def _enter(self, x, norm):
         """What a sublayer reads."""

@@ -9,10 +9,14 @@ import math
 import keras
 from keras import ops
 
-from kerasllm.layers.options import Options, check_choice
+from kerasllm.layers.options import Options, check_choice, check_sizes
 from kerasllm.layers.rotary import check_rotation
 
-POSITIONS = ("rotary", "learned", "sinusoidal", "fairseq_sinusoidal", "relative", None)
+POSITIONS = (
+    *("rotary", "learned", "sinusoidal", "fairseq_sinusoidal"),
+    *("relative", "learned_relative", "disentangled", None),
+)
+LEARNED, BIASED = ("learned", "learned_relative"), ("relative", "learned_relative")
 NUM_BUCKETS = 32  # of relative positions
 
 
@@ -23,8 +27,12 @@ class PositionOptions(Options):
     Args:
         positions: "rotary", in the attention of each block; "learned", "sinusoidal" or "fairseq_sinusoidal"
             (M2M-100's), added to the input of a `Transformer`; "relative", one T5-style bias shared by all its blocks;
-            or None.
-        max_length: int or None, the longest sequence; needed for learned positions only.
+            "learned_relative", both of these, as in MPNet (https://arxiv.org/abs/2004.09297); "disentangled",
+            DeBERTa's (https://arxiv.org/abs/2006.03654), of whose distances queries and keys are made as of tokens, in
+            encoders, with an `attention_scale` of (3 * head_dim) ** -0.5 there as three products are added; or None.
+        max_length: int or None, the longest sequence, from where on disentangled distances share the last bucket;
+            needed for learned and disentangled positions only.
+        position_buckets: int, into how many buckets disentangled distances fall on each side, half of them by one.
         rope_theta: float, base of the rotary wavelengths.
         partial_rotary_factor: float from 0 to 1, the share of each head's channels, from the first on, that rotary
             positions rotate, as in GPT-NeoX (https://arxiv.org/abs/2204.06745).
@@ -38,6 +46,7 @@ class PositionOptions(Options):
 
     positions: str | None = "rotary"
     max_length: int | None = None
+    position_buckets: int = 256
     rope_theta: float = 10000.0
     partial_rotary_factor: float = 1.0
     rope_scaling: dict | None = None
@@ -45,20 +54,22 @@ class PositionOptions(Options):
     def check(self, d_model=None, num_heads=None):
         super().check(d_model, num_heads)
         check_choice("positions", self.positions, POSITIONS)
-        if self.positions == "learned" and self.max_length is None:
+        if self.positions in LEARNED and self.max_length is None:
             raise ValueError("Learned positions need `max_length`, the longest sequence to make a table for.")
+        if self.positions == "disentangled":
+            check_sizes(position_buckets=self.position_buckets, max_length=self.max_length)
         check_rotation(self.rope_theta, self.rope_scaling)
 
-    def position_parameters(self, d_model, num_heads):
+    def position_parameters(self, d_model, num_heads, embedding_size):
         """The number of weights of positions outside the blocks."""
-        if self.positions == "learned":
-            return d_model * self.max_length
-        return NUM_BUCKETS * num_heads if self.positions == "relative" else 0
+        of_table = embedding_size * self.max_length if self.positions in LEARNED else 0
+        of_distances = 2 * self.position_buckets * d_model if self.positions == "disentangled" else 0
+        return of_table + of_distances + (NUM_BUCKETS * num_heads if self.positions in BIASED else 0)
 
 
 def input_positions(positions, max_length, name="position_embedding", dtype=None):
     """The layer that adds positions to embeddings, or None for a kind that acts inside attention."""
-    if positions == "learned":
+    if positions in LEARNED:
         return LearnedPositions(max_length, name=name, dtype=dtype)
     if positions == "sinusoidal":
         return SinusoidalPositions(name=name, dtype=dtype)

@@ -9,6 +9,7 @@ Reference: Chen et al. 2016, https://arxiv.org/abs/1604.06174
 import contextlib
 import contextvars
 import itertools
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -35,9 +36,10 @@ def rematerialized(function, layer, dropout=None, through=()):
     """A function like the given one, whose results are computed again in the backward pass.
 
     Args:
-        function: a layer or function. Gradients reach its positional arguments, tensors or None; others, such as masks,
-            it is given by name.
-        layer: the layer in which losses may be added: those by `add_loss` and by regularizers of activations come out.
+        function: a layer or method of a layer. Gradients reach its positional arguments, tensors or None; others, such
+            as masks, it is given by name.
+        layer: the layer, in which losses may be added: those by `add_loss` and by regularizers of activations are its
+            own then.
         dropout: a Dropout layer inside, of which the seeds of all are made; where it drops nothing, another one that
             there may be in an adapter.
         through: names of arguments that gradients are to reach as well.
@@ -45,53 +47,88 @@ def rematerialized(function, layer, dropout=None, through=()):
 
     def call(*arguments, **options):
         named = {name: options.pop(name) for name in through if name in options}
-        everything = [*arguments, *named.values()]
-        places = [place for place, tensor in enumerate(everything) if tensor is not None]
-        seed, owners = next_seed(dropout), []
+        seed = next_seed(dropout)
         if seed is None:
             seed = next_seed(next(filter(_drops, layer._flatten_layers()), None))
+        everything = [*arguments, *named.values(), seed]
+        places = [place for place, tensor in enumerate(everything) if tensor is not None]
 
         def repeatable(*given):
             tensors = [None] * len(everything)
             for place, tensor in zip(places, given, strict=True):
                 tensors[place] = tensor
-            of_names = dict(zip(named, tensors[len(arguments) :], strict=True))
-            token = _repeatable.set((seed, itertools.count(1)))
+            of_names = dict(zip(named, tensors[len(arguments) : -1], strict=True))
+            token = _repeatable.set((tensors[-1], itertools.count(1)))
             try:
                 with _added_losses(layer) as added:
                     output = function(*tensors[: len(arguments)], **of_names, **options)
             finally:
                 _repeatable.reset(token)
-            owners[:] = [owner for owner, _ in added]
-            return output, *(loss for _, loss in added)
+            return output, *added
 
-        output, *losses = backend.remat(repeatable, *(everything[place] for place in places))
-        for owner, loss in zip(owners, losses, strict=True):
-            owner.add_loss(loss)
+        given = [everything[place] for place in places]
+        alike = (
+            getattr(function, "__name__", ""),
+            tuple(places),
+            _identity([*named]),
+            _identity(options),
+            _likeness(layer),
+        )
+        output, *losses = backend.remat(repeatable, *given, variables=layer.weights, alike=alike)
+        for loss in losses:
+            layer.add_loss(loss)
         return output
 
     return call
 
 
+def _likeness(layer):
+    """A text that is equal for layers that do the same with weights of the same shapes."""
+    inside = layer._flatten_layers()
+    of_parts = [(type(part), keras.saving.serialize_keras_object(part.activity_regularizer)) for part in inside]
+    of_weights = [(tuple(weight.shape), weight.dtype, weight.trainable) for weight in layer.weights]
+    return repr([_without_names(layer.get_config()), of_parts, of_weights])
+
+
+def _without_names(config):
+    if isinstance(config, dict):
+        return {key: _without_names(value) for key, value in config.items() if key != "name"}
+    return [*map(_without_names, config)] if isinstance(config, list | tuple) else config
+
+
+def _identity(value):
+    """What is equal for plain values that are equal, and for others, such as tensors, if they are the same object."""
+    if isinstance(value, dict):
+        return tuple((name, _identity(part)) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_identity, value))
+    return value if value is None or isinstance(value, bool | int | str) else _Itself(value)
+
+
+class _Itself(NamedTuple):
+    """An object by what it is, not by what is in it."""
+
+    value: object
+
+    def __eq__(self, other):
+        return isinstance(other, _Itself) and self.value is other.value
+
+    def __hash__(self):
+        return id(self.value)
+
+
 @contextlib.contextmanager
 def _added_losses(layer):
-    """Takes the losses that are added within out of Keras' lists, as tensors that end with a function computed again:
-    pairs of a layer and a loss."""
-    layers, added = list(layer._flatten_layers()), []
-    scope = keras.src.backend.get_stateless_scope()
-    lists = [scope.losses] if scope else [part._losses for part in layers]
+    """Takes the losses that are added within out of Keras' lists, tensors that end with a function computed again."""
+    scope, added = keras.src.backend.get_stateless_scope(), []
+    lists = [scope.losses] if scope else [part._losses for part in layer._flatten_layers()]
     before = [list(losses) for losses in lists]
     yield added
     for losses, kept in zip(lists, before, strict=True):
         known = set(map(id, kept))  # not their number: in the backward pass Keras empties a list first
-        new = [loss for loss in losses if id(loss) not in known]
-        added += [(part, loss) for loss in new for part in layers if _has_added(part, loss, scope)]
+        added += [loss for loss in losses if id(loss) not in known]
         losses[:] = kept
 
 
 def _drops(layer):
     return isinstance(layer, keras.layers.Dropout) and layer.rate
-
-
-def _has_added(layer, loss, scope):
-    return id(loss) in layer._loss_ids if scope else any(loss is other for other in layer._losses)

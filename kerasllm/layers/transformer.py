@@ -7,14 +7,17 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.block import TransformerBlock
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
+from kerasllm.layers.disentangled import DistanceEmbedding, check_blocks
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_sizes, is_per_layer, split_by_group
 from kerasllm.layers.positions import (
+    BIASED,
     PositionOptions,
     RelativePositionBias,
     input_positions,
@@ -104,7 +107,9 @@ class Transformer(Composite, SequenceLayer):
         own = BlockOptions.take(options)
         super().__init__(**options)
         check_sizes(num_layers=num_layers, d_model=d_model, num_heads=num_heads, dff=dff)
-        PositionOptions(positions=own.positions, max_length=own.max_length).set_on(self)
+        PositionOptions(
+            positions=own.positions, max_length=own.max_length, position_buckets=own.position_buckets
+        ).set_on(self)
         self.num_layers = num_layers
         self.d_model = d_model
         self.num_heads = num_heads
@@ -136,6 +141,8 @@ class Transformer(Composite, SequenceLayer):
         ]
         self.blocks = [blocks[group] for group in groups]  # one for each layer
         backend.track(self, blocks)
+        if self.positions == "disentangled":
+            check_blocks(self.blocks)
 
     def build(self, x_shape, context_shape=None):
         self._input_width = x_shape[-1]
@@ -158,11 +165,21 @@ class Transformer(Composite, SequenceLayer):
         first_shape = x_shape if is_late else inner_shape
         if self.position_embedding is not None:
             self.position_embedding.build(first_shape)
-        if self.positions == "relative":
+        if self.positions in BIASED:
             self.relative_bias = RelativePositionBias(
                 self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
             )
             self.relative_bias.build()
+        if self.positions == "disentangled":
+            self.distance_embedding = DistanceEmbedding(
+                self.d_model,
+                self.position_buckets,
+                self.max_length,
+                name="distance_embedding",
+                dtype=self.dtype_policy,
+            )
+            self.distance_embedding.build()
+            self.distance_norm = self._norm(first, "distance_norm", (None, self.d_model))
         self.normalise_input = None
         if self.input_norm:
             self.normalise_input = self._norm(first, "input_norm", first_shape)
@@ -213,6 +230,7 @@ class Transformer(Composite, SequenceLayer):
             "return_attention_scores": return_attention_scores,
             "training": training,
         }
+        distances = self._distances(ops.shape(x)[1], training) if self.positions == "disentangled" else None
         shared, scores, new_cache = {}, [], []
         for i, block in enumerate(self.blocks):
             of_block = None if cache is None else cache[i]
@@ -226,12 +244,12 @@ class Transformer(Composite, SequenceLayer):
                     attention_mask=attention_mask,
                     document_ids=document_ids,
                     position_ids=position_ids,
-                    has_bias=self.positions == "relative",
+                    has_bias=self.positions in BIASED or distances is not None,
                     cache=of_block,
                     **options,
                 )
-                bias = self.relative_bias(index, prepared[0].key_index) if self.positions == "relative" else None
-                shared[kind] = {"prepared": prepared, "position_bias": bias}
+                bias = self.relative_bias(index, prepared[0].key_index) if self.positions in BIASED else None
+                shared[kind] = {"prepared": prepared, "position_bias": bias, "distance_embeddings": distances}
             is_last = i == self.num_layers - 1
             x, of_scores, of_block = parts_of(
                 block(x, context=context, cache=of_block, last_only=last_only and is_last, **shared[kind], **options)
@@ -242,8 +260,15 @@ class Transformer(Composite, SequenceLayer):
             x = tap(self.final_norm(x), self, "final_norm")
         return result(x, scores if return_attention_scores else None, None if cache is None else new_cache)
 
+    def _distances(self, T, training):
+        """Vectors of the distances T, T - 1 … -T of tokens: (2 T + 1, D)."""
+        vectors = self.distance_norm(self.distance_embedding(T - ops.arange(2 * T + 1, dtype="int32")))
+        return self.input_dropout(vectors, training=training)
+
     def init_cache(self, batch_size, length, context=None, full=False):
         """A list of the `BlockCache` of each block, empty, for `length` tokens: see `TransformerBlock.init_cache`."""
+        if self.positions == "disentangled":
+            raise ValueError("Disentangled positions are those of whole texts, which are read without a cache.")
         return [block.init_cache(batch_size, length, context, full) for block in self.blocks]
 
     def compute_output_shape(self, x_shape, context_shape=None):

@@ -114,7 +114,11 @@ def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, labe
 
         slopes = ops.stack([share * weights for share in shares], axis=-1) if training else None
         values, gradients = _scan(chunks, hidden, output_layer, ops.zeros((2,)), add, len(shares) == 2, slopes)
-        return values, lambda upstream: [gradient * ops.cast(upstream[0], gradient.dtype) for gradient in gradients]
+
+        def times(upstream):
+            return [g if g is None else g * ops.cast(upstream[0], g.dtype) for g in gradients]
+
+        return values, times
 
     return _differentiable(sums, labels, hidden, output_layer, chunk_size)
 
@@ -154,7 +158,8 @@ def _differentiable(function, labels, hidden, output_layer, chunk_size):
         values, gradients = function(_Chunks(labels, chunk_size), hidden, layer)
 
         def gradient(upstream):
-            return tuple(ops.cast(g, x.dtype) for g, x in zip(gradients(upstream), inputs, strict=False))
+            found = zip(gradients(upstream), inputs, strict=False)
+            return tuple(None if g is None else ops.cast(g, x.dtype) for g, x in found)
 
         return values, gradient
 
@@ -209,7 +214,7 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
     if slopes is not None:
         gradients[0] = ops.reshape(gradients[0][: shape[0] * shape[1]], shape)
         if not output.trainable:
-            gradients[1] = ops.zeros((V, D))
+            gradients[1] = backend.no_gradient(output.weights)
     return collected, gradients
 
 

@@ -5,7 +5,7 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 
 import dataclasses
 
-from kerasllm.layers.block import BlockOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.option_names import OUR_NAMES
 from kerasllm.layers.options import (
     check_positive,
@@ -189,9 +189,10 @@ class TransformerConfig(BlockOptions, _Sizes):
         total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F)
         total += (E + first.use_bias) * D if self.embedding_size else 0
         outside = self.embedding_norm * first.norm_parameters(E, first.use_bias)
+        outside += (self.positions == "disentangled") * first.norm_parameters(D, first.use_bias)
         outside += (last.norm_placement != "post") * last.norm_parameters(D, last.use_bias)
         if embeddings:
-            outside += self.position_parameters(E, H)
+            outside += self.position_parameters(D, H, E)
             total += (self.vocab_size + (self.source_vocab_size or 0)) * E
         return (
             total + (1 + has_encoder) * outside + ((not self.tie_embeddings) * E + self.output_bias) * self.vocab_size

@@ -64,7 +64,8 @@ class TextEmbedder(HeadlessModel):
         super().__init__(config, causal, **kwargs)
         check_choice("pooling", pooling, POOLINGS)
         self.pooling, self.normalize, self.width, self.activation = pooling, normalize, width, activation
-        self.max_tokens, self.prompts = max_tokens, dict(prompts or {})
+        self.max_tokens = max_tokens and min(max_tokens, config.max_length)  # a tokenizer may name more
+        self.prompts = dict(prompts or {})
         self.head_dense = None
         if width is not None:
             self.head_dense = Dense(width, kernel_initializer=self._normal(0.02), name="head_dense", dtype="float32")

@@ -1,9 +1,11 @@
 """Models like others, with larger vocabularies than they were trained with or other fields of the config."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
+from kerasllm.layers import Transformer, TransformerBlock
 from kerasllm.layers.composite import check_parts
 from kerasllm.models.weights import weight_names, weights_to_save
 
@@ -58,9 +60,22 @@ def with_new_tokens(model, token_ids: Iterable[int]):
 
 
 def with_fields(model, **fields):
-    """A model with the weights of this one and other fields of its config that change no weight, such as `dropout`."""
+    """A model with the weights of this one and other fields of its config that change no weight, such as `dropout`;
+    this one itself, where `remat` is all that changes."""
+    if fields.keys() == {"remat"}:
+        return _with_remat(model, fields["remat"])
     arrays = weights_to_save(model)
     return _like(model, lambda name: arrays[name](), **fields)
+
+
+def _with_remat(model, remat):
+    model.config = dataclasses.replace(model.config, remat=remat)  # which checks it
+    for layer in model._flatten_layers():
+        if isinstance(layer, Transformer):
+            layer._block_options["remat"] = remat
+        elif isinstance(layer, TransformerBlock):
+            layer.remat = remat
+    return model
 
 
 def _like(model, value_of, **fields):

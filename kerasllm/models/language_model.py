@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.block import BlockOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.layers.taps import tap

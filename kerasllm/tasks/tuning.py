@@ -44,7 +44,7 @@ class TuneTask(CausalTask):
             "weight_decay": 0.0,
             "packed": True,
             "batch_size": 4,
-            "loss_chunk": 512,
+            "loss_chunk": 128,
             **({} if given.get("steps") else {"epochs": 3}),
             **({} if whole else {"rank": 16, "alpha": 32}),
         }
@@ -127,7 +127,8 @@ class TuneTask(CausalTask):
 
     @property
     def _changed_fields(self):
-        return {name: value for name, value in self.settings.model.items() if name != "max_length"}
+        given = {name: value for name, value in self.settings.model.items() if name != "max_length"}
+        return {"remat": "block", **given}  # or activations take most of the memory, as the base has no gradients
 
     def _window_of(self, config):
         return self.settings.model.get("max_length") or min(DEFAULT_WINDOW, config.max_length)

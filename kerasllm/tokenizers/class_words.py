@@ -103,6 +103,19 @@ def albert_words(settings, rules):
     return {**split_at_space(settings, None), "normalizer": normalizers.Sequence(steps)}
 
 
+def deberta_words(settings, rules):
+    """Lines as spaces, and Unicode's composed letters."""
+    lower = [normalizers.Lowercase()] if settings.get("do_lower_case") else []
+    spaces = [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+    signs = [pre_tokenizers.Punctuation("isolated")] if settings.get("split_by_punct") else []
+    scheme = "always" if settings.get("add_prefix_space", True) else "first"
+    return {
+        "normalizer": normalizers.Sequence([*lower, *spaces, normalizers.Strip(left=False, right=True)]),
+        "pre_tokenizer": pre_tokenizers.Sequence([*signs, pre_tokenizers.Metaspace(prepend_scheme=scheme)]),
+        "decoder": decoders.Metaspace(prepend_scheme=scheme),
+    }
+
+
 def t5_words(settings, rules):
     return split_at_space({}, rules)
 

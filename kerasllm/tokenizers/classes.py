@@ -72,6 +72,10 @@ def without_words(spec, row, settings):
     model = {**row.model, **{key: spec["model"][key] for key in ("vocab", "merges") if key in spec["model"]}}
     if "unk_token" in model:
         model["unk_token"] = text_of(settings.get(model["unk_token"]))
+    if model.get("unk_id", 0) is None:  # which its token says
+        pieces = [piece for piece, _ in model["vocab"]]
+        unknown = text_of(settings.get("unk_token"))
+        model["unk_id"] = pieces.index(unknown) if unknown in pieces else 1
     bare = dict.fromkeys(("normalizer", "pre_tokenizer", "decoder"))
     return {**spec, **bare, "model": model, "added_tokens": []}
 
@@ -158,6 +162,7 @@ def _tokens(names, **more):
 
 
 _FAIRSEQ_TOKENS = "bos:<s> eos:</s> unk:<unk> pad:<pad> cls:<s> sep:</s> mask:<mask>"
+_WIDE_MASK = {"content": "<mask>", "lstrip": True}
 _GPT2_TOKENS, _T5_TOKENS = "bos:{0} eos:{0} unk:{0}".format("<|endoftext|>"), "eos:</s> unk:<unk> pad:<pad>"
 _QWEN2_TOKENS = "eos:{0} unk:{0} pad:{0}".format("<|endoftext|>")
 _GEMMA_TOKENS = "bos:<bos> eos:<eos> unk:<unk> pad:<pad> mask:<mask>"
@@ -198,6 +203,10 @@ _BERT = TokenizerClass(
     _WORDPIECE,
     words.bert_words,
 )
+_MPNET = _BERT._replace(
+    pair="cls $A sep sep $B sep",
+    defaults=_tokens("bos:<s> eos:</s> unk:[UNK] pad:<pad> cls:<s> sep:</s>", mask_token=_WIDE_MASK),
+)
 CLASSES = {
     "GPT2Tokenizer": _with_ends(_GPT2_TOKENS, _BPE, words.gpt2_words),
     "GPTNeoXTokenizer": _with_ends(f"{_GPT2_TOKENS} pad:<|padding|>", _BPE, words.gpt_neox_words, keeps=False),
@@ -208,6 +217,12 @@ CLASSES = {
     "DistilBertTokenizer": _BERT,
     "ElectraTokenizer": _BERT,
     "MobileBertTokenizer": _BERT,
+    "MPNetTokenizer": _MPNET,
+    "DebertaV2Tokenizer": _BERT._replace(
+        defaults={**_BERT.defaults, **_tokens("bos:[CLS] eos:[SEP]")},
+        model={"type": "Unigram", "unk_id": None},
+        words=words.deberta_words,
+    ),
     "MarianTokenizer": TokenizerClass("$A eos", "$A $B eos", _tokens(_T5_TOKENS)),
     "M2M100Tokenizer": _translator(_FAIRSEQ_TOKENS, {}, None, src_lang="en"),
     "AlbertTokenizer": TokenizerClass(
@@ -260,6 +275,8 @@ OF_MODELS = {
     "ernie": "BertTokenizer",
     "electra": "BertTokenizer",
     "albert": "AlbertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
     "mbart": "MBartTokenizer",
     "m2m_100": "M2M100Tokenizer",

@@ -81,7 +81,7 @@ def _read_by_model(model_class):
         if (module, name) in seen or name not in _definitions(module):
             continue
         seen.add((module, name))
-        names |= dict(_looked_at(_definitions(module)[name], _CONFIGS))
+        names = dict(_looked_at(_definitions(module)[name], _CONFIGS)) | names  # What is made first decides.
         for node in ast.walk(_definitions(module)[name]):
             if isinstance(node, ast.Name):
                 home = getattr(getattr(sys.modules[module], node.id, None), "__module__", module)

@@ -43,12 +43,16 @@ SIZES = {
     **dict.fromkeys(FAMILIES, LLAMA),
     "gpt2": {**GPT2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     **dict.fromkeys(["gpt_neox", "olmo2", "nanochat", "bert", "ernie", "distilbert"], BERT),
-    **dict.fromkeys(["roberta", "xlm-roberta"], ROBERTA),
+    **dict.fromkeys(["roberta", "xlm-roberta", "mpnet"], ROBERTA),
     "opt": OPT,
     "phi3": {**BERT, "pad_token_id": 0},
     "smollm3": {**LLAMA, "pad_token_id": 0},
     "modernbert": {**BERT, "local_attention": 4, "pad_token_id": 0},
     **{kind: {**BERT, "embedding_size": 10} for kind in ("albert", "electra")},
+    "deberta-v2": {
+        **{**BERT, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    },
     "distilbert": {
         **{"vocab_size": V, "max_position_embeddings": 32, "n_layers": 2, "dim": 24, "n_heads": 3, "hidden_dim": 40},
         **{"dropout": 0.0, "attention_dropout": 0.0},

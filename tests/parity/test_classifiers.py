@@ -29,6 +29,16 @@ CASES = {
     "Roberta": WIDE,
     "XLMRoberta": WIDE,
     "DistilBert": {"vocab_size": V, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
+    "MPNet": WIDE,
+    "DebertaV2": {
+        **{**WIDE, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "pooler_hidden_act": "relu",
+        },
+    },
     "Ernie": {**WIDE, "use_task_id": True},
     "Albert": {**WIDE, "num_hidden_layers": 3, "embedding_size": 10},
     "Electra": {**WIDE, "embedding_size": 10},
@@ -93,7 +103,7 @@ def batch(pad):
 @pytest.mark.parametrize("name", CASES)
 def test_texts(name, problem, tokenizer, tmp_path):
     labels = {i: f"kind {i}" for i in range(PROBLEMS[problem])}
-    pad = 1 if "oberta" in name.lower() else 0
+    pad = 1 if "oberta" in name.lower() or name == "MPNet" else 0
     model = theirs(name, "SequenceClassification", id2label=labels, problem_type=problem, **_pad(name, pad))
     ours, again, back = exchanged(model, tokenizer, tmp_path)
     assert isinstance(ours, SequenceClassifier) and ours.labels == list(labels.values())
@@ -117,7 +127,7 @@ def _pad(name, pad):
 
 @pytest.mark.parametrize("name", CASES)
 def test_tokens(name, tokenizer, tmp_path):
-    pad = 1 if "oberta" in name.lower() else 0
+    pad = 1 if "oberta" in name.lower() or name == "MPNet" else 0
     model = theirs(name, "TokenClassification", num_labels=5, **_pad(name, pad))
     ours, again, back = exchanged(model, tokenizer, tmp_path)
     assert isinstance(ours, TokenClassifier)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizer_folders as folders
 
 import kerasllm
 from kerasllm.models import TextEmbedder
@@ -31,6 +32,11 @@ ENCODERS = {
     "Roberta": {**WIDE, "pad_token_id": 1},
     "XLMRoberta": {**WIDE, "pad_token_id": 1},
     "DistilBert": {"vocab_size": 61, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40},
+    "MPNet": WIDE,
+    "DebertaV2": {
+        **{**WIDE, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
+        **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    },
     "Ernie": WIDE,
     "Albert": {**WIDE, "embedding_size": 10},
     "Electra": {**WIDE, "embedding_size": 10},
@@ -61,6 +67,31 @@ def test_the_real_minilm(minilm, tmp_path):
     for folder in (minilm, tmp_path / "ours"):
         theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
         np.testing.assert_allclose(found, theirs, atol=1e-5)
+
+
+def test_a_folder_of_mpnet(tmp_path):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    spec = folders.word_pieces(("<s>", "<pad>", "</s>", "[UNK]", "<mask>"))
+    folder = folders.write(tmp_path / "encoder", spec, {"tokenizer_class": "MPNetTokenizer"})
+    torch.manual_seed(0)
+    settings = {**WIDE, "vocab_size": 900, "max_position_embeddings": 202, "layer_norm_eps": 1e-5}
+    encoder = transformers.MPNetModel(transformers.MPNetConfig(**settings))
+    for parameter in encoder.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    encoder.save_pretrained(folder)
+    parts = pytest.importorskip("sentence_transformers.models")
+    transformer = parts.Transformer(str(folder), max_seq_length=200)
+    theirs = sentence_transformers.SentenceTransformer(
+        modules=[transformer, parts.Pooling(24, "mean"), parts.Normalize()], device="cpu"
+    )
+    theirs.save(str(tmp_path / "theirs"))
+    model, tokenizer = kerasllm.load(tmp_path / "theirs")
+    assert (model.pooling, model.normalize, model.max_tokens) == ("mean", True, 200)
+    found = kerasllm.embed(model, tokenizer, TEXTS)
+    np.testing.assert_allclose(found, theirs.encode(TEXTS), atol=1e-5)
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "ours"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(found, again, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ENCODERS, "ElectraForPreTraining"])

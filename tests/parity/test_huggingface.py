@@ -1,5 +1,7 @@
 """Checkpoints that transformers wrote, read here and written back: the same logits, the same names, the same text."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install kerasllm[parity]")
-from safetensors.numpy import load_file  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -51,6 +53,10 @@ def rope(kind="default", **more):
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **more}}
 
 
+DEBERTA = {
+    **{"relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True},
+    **{"pos_att_type": "p2c|c2p", "position_biased_input": False},
+}
 WINDOW, EVERYTHING = "sliding_attention", "full_attention"
 LLAMA_3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 CASES = {
@@ -265,6 +271,16 @@ CASES = {
         {**BERT, "n_layers": 3, "dim": 20, "n_heads": 5, "hidden_dim": 28, "sinusoidal_pos_embds": True},
         {**BERT, "n_layers": 1, "dim": 28, "n_heads": 1, "hidden_dim": 52, "activation": "relu"},
     ],
+    "mpnet": [
+        {**BERT, **sizes(2, 24, 3, 40)},
+        {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "max_position_embeddings": 514},
+        {**BERT, **sizes(1, 28, 1, 52), "tie_word_embeddings": False},
+    ],
+    "deberta-v2": [
+        {**BERT, **DEBERTA, **sizes(2, 24, 3, 40)},
+        {**BERT, **DEBERTA, **sizes(3, 20, 5, 28), "position_buckets": 8, "type_vocab_size": 3, "hidden_act": "relu"},
+        {**BERT, **DEBERTA, **sizes(1, 28, 1, 52), "tie_word_embeddings": False, "pos_att_type": "c2p|p2c"},
+    ],
     "ernie": [
         {**BERT, **sizes(2, 24, 3, 40)},
         {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 4, "use_task_id": True},
@@ -473,6 +489,30 @@ def test_translations_begin_as_the_checkpoint_says(kind, tokenizer, tmp_path):
     kerasllm.save(model, tokenizer, tmp_path / "run")
     for folder in ("ours", "run"):
         assert kerasllm.load(tmp_path / folder)[0].config == model.config
+
+
+@torch.no_grad()
+def test_deberta_of_published_files(tokenizer, tmp_path):
+    """Texts as long as can be, with a head that config.json does not tell of, and that of its discriminator's masks."""
+    settings = {**DEBERTA, **sizes(1, 24, 3, 40), "vocab_size": V, "position_buckets": 256}
+    torch.manual_seed(0)
+    model = transformers.DebertaV2ForMaskedLM(transformers.DebertaV2Config(**settings, legacy=False)).eval()
+    for parameter in model.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "theirs")
+    tokenizer.save(tmp_path / "theirs")
+    weights = load_file(tmp_path / "theirs" / "model.safetensors")
+    assert "lm_predictions.lm_head.dense.weight" in weights
+    weights["mask_predictions.dense.weight"] = np.zeros((24, 24), "float32")
+    save_file(weights, tmp_path / "theirs" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({**settings, "model_type": "deberta-v2"}))
+    ids = np.random.default_rng(0).integers(5, V, (1, 512))
+    expected = model(torch.tensor(ids)).logits.numpy()
+    ours, _ = kerasllm.huggingface.load(tmp_path / "theirs")
+    assert np.abs(np.array(ours(ids)) - expected).max() < 1e-4
+    kerasllm.huggingface.save(ours, tokenizer, tmp_path / "ours")
+    again = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours").eval()
+    assert np.abs(again(torch.tensor(ids)).logits.numpy() - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("preset", ["gpt2", "llama", "speedrun", None])

@@ -47,10 +47,10 @@ def with_start(spec, token):
     return {"plain": spec, "start": {**spec, "post_processor": folders.template(f"{token} $A", folders.ids_of(spec))}}
 
 
-def of_words():
-    plain = folders.word_pieces()
-    ids = folders.ids_of(plain)
-    return {"plain": plain, "other": {**plain, "normalizer": None, "post_processor": folders.template("[CLS] $A", ids)}}
+def of_words(special=("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")):
+    plain = folders.word_pieces(special)
+    around = folders.template(f"{special[2]} $A", folders.ids_of(plain))
+    return {"plain": plain, "other": {**plain, "normalizer": None, "post_processor": around}}
 
 
 def spaced(spec):
@@ -61,6 +61,8 @@ def spaced(spec):
 
 BERT = {"do_lower_case": BOTH, "strip_accents": (True, False, None), "tokenize_chinese_chars": BOTH}
 PREFIX = {"add_prefix_space": BOTH}
+DEBERTA = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+MPNET = ("<s>", "<pad>", "</s>", "[UNK]", "<mask>")
 # Class and model type: the tokenizer.jsons, and the options.
 JSONS = {
     "GPT2Tokenizer gpt2": (byte_level, PREFIX | ENDS),
@@ -89,6 +91,11 @@ JSONS = {
     "PreTrainedTokenizerFast modernbert": (byte_level, PREFIX | ENDS),
     "AlbertTokenizer albert": (lambda: {"plain": folders.unigram(ALBERT_TOKENS, ())}, PREFIX | ALBERT),
     "None albert": (lambda: {"plain": folders.unigram(ALBERT_TOKENS, ())}, ALBERT),
+    "MPNetTokenizer mpnet": (lambda: of_words(MPNET), BERT),
+    "DebertaV2Tokenizer deberta-v2": (
+        lambda: {"plain": folders.unigram(DEBERTA, ("[MASK]",))},
+        {"do_lower_case": BOTH, "split_by_punct": BOTH, **PREFIX},
+    ),
     "XLMRobertaTokenizer xlm-roberta": (lambda: {"plain": folders.unigram()}, PREFIX),
     "MBartTokenizer mbart": (
         lambda: {"plain": folders.unigram(last=(*MBART, "<mask>"))},
@@ -150,8 +157,8 @@ def vocabulary():
     return folders.as_vocabulary(folders.byte_level())
 
 
-def vocab_txt():
-    return {"vocab__txt": "\n".join(folders.word_pieces()["model"]["vocab"]) + "\n"}
+def vocab_txt(*special):
+    return {"vocab__txt": "\n".join(folders.word_pieces(*special)["model"]["vocab"]) + "\n"}
 
 
 # Of SentencePiece's files, ids are those of SentencePiece itself, which only some classes of transformers give.
@@ -164,6 +171,7 @@ OLDER = {
     "BartTokenizer bart": (vocabulary, PREFIX),
     "BertTokenizer bert": (vocab_txt, BERT),
     "DistilBertTokenizer distilbert": (vocab_txt, BERT),
+    "MPNetTokenizer mpnet": (lambda: vocab_txt(MPNET), BERT),
     "LlamaTokenizer mistral": (
         lambda: {"tokenizer__model": folders.sentencepiece_file("bpe", **LLAMA)},
         {"legacy": BOTH, "add_eos_token": BOTH},

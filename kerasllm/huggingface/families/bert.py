@@ -17,14 +17,14 @@ from kerasllm.models import MaskedLM
 
 # RoBERTa counts positions from the one after its padding token's id, so its tables begin with rows that nothing reads.
 _PADDING_ID = 1
-_OFFSET = _PADDING_ID + 1
+OFFSET = _PADDING_ID + 1
+CLS = "cls.predictions"
 
 _ALWAYS = always(positions="learned", norm_placement="post", embedding_norm=True)
-ROWS = (
+UNTYPED = (
     *SIZES,
     setting("max_length", "max_position_embeddings"),
     setting("norm_epsilon", "layer_norm_eps"),
-    setting("num_token_types", "type_vocab_size"),
     choice("activation", "hidden_act", ACTIVATIONS),
     setting("tie_embeddings", "tie_word_embeddings"),
     setting("dropout", "hidden_dropout_prob"),
@@ -32,11 +32,13 @@ ROWS = (
     ignored("is_causal"),  # Only of decoders, which are refused.
     _ALWAYS,
 )
+ROWS = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
+OFFSET_LENGTH = setting("max_length", "max_position_embeddings", read=lambda n: n - OFFSET, write=lambda n: n + OFFSET)
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
     required("hidden_act", "gelu"),  # Their head takes that, whatever the blocks take.
     *ROWS,
-    setting("max_length", "max_position_embeddings", read=lambda n: n - _OFFSET, write=lambda n: n + _OFFSET),
+    OFFSET_LENGTH,
 )
 _DISTILBERT = (
     setting("vocab_size"),
@@ -101,27 +103,25 @@ def _bert_weights(config, root):
     return {
         **embeddings(f"{root}.embeddings"),
         **in_blocks(BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
-        **dense("head_dense", "cls.predictions.transform.dense"),
-        **layer_norm("head_norm", "cls.predictions.transform.LayerNorm"),
-        **output(config, "cls.predictions"),
+        **token_head(config, CLS, "transform.dense", "transform.LayerNorm"),
     }
 
 
 def _roberta_weights(config, _):
     return {
-        **embeddings("roberta.embeddings", _OFFSET),
+        **embeddings("roberta.embeddings", OFFSET),
         **in_blocks(BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
-        **dense("head_dense", "lm_head.dense"),
-        **layer_norm("head_norm", "lm_head.layer_norm"),
-        **output(config, "lm_head"),
+        **token_head(config, "lm_head", norm="layer_norm"),
     }
 
 
-def output(config, head):
+def token_head(config, root, first="dense", norm="LayerNorm"):
     """The bias of the logits has two names, and is as tied as the table."""
     return {
-        "output_bias": plain(f"{head}.bias" if config.tie_embeddings else f"{head}.decoder.bias"),
-        "token_embedding/reverse_embeddings": linear(f"{head}.decoder"),
+        **dense("head_dense", f"{root}.{first}"),
+        **layer_norm("head_norm", f"{root}.{norm}"),
+        "output_bias": plain(f"{root}.bias" if config.tie_embeddings else f"{root}.decoder.bias"),
+        "token_embedding/reverse_embeddings": linear(f"{root}.decoder"),
     }
 
 
@@ -154,11 +154,10 @@ def family(architecture, root, rows, weights, head=None):
     )
 
 
-_CLS = "cls.predictions"
 FAMILIES = {
-    "bert": family("BertForMaskedLM", "bert", ROWS, lambda config, _: _bert_weights(config, "bert"), _CLS),
+    "bert": family("BertForMaskedLM", "bert", ROWS, lambda config, _: _bert_weights(config, "bert"), CLS),
     "roberta": family("RobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
     "xlm-roberta": family("XLMRobertaForMaskedLM", "roberta", _ROBERTA, _roberta_weights, "lm_head"),
     "distilbert": family("DistilBertForMaskedLM", "distilbert", _DISTILBERT, _distilbert_weights),
-    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), _CLS),
+    "ernie": family("ErnieForMaskedLM", "ernie", _ERNIE, lambda config, _: _bert_weights(config, "ernie"), CLS),
 }

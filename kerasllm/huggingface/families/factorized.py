@@ -39,9 +39,7 @@ def _albert_weights(config, _):
         **bert.embeddings("albert.embeddings"),
         **dense("transformer/input_projection", f"{encoder}.embedding_hidden_mapping_in"),
         **in_blocks(_ALBERT_BLOCK, "transformer/block_#", f"{encoder}.albert_layer_groups.#.albert_layers.0"),
-        **dense("head_dense", "predictions.dense"),
-        **layer_norm("head_norm", "predictions.LayerNorm"),
-        **bert.output(config, "predictions"),
+        **bert.token_head(config, "predictions"),
     }
 
 

@@ -49,6 +49,19 @@ def read_t5(folder, settings):
     return make_engine(model, [*(piece.piece for piece in model.pieces), *sentinels], settings, special=sentinels)
 
 
+def read_deberta(folder, settings):
+    """The file's ids, then the mask's."""
+    for name in ("do_lower_case", "split_by_punct"):
+        if settings.get(name):
+            raise ValueError(
+                f"{folder} asks for {name}={settings[name]!r} beside a model of SentencePiece, which kerasllm does not "
+                "compute: have transformers save the tokenizer as tokenizer.json."
+            )
+    model = read_model(folder / "spm.model")
+    tokens = list(dict.fromkeys([*(piece.piece for piece in model.pieces), "[MASK]"]))
+    return make_engine(model, tokens, settings, special=("[PAD]", "[CLS]", "[SEP]", "[MASK]"))
+
+
 def read_fairseq(folder, settings, languages=()):
     """Fairseq's ids: its special tokens, the file's pieces but the first three, languages, and the mask."""
     model = read_model(folder / "sentencepiece.bpe.model")
