@@ -33,6 +33,7 @@ class Base:
         stamps: what the files of weights looked like then.
         new_tokens: tuple of lists of ids, those that the model was given since, each time that it was.
         quantize: str, the kind that it was quantized to while it was loaded, or None.
+        new_head: bool, whether the model has another head than it, as a classifier made over it.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Base:
     stamps: list
     new_tokens: tuple = ()
     quantize: str | None = None
+    new_head: bool = False
 
     @classmethod
     def of(cls, model, path, id=None, quantize=None):
@@ -66,6 +68,11 @@ class Base:
         sums = {name: _sum(weight) for name, weight in after.items() if self.holds(name, before(name))}
         return dataclasses.replace(self, sums=sums, new_tokens=(*self.new_tokens, ids))
 
+    def under_a_new_head(self, names):
+        """The base of a model made over this one, of which it has the weights of those names."""
+        sums = {name: self.sums[name] for name in names if name in self.sums}
+        return dataclasses.replace(self, sums=sums, new_head=True)
+
     @functools.cached_property
     def fingerprint(self):
         return fingerprint_of(self.path)
@@ -78,6 +85,7 @@ class Base:
             "fingerprint": self.fingerprint,
             **({"new_tokens": list(self.new_tokens)} if self.new_tokens else {}),
             **({"quantize": self.quantize} if self.quantize else {}),
+            **({"new_head": True} if self.new_head else {}),
         }
 
 

@@ -167,6 +167,9 @@ def _tuned(folder, description, dtype, quantize):
     model, _ = load(path, dtype, description["base"].get("quantize") if quantize is None else quantize)
     model.base = dataclasses.replace(model.base, id=name, revision=description["base"].get("revision"))
     model = bases.with_all_tokens(model, description["base"])
+    if description["base"].get("new_head"):
+        options = {name: value for name, value in description.get("options", {}).items() if name != "causal"}
+        model = model_classes()[description["kind"]].from_model(model, quantized=True, **options)
     here, there = (
         logit_fields(config) for config in (model.config, TransformerConfig.from_dict(description["config"]))
     )

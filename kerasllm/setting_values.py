@@ -17,7 +17,7 @@ def checked(name, about, value, default=None):
             raise ValueError(f"{name} takes true or false, not {value!r}.")
         return value
     if isinstance(default, tuple):
-        return _checked_texts(name, about, value)
+        return _checked_texts(name, about, default if value is None and not about["alone"] else value)
     if value is None and default is None:
         return None
     wanted = {int: "a whole number", float: "a number", str: "a text"}[kind]

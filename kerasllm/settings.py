@@ -144,21 +144,26 @@ class TrainSettings:
         metavar="FOLDER",
     )
     adapter: str | None = _setting(
-        None, str, "tune only: what is trained beside the model's kernels, or none to train all of it", choices=ADAPTERS
+        None,
+        str,
+        "tune, classify and embed: what is trained beside the kernels of --from, or none to train all of it (default: "
+        "none, or to tune lora)",
+        choices=ADAPTERS,
     )
     quantize: str | None = _setting(
-        None, str, "tune only: keep the kernels that are not trained in so many bits", choices=QUANTIZED
+        None, str, "keep the kernels beside which adapters are trained in so many bits", choices=QUANTIZED
     )
-    rank: int | None = _setting(None, int, "tune only: the width of adapters", least=1)
-    alpha: float | None = _setting(None, float, "tune only: what adapters add is multiplied by alpha / rank")
+    rank: int | None = _setting(None, int, "the width of adapters", least=1)
+    alpha: float | None = _setting(None, float, "what adapters add is multiplied by alpha / rank")
     adapter_layers: tuple[str, ...] = _setting(
-        (), str, "tune only: names of layers, such as query or q_proj, to adapt (default: all linear ones)"
+        (), str, "names of layers, such as query or q_proj, to adapt (default: all linear ones)"
     )
-    train_also: tuple[str, ...] = _setting(
-        (), str, "tune only: names of layers to train beside adapters, such as final_norm"
-    )
-    text_column: str | None = _setting(
-        None, str, "classify only: column or field of --data with the texts (default: text)", metavar="NAME"
+    train_also: tuple[str, ...] = _setting((), str, "names of layers to train beside adapters, such as final_norm")
+    text_column: tuple[str, ...] = _setting(
+        (),
+        str,
+        "classify only: column or field of --data with the texts (default: text), or two, of pairs of texts",
+        metavar="NAME",
     )
     label_column: str | None = _setting(
         None, str, "classify only: column or field of --data with the labels (default: label)", metavar="NAME"
@@ -205,6 +210,8 @@ class TrainSettings:
             raise ValueError(
                 f"field takes {task.num_columns} for the task {self.task}, not {len(self.field)}: {self.field}."
             )
+        if len(self.text_column) > 2:
+            raise ValueError(f"text_column takes one column, or two of pairs of texts, not {self.text_column}.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
         self.save_interval()

@@ -158,6 +158,40 @@ def test_rows_of_some_tokens_are_trained_alone(tied, tokenizer, tmp_path):
             adapters.add(model, 2, train_tokens=ids)
 
 
+@pytest.mark.parametrize(("tied", "kind"), [pytest.param(True, "rslora", marks=pytest.mark.soak), (False, "dora")])
+def test_embedding_and_output_layer_are_adapted(tied, kind, tokenizer, tmp_path):
+    config = dataclasses.replace(LLAMA, num_layers=1, tie_embeddings=tied, logit_soft_cap=9.0)
+    model = far(CausalLM(config))
+    base = np.array(model(IDS))
+    adapters.add(
+        model, 2, 6, kind, layers=["token_embedding"] if tied else ["token_embedding", "output_layer"], dropout=0.3
+    )
+    np.testing.assert_array_equal(model(IDS), base)
+    assert all("token_embedding/adapters/default/" in path for path in trained(model))
+    assert len(trained(model)) == (2 if tied else 6)
+    tuned = np.array(far(model, 2)(IDS))
+    assert np.abs(tuned - base).max() > 0.1
+    with adapters.disabled(model):
+        np.testing.assert_array_equal(model(IDS), base)
+    before, after = [np.array(weight) for weight in model.trainable_weights], []
+    for chunk_size in (None, 8):  # whose gradients are made by hand
+        model.compile(keras.optimizers.SGD(0.5), kerasllm.losses.TokenCrossentropy(chunk_size=chunk_size))
+        model.fit(IDS, IDS, batch_size=len(IDS), verbose=0)
+        after.append([np.array(weight) for weight in model.trainable_weights])
+        for weight, value in zip(model.trainable_weights, before, strict=True):
+            weight.assign(value)
+    for start, whole, chunked in zip(before, *after, strict=True):
+        np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=1e-5)
+        assert np.abs(whole - start).max() > 1e-3
+    model.save(tmp_path / "model.keras")
+    kerasllm.save(model, tokenizer, tmp_path / "run")
+    for again in (keras.models.load_model(tmp_path / "model.keras"), kerasllm.load(tmp_path / "run")[0]):
+        np.testing.assert_array_equal(again(IDS), tuned)
+        assert trained(again) == trained(model)
+    adapters.merge(model)
+    np.testing.assert_allclose(model(IDS), tuned, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.soak
 def test_several_adapters_are_used_by_name():
     model = far(CausalLM(dataclasses.replace(LLAMA, num_layers=1)))
@@ -268,6 +302,12 @@ def with_first():
         ({"kind": "ia3"}, "`kind` must be 'lora', 'rslora' or 'dora', got 'ia3'"),
         ({"dropout": 1}, "`dropout` must be at least 0 and below 1, got 1"),
         ({"layers": ["query", "qury"]}, "to adapt is called 'qury': it has attention/query, attention/key"),
+        (
+            {"layers": "lm_head"},
+            "'lm_head', has the table of its embedding: name 'token_embedding', and both are adapted",
+        ),
+        ({"layers": "token_embedding", "kind": "dora"}, "one table with its output layer, of which DoRA would train"),
+        ({"layers": "token_embedding", "train_tokens": [3]}, "rows of the embedding trained, which `layers` adapts"),
         ({"layers": []}, "No layer of causal_lm.* to adapt was named: it has attention/query"),
         ({"train_also": "norm"}, "`train_also` names 'norm', which no layer is called: there are token_embedding"),
         ({"name": "my/own"}, "a word without '/' and '.', got 'my/own'"),

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from test_tuned_runs import stored
 
 import kerasllm
 from kerasllm.cli import main
@@ -73,6 +74,12 @@ def test_heads_are_those_of_transformers(tmp_path):
     assert model.head_activation == "relu" and TokenClassifier.from_model(base, 2).head_activation is None
     kerasllm.huggingface.save(model, tokenizer, tmp_path / "theirs")
     again, _ = kerasllm.load(tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS % 9), model(IDS % 9))
+    model = SequenceClassifier.from_model(base, 2, head_activation="tanh")
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "a tanh")
+    written = json.loads((tmp_path / "a tanh" / "config.json").read_text())
+    assert (written["model_type"], written["type_vocab_size"]) == ("bert", 1)  # transformers has a table in any case
+    again, _ = kerasllm.load(tmp_path / "a tanh")
     np.testing.assert_array_equal(again(IDS % 9), model(IDS % 9))
     other = SequenceClassifier.from_model(base, 2, pooling="mean")
     with pytest.raises(ValueError, match=r"it differs in pooling='mean' \(there 'first'\). Only a run folder"):
@@ -245,6 +252,87 @@ def test_the_commands(tmp_path, capsys, few_rounds):
     assert json.loads(capsys.readouterr().out)["accuracy"] > 0.9
     assert main([*train, "--from", str(run), "--out", str(tmp_path / "x")]) == 2
     assert "does nothing beside base" in capsys.readouterr().err
+    assert main([*train, "--adapter", "lora", "--out", str(tmp_path / "x")]) == 2
+    assert "adapter does nothing without base" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_the_commands_over_a_base_with_adapters(tokenizer, tmp_path, capsys, few_rounds):
+    config = TransformerConfig(tokenizer.vocab_size, 1, 64, 2, 64, max_length=T)
+    kerasllm.save(CausalLM(config), tokenizer, tmp_path / "base")
+    data, run = tmp_path / "data.jsonl", str(tmp_path / "run")
+    rows = [json.dumps({"text": text, "label": label}) for text, label in zip(TEXTS, LABELS, strict=True)]
+    data.write_text("\n".join(rows * 3))
+    train = ["train", "--task", "classify", "--data", str(data), "--from", str(tmp_path / "base"), "--steps", "24"]
+    assert main([*train, "--rank", "2", "--out", run]) == 2
+    assert "rank does nothing without an adapter: leave it out" in capsys.readouterr().err
+    adapter = ["--adapter", "lora", "--rank", "2", "--quantize", "nf4", "--lr", "0.02"]
+    assert main([*train, *adapter, "--out", run]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["settings"]["alpha"] == 32 and record["results"]["accuracy"] > 0.9
+    assert {name for name in stored(tmp_path / "run") if "/adapters/" not in name} == {"head_output/kernel"}
+    assert main(["merge", run, str(tmp_path / "merged")]) == 0
+    capsys.readouterr()
+    for model in ("run", "merged"):
+        assert main(["classify", "--model", str(tmp_path / model), "--text", "good play", "--text", "poor play"]) == 0
+        assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["good", "bad"]
+
+
+@pytest.fixture(scope="module")
+def of_pairs():
+    """A tokenizer that puts tokens around and between the texts of a pair, and a model that tells them apart."""
+    from tokenizers.processors import BertProcessing
+
+    tokenizer = Tokenizer.train(["good", "fine", "bad", "poor"] * 4, vocab_size=40, kind="wordpiece", progress=False)
+    ends = [(tokenizer.special_tokens[role], getattr(tokenizer, f"{role}_id")) for role in ("end", "start")]
+    tokenizer.engine.post_processor = BertProcessing(*ends)
+    return MaskedLM(TransformerConfig(40, 1, 16, 2, 32, 16, num_token_types=2)), tokenizer
+
+
+@pytest.mark.soak
+def test_pairs_of_texts_are_learned(of_pairs, tmp_path, capsys, few_rounds):
+    words = ["good", "fine", "bad", "poor"]
+    rows = [(a, b, "yes" if b in words[:2] else "no") for a in words for b in words]
+    kerasllm.save(*of_pairs, tmp_path / "base")
+    (tmp_path / "pairs.csv").write_text("\n".join(["one,two,label", *(",".join(row) for row in rows * 4)]) + "\n")
+    data, run = str(tmp_path / "pairs.csv"), str(tmp_path / "run")
+    assert list(read_labelled(data, ["two", "one"]))[1] == (("fine", "good"), "yes")
+    columns = ["--text-column", "one", "two", "--from", str(tmp_path / "base")]
+    train = ["train", "--task", "classify", "--data", data, *columns]
+    assert main([*train, "--valid", data, "--lr", "0.02", "--steps", "24", "--precision", "float32", "--out", run]) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["results"]["accuracy"] > 0.9
+    assert main(["evaluate", "--model", run, "--data", data, "--field", "one", "two", "label"]) == 0
+    (tmp_path / "pairs.tsv").write_text("fine\tbad\npoor\tgood\n")
+    capsys.readouterr()
+    for texts in (
+        ["--text", "fine", "bad", "--text", "poor", "good"],
+        ["--file", str(tmp_path / "pairs.tsv"), "--pairs"],
+    ):
+        assert main(["classify", "--model", run, *texts]) == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [(label, *texts) for label, _, *texts in lines] == [("no", "fine", "bad"), ("yes", "poor", "good")]
+
+    assert main(["classify", "--model", run, "--text", "a", "b", "c"]) == 2
+    assert "--text is a text, or the two of a pair, got 3" in capsys.readouterr().err
+
+
+def test_pairs_are_cut_and_their_texts_told_apart(of_pairs):
+    base, tokenizer = of_pairs
+    model = SequenceClassifier.from_model(base, 2)
+    long = ("good fine bad poor", "bad poor")
+    dataset = classification_dataset([long], [0], tokenizer, max_length=7, token_types=True)
+    inputs, _ = next(iter(dataset))
+    parts = [tokenizer.encode(text)[1:-1] for text in ("good fine", "bad poor")]
+    ids = [tokenizer.start_id, *parts[0], tokenizer.end_id, *parts[1], tokenizer.end_id]
+    np.testing.assert_array_equal(inputs["token_ids"][0, :7], ids)
+    np.testing.assert_array_equal(inputs["token_type_ids"][0], [0, 0, 0, 0, 1, 1, 1, 0])
+    whole = {"token_ids": inputs["token_ids"][:, :7], "token_type_ids": inputs["token_type_ids"][:, :7]}
+    found = np.exp(np.asarray(model(whole))[0])
+    (answer,) = kerasllm.classify(model, tokenizer, [("good fine", "bad poor")])
+    np.testing.assert_allclose(list(answer.probabilities.values()), found / found.sum(), atol=1e-6)
+    for texts, message in (([("a", "b"), "c"], "Either all texts are pairs or none"), ([("a",)], "list of pairs")):
+        with pytest.raises(TypeError, match=message):
+            kerasllm.classify(model, tokenizer, texts)
 
 
 def test_the_saved_model_answers_as_python_does(tokenizer, tmp_path):

@@ -74,7 +74,8 @@ def test_a_model_is_tuned_and_answers_are_shown_side_by_side(folder, tmp_path, c
 
 
 @pytest.mark.soak
-def test_a_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("more", [["--adapter", "dora"], ["--quantize", "nf4"]], ids=lambda more: more[-1])
+def test_a_run_goes_on_to_the_bit(more, folder, tmp_path, monkeypatch, capsys):
     left = 7
 
     def interrupt(*_, **__):
@@ -83,7 +84,7 @@ def test_a_run_goes_on_to_the_bit(folder, tmp_path, monkeypatch, capsys):
         if left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    options = ["--chat-format", "chatml", "--dropout", "0.2", "--adapter", "dora", "--max-length", "32"]
+    options = ["--chat-format", "chatml", "--dropout", "0.2", "--max-length", "32", *more]
     assert tune(folder, tmp_path / "whole", *options, model="plain") == 0
     assert "Training the rows of 2 new tokens too" in " ".join(capsys.readouterr().out.split())
     with monkeypatch.context() as patch:

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from test_tuned_runs import stored
 
 import kerasllm
 from kerasllm.cli import main
@@ -141,3 +142,18 @@ def test_the_commands_and_the_saved_model(tmp_path, capsys, few_rounds):
     texts = ["good film", "good " * 30, ""]
     made = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"](text=tf.constant(texts))
     np.testing.assert_allclose(made["vector"], kerasllm.embed(model, tokenizer, texts), atol=1e-5)
+    adapted = [
+        "--from",
+        str(run),
+        "--adapter",
+        "lora",
+        "--rank",
+        "2",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "adapted"),
+    ]
+    assert main(["train", "--task", "embed", "--data", str(data), "--valid", str(data), *adapted]) == 0
+    assert all("/adapters/" in name for name in stored(tmp_path / "adapted"))
+    assert isinstance(kerasllm.load(tmp_path / "adapted")[0], TextEmbedder)

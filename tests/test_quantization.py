@@ -120,6 +120,23 @@ def test_a_quantized_model_is_saved_loaded_and_exported(tmp_path):
     np.testing.assert_array_equal(grown(IDS)[..., :40], model(IDS))
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_saved_models_hold_codes_and_adapters(kind, tmp_path):
+    model = float_model()
+    quantize(model, kind)
+    kerasllm.adapters.add(model, 2)
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(0).normal(scale=0.3, size=weight.shape))
+    kerasllm.export.saved_model(model, tokenizer(), tmp_path / "saved")
+    signatures = tf.saved_model.load(str(tmp_path / "saved")).signatures
+    np.testing.assert_allclose(signatures["forward"](token_ids=tf.constant(IDS))["logits"], model(IDS), atol=1e-4)
+    (made,) = signatures["serving_default"](text=tf.constant(["abc"]))["text"].numpy()
+    assert made.decode() == kerasllm.generate(model, tokenizer(), "abc")
+    size = sum(path.stat().st_size for path in (tmp_path / "saved" / "variables").iterdir())
+    assert size < 0.5 * 4 * float_model().count_params()
+
+
 def test_adapters_over_a_quantized_model_are_trained(tmp_path):
     model = float_model(dtype="mixed_bfloat16")
     quantize(model)

@@ -12,7 +12,7 @@ import kerasllm
 from kerasllm import adapters
 from kerasllm.callbacks import Checkpoint
 from kerasllm.cli import main
-from kerasllm.models import CausalLM
+from kerasllm.models import CausalLM, SequenceClassifier, TextEmbedder
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,33 @@ def test_what_else_was_learned_is_kept_too(bases, tmp_path):
     np.testing.assert_array_equal(kerasllm.load(tmp_path / "table")[0](IDS), model(IDS))
 
 
+def headed(base, quantize=None):
+    """A classifier over a base, whose head is trained and kernels adapted."""
+    model, tokenizer = kerasllm.load(base, quantize=quantize)
+    model = SequenceClassifier.from_model(model, labels=["a", "b", "c"], quantized=bool(quantize))
+    adapters.add(model, 2, train_also="head_output")
+    return far(model), tokenizer
+
+
+def test_a_new_head_over_a_base_is_kept_with_its_adapters(bases, tmp_path):
+    shutil.copytree(bases / "hf", tmp_path / "base")
+    model, tokenizer = headed(tmp_path / "base")
+    kerasllm.save(model, tokenizer, tmp_path / "tuned")
+    assert {name for name in stored(tmp_path / "tuned") if "/adapters/" not in name} == {"head_output/kernel"}
+    loaded, _ = kerasllm.load(tmp_path / "tuned")
+    assert (loaded.labels, loaded.causal, trained(loaded)) == (["a", "b", "c"], True, trained(model))
+    np.testing.assert_array_equal(loaded(IDS), model(IDS))
+
+    embedder = TextEmbedder.from_model(kerasllm.load(tmp_path / "base")[0], pooling="max")
+    adapters.add(embedder, 2)
+    kerasllm.save(far(embedder), tokenizer, tmp_path / "embedder")
+    assert all("/adapters/" in name for name in stored(tmp_path / "embedder"))
+    np.testing.assert_array_equal(kerasllm.load(tmp_path / "embedder")[0](IDS), embedder(IDS))
+    shutil.rmtree(tmp_path / "base")
+    with pytest.raises(FileNotFoundError, match="looked for in"):
+        kerasllm.load(tmp_path / "tuned")
+
+
 def test_a_model_whose_base_is_not_known_is_saved_whole(bases, tokenizer, tmp_path):
     model, _ = tuned(bases / "run", tmp_path)
     expected = np.array(model(IDS))
@@ -181,3 +208,11 @@ def test_a_base_that_is_quantized_while_it_is_loaded_is_so_again(tmp_path):
     assert np.abs(np.asarray(whole(ids)) - again(ids)).max() > 1e-3
     assert main(["merge", str(tmp_path / "run"), str(tmp_path / "merged")]) == 0
     np.testing.assert_allclose(kerasllm.load(tmp_path / "merged")[0](ids), whole(ids), atol=1e-4)
+
+    model, _ = headed(tmp_path / "base", "nf4")
+    kerasllm.save(model, tokenizer, tmp_path / "labels")
+    assert not any("codes" in name for name in stored(tmp_path / "labels"))
+    again, _ = kerasllm.load(tmp_path / "labels")
+    np.testing.assert_array_equal(again(ids), model(ids))
+    assert any("codes" in weight.path for weight in again.weights)
+    assert not any("codes" in w.path for w in kerasllm.load(tmp_path / "labels", quantize=False)[0].weights)

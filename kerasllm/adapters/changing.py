@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 
-from kerasllm.adapters.places import chosen, listed
+from kerasllm.adapters.places import EMBEDDING, OUTPUT, chosen, is_tied, listed
 from kerasllm.layers.adaptable import Adaptable
 from kerasllm.layers.composite import forget_compiled, layers_inside
 from kerasllm.layers.embedding import ReversibleEmbedding
-from kerasllm.layers.low_rank import KINDS, LowRank, NamedAdapters, Slice
+from kerasllm.layers.low_rank import KINDS, LowRank, Slice
+from kerasllm.layers.low_rank_tables import LowRankTables
+from kerasllm.layers.named_adapters import NamedAdapters
 from kerasllm.layers.taps import matches
 from kerasllm.layers.token_rows import TokenRows
 
@@ -25,7 +27,7 @@ def add(
     name: str = "default",
     train_tokens: Iterable[int] = (),
 ) -> None:
-    """Gives dense layers adapters, which alone are trained from then on; compile the model after it.
+    """Gives layers adapters, which alone are trained from then on; compile the model after it.
 
     Every weight else is frozen, biases and norms too. Adapters are float32 whatever the model's precision, and change
     nothing before they are trained.
@@ -38,7 +40,9 @@ def add(
             (https://arxiv.org/abs/2402.09353), which trains the length of each output's weights as well.
         layers: names, or ends of names, in which `*` stands for anything: ours, such as "query", "feed_forward/*" or
             "block_0/*", or those of Hugging Face, such as "q_proj". None for all of attention and feed-forward layers.
-        dropout: float, share of an adapter's inputs dropped in training.
+            "token_embedding" is the embedding, and "output_layer" the output layer where that has a table of its own;
+            else it changes with the embedding.
+        dropout: float, share of an adapter's inputs dropped in training, but of the embedding and the output layer.
         train_also: names of layers or ends of them, which are trained as they are, such as "final_norm". What they
             learn stays when adapters are switched off or taken out.
         name: str, of the adapter, of which a model may have several: the one added last is in use.
@@ -46,8 +50,8 @@ def add(
             with it, and no others. They come and go with the adapter.
 
     Raises:
-        ValueError: if a number is out of its range, a name matches nothing or is taken, or a layer is quantized by
-            Keras' own `quantize`; nothing has changed then.
+        ValueError: if a number is out of its range, a name matches nothing or is taken, a layer is quantized by Keras'
+            own `quantize`, or "dora" is asked for a table that embedding and output layer share; nothing has changed.
 
     Example:
 
@@ -64,11 +68,40 @@ def add(
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` must be at least 0 and below 1, got {dropout!r}.")
     check_name(model, name)
-    members = {}
-    for place, parts in chosen(model, layers):
-        slices = [Slice(part, width, *((rank, alpha) if part in parts else ())) for part, width in place.widths.items()]
-        members[place.path] = LowRank(slices, kind, dropout, name=name)
-    attach(model, name, {**members, **token_rows(model, train_tokens, name)}, train_also)
+    found = [
+        (place, [Slice(part, width, *((rank, alpha) if part in parts else ())) for part, width in place.widths.items()])
+        for place, parts in chosen(model, layers)
+    ]
+    members, rows = low_rank_members(model, found, kind, dropout, name), token_rows(model, train_tokens, name)
+    if rows.keys() & members.keys():
+        raise ValueError(
+            "`train_tokens` has rows of the embedding trained, which `layers` adapts as a whole: give one."
+        )
+    attach(model, name, {**members, **rows}, train_also)
+
+
+def low_rank_members(model, found, kind, dropout, name):
+    """Members for `attach`.
+
+    Args:
+        model: Keras model.
+        found: list of pairs (`Place`, list of its `Slice`s).
+        kind, dropout, name: as for `add`.
+    """
+    tables = {place.path: slices[0] for place, slices in found if place.path in (EMBEDDING, OUTPUT)}
+    members = {
+        place.path: LowRank(slices, kind, dropout, name=name) for place, slices in found if place.path not in tables
+    }
+    if tables:
+        tied = is_tied(model)
+        if tied and kind == "dora":
+            raise ValueError(
+                f"The embedding of {model.name} has one table with its output layer, of which DoRA would train other "
+                "lengths for each: adapt it by 'lora' or 'rslora', or name other layers."
+            )
+        parts = tables.get(EMBEDDING), tables.get(OUTPUT)
+        members[model.token_embedding.name] = LowRankTables(*parts, kind, tied, name=name)
+    return members
 
 
 def token_rows(model, ids, name):
@@ -90,7 +123,7 @@ def attach(model, name, members, train_also=()):
     Args:
         model: Keras model.
         name: str.
-        members: dict from paths of layers to their `LowRank`s or `TokenRows` of that name.
+        members: dict from paths of layers to their `LowRank`s, `LowRankTables` or `TokenRows` of that name.
         train_also: as in `add`.
     """
     layers = {path: layer for path, layer, _ in layers_inside(model)}
@@ -230,7 +263,7 @@ def check_has(model, name):
 
 
 def members_of(model, name):
-    """Triples (path, layer, `LowRank` or `TokenRows`) of the adapter of that name."""
+    """Triples (path, layer, member as for `attach`) of the adapter of that name."""
     for path, layer, _ in layers_inside(model):
         if (adapters := _adapters(layer)) is not None and adapters.member(name) is not None:
             yield path, layer, adapters.member(name)

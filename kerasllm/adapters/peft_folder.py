@@ -13,25 +13,36 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasllm.adapters.changing import attach, check_has, check_name, members_of, name_in_use
+from kerasllm.adapters.changing import attach, check_has, check_name, low_rank_members, members_of, name_in_use
+from kerasllm.adapters.peft_modules import read_modules, written_modules
+from kerasllm.adapters.peft_tables import check_tables, written_output
 from kerasllm.adapters.peft_tokens import INDICES, read_rows, written_rows
-from kerasllm.adapters.places import family_of_model, places_of
+from kerasllm.adapters.places import EMBEDDING, family_of_model, is_tied, places_of, tables_of
 from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.huggingface import tensors
-from kerasllm.huggingface.names import source_of, widths_of
-from kerasllm.layers.low_rank import LowRank, Slice
-from kerasllm.models import CausalLM, Seq2SeqLM
-from kerasllm.models.weights import weight_names
+from kerasllm.layers.embedding import ReversibleEmbedding
+from kerasllm.layers.low_rank import Slice
+from kerasllm.layers.low_rank_tables import LowRankTables
+from kerasllm.layers.token_rows import TokenRows
+from kerasllm.models import CausalLM, Seq2SeqLM, SequenceClassifier, TextEmbedder, TokenClassifier
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_KEYS = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_KEYS_OF_TABLE = ".lora_embedding_A", ".lora_embedding_B", _KEYS[2]
 # What changes what an adapter computes, or its base, in ways that ours do not know.
 _UNKNOWN = (
     *("lora_bias", "target_parameters", "layer_replication"),
     *("alora_invocation_tokens", "use_qalora", "use_bdlora"),
     *("arrow_config", "kasa_config", "monteclora_config", "velora_config"),
 )
+_TASKS = {
+    CausalLM: "CAUSAL_LM",
+    Seq2SeqLM: "SEQ_2_SEQ_LM",
+    SequenceClassifier: "SEQ_CLS",
+    TokenClassifier: "TOKEN_CLS",
+    TextEmbedder: "FEATURE_EXTRACTION",
+}
 _CHANGE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # values of `init_lora_weights`
 
 
@@ -55,19 +66,19 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
     name = name_in_use(model) if name is None else name
     check_has(model, name)
     members, arrays, settings = {path: member for path, _, member in members_of(model, name)}, {}, {}
-    rows = members.pop("token_embedding", None)
-    places, indices = places_of(model), None
-    if rows is not None:
-        of_rows, indices = written_rows(rows, family_of_model(model)[1], _PREFIX)
-        arrays |= of_rows
-    for place in places:
-        if place.path in members:
-            for module, part in _written(place, members[place.path], arrays):
+    places, tables, indices = places_of(model), tables_of(model), None
+    if isinstance(members.get(EMBEDDING), TokenRows):
+        arrays, indices = written_rows(members.pop(EMBEDDING), family_of_model(model)[1], _PREFIX)
+    for place in (*places, *tables):
+        if (member := _in_place(members, place)) is not None:
+            for module, part in _written(place, member, arrays):
                 settings[module] = part.rank, part.alpha
-    saved = _add_trained(model, arrays)
-    member = next(iter(members.values()))
+    ties = EMBEDDING in members and is_tied(model)
+    arrays |= written_output(model, arrays, _PREFIX) if ties else {}
+    whole, saved = written_modules(model, _PREFIX)
     (rank, alpha), _ = collections.Counter(settings.values()).most_common(1)[0]
     others = {module: of_module for module, of_module in settings.items() if of_module != (rank, alpha)}
+    kind = next(iter(members.values())).kind
     config = {
         "peft_type": "LORA",
         "task_type": _task(model),
@@ -77,15 +88,17 @@ def save(model: keras.Model, folder: str | os.PathLike, name: str | None = None)
         "lora_alpha": alpha,
         "rank_pattern": {module: of_module[0] for module, of_module in others.items() if of_module[0] != rank},
         "alpha_pattern": {module: of_module[1] for module, of_module in others.items() if of_module[1] != alpha},
-        "use_rslora": member.kind == "rslora",
-        "use_dora": member.kind == "dora",
-        "lora_dropout": member.dropout.rate if member.dropout else 0.0,
+        "use_rslora": kind == "rslora",
+        "use_dora": kind == "dora",
+        "lora_dropout": next((m.dropout.rate for m in members.values() if getattr(m, "dropout", None)), 0.0),
         "bias": "none",
         "modules_to_save": saved or None,
         INDICES: indices,
         "fan_in_fan_out": not all(place.source.transposed for place in places if place.path in members),
-        "target_modules": _shortest(settings, [module for place in places for module in place.modules.values()]),
+        "target_modules": _shortest(settings, [*_modules((*places, *tables)), *_unread(model)]),
+        **({"ensure_weight_tying": True} if ties else {}),
     }
+    arrays |= whole
     with new_folder(folder) as draft:
         write_json(draft / CONFIG, config)
         specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
@@ -117,16 +130,19 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
     config = read_json(folder / CONFIG)
     _check_config(config, folder / CONFIG)
     family, table = family_of_model(model)
-    renames = () if family is None else family.renames
+    renames = () if family is None else (*family.renames, (f"^{re.escape(family.root)}", ""))
     checkpoint = tensors.Checkpoint(folder, ((f"^{re.escape(_PREFIX)}", ""), *renames), WEIGHTS)
-    left, members, values = set(checkpoint.names), {}, {}
-    for place in places_of(model):
+    left = {name for name in checkpoint.names if not name.startswith(_unread(model))}
+    found, values = [], []
+    for place in (*places_of(model), *tables_of(model)):
         slices = [_slice(place, *item, config, checkpoint, left) for item in place.modules.items()]
         if any(part.rank for part in slices):
-            members[place.path] = LowRank(slices, _kind(config), config.get("lora_dropout") or 0.0, name=name)
-            values[place.path] = _read(place, slices, checkpoint)
+            found.append((place, slices))
+            values.append(_read(place, slices, checkpoint))
+    check_tables(model, [place for place, _ in found], config, checkpoint, left)
+    members = low_rank_members(model, found, _kind(config), config.get("lora_dropout") or 0.0, name)
     rows, of_rows = read_rows(model, table, config, checkpoint, left, name)
-    whole = _whole_weights(model, table, checkpoint, left) if config.get("modules_to_save") else {}
+    whole = read_modules(model, table, checkpoint, left) if config.get("modules_to_save") else {}
     if left:
         raise ValueError(f"{folder / WEIGHTS} holds {min(left)!r}, for which {model.name} has no place.")
     if not members:
@@ -137,9 +153,19 @@ def load(model: keras.Model, folder: str | os.PathLike, name: str = "default") -
     for member in rows.values():
         for weight, array in of_rows.items():
             getattr(member, weight).assign(array)
-    for path, arrays in values.items():
-        for weight, array in zip(_weights(members[path]), arrays, strict=True):
+    for (place, _), arrays in zip(found, values, strict=True):
+        for weight, array in zip(_weights(_in_place(members, place)), arrays, strict=True):
             weight.assign(array)
+
+
+def _in_place(members, place):
+    """The `LowRank` among members by path that is put into a place, or None."""
+    if not isinstance(place.layer, ReversibleEmbedding):
+        return members.get(place.path)
+    tables = members.get(place.layer.name)
+    if not isinstance(tables, LowRankTables):
+        return None
+    return tables.table if place.path == EMBEDDING else tables.head
 
 
 def _weights(member):
@@ -150,7 +176,7 @@ def _weights(member):
 
 def _written(place, member, arrays):
     """Adds the tensors of a layer to others by name; gives the pairs (module, `Slice`)."""
-    weights = iter(_weights(member))
+    weights, (a, b, magnitude) = iter(_weights(member)), _keys(place)
     for index, (module, part) in enumerate(zip(place.modules.values(), member.slices, strict=True)):
         if not part.rank:
             continue
@@ -158,25 +184,30 @@ def _written(place, member, arrays):
             raise ValueError(f"{place.name_of(part.name)} has no name in Hugging Face's format: a run folder holds it.")
         outputs = place.source.part(index)._replace(transposed=True)
         name = f"{_PREFIX}{module}"
-        arrays[name + _A] = np.array(next(weights)).T
-        ((_, arrays[name + _B]),) = outputs.write(np.array(next(weights)), []).items()
+        arrays[name + a] = np.array(next(weights)).T
+        ((_, arrays[name + b]),) = outputs.write(np.array(next(weights)), []).items()
         if member.magnitudes:
-            ((_, arrays[name + _MAGNITUDE]),) = _unsigned(outputs).write(np.array(next(weights)), []).items()
+            ((_, arrays[name + magnitude]),) = _unsigned(outputs).write(np.array(next(weights)), []).items()
         yield module, part
 
 
 def _read(place, slices, checkpoint):
     """What the weights of a layer are to hold, as `_weights` has them."""
-    arrays = []
+    arrays, (a, b, magnitude) = [], _keys(place)
     for index, (module, part) in enumerate(zip(place.modules.values(), slices, strict=True)):
         if part.rank:
             outputs = place.source.part(index)._replace(transposed=True)
-            arrays.append(checkpoint.read(module + _A).T)
-            arrays.append(outputs.read(lambda _, key=module + _B: checkpoint.read(key)))
-            if module + _MAGNITUDE in checkpoint.names:
-                key = module + _MAGNITUDE
+            arrays.append(checkpoint.read(module + a).T)
+            arrays.append(outputs.read(lambda _, key=module + b: checkpoint.read(key)))
+            if module + magnitude in checkpoint.names:
+                key = module + magnitude
                 arrays.append(_unsigned(outputs).read(lambda _, key=key: checkpoint.read(key)))
     return [np.asarray(array, "float32") for array in arrays]
+
+
+def _keys(place):
+    """What the names of the tensors of a module end in."""
+    return _KEYS_OF_TABLE if place.path == EMBEDDING else _KEYS
 
 
 def _unsigned(source):
@@ -186,14 +217,14 @@ def _unsigned(source):
 
 def _slice(place, part, module, config, checkpoint, left):
     """The `Slice` that a checkpoint has for a module; takes its tensors from the names of those that are left."""
-    width, inputs = place.widths[part], place.layer.input_spec.axes[-1]
-    names = {module + kind for kind in (_A, _B, _MAGNITUDE)} & left if module else set()
+    width, (a, b, magnitude) = place.widths[part], _keys(place)
+    names = {module + key for key in _keys(place)} & left if module else set()
     if not names:
         return Slice(part, width)
-    rank = checkpoint.shape(module + _A)[0] if module + _A in left else None
-    expected = {module + _A: (rank, inputs), module + _B: (width, rank)}
+    rank = checkpoint.shape(module + a)[0] if module + a in left else None
+    expected = {module + a: (rank, place.inputs), module + b: (width, rank)}
     if config.get("use_dora"):
-        expected[module + _MAGNITUDE] = (width,)
+        expected[module + magnitude] = (width,)
     for key, shape in expected.items():
         if key not in left:
             raise ValueError(f"{checkpoint.folder / WEIGHTS} lacks the tensor {key!r}.")
@@ -233,50 +264,17 @@ def _check_config(config, path):
         )
 
 
-def _add_trained(model, arrays):
-    """Adds the tensors of what is trained beside adapters to others by name; gives the names of their modules."""
-    _, table = family_of_model(model)
-    modules = set()
-    for name, weight in weight_names(model).items():
-        if weight.trainable and "/adapters/" not in name:
-            source, array = _source(model, table, name), np.array(weight)
-            if source is None:
-                raise ValueError(f"{name} is trained beside the adapter, for which PEFT's format has no place.")
-            tensors_of_weight = source.write(array, widths_of(name, array.shape, model.config))
-            arrays |= {f"{_PREFIX}{key}": tensor for key, tensor in tensors_of_weight.items()}
-            modules |= {key.rpartition(".")[0] for key in tensors_of_weight}
-    return sorted(modules)
-
-
-def _whole_weights(model, table, checkpoint, left):
-    """What a checkpoint holds in place of weights of the base: a dict from their names to pairs (weight, array)."""
-    found = {}
-    for name, weight in weight_names(model).items():
-        source = _source(model, table, name)
-        if source is not None and left.issuperset(source.names):
-            shapes = [checkpoint.shape(key) for key in source.names]
-            if source.shape(shapes) != tuple(weight.shape):
-                raise ValueError(
-                    f"{checkpoint.path(source.names[0])} holds {source.names[0]!r} with shape {shapes[0]}, which does "
-                    f"not fit {name!r} of shape {tuple(weight.shape)}: it belongs to another base."
-                )
-            found[name] = weight, source.read(checkpoint.read)
-            left.difference_update(source.names)
-    return found
-
-
-def _source(model, table, name):
-    """Where a weight lies in Hugging Face's format; None where that is nowhere, or two places: PEFT unties a table."""
-    tied = name == "token_embedding/embeddings" and model.config.tie_embeddings
-    try:
-        source = None if tied else source_of(table, name)
-    except KeyError:
-        return None
-    return source if source and source.names else None
-
-
 def _task(model):
-    return "CAUSAL_LM" if isinstance(model, CausalLM) else "SEQ_2_SEQ_LM" if isinstance(model, Seq2SeqLM) else None
+    return next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
+
+
+def _modules(places):
+    return [module for place in places for module in place.modules.values()]
+
+
+def _unread(model):
+    """The modules that there are in Hugging Face's classes, of which a model of ours makes nothing."""
+    return ("pooler.dense",) if isinstance(model, TextEmbedder) else ()
 
 
 def _shortest(adapted, modules):

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from kerasllm.benchmark import peers, programs
+from kerasllm.benchmark import peers, programs, tuning
 from kerasllm.benchmark.corpus import peak_mb
 
 SHORTEST_TURN = 0.5  # seconds
@@ -38,7 +38,7 @@ def answer(content):
 
 
 def _find(function):
-    return getattr(programs, function, None) or getattr(peers, function)
+    return next(getattr(module, function) for module in (programs, peers, tuning) if hasattr(module, function))
 
 
 def _start_framework(function):

@@ -57,47 +57,18 @@ def tokenize_keras_hub(num_bytes=2_000_000, vocab_size=4000):
 
 
 def train_transformers(model, batch_size, context, dtype, steps=10):
-    return _training_on_torch(_transformers_gpt2(model, context), batch_size, context, dtype, steps, 1e-3)
-
-
-def tune_transformers(model, batch_size, context, dtype, adapter="lora", steps=5):
-    """PEFT's LoRA of rank 16 on all linear layers, or with None the whole model; `model` as in `tune_kerasllm`."""
-    import transformers
-
-    if isinstance(model, str):
-        llama = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="float32")
-    else:
-        config = transformers.LlamaConfig(
-            vocab_size=model["vocab_size"],
-            num_hidden_layers=model["num_layers"],
-            hidden_size=model["d_model"],
-            num_attention_heads=model["num_heads"],
-            num_key_value_heads=model["num_kv_heads"],
-            intermediate_size=model["dff"],
-            max_position_embeddings=context,
-            tie_word_embeddings=model["tie_embeddings"],
-        )
-        llama = transformers.LlamaForCausalLM(config)
-    if adapter:
-        import peft
-
-        llama = peft.get_peft_model(llama, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-    return _training_on_torch(llama.train(), batch_size, context, dtype, steps, 1e-4)
-
-
-def _training_on_torch(model, batch_size, context, dtype, steps, learning_rate):
     import torch
 
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=learning_rate, fused=True)
-    ids = torch.from_numpy(random_ids(batch_size, context, model.config.vocab_size)).long()
+    gpt2 = _transformers_gpt2(model, context)
+    optimizer = torch.optim.AdamW(gpt2.parameters(), lr=1e-3, fused=True)
+    ids = torch.from_numpy(random_ids(batch_size, context, model["vocab_size"])).long()
 
     def train(steps):
         for _ in range(steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "mixed_bfloat16"):
-                loss = model(ids, labels=ids).loss
+                loss = gpt2(ids, labels=ids).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            torch.nn.utils.clip_grad_norm_(gpt2.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
 

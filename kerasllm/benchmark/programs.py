@@ -21,22 +21,6 @@ def train_kerasllm(model, batch_size, context, dtype, chunk_size=None, remat=Non
     return fitting(language_model, lambda ids: ids, batch_size, context, model["vocab_size"], steps)
 
 
-def tune_kerasllm(model, batch_size, context, dtype, adapter="lora", steps=5):
-    """Trains an adapter, or with None the whole model; `model` is a folder, or settings of Llama's architecture."""
-    import kerasllm
-    from kerasllm.models import CausalLM, TransformerConfig
-
-    if isinstance(model, str):
-        language_model, _ = kerasllm.load(model, dtype=dtype)
-    else:
-        language_model = CausalLM(TransformerConfig.preset("llama", **model, max_length=context), dtype=dtype)
-    if adapter:
-        kerasllm.adapters.add(language_model, kind=adapter)
-    loss = kerasllm.losses.TokenCrossentropy(chunk_size=512)  # as `kerasllm tune` does
-    language_model.compile(kerasllm.optimizers.AdamW(1e-4), loss)
-    return fitting(language_model, lambda ids: ids, batch_size, context, language_model.config.vocab_size, steps)
-
-
 def generate_kerasllm(model, batch_size, prompt_length, new_tokens, dtype="float32"):
     from kerasllm.generation import generate_ids
 

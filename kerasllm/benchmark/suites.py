@@ -152,27 +152,32 @@ def _window():
     return Suite("Decoding with sliding windows, 6 layers, d_model 384", "tokens", cases)
 
 
-def tuning(model=TUNED):
+def tuning(model=TUNED, data=None):
     """The suite of adapters beside whole models.
 
     Args:
         model: a folder that `kerasllm.load` reads, and transformers where it is compared; or settings of Llama's
             architecture.
+        data: files of conversations, for the tokenizer of that folder; made-up ones when absent.
     """
 
     def programs(dtype):
-        shape = {"model": model, "batch_size": 4, "context": 256, "dtype": dtype, "steps": 2}
-        on_torch = ("torch", "transformers", "peft")
+        shape = {"model": model, "data": data, "context": 256, "tokens": 1024, "dtype": dtype, "steps": 3}
+        on_torch = ("torch", "transformers", "peft", "trl")
         return [
-            Program("kerasllm, LoRA", "tune_kerasllm", shape),
-            Program("kerasllm, whole", "tune_kerasllm", {**shape, "adapter": None}),
-            Program("PEFT on torch, LoRA", "tune_transformers", shape, on_torch),
-            Program("torch, whole", "tune_transformers", {**shape, "adapter": None}, on_torch),
+            Program("kerasllm, LoRA", "tune_kerasllm", {**shape, "adapter": "lora"}),
+            Program("kerasllm, QLoRA", "tune_kerasllm", {**shape, "adapter": "lora", "quantize": "nf4"}),
+            Program("kerasllm, whole", "tune_kerasllm", shape),
+            Program("TRL with PEFT, LoRA", "tune_transformers", {**shape, "adapter": "lora"}, on_torch),
+            Program(
+                "the same, packing=True", "tune_transformers", {**shape, "adapter": "lora", "packed": True}, on_torch
+            ),
+            Program("TRL, whole", "tune_transformers", shape, on_torch),
         ]
 
     cases = [Case(dtype, programs(dtype), together=False) for dtype in ("float32", "mixed_bfloat16")]
     what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
-    return Suite(f"Tuning {what}: LoRA of rank 16 on all linear layers, 4 x 256 tokens", "tokens", cases)
+    return Suite(f"Tuning {what} on conversations, about 1,024 tokens a step, LoRA of rank 16", "tokens", cases)
 
 
 def _data():

@@ -258,10 +258,10 @@ def _add_translate(commands):
     )
 
 
-def _add_texts(command, what):
+def _add_texts(command, what, nargs=None):
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", metavar="TEXT", help=f"a {what}; may be repeated")
-    source.add_argument("--file", metavar="PATH", help=f"one {what} a line (default: standard input)")
+    source.add_argument("--text", action="append", nargs=nargs, metavar="TEXT", help=f"a {what}; may be repeated")
+    source.add_argument("--file", metavar="PATH", help=f"one {what.partition(',')[0]} a line (default: standard input)")
 
 
 def _add_classify(commands):
@@ -269,7 +269,8 @@ def _add_classify(commands):
         commands, "classify", "say which label texts have, a line for each: label, probability, text"
     )
     _add_model(command)
-    _add_texts(command, "text")
+    _add_texts(command, "text, or the two of a pair", nargs="+")
+    command.add_argument("--pairs", action="store_true", help="lines have two texts, with a tab between")
     command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
 
 
@@ -303,7 +304,11 @@ def _add_bench(commands):
     command.add_argument(
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
     )
-    command.add_argument("--data", default="python_docs", metavar="PATH", help="the text to learn (example, speedrun)")
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
+    )
     command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
 
 

@@ -25,7 +25,13 @@ def run(arguments):
 
     if arguments.model and arguments.suite != "tune":
         raise ValueError(f"--model is for bench tune, and does nothing for {arguments.suite}: leave it out.")
-    suite = suites.tuning(arguments.model) if arguments.model else suites.SUITES[arguments.suite]
+    if arguments.data and arguments.suite == "tune" and not arguments.model:
+        raise ValueError("Conversations (--data) need the tokenizer of a model: give --model too.")
+    suite = (
+        suites.tuning(arguments.model, arguments.data and [arguments.data])
+        if arguments.model
+        else suites.SUITES[arguments.suite]
+    )
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])
@@ -56,7 +62,7 @@ def _study(arguments):
         return request_memory()
     from kerasllm.benchmark.documented_example import documented_example, speedrun
 
-    figures = (speedrun if arguments.suite == "speedrun" else documented_example)(arguments.data)
+    figures = (speedrun if arguments.suite == "speedrun" else documented_example)(arguments.data or "python_docs")
     for name, figure in figures.items():
         print(f"{name}: {figure}")
     return figures

@@ -20,9 +20,11 @@ def run(arguments):
     options = {} if arguments.stride is None else {"stride": arguments.stride}
     if options and not task.has_stride:
         raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {kind}.")
-    if arguments.field and len(arguments.field) != task.num_columns:
+    most = task.most_columns or task.num_columns
+    if arguments.field and not task.num_columns <= len(arguments.field) <= most:
+        columns = f"{task.num_columns}" if most == task.num_columns else f"{task.num_columns} or {most}"
         raise ValueError(
-            f"--field takes {task.num_columns} for a {kind}, which {arguments.model} holds, not {len(arguments.field)}."
+            f"--field takes {columns} for a {kind}, which {arguments.model} holds, not {len(arguments.field)}."
         )
     figures = task.evaluate(model, tokenizer, arguments.data, arguments.field, **options)
     if arguments.json:

@@ -12,6 +12,7 @@ kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.z
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars
+kerasllm train --task classify --data reviews.csv --from gpt2 --adapter lora --rank 16 --out stars   # few weights learn
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
     "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
@@ -35,7 +36,8 @@ kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperatur
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "merge": "kerasllm merge my-tuned my-run",
     "classify": """kerasllm classify --model stars --text "I would see it again."
-kerasllm classify --model stars --file reviews.txt --json > labels.jsonl""",
+kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
+kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
     "export": "kerasllm export my-run my-run-saved-model",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
@@ -48,6 +50,7 @@ kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }
 
 OF_TUNE = {
+    "adapter": "what is trained beside the model's kernels, or none to train all of it",
     "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",
     "valid": "conversations to measure on (default: the last 10 %% of --data, not trained on)",
     "test": "questions that are answered before and after, in answers.md: a text with one a line, or records",

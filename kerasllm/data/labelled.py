@@ -19,20 +19,21 @@ LABEL_COLUMNS = ("label", "labels", "category", "class", "target")
 
 def read_labelled(
     source: str | os.PathLike | Sequence[str | os.PathLike],
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[Any, Any]]:
     """Reads texts with their labels, one after the other.
 
     Args:
         source: a file, a folder, a glob, or a list of those, as in `read_text`: .csv, .tsv, .jsonl, .json or .parquet,
             plain or compressed; or "tfds:NAME".
         text_column: str, the column or field of texts; None for "text", or else the only one with text besides the
-            labels.
+            labels. Two of them, such as ["premise", "hypothesis"], are of pairs of texts, which have one label.
         label_column: str, that of labels; None for "label", "labels", "category", "class" or "target".
 
     Returns:
-        An iterator of pairs (text, label): a label is a str or a number, or a list of them. Names of labels that a
+        An iterator of pairs (text, label): a text is a str, or a pair of them, and a label a str or a number, or a list
+        of them. Names of labels that a
         data set of TFDS has stand for its numbers.
 
     Raises:
@@ -48,30 +49,38 @@ def read_labelled(
     ('What a film!', 'good')
     """
     sources = source if isinstance(source, list | tuple) else [source]
+    columns = [text_column] if text_column is None or isinstance(text_column, str) else list(text_column)
+    if len(columns) not in (1, 2):
+        raise ValueError(f"Texts are in one column, or pairs of them in two, got {columns}.")
     for one in sources:
         if str(one).startswith(PREFIX):
-            yield from _read_tfds(str(one), text_column, label_column)
+            yield from _read_tfds(str(one), columns, label_column)
         else:
             for path in files_of(one):
-                yield from _read_file(path, text_column, label_column)
+                yield from _read_file(path, columns, label_column)
 
 
-def _read_file(path, text_column, label_column):
+def _read_file(path, text_columns, label_column):
     kind = kind_of(path)
     if kind == TEXT:
         raise ValueError(f"{path} is plain text, which has no labels: give .csv, .tsv, .jsonl, .json or .parquet.")
-    wanted = [text_column, label_column] if label_column else [text_column, *LABEL_COLUMNS]
+    wanted = [*text_columns, label_column] if label_column else [*text_columns, *LABEL_COLUMNS]
     records = read_records(path, kind, [name for name in wanted if name])
     sample = list(itertools.islice(records, 100))
     columns = None
     for place, record in itertools.chain(sample, records):
         if not isinstance(record, dict):
             raise ValueError(f"{place} is no record with a text and a label: it is a {type(record).__name__}.")
-        columns = columns or _columns(path, [record for _, record in sample], text_column, label_column)
-        text, label = (value_at(record, column, place) for column in columns)
-        if not isinstance(text, str):
-            raise ValueError(f"{place} has no text in the column {columns[0]!r}: it has {text!r:.80}.")
-        yield text, _checked_label(label, f"{place}, column {columns[1]!r}")
+        columns = columns or _columns(path, [record for _, record in sample], text_columns, label_column)
+        *texts, label = (value_at(record, column, place) for column in columns)
+        for text, column in zip(texts, columns, strict=False):
+            if not isinstance(text, str):
+                raise ValueError(f"{place} has no text in the column {column!r}: it has {text!r:.80}.")
+        yield _one_or_pair(texts), _checked_label(label, f"{place}, column {columns[-1]!r}")
+
+
+def _one_or_pair(texts):
+    return texts[0] if len(texts) == 1 else tuple(texts)
 
 
 def _checked_label(label, place):
@@ -81,8 +90,8 @@ def _checked_label(label, place):
     return label
 
 
-def _columns(path, records, text_column, label_column):
-    """The names of both columns, in the records of a file."""
+def _columns(path, records, text_columns, label_column):
+    """The names of the columns of texts, and of that of labels, in the records of a file."""
     records = [record for record in records if isinstance(record, dict)]
     names = leaf_names(records)
     found = [known_as(label_column, names)] if label_column else [name for name in LABEL_COLUMNS if name in names]
@@ -93,14 +102,15 @@ def _columns(path, records, text_column, label_column):
             "--field TEXT LABEL to `kerasllm evaluate`)."
         )
     label = found[0]
-    if text_column is not None:
-        text = known_as(text_column, names)
-        if text not in names:
-            raise ValueError(
-                f"{path} has no column {text_column!r}, but {_listed(names)}: name that of the texts with text_column= "
-                "(--text-column)."
-            )
-        return text, label
+    if text_columns != [None]:
+        found = [known_as(column, names) for column in text_columns]
+        for column, text in zip(text_columns, found, strict=True):
+            if text not in names:
+                raise ValueError(
+                    f"{path} has no column {column!r}, but {_listed(names)}: name that of the texts with text_column= "
+                    "(--text-column)."
+                )
+        return *found, label
     texts = [name for name in text_names(records) if name != label]
     if "text" not in texts and len(texts) != 1:
         raise ValueError(
@@ -114,12 +124,13 @@ def _listed(names):
     return ", ".join(map(repr, names)) or "none"
 
 
-def _read_tfds(source, text_column, label_column):
+def _read_tfds(source, text_columns, label_column):
     builder, examples = open_tfds(source, None)
     features, label = builder.info.features, label_column or "label"
     texts = text_features(builder)
-    text = known_as(text_column, texts) if text_column else "text" if "text" in texts or len(texts) != 1 else texts[0]
-    if text not in texts or label not in features:
+    usual = "text" if "text" in texts or len(texts) != 1 else texts[0]
+    found = [known_as(column, texts) if column else usual for column in text_columns]
+    if not {*found} <= {*texts} or label not in features:
         raise ValueError(
             f"{source} has the texts {_listed(texts)} and the features {_listed(list(features))}: name them with "
             "text_column= and label_column=."
@@ -127,7 +138,7 @@ def _read_tfds(source, text_column, label_column):
     name_of = getattr(features[label], "int2str", lambda number: number)
     for number, example in enumerate(examples):
         value = operator.index(example[label]) if np.issubdtype(type(example[label]), np.integer) else example[label]
-        yield text_of(example, text, f"Example {number} of {source}"), name_of(value)
+        yield _one_or_pair([text_of(example, text, f"Example {number} of {source}") for text in found]), name_of(value)
 
 
 def label_names(labels: Iterable[Any]) -> list[str]:

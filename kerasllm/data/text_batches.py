@@ -15,14 +15,14 @@ import tensorflow as tf
 from kerasllm.data.bucketing import Texts, checked_pair
 from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.tokenizers import Tokenizer
-from kerasllm.tokenizers.cutting import encode_cut
+from kerasllm.tokenizers.cutting import encode_whole
 
 _TEXTS_AT_ONCE = 2**14
 _SORTED_BATCHES = 32  # of which texts are sorted by length
 
 
 def classification_dataset(
-    texts: Iterable[str],
+    texts: Iterable[str] | Iterable[tuple[str, str]],
     labels: np.ndarray | Sequence[Any],
     tokenizer: Tokenizer,
     max_length: int = 256,
@@ -33,6 +33,7 @@ def classification_dataset(
     *,
     shuffle: bool = True,
     label_weights: Sequence[float] | None = None,
+    token_types: bool = False,
 ) -> tf.data.Dataset:
     """Batches of texts and their labels, for a `SequenceClassifier`.
 
@@ -40,7 +41,7 @@ def classification_dataset(
     the same order at each of its own epochs, so give all epochs here, as for `causal_lm_dataset`.
 
     Args:
-        texts: iterable of str.
+        texts: iterable of str, or of pairs (str, str) that have one label together, such as a premise and a hypothesis.
         labels: as many, int (N,), or float (N,) or (N, L): see `SequenceClassifier`.
         tokenizer: the model's `Tokenizer`. What it puts around a text, such as BERT's [CLS] and [SEP], is there.
         max_length: int, the longest in tokens. Longer texts are cut, with a warning that says how many; what the
@@ -51,14 +52,16 @@ def classification_dataset(
         start_step: int, batches to leave out at the beginning: those that an interrupted run has seen.
         shuffle: bool. False is for validation: texts by length.
         label_weights: float (L,), how much a text of each label counts, where there is one label of several.
+        token_types: bool. Pairs have "token_type_ids" too, 0 and 1 as the tokenizer tells both texts apart: for models
+            with types of tokens, as BERT.
 
     Returns:
         A `tf.data.Dataset` of known length: ({"token_ids" int32 (B, T), "document_ids" int32 (B, T), 0 where a row is
-        padding}, labels (B,) or (B, L)), and with `label_weights` sample_weight float32 (B,). Its attribute
-        `tokens_per_step` is the mean number of tokens in a batch.
+        padding, and "token_type_ids" where asked for}, labels (B,) or (B, L)), and with `label_weights` sample_weight
+        float32 (B,). Its attribute `tokens_per_step` is the mean number of tokens in a batch.
 
     Raises:
-        TypeError: where a text is no str.
+        TypeError: where a text is neither a str nor a pair of them, or there are pairs among single texts.
         ValueError: for sizes below 1, other than as many labels as texts, or no text.
 
     Example:
@@ -71,11 +74,12 @@ def classification_dataset(
     check_least(0, seed=seed, start_step=start_step)
     labels = np.asarray(labels)
     labels = labels.astype("int32" if labels.dtype.kind in "iub" else "float32")
-    rows = _encoded(texts, tokenizer, max_length)
+    rows, types = _encoded(texts, tokenizer, max_length)
     if len(rows.lengths) != len(labels) or not len(labels):
         raise ValueError(f"Each text needs a label: got {len(rows.lengths)} texts and {len(labels)} labels.")
     weights = None if label_weights is None else np.asarray(label_weights, "float32")[labels]
-    return _dataset(rows, 1, labels, weights, tokenizer, batch_size, seed, epochs, start_step, shuffle)
+    order = batch_size, seed, epochs, start_step, shuffle
+    return _dataset(rows, 1, labels, weights, tokenizer, *order, types if token_types else None)
 
 
 def pair_dataset(
@@ -122,16 +126,17 @@ def pair_dataset(
             labels.append(numbers.setdefault(second, len(numbers)))
             yield from (first, second)
 
-    rows = _encoded(texts(), tokenizer, max_length)
+    rows, _ = _encoded(texts(), tokenizer, max_length)
     if not labels:
         raise ValueError("There is no pair to learn from.")
     return _dataset(rows, 2, np.array(labels, "int32"), None, tokenizer, batch_size, seed, epochs, start_step, shuffle)
 
 
-def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epochs, start_step, shuffle):
+def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epochs, start_step, shuffle, types=None):
     """Batches of items, each of `per_item` of the texts, one after the other, and one label that all of them have."""
     lengths = rows.lengths.reshape(-1, per_item).max(axis=1)
     steps_per_epoch = -(-len(lengths) // batch_size)
+    names = ["token_ids", "document_ids", *([] if types is None else ["token_type_ids"])]
     batches_of = functools.lru_cache(maxsize=1)(functools.partial(_batches, lengths, batch_size, seed, shuffle))
 
     def items_of(step):
@@ -144,19 +149,21 @@ def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epoch
         ids = rows.padded(texts, tokenizer.pad_id or 0)
         is_real = np.arange(ids.shape[1]) < rows.lengths[texts][:, None]
         of_items = [labels] if weights is None else [labels, weights]
-        return ids, is_real.astype("int32"), *(np.repeat(values[items], per_item, axis=0) for values in of_items)
+        inputs = ids, is_real.astype("int32"), *([] if types is None else [types.padded(texts, 0)])
+        return *inputs, *(np.repeat(values[items], per_item, axis=0) for values in of_items)
 
-    def element(ids, is_real, batch_labels, *batch_weights):
-        ids, is_real = (tf.ensure_shape(rows, (None, None)) for rows in (ids, is_real))
+    def element(*parts):
+        inputs, (batch_labels, *batch_weights) = parts[: len(names)], parts[len(names) :]
+        inputs = [tf.ensure_shape(rows, (None, None)) for rows in inputs]
         batch_labels = tf.ensure_shape(batch_labels, (None, *labels.shape[1:]))
         batch_weights = [tf.ensure_shape(weight, (None,)) for weight in batch_weights]
-        return {"token_ids": ids, "document_ids": is_real}, batch_labels, *batch_weights
+        return dict(zip(names, inputs, strict=True)), batch_labels, *batch_weights
 
     def documents_at(step):
         return sorted(items_of(step).tolist())
 
-    types = [tf.int32, tf.int32, tf.as_dtype(labels.dtype), *([] if weights is None else [tf.float32])]
-    dataset = dataset_of(Batches(steps_per_epoch, read, types, element, documents_at), epochs, start_step)
+    dtypes = [*[tf.int32] * len(names), tf.as_dtype(labels.dtype), *([] if weights is None else [tf.float32])]
+    dataset = dataset_of(Batches(steps_per_epoch, read, dtypes, element, documents_at), epochs, start_step)
     dataset.tokens_per_step = float(rows.lengths.sum() / steps_per_epoch)
     return dataset
 
@@ -174,18 +181,24 @@ def _batches(lengths, batch_size, seed, shuffle, epoch):
 
 
 def _encoded(texts, tokenizer, max_length):
-    parts, num_cut = [np.zeros(0, "int32")], 0
+    """`Texts` of ids, and those of their types where they are pairs."""
+    parts, types, num_cut = [np.zeros(0, "int32")], [np.zeros(0, "int32")], 0
     texts = map(_checked_text, texts)
     while chunk := list(itertools.islice(texts, _TEXTS_AT_ONCE)):
-        rows, cut = encode_cut(tokenizer, chunk, max_length)
+        rows, of_rows, cut = encode_whole(tokenizer, chunk, max_length)
         parts += [np.array(ids, "int32") for ids in rows]
+        types += [np.array(ids, "int32") for ids in of_rows or ()]
         num_cut += cut
     if num_cut:
         warnings.warn(f"{num_cut} of {len(parts) - 1} texts are cut to max_length={max_length} tokens.", stacklevel=3)
-    return Texts.of(parts, [len(ids) for ids in parts[1:]])
+    if len(types) not in (1, len(parts)):
+        raise TypeError("Either all texts are pairs or none is, got both.")
+    lengths = [len(ids) for ids in parts[1:]]
+    return Texts.of(parts, lengths), Texts.of(types, lengths) if len(types) > 1 else None
 
 
 def _checked_text(text):
-    if not isinstance(text, str):
-        raise TypeError(f"Texts are str, got {text!r:.80}.")
+    is_pair = isinstance(text, list | tuple) and len(text) == 2 and all(isinstance(one, str) for one in text)
+    if not isinstance(text, str) and not is_pair:
+        raise TypeError(f"Texts are str, or pairs of them, got {text!r:.80}.")
     return text

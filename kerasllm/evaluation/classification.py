@@ -80,14 +80,18 @@ class ClassificationScores:
 
 
 def classification_scores(
-    model: SequenceClassifier, tokenizer: Tokenizer, texts: Sequence[str], labels: Sequence[Any], batch_size: int = 32
+    model: SequenceClassifier,
+    tokenizer: Tokenizer,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    labels: Sequence[Any],
+    batch_size: int = 32,
 ) -> ClassificationScores:
     """Scores a classifier on texts whose labels are known.
 
     Args:
         model: a `SequenceClassifier`.
         tokenizer: the model's `Tokenizer`.
-        texts: list of str.
+        texts: list of str, or of pairs of them.
         labels: as many, as `kerasllm.data.read_labelled` gives them: names, or numbers, or lists of them.
         batch_size: int, texts at once.
 

@@ -27,21 +27,25 @@ class Classification(NamedTuple):
 
 
 def classify(
-    model: SequenceClassifier, tokenizer: Tokenizer, texts: str | Iterable[str], batch_size: int = 32
+    model: SequenceClassifier,
+    tokenizer: Tokenizer,
+    texts: str | Iterable[str] | Iterable[tuple[str, str]],
+    batch_size: int = 32,
 ) -> Classification | list[Classification]:
     """Says which label a text has, and how sure that is.
 
     Args:
         model: a `SequenceClassifier`.
         tokenizer: the model's `Tokenizer`.
-        texts: str, or several. Longer ones than the model takes are cut.
+        texts: str, or several, or a list of pairs (str, str), such as a premise and a hypothesis, for a model that
+            learned from pairs. Longer ones than the model takes are cut.
         batch_size: int, texts at once.
 
     Returns:
         `Classification`, or a list of them.
 
     Raises:
-        TypeError: if the model is no `SequenceClassifier`, or a text no str.
+        TypeError: if the model is no `SequenceClassifier`, a text no str, or there are pairs among single texts.
         ValueError: if the model's logits are not finite.
 
     Example:
@@ -51,15 +55,21 @@ def classify(
     if not isinstance(model, SequenceClassifier):
         raise TypeError(f"`classify` needs a SequenceClassifier, got {type(model).__name__}.")
     is_one = as_text(texts) is not None
-    strings = [as_text(text) for text in ([texts] if is_one else texts)]
-    if None in strings:
-        raise TypeError("`classify` takes a text, a str, or several of them.")
+    strings = [_text_or_pair(text) for text in ([texts] if is_one else texts)]
     found = [_classification(model, row) for row in text_logits(model, as_tokenizer(tokenizer), strings, batch_size)]
     return found[0] if is_one else found
 
 
+def _text_or_pair(text):
+    one = as_text(text)
+    pair = tuple(map(as_text, text)) if one is None and isinstance(text, list | tuple) else ()
+    if one is None and (len(pair) != 2 or None in pair):
+        raise TypeError("`classify` takes a text, a str, or several of them, or a list of pairs of them.")
+    return one if pair == () else pair
+
+
 def text_logits(model, tokenizer, texts, batch_size=32):
-    """What a `SequenceClassifier` makes of texts, list of str: float32 (N, L)."""
+    """What a `SequenceClassifier` makes of texts, list of str or of pairs of them: float32 (N, L)."""
     return answers_to(model, tokenizer, texts, model.num_labels, model.config.max_length, batch_size)
 
 

@@ -11,7 +11,7 @@ from kerasllm import backend
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import sample
 from kerasllm.layers import taps
-from kerasllm.layers.low_rank import adapters_in_use
+from kerasllm.layers.named_adapters import adapters_in_use
 
 NO_TOKEN = -2  # what is drawn from logits that are not finite
 NOT_FINITE = "The model's logits are not finite, so it has diverged: train it with a lower learning rate."

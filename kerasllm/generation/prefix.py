@@ -11,7 +11,7 @@ from kerasllm.generation.buffers import SMALLEST_BUCKET
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.prompts import as_prompts, encode_prompt
 from kerasllm.generation.stepping import get_stepper
-from kerasllm.layers.low_rank import adapters_in_use
+from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.models.shapes import context_length, length_dependent_rotations
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 

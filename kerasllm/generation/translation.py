@@ -18,7 +18,7 @@ from kerasllm.generation.prompts import as_texts
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.settings import BeamSettings, beam_settings
 from kerasllm.generation.standard_rules import Rules
-from kerasllm.layers.low_rank import adapters_in_use
+from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides

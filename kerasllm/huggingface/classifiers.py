@@ -122,7 +122,7 @@ def _classifier_family(name, kind):
         architecture=stem + _SUFFIXES[kind],
         model=kind,
         weights=weights,
-        zeros=lambda config: {},
+        zeros=family.zeros_of_body,
         output_bias=(),
         read_options=lambda values: _read(kind, head, family.model.predicts_next, values),
         write_options=lambda model: _write(model, head),

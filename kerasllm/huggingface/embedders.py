@@ -21,14 +21,14 @@ _NO_LIMIT = 10**9  # what transformers writes for none is larger
 DENSE = "2_Dense"  # the name that the tensors of a dense layer begin with here, whatever its folder's name
 _POOLINGS = {"mean_tokens": "mean", "cls_token": "first", "lasttoken": "last", "max_tokens": "max"}
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": None, "ReLU": "relu", "GELU": "gelu"}
-_ROOTS = {
-    "albert": "albert.",
-    "electra": "electra.",
+_ROOTS = {  # those first that are to be written where several compute the same
     "bert": "bert.",
     "ernie": "ernie.",
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
+    "albert": "albert.",
+    "electra": "electra.",
     "mpnet": "mpnet.",
     "deberta-v2": "deberta.",
 }
@@ -185,7 +185,7 @@ def _family(kind):
         model=TextEmbedder,
         weights=weights,
         unused=family.unused + _HEADS,
-        zeros=lambda config: {},
+        zeros=family.zeros_of_body,
         output_bias=(),
         root=root,
     )

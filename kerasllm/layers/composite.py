@@ -75,18 +75,22 @@ class Composite:
     @classmethod
     def from_config(cls, config):
         parts = {name: config[name] for name in PART_SETTINGS if name in config}
-        kernels = parts.get("kernel_layers", {})
-
-        def make_kernel(path):
-            inside = path.partition("/")[2]
-            return keras.saving.deserialize_keras_object(kernels[inside]) if inside in kernels else None
-
-        with kernels_made_by(make_kernel) if kernels else contextlib.nullcontext():
+        with kernels_of_config(parts.get("kernel_layers", {})):
             layer = super().from_config({name: value for name, value in config.items() if name not in parts})
         layer._parts = parts
         if layer.built:
             layer._change_parts()
         return layer
+
+
+def kernels_of_config(kernels):
+    """A context within which layers are built with the kernels that a config has for them, by path."""
+
+    def make_kernel(path):
+        inside = path.partition("/")[2]
+        return keras.saving.deserialize_keras_object(kernels[inside]) if inside in kernels else None
+
+    return kernels_made_by(make_kernel) if kernels else contextlib.nullcontext()
 
 
 def check_parts(model, plain):

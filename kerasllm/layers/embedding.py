@@ -7,32 +7,35 @@ from kerasllm.layers.adaptable import Adaptable
 
 
 class ReversibleEmbedding(Adaptable, keras.layers.ReversibleEmbedding):
-    """As Keras' own, whose name it has for `.keras` files; an adapter, `NamedAdapters` of `TokenRows`, changes rows."""
+    """As Keras' own, whose name it has for `.keras` files; an adapter, `NamedAdapters` of `LowRankTables` or
+    `TokenRows`, changes its tables."""
 
     def call(self, inputs, reverse=False):
-        rows = self._rows
-        if rows is None:
+        member = self._member
+        if member is None:
             return super().call(inputs, reverse=reverse)
         if not reverse:
-            return rows.looked_up(inputs, super().call(inputs))
+            return member.looked_up(inputs, super().call(inputs), lambda: self.embeddings)
         kernel = ops.transpose(self.embeddings) if self.tie_weights else self.reverse_embeddings
         if self.reverse_dtype is not None:
             inputs, kernel = ops.cast(inputs, self.reverse_dtype), ops.cast(kernel, self.reverse_dtype)
-        logits = rows.products(inputs, ops.matmul(inputs, kernel))
+        logits = member.products(inputs, ops.matmul(inputs, kernel), lambda: self.reverse_embeddings)
         cap = self.logit_soft_cap
         return logits if cap is None else cap * ops.tanh(logits / cap)
 
     def output_table(self):
-        """What the output layer multiplies with, (V, D), and whether it is trained."""
+        """What the output layer multiplies with: its table (V, D), whether that is trained, and a pair (D, r), (V, r)
+        whose product is added to it, or None."""
         weight = self.embeddings if self.tie_weights else self.reverse_embeddings
         table = weight if self.tie_weights else ops.transpose(weight)
-        rows = self._rows
-        if rows is None:
-            return table, weight.trainable
-        return rows.output_table(table), weight.trainable or rows.trainable
+        member = self._member
+        if member is None:
+            return table, weight.trainable, None
+        changed, added = member.output_table(table)
+        return changed, weight.trainable or (member.trainable and changed is not table), added
 
     @property
-    def _rows(self):
+    def _member(self):
         return None if self.adapter is None else self.adapter.member(self.adapter.active)
 
     def _adapter_shapes(self):
@@ -40,5 +43,5 @@ class ReversibleEmbedding(Adaptable, keras.layers.ReversibleEmbedding):
 
     def quantize(self, *args, **kwargs):
         if self.adapter is not None:
-            raise ValueError(f"{self.path} has rows of its own for some tokens, so it cannot be quantized.")
+            raise ValueError(f"{self.path} has an adapter, so it cannot be quantized.")
         return super().quantize(*args, **kwargs)

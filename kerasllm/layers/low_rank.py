@@ -12,7 +12,6 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.token_rows import TokenRows
 
 KINDS = ("lora", "rslora", "dora")
 _SMALLEST = 1e-30  # square of a norm: a kernel may begin with zeros
@@ -55,12 +54,17 @@ class LowRank(keras.layers.Layer):
     def build(self, inputs_shape, product_shape):
         D, self.downs, self.ups, self.magnitudes = inputs_shape[-1], [], [], []
         for part in self.slices:
-            if part.rank:  # Kaiming's uniform distribution with a = sqrt(5) has this limit.
-                initializer = keras.initializers.RandomUniform(-(D**-0.5), D**-0.5)
-                self.downs.append(self._matrix(part, "lora_a", (D, part.rank), initializer))
-                self.ups.append(self._matrix(part, "lora_b", (part.rank, part.width), "zeros"))
+            if part.rank:
+                down, up = self._initializers(D)
+                self.downs.append(self._matrix(part, "lora_a", (D, part.rank), down))
+                self.ups.append(self._matrix(part, "lora_b", (part.rank, part.width), up))
                 if self.kind == "dora":
                     self.magnitudes.append(self._matrix(part, "magnitude", (part.width,), "ones"))
+
+    @staticmethod
+    def _initializers(D):
+        # Kaiming's uniform distribution with a = sqrt(5) has this limit.
+        return keras.initializers.RandomUniform(-(D**-0.5), D**-0.5), "zeros"
 
     def _matrix(self, part, name, shape, initializer):
         name = f"{part.name}_{name}" if part.name else name
@@ -71,9 +75,9 @@ class LowRank(keras.layers.Layer):
         if self.dropout is not None:
             x = self.dropout(x, training=training)
         times = backend.dense if training else ops.matmul
-        down, up = self._matrices()
+        down, up = self.matrices()
         product = product + times(times(x, down), up)
-        return product * self._lengths(kernel(), down, up) if self.kind == "dora" else product
+        return product * self.lengths(kernel(), down, up) if self.kind == "dora" else product
 
     def measure(self, kernel):
         """Makes the magnitudes those of a kernel (D, U), with which nothing changes yet."""
@@ -85,11 +89,11 @@ class LowRank(keras.layers.Layer):
 
     def merged(self, kernel):
         """What a kernel (D, U) becomes by it, float32."""
-        down, up = self._matrices()
+        down, up = self.matrices()
         whole = ops.cast(kernel, "float32") + ops.matmul(down, up)
-        return whole * self._lengths(kernel, down, up) if self.kind == "dora" else whole
+        return whole * self.lengths(kernel, down, up) if self.kind == "dora" else whole
 
-    def _matrices(self):
+    def matrices(self):
         """Those of all slices together, (D, R) and (R, U): two products do what would else be two for each slice."""
         before, U, wide, ups = 0, sum(part.width for part in self.slices), [], iter(self.ups)
         for part in self.slices:
@@ -99,7 +103,7 @@ class LowRank(keras.layers.Layer):
             before += part.width
         return ops.concatenate([ops.convert_to_tensor(down) for down in self.downs], 1), ops.concatenate(wide, 0)
 
-    def _lengths(self, kernel, down, up):
+    def lengths(self, kernel, down, up):
         """What the outputs of the sum are multiplied by, (U,): magnitudes over norms, which no gradient passes.
 
         Norms of the sum come from products with the narrow matrices, so that the sum itself is never made.
@@ -125,47 +129,3 @@ class LowRank(keras.layers.Layer):
 
 def _squares(kernel):
     return ops.sum(ops.square(ops.cast(kernel, "float32")), axis=0)
-
-
-@keras.saving.register_keras_serializable("kerasllm")
-class NamedAdapters(keras.layers.Layer):
-    """Adapters of one dense layer or embedding, of which one is in use, or none.
-
-    Args:
-        members: sequence of layers such as `LowRank`, or `TokenRows`, whose names tell them apart.
-        active: str, the name of the one in use; None for none, and then the layer does what it does without.
-        **options: `name` and `trainable`, as for any Keras layer.
-    """
-
-    def __init__(self, members=(), active=None, name="adapters", **options):
-        super().__init__(**{**options, "name": name, "dtype": "float32", "autocast": False})
-        self.members = list(members)
-        self.active = active
-
-    def build(self, *shapes):
-        for member in self.members:
-            if not member.built:
-                member.build(*shapes)
-
-    def call(self, inputs, product, kernel):
-        member = self.member(self.active)
-        return product if member is None else member(inputs, product, kernel=kernel)
-
-    def member(self, name):
-        """The one of that name, or None."""
-        return next((member for member in self.members if member.name == name), None)
-
-    def get_config(self):
-        members = [member.get_config() for member in self.members]
-        return {**super().get_config(), "members": members, "active": self.active}
-
-    @classmethod
-    def from_config(cls, config):
-        kinds = [TokenRows if "token_ids" in member else LowRank for member in config["members"]]
-        members = [kind.from_config(member) for kind, member in zip(kinds, config["members"], strict=True)]
-        return cls(**{**config, "members": members})
-
-
-def adapters_in_use(model):
-    """The names of those in use, layer by layer: what is compiled belongs to them."""
-    return tuple(layer.active for layer in model._flatten_layers() if isinstance(layer, NamedAdapters))

@@ -30,20 +30,20 @@ class TokenRows(keras.layers.Layer):
         self.rows = self.add_weight((len(self.token_ids), D), "zeros", name="rows")
         self.output_rows = self.rows if self.tied else self.add_weight(self.rows.shape, "zeros", name="output_rows")
 
-    def looked_up(self, token_ids, x):
-        """Embeddings (B, T, D) of ids (B, T), with those of its tokens."""
+    def looked_up(self, token_ids, x, kernel=None):
+        """Embeddings (B, T, D) of ids (B, T), with those of its tokens; the `kernel` itself is not needed for it."""
         places = ops.take(self._places, token_ids, axis=0)
         rows = ops.cast(ops.take(self.rows, ops.maximum(places, 0), axis=0), x.dtype)
         return ops.where(ops.expand_dims(places >= 0, -1), rows, x)
 
-    def products(self, hidden, logits):
+    def products(self, hidden, logits, kernel=None):
         """Logits (..., V) of hidden states (..., D), with those of its tokens."""
         of_rows = ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(self.output_rows), hidden.dtype)), logits.dtype)
         return ops.where(self._places >= 0, ops.take(of_rows, np.maximum(self._places, 0), axis=-1), logits)
 
     def output_table(self, table):
-        """A table (V, D) of an output layer, with its rows."""
-        return self._placed(table, self.output_rows)
+        """A table (V, D) of an output layer, with its rows; and what else is added to it, nothing."""
+        return self._placed(table, self.output_rows), None
 
     def measure(self, embedding):
         """Makes the rows those of the tables of an embedding, with which nothing changes yet."""

@@ -20,12 +20,33 @@ class OutputLayer(NamedTuple):
         soft_cap: float or None, the size that logits approach but never reach, by a tanh
             (https://arxiv.org/abs/2408.00118).
         trainable: bool, whether the weights are trained: the gradient by those that are not is never made.
+        low_rank: pair of float (D, r) and (V, r), which are trained, whose product is added to the weights; or None.
     """
 
     weights: object
     bias: object = None
     soft_cap: float | None = None
     trainable: bool = True
+    low_rank: tuple | None = None
+
+    def widened(self, hidden):
+        """Hidden states (B, T, D + r) and a layer of weights (V, D + r) that make the same of them as this one.
+
+        The gradient by the new columns alone is then that by what is added.
+        """
+        if self.low_rank is None:
+            return hidden, self
+        narrow, wide = self.low_rank
+        more = ops.matmul(ops.cast(hidden, "float32"), narrow)
+        weights = ops.concatenate([self.weights, ops.cast(wide, self.weights.dtype)], axis=1)
+        hidden = ops.concatenate([hidden, ops.cast(more, hidden.dtype)], axis=2)
+        return hidden, self._replace(weights=weights)
+
+    @property
+    def num_fixed(self):
+        """How many columns of the weights, from the first on, no gradient is made by, once they are widened."""
+        D = self.weights.shape[1]
+        return 0 if self.trainable else D if self.low_rank is None else D - self.low_rank[1].shape[1]
 
 
 def smoothed(log_probs, label_smoothing):
@@ -149,6 +170,7 @@ class _Chunks:
 def _differentiable(function, labels, hidden, output_layer, chunk_size):
     """A function (chunks, hidden, output layer) -> (values, function from the gradient by them to those by `hidden`,
     the weights and the bias), called with its gradient in the place of what TensorFlow and JAX would make of it."""
+    hidden, output_layer = output_layer.widened(hidden)
     bias = [] if output_layer.bias is None else [output_layer.bias]
 
     @ops.custom_gradient
@@ -179,7 +201,7 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
     Returns:
         What was collected, and the gradients by hidden states, weights and bias: a list, empty without slopes.
     """
-    dtype, shape = hidden.dtype, ops.shape(hidden)
+    dtype, shape, fixed = hidden.dtype, ops.shape(hidden), output.num_fixed
     rows, kernel = chunks.flat(hidden), ops.cast(output.weights, hidden.dtype)
 
     def body(index, collected, *gradients):
@@ -199,22 +221,26 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
         by_rows, by_weights, by_bias = gradients
         slope = ops.cast(slope, dtype)
         by_rows = ops.slice_update(by_rows, (index * chunks.size, 0), ops.matmul(slope, kernel))
-        if output.trainable:
-            by_weights = by_weights + ops.cast(backend.matmul(slope, h, transpose_x=True), "float32")
+        if fixed < h.shape[1]:
+            by_weights = by_weights + ops.cast(
+                backend.matmul(slope, h[:, fixed:] if fixed else h, transpose_x=True), "float32"
+            )
         by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
         return index + 1, collected, by_rows, by_weights, by_bias
 
     state = [ops.zeros((), "int32"), collected]
     if slopes is not None:
         V, D = output.weights.shape
-        sums = ops.zeros((V, D) if output.trainable else ()), ops.zeros((V,))  # in float32, whatever they are of
+        sums = ops.zeros((V, D - fixed) if fixed < D else ()), ops.zeros((V,))  # in float32, whatever they are of
         state += [ops.zeros_like(rows), *sums]
     count = chunks.padded // chunks.size
     _, collected, *gradients = backend.while_loop(lambda index, *_: index < count, body, state)
     if slopes is not None:
         gradients[0] = ops.reshape(gradients[0][: shape[0] * shape[1]], shape)
-        if not output.trainable:
+        if fixed == D:
             gradients[1] = backend.no_gradient(output.weights)
+        elif fixed:
+            gradients[1] = ops.pad(gradients[1], ((0, 0), (fixed, 0)))
     return collected, gradients
 
 

@@ -7,6 +7,7 @@ import dataclasses
 
 from keras import ops
 
+from kerasllm.layers.composite import check_parts, kernels_of_config
 from kerasllm.models.language_model import small_deviation
 from kerasllm.models.token_types import TypedModel
 from kerasllm.models.weights import weight_names, weights_to_save
@@ -33,7 +34,7 @@ class HeadlessModel(TypedModel):
         self.transformer = self._transformer("transformer", config.num_layers, causal, deviation)
 
     @classmethod
-    def from_model(cls, model, *args, **options):
+    def from_model(cls, model, *args, quantized=False, **options):
         """The same over what another model has learned: its embeddings and its Transformer, with a new head.
 
         Args:
@@ -41,6 +42,8 @@ class HeadlessModel(TypedModel):
                 weights.
             *args, **options: see the class. The head of a classifier is the one that transformers' class of it has,
                 where the other model was read from Hugging Face's format, and they say no other.
+            quantized: bool. Kernels in few bits stay so, for adapters to be trained beside them; without it they become
+                floats, which are trained themselves.
 
         Returns:
             A new model, not compiled, that sees what the other one saw: both ways, or with `CausalLM` what is behind.
@@ -55,14 +58,18 @@ class HeadlessModel(TypedModel):
         causal = model.predicts_next or getattr(model, "causal", False)
         heads = getattr(getattr(model, "origin", None), "heads", {})
         usual = next((heads[part.__name__] for part in cls.__mro__ if part.__name__ in heads), {})
-        options = {**usual, **options}
-        made = cls(config, *args, causal=causal, dtype=model.dtype_policy, **options)
-        arrays = weights_to_save(model, plain=True)
-        for name, weight in weight_names(made).items():
-            if not name.startswith("head_"):
-                weight.assign(arrays[name]())
+        check_parts(model, plain=True)
+        kernels = model.get_config().get("kernel_layers", {})
+        with kernels_of_config(kernels if quantized else {}):
+            made = cls(config, *args, causal=causal, dtype=model.dtype_policy, **{**usual, **options})
+        arrays = weights_to_save(model, plain=not quantized)
+        body = {name: weight for name, weight in weight_names(made).items() if not name.startswith("head_")}
+        for name, weight in body.items():
+            weight.assign(arrays[name]())
         if hasattr(model, "origin"):
             made.origin = model.origin
+        if getattr(model, "base", None) is not None and (quantized or not kernels):
+            made.base = model.base.under_a_new_head(body)
         return made
 
     def _embedding_layer(self):

@@ -213,10 +213,10 @@ class LanguageModel(Composite, TokenModel):
 
     def output_layer(self):
         """The same as a `losses.OutputLayer`, for what makes logits itself, of some tokens at a time."""
-        table, is_trained = self.token_embedding.output_table()
+        table, is_trained, added = self.token_embedding.output_table()
         weights = backend.as_tensor(table)
         bias = None if self.output_bias is None else backend.as_tensor(self.output_bias)
-        return OutputLayer(weights, bias, self.config.logit_soft_cap, is_trained)
+        return OutputLayer(weights, bias, self.config.logit_soft_cap, is_trained, added)
 
     @property
     def _has_plain_output_layer(self):

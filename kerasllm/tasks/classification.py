@@ -31,6 +31,7 @@ class ClassificationTask(OverABaseTask):
     scored_by = "classification_scores"
     command = 'classify --model {} --text "A text."'
     unused_settings = (*OverABaseTask.unused_settings, "field")
+    most_columns = 3
 
     @staticmethod
     def model_class():
@@ -67,11 +68,11 @@ class ClassificationTask(OverABaseTask):
 
     @property
     def _columns(self):
-        return self.settings.text_column, self.settings.label_column
+        return self.settings.text_column or None, self.settings.label_column
 
     def texts(self):
         self.measure()
-        return (text for text, _ in self._parts["train"])
+        return (text for texts, _ in self._parts["train"] for text in _singles(texts))
 
     def _targets(self, rows):
         from kerasllm.data.labelled import targets_of
@@ -85,6 +86,7 @@ class ClassificationTask(OverABaseTask):
         def dataset(rows, **options):
             texts, targets = [text for text, _ in rows], self._targets(rows)
             batch_size = settings.batch_size or DEFAULT_BATCH_SIZE
+            options |= {"token_types": self._has_types(config)}
             return kerasllm.data.classification_dataset(
                 texts, targets, tokenizer, self._max_length(config), batch_size, settings.seed, **options
             )
@@ -98,7 +100,8 @@ class ClassificationTask(OverABaseTask):
 
     @classmethod
     def evaluate(cls, model, tokenizer, sources, columns):
-        return _scores(model, tokenizer, _rows_of(sources, columns or (None, None)))
+        *texts, label = columns or (None, None)
+        return _scores(model, tokenizer, _rows_of(sources, (texts[0] if len(texts) == 1 else texts, label)))
 
     @staticmethod
     def rows(figures):
@@ -161,10 +164,15 @@ def _even_weights(targets):
     return len(targets) / (np.count_nonzero(counts) * np.maximum(counts, 1))
 
 
+def _singles(texts):
+    """One text, or both of a pair."""
+    return (texts,) if isinstance(texts, str) else texts
+
+
 def _measured(rows):
     digest, size = hashlib.sha256(), 0
-    for text, label in rows:
-        for part in (text, str(label)):
+    for texts, label in rows:
+        for part in (*_singles(texts), str(label)):
             encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8, "little") + encoded)
             size += len(encoded)

@@ -30,8 +30,7 @@ class EmbeddingTask(OverABaseTask):
         from kerasllm.models import TextEmbedder
 
         if self._base is not None and isinstance(self._base[0], TextEmbedder):
-            model, self._base = self._base[0], None
-            return model
+            return self._adapted(self._base[0])
         return self._over_base(config, dtype)
 
     def measure(self):

@@ -1,15 +1,16 @@
 """What tasks share whose models are made over one that has learned a language, or from nothing."""
 
 import kerasllm
-from kerasllm.tasks.task import OF_ENCODERS, OF_TUNING, SAMPLE, Task
+from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
+from kerasllm.tasks.task import OF_ENCODERS, SAMPLE, Task
 
 
 class OverABaseTask(Task):
     """A task of whole texts; `base` says what the model is made over."""
 
     unused_settings = (
-        *(name for name in OF_TUNING if name != "base"),
-        *("packed", "clean", "deduplicate", "batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
+        *("chat_format", "packed", "clean", "deduplicate"),
+        *("batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
     )
     unused_fields = OF_ENCODERS
     num_columns = 2
@@ -25,18 +26,21 @@ class OverABaseTask(Task):
         if given.get("base") is None:
             return {}
         length = {} if given.get("steps") else {"epochs": 3}
+        if adapters := adapter_defaults(given.get("adapter")):
+            return {"learning_rate": 4e-4, "weight_decay": 0.0, **adapters, **length}
         return {"learning_rate": 5e-5, "weight_decay": 0.01, **length}
 
     def config(self):
+        adapted = is_adapted(self.settings)
         if self.settings.base is None:
+            if adapted:
+                raise ValueError("adapter does nothing without base: give --from what has learned a language before.")
             return super().config()
         if self.settings.preset:
             raise ValueError(f"preset does nothing beside base: {self.settings.base} says what the model is.")
         for name in self.settings.model.keys() - {"max_length"}:
             raise ValueError(f"model.{name} does nothing beside base: {self.settings.base} says what the model is.")
-        self._base = kerasllm.load(self.settings.base, dtype=kerasllm.training.precision(self.settings.precision)[0])
-        if kerasllm.adapters.names(self._base[0]):
-            raise ValueError(f"{self.settings.base} has adapters: `kerasllm merge` puts them into its kernels.")
+        self._base = load_base(self.settings, kerasllm.training.precision(self.settings.precision)[0])
         return self._base[0].config
 
     def tokenizer(self):
@@ -53,8 +57,22 @@ class OverABaseTask(Task):
         """A new model over the base, or from nothing."""
         if self._base is None:
             return self.model_class()(config, dtype=dtype, **options)
-        base, self._base = self._base[0], None
-        return self.model_class().from_model(base, **options)
+        quantized = is_adapted(self.settings)  # Without adapters kernels are to be trained.
+        return self._adapted(self.model_class().from_model(self._base[0], quantized=quantized, **options))
+
+    def _adapted(self, model):
+        """A model with the adapters that the settings ask for, beside which its head is trained as it is."""
+        self._base = None
+        if is_adapted(self.settings):
+            adapt(model, self.settings, [layer.name for layer in model.layers if layer.name.startswith("head_")])
+        return model
+
+    def _has_types(self, config):
+        """Whether the model tells the texts of a pair apart; over a causal one it reads no types."""
+        from kerasllm.models.token_types import TypedModel
+
+        is_typed = self._base is None or isinstance(self._base[0], TypedModel)
+        return is_typed and bool(config.num_token_types)
 
     def tokens_per_step(self, config, training):
         """No FLOPs: texts are of many lengths."""

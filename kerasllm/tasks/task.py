@@ -48,6 +48,7 @@ class Task:
         unused_settings: names of the settings that mean nothing here, and are refused.
         unused_fields: names of the fields of `TransformerConfig` that mean nothing here, likewise.
         num_columns: int, how many columns of a table, or fields of records, are read.
+        most_columns: int or None, how many there may be where not just so many.
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
         special_tokens: those of a tokenizer that is to be trained, besides the usual.
         validation_share: float, batches that a point of the validation curve may take, for each of training.
@@ -58,6 +59,7 @@ class Task:
     unused_settings = NOT_OF_TEXT
     unused_fields = ()
     num_columns = 1
+    most_columns = None
     has_stride = False
     special_tokens = ()
     validation_share = 0.1

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import kerasllm
+from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
 from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.task import OF_CLASSIFYING
 
@@ -37,16 +38,16 @@ class TuneTask(CausalTask):
 
     @staticmethod
     def defaults(given):
-        whole = given.get("adapter") == "none"
+        adapter = given.get("adapter") or "lora"
         return {
-            "adapter": "lora",
-            "learning_rate": 2e-5 if whole else 1e-4,
+            "adapter": adapter,
+            "learning_rate": 2e-5 if adapter == "none" else 1e-4,
             "weight_decay": 0.0,
             "packed": True,
             "batch_size": 4,
             "loss_chunk": 128,
             **({} if given.get("steps") else {"epochs": 3}),
-            **({} if whole else {"rank": 16, "alpha": 32}),
+            **adapter_defaults(adapter),
         }
 
     def config(self):
@@ -56,10 +57,7 @@ class TuneTask(CausalTask):
                 "Nothing to tune: give --model a run folder, or a folder or repository (owner/name) in Hugging Face's "
                 "format."
             )
-        if settings.adapter == "none":
-            for name in ("quantize", "rank", "alpha", "adapter_layers", "train_also"):
-                if getattr(settings, name):
-                    raise ValueError(f"{name} does nothing without an adapter: leave it out.")
+        is_adapted(settings)
         for name in settings.model.keys() - {*self.fields}:
             raise ValueError(f"model.{name} does nothing for the task tune: {settings.base} says what it is.")
         self._load(kerasllm.training.precision(settings.precision)[0])
@@ -72,11 +70,9 @@ class TuneTask(CausalTask):
         return dataclasses.replace(config, **self._changed_fields)
 
     def _load(self, dtype):
-        model, tokenizer = kerasllm.load(self.settings.base, dtype, self.settings.quantize)
+        model, tokenizer = load_base(self.settings, dtype)
         if not isinstance(model, kerasllm.models.CausalLM):
             raise TypeError(f"A causal model is tuned, and {self.settings.base} holds a {type(model).__name__}.")
-        if kerasllm.adapters.names(model):
-            raise ValueError(f"{self.settings.base} has adapters already: `kerasllm merge` puts them into its kernels.")
         self._base = model, tokenizer
 
     def tokenizer(self):
@@ -96,6 +92,7 @@ class TuneTask(CausalTask):
         return dataclasses.replace(config, vocab_size=max(config.vocab_size, size))
 
     def model(self, config, dtype):
+        from kerasllm import report
         from kerasllm.models.growing import with_fields
 
         if self._base[0].dtype_policy.name != dtype:
@@ -105,25 +102,11 @@ class TuneTask(CausalTask):
             model = kerasllm.models.with_new_tokens(model, self._new_ids)
         if self._changed_fields:
             model = with_fields(model, **self._changed_fields)
-        if self.settings.adapter != "none":
-            self._adapt(model)
+        if is_adapted(self.settings):
+            if self._new_ids:
+                report.stage(f"Training the rows of {len(self._new_ids)} new tokens too")
+            adapt(model, self.settings, train_tokens=self._new_ids)
         return model
-
-    def _adapt(self, model):
-        from kerasllm import report
-
-        settings = self.settings
-        if self._new_ids:
-            report.stage(f"Training the rows of {len(self._new_ids)} new tokens too")
-        kerasllm.adapters.add(
-            model,
-            settings.rank,
-            settings.alpha,
-            settings.adapter,
-            settings.adapter_layers or None,
-            train_also=settings.train_also,
-            train_tokens=self._new_ids,
-        )
 
     @property
     def _changed_fields(self):

@@ -8,7 +8,7 @@ import kerasllm
 from kerasllm import adapters
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.layers.composite import layers_inside
-from kerasllm.models import Seq2SeqLM
+from kerasllm.models import Seq2SeqLM, SequenceClassifier, TextEmbedder
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -103,11 +103,11 @@ def our_logits(model, **options):
 def adapted(folder, architecture, kind, **options):
     """A model of PEFT's whose adapters have learned something."""
     model = architecture.from_pretrained(folder, attn_implementation="eager")
-    options |= {"use_rslora": kind == "rslora", "use_dora": kind == "dora", "target_modules": "all-linear"}
+    options = {"target_modules": "all-linear", "use_rslora": kind == "rslora", "use_dora": kind == "dora", **options}
     model = peft.get_peft_model(model, peft.LoraConfig(r=3, lora_alpha=5, lora_dropout=0.0, **options)).eval()
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(0.0, 0.15)
+        if "lora_B" in name or "lora_embedding" in name or "trainable_tokens_delta.default" in name:
+            parameter.data.add_(0.15 * torch.randn_like(parameter))
         elif "magnitude" in name:
             parameter.data.mul_(1 + 0.2 * torch.rand_like(parameter))
     return model
@@ -120,7 +120,40 @@ def close(found, expected):
 @pytest.mark.parametrize("base, kind", CASES, indirect=["base"], ids=lambda value: str(value))
 def test_adapters_are_those_of_peft(base, kind, tmp_path):
     folder, architecture = base
-    theirs = adapted(folder, architecture, kind)
+    check_same(folder, architecture, adapted(folder, architecture, kind), tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+def test_adapters_of_tables_are_those_of_peft(base, kind, tmp_path):
+    folder, architecture = base
+    theirs = adapted(folder, architecture, kind, target_modules=["q_proj", "embed_tokens", "lm_head"])
+    check_same(folder, architecture, theirs, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora"])
+@pytest.mark.parametrize("base", ["gemma"], indirect=True)
+def test_adapters_of_a_table_of_both_sides_are_those_of_peft(base, kind, tmp_path):
+    folder, architecture = base
+    targets = {"target_modules": ["q_proj", "embed_tokens"]}
+    theirs = adapted(folder, architecture, kind, **targets, ensure_weight_tying=True)
+    check_same(folder, architecture, theirs, tmp_path)
+    adapted(folder, architecture, kind, **targets).save_pretrained(tmp_path / "alone")
+    ours, _ = kerasllm.huggingface.load(folder)
+    with pytest.raises(ValueError, match=r"adapts model.embed_tokens alone, whose table is that of lm_head here too"):
+        adapters.load(ours, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("base", ["gpt2", "llama"], indirect=True)  # the first is tied
+def test_rows_of_tokens_are_those_of_peft(base, tmp_path):
+    folder, architecture = base
+    names = ("embed_tokens", "lm_head") if architecture is transformers.LlamaForCausalLM else ("wte",)
+    theirs = adapted(folder, architecture, "lora", trainable_token_indices={name: [2, 3, 11] for name in names})
+    check_same(folder, architecture, theirs, tmp_path)
+
+
+def check_same(folder, architecture, theirs, tmp_path):
+    """Whether outputs and gradients of a model of PEFT's are ours, and its folder is read and written."""
     theirs.save_pretrained(tmp_path / "theirs")
     logits = their_logits(theirs)
     logits.backward(torch.tensor(UPSTREAM))
@@ -138,6 +171,7 @@ def test_adapters_are_those_of_peft(base, kind, tmp_path):
 
     adapters.save(ours, tmp_path / "ours")
     before, after = (load_file(tmp_path / side / "adapter_model.safetensors") for side in ("theirs", "ours"))
+    before = {name: array for name, array in before.items() if ".base_layer." not in name}
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array, err_msg=name)
@@ -149,9 +183,15 @@ def test_adapters_are_those_of_peft(base, kind, tmp_path):
         weight.assign(gradient)
     adapters.save(ours, tmp_path / "gradients")
     of_theirs = {name.replace(".default", ""): p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    ties = theirs.peft_config["default"].ensure_weight_tying
+    for one, other in (("A", "B"), ("B", "A")) if ties else ():  # of one tensor, each side its part
+        of_output = of_theirs.pop(f"base_model.model.lm_head.lora_{other}.weight")
+        of_theirs[f"base_model.model.model.embed_tokens.lora_embedding_{one}"] += of_output.T
     for name, array in load_file(tmp_path / "gradients" / "adapter_model.safetensors").items():
         name = f"{name}.weight" if name.endswith("magnitude_vector") else name
-        close(array, of_theirs[name].numpy())
+        if not (ties and ".lm_head." in name):
+            close(array, of_theirs.pop(name).numpy())
+    assert not of_theirs
 
     for weight, value in zip(weights, values, strict=True):
         weight.assign(value)
@@ -180,26 +220,6 @@ def test_ranks_and_scales_of_single_modules_and_whole_ones(base, tmp_path):
     close(their_logits(again).detach().numpy(), expected)
 
 
-@pytest.mark.parametrize("base", ["gpt2", "llama"], indirect=True)  # the first is tied
-def test_rows_of_tokens_are_those_of_peft(base, tmp_path):
-    folder, architecture = base
-    names = ("embed_tokens", "lm_head") if architecture is transformers.LlamaForCausalLM else ("wte",)
-    theirs = adapted(folder, architecture, "lora", trainable_token_indices={name: [2, 3, 11] for name in names})
-    for name, parameter in theirs.named_parameters():
-        if "trainable_tokens" in name and parameter.requires_grad:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours, _ = kerasllm.huggingface.load(folder)
-    adapters.load(ours, tmp_path / "theirs")
-    expected = their_logits(theirs).detach().numpy()
-    close(our_logits(ours), expected)
-    adapters.save(ours, tmp_path / "ours")
-    again = peft.PeftModel.from_pretrained(architecture.from_pretrained(folder), tmp_path / "ours").eval()
-    close(their_logits(again).detach().numpy(), expected)
-    adapters.merge(ours)
-    close(our_logits(ours), expected)
-
-
 @pytest.mark.parametrize("base", ["gpt2", "llama", "bert"], indirect=True)
 def test_as_many_weights_are_trained(base):
     folder, architecture = base
@@ -213,3 +233,46 @@ def test_as_many_weights_are_trained(base):
         float(np.abs(np.array(w)).max() * w.shape[0] ** 0.5) for w in ours.trainable_weights if "lora_a" in w.path
     }
     assert min(limits) > 0.8 and max(limits) <= 1
+
+
+@pytest.mark.parametrize("base", ["roberta", "llama"], indirect=True)
+def test_embedders_are_those_of_peft(base, tmp_path):
+    folder, _ = base
+    ours, again = (TextEmbedder.from_model(kerasllm.load(folder)[0], normalize=False) for _ in range(2))
+    adapters.add(ours, 3, 5)
+    for weight in ours.trainable_weights:
+        weight.assign(np.random.default_rng(0).normal(scale=0.3, size=weight.shape))
+    adapters.save(ours, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(folder), tmp_path / "ours").eval()
+    with torch.no_grad():
+        close(ours(IDS), theirs(torch.tensor(IDS)).last_hidden_state.mean(1).numpy())
+    theirs.save_pretrained(tmp_path / "theirs")
+    adapters.load(again, tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS), ours(IDS))
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta", "llama"], indirect=True)
+def test_classifiers_are_those_of_peft(base, tmp_path):
+    folder, _ = base
+
+    def headed():
+        return SequenceClassifier.from_model(kerasllm.load(folder)[0], 3)
+
+    ours, draw = headed(), np.random.default_rng(0)
+    adapters.add(ours, 3, 5, train_also=[layer.name for layer in ours.layers if layer.name.startswith("head_")])
+    for weight in ours.trainable_weights:
+        weight.assign(draw.normal(scale=0.3, size=weight.shape))
+    adapters.save(ours, tmp_path / "ours")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
+    theirs.config.pad_token_id = theirs.config.pad_token_id or 0
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "ours", is_trainable=True).eval()
+    assert theirs.peft_config["default"].task_type == "SEQ_CLS"
+    logits = theirs(torch.tensor(IDS)).logits
+    close(ours(IDS), logits.detach().numpy())
+    count = sum(int(np.prod(weight.shape)) for weight in ours.trainable_weights)
+    assert count == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
+
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = headed()
+    adapters.load(again, tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS), ours(IDS))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.models import SequenceClassifier, TokenClassifier
+from kerasllm.models import SequenceClassifier, TokenClassifier, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -121,6 +121,17 @@ def test_texts(name, problem, tokenizer, tmp_path):
     assert back.config.id2label == labels and back.config.problem_type == (problem or "single_label_classification")
 
 
+def test_encoders_without_token_types(tokenizer, tmp_path):
+    """BERT has a table of them in any case."""
+    sizes = {"vocab_size": V, "num_layers": 1, "d_model": 24, "num_heads": 4, "dff": 40, "max_length": 66}
+    model = SequenceClassifier(TransformerConfig.preset("bert", **sizes, num_token_types=0), 3)
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
+    back = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    ids, _ = batch(0)
+    with torch.no_grad():
+        np.testing.assert_allclose(back(torch.tensor(ids)).logits.numpy(), model(ids), atol=1e-5)
+
+
 def _pad(name, pad):
     return {} if name == "Phi3" else {"pad_token_id": pad}
 
@@ -140,3 +151,31 @@ def test_tokens(name, tokenizer, tmp_path):
         expected = [other(torch.tensor(ids), **mask).logits.numpy() for other in (model, back)]
     np.testing.assert_allclose(found[is_real], expected[0][is_real], atol=1e-4)
     np.testing.assert_allclose(expected[0][is_real], expected[1][is_real], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Bert", "DistilBert"])  # with types of tokens and without
+def test_pairs_are_those_of_the_pipeline(name, tmp_path):
+    from tokenizers.processors import BertProcessing
+
+    words = ["a", "man", "plays", "the", "guitar", "while", "someone", "sings", "nobody", "makes", "music"]
+    tokenizer = Tokenizer.train(words * 4, vocab_size=V, kind="wordpiece", progress=False)
+    ends = [(tokenizer.special_tokens[role], getattr(tokenizer, f"{role}_id")) for role in ("end", "start")]
+    tokenizer.engine.post_processor = BertProcessing(*ends)
+    model = theirs(name, "SequenceClassification", num_labels=3, pad_token_id=tokenizer.pad_id)
+    model.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    draw = np.random.default_rng(0)
+    pairs = [
+        tuple(" ".join(draw.choice(words, n)) for n in lengths) for lengths in ((3, 2), (9, 30), (90, 40), (5, 99))
+    ]
+    other = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "tokenizer.json"),
+        pad_token=tokenizer.special_tokens["pad"],
+        model_max_length=model.config.max_position_embeddings,
+        model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if name == "Bert" else [])],
+    )
+    pipeline = transformers.pipeline("text-classification", model=model, tokenizer=other, top_k=None)
+    expected = pipeline([{"text": a, "text_pair": b} for a, b in pairs], truncation=True)
+    ours, read = kerasllm.load(tmp_path)
+    for scores, answer in zip(expected, kerasllm.classify(ours, read, pairs), strict=True):
+        assert answer.probabilities == pytest.approx({one["label"]: one["score"] for one in scores}, abs=1e-5)

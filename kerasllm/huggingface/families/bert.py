@@ -32,7 +32,8 @@ UNTYPED = (
     ignored("is_causal"),  # Only of decoders, which are refused.
     _ALWAYS,
 )
-ROWS = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
+_TYPES = setting("num_token_types", "type_vocab_size", write=lambda n: n or 1)  # There it always has a table.
+ROWS = (*UNTYPED, _TYPES)
 OFFSET_LENGTH = setting("max_length", "max_position_embeddings", read=lambda n: n - OFFSET, write=lambda n: n + OFFSET)
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
@@ -137,7 +138,16 @@ def _distilbert_weights(config, _):
 
 
 def family(architecture, root, rows, weights, head=None):
-    biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
+    biases, has_types = (f"{head}.decoder.bias", f"{head}.bias") if head else (), _TYPES in rows
+
+    def zeros(config):
+        missing = {}
+        if has_types and not config.num_token_types:
+            missing[f"{root}.embeddings.token_type_embeddings.weight"] = (1, config.embedding_width)
+        if head and not config.tie_embeddings:
+            missing[biases[1]] = (config.vocab_size,)
+        return missing
+
     return Family(
         architecture,
         MaskedLM,
@@ -149,8 +159,9 @@ def family(architecture, root, rows, weights, head=None):
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
         unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship|^sop_classifier\.",
-        zeros=lambda config: {} if config.tie_embeddings or not head else {biases[1]: (config.vocab_size,)},
+        zeros=zeros,
         output_bias=biases,
+        from_weights=("num_token_types",) if has_types else (),  # A table of zeros is none.
     )
 
 

@@ -33,7 +33,8 @@ def _read_sizes(settings, fields):
 
 
 _ROWS = (
-    *bert.ROWS,
+    *bert.UNTYPED,
+    setting("num_token_types", "type_vocab_size"),
     setting("position_buckets"),
     required("relative_attention", True),
     required("position_biased_input", False),
