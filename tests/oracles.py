@@ -18,7 +18,8 @@ TRAINING_ONLY = {"dropout", "attention_dropout", "remat"}
 
 def transformer_options(config):
     """What a config says of a `Transformer` besides its four numbers."""
-    return {"input_norm": config.embedding_norm, **BlockOptions.of(config)}
+    of_stack = {name: getattr(config, name) for name in ("embedding_size", "num_layer_groups")}
+    return {"input_norm": config.embedding_norm, **of_stack, **BlockOptions.of(config)}
 
 
 def weights_of(layer):
@@ -193,7 +194,8 @@ def attention(
 
 def block(
     w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, norm_scale=True, parallel=False,
-    shared_norm=True, activation="gelu", gated=False, causal=True, positions="rotary", context_mask=None, **options,
+    shared_norm=True, skip_attention_norm=False, activation="gelu", gated=False, causal=True, positions="rotary",
+    context_mask=None, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
     options["norm_epsilon"] = norm_epsilon
@@ -220,7 +222,9 @@ def block(
     if context is not None:
         sublayers.insert(1, ("cross_attention", cross_attention))
     for name, sublayer in sublayers:
-        if norm_placement == "pre":
+        if name == "attention" and skip_attention_norm:
+            x = x + sublayer(x)
+        elif norm_placement == "pre":
             x = x + sublayer(normed(f"{name}_norm", x))
         elif norm_placement == "post":
             x = normed(f"{name}_norm", x + sublayer(x))
@@ -242,24 +246,26 @@ def positions_in_documents(document_ids):
 
 def transformer(
     w, x, context=None, *, num_layers, positions="rotary", document_ids=None, norm_epsilon=1e-5, input_norm=False,
-    position_buckets=None, **options,
+    embedding_size=None, num_layer_groups=None, position_buckets=None, **options,
 ):  # fmt: skip
     """The stack; `options` are those of `block`."""
     position_ids = np.broadcast_to(np.arange(x.shape[1]), x.shape[:2])
     if document_ids is not None:
         position_ids = positions_in_documents(document_ids)
-    if "input_projection/kernel" in w:
+    if "input_projection/kernel" in w and embedding_size is None:
         x = dense(below(w, "input_projection"), x)
     x = add_positions(w, x, positions, position_ids)
     if input_norm:
         x = normalise(below(w, "input_norm"), x, norm_epsilon)
+    if embedding_size is not None:
+        x = dense(below(w, "input_projection"), x)
     distances = w.get("distance_embedding/embeddings")
     if distances is not None:
         distances = normalise(below(w, "distance_norm"), distances, norm_epsilon)
     for i in range(num_layers):
         own = {name: value[i] if isinstance(value, tuple) else value for name, value in options.items()}
         x = block(
-            below(w, f"block_{i}"),
+            below(w, f"block_{i if num_layer_groups is None else i // (num_layers // num_layer_groups)}"),
             x,
             context,
             positions="rotary" if positions == "rotary" else None,

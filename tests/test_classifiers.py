@@ -11,6 +11,7 @@ import kerasllm
 from kerasllm.cli import main
 from kerasllm.data import classification_dataset, read_labelled
 from kerasllm.evaluation import classification_scores
+from kerasllm.huggingface.origin import Origin
 from kerasllm.models import CausalLM, MaskedLM, SequenceClassifier, TokenClassifier, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -54,6 +55,37 @@ def test_what_was_pretrained_is_kept(base_class):
         model = head.from_model(base, 3)
         assert model.causal == (base_class is CausalLM)
         np.testing.assert_allclose(model.transformer(model.embed(IDS)), base.transformer(base.embed(IDS)), atol=1e-6)
+
+
+def test_heads_are_those_of_transformers(tmp_path):
+    """Over what was read from there: what is written computes the same there. Other heads are refused."""
+    tokenizer = Tokenizer.train(["to be or not"], kind="char", progress=False)
+    encoder = {**CONFIG.to_dict(), "vocab_size": tokenizer.vocab_size, "norm_epsilon": 1e-12, "activation": "gelu"}
+    encoder |= {"positions": "learned", "norm_placement": "post", "embedding_norm": True, "num_token_types": 0}
+    kerasllm.huggingface.save(MaskedLM(TransformerConfig(**encoder)), tokenizer, tmp_path / "bert")
+    bert = json.loads((tmp_path / "bert" / "config.json").read_text())
+    for kind, activation in (("bert", "tanh"), ("distilbert", "relu"), ("electra", "gelu")):
+        values = {**bert, "model_type": kind}
+        heads = Origin.of(values, {}, {}, tokenizer).heads
+        assert heads["SequenceClassifier"] == {"head_activation": activation, "head_norm": False, "pooling": "first"}
+    base = MaskedLM(TransformerConfig(**encoder))
+    base.origin = Origin.of({**bert, "model_type": "distilbert"}, {}, {}, tokenizer)
+    model = SequenceClassifier.from_model(base, 2)
+    assert model.head_activation == "relu" and TokenClassifier.from_model(base, 2).head_activation is None
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "theirs")
+    again, _ = kerasllm.load(tmp_path / "theirs")
+    np.testing.assert_array_equal(again(IDS % 9), model(IDS % 9))
+    model = SequenceClassifier.from_model(base, 2, head_activation="tanh")
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "a tanh")
+    written = json.loads((tmp_path / "a tanh" / "config.json").read_text())
+    assert (written["model_type"], written["type_vocab_size"]) == ("bert", 1)  # transformers has a table in any case
+    again, _ = kerasllm.load(tmp_path / "a tanh")
+    np.testing.assert_array_equal(again(IDS % 9), model(IDS % 9))
+    other = SequenceClassifier.from_model(base, 2, pooling="mean")
+    with pytest.raises(ValueError, match=r"it differs in pooling='mean' \(there 'first'\). Only a run folder"):
+        kerasllm.huggingface.save(other, tokenizer, tmp_path / "other")
+    with pytest.raises(ValueError, match="`head_norm` normalises between the two layers"):
+        TokenClassifier(CONFIG, 2, head_norm=True)
 
 
 def test_losses_are_those_of_the_problem():

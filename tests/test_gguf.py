@@ -273,6 +273,7 @@ def test_factors_of_frequencies_are_those_of_parameters_or_taken_as_they_are(fac
         ({**LLAMA, "attention_window": 7}, "nearest architecture, llama, it differs in attention_window=7 .there None"),
         ({**LLAMA, "activation": "relu"}, "it differs in activation='relu'"),
         ({**SANDWICHED, "attention_scale": 0.5}, "attention_scale=0.5"),
+        ({"positions": "rotary"}, r"activation=.* and positions='rotary' .there 'learned'.\. A run folder"),
         ({"positions": "sinusoidal"}, "llama.cpp does not compute what this model does"),
     ],
 )

@@ -50,6 +50,21 @@ def test_what_is_not_named_is_transformers_own():
     assert small == TransformerConfig.preset("gpt2", dropout=0.1, attention_dropout=0.1)
 
 
+def test_modernbert_says_it_in_two_ways():
+    size = {"num_hidden_layers": 4, "head_dim": None}
+    older = fields("modernbert", **size, local_attention=128, global_rope_theta=7e4, local_rope_theta=900.0)
+    assert older.attention_window == (None, 65, 65, None)  # 64 tokens on each side
+    assert older.rope_theta == (7e4, 900.0, 900.0, 7e4)
+    assert older.skip_attention_norm == (True, False, False, False)
+    types = {"full_attention": {"rope_theta": 7e4}, "sliding_attention": {"rope_theta": 900.0}}
+    layer_types = [f"{kind}_attention" for kind in ("full", "sliding", "sliding", "full")]
+    newer = fields("modernbert", **size, layer_types=layer_types, rope_parameters=types)
+    assert newer == older
+    written = FAMILIES["modernbert"].settings(older)
+    assert (written["global_attn_every_n_layers"], written["local_attention"]) == (3, 128)
+    assert written["layer_types"] == layer_types
+
+
 def test_settings_have_other_names_too():
     gpt2 = fields("gpt2", hidden_size=16, n_embd=8, n_layer=2, num_hidden_layers=3, n_head=2)
     assert (gpt2.d_model, gpt2.num_layers, gpt2.num_heads) == (16, 3, 2)  # Of two names, that which all models have.
@@ -80,13 +95,13 @@ def far_from_defaults(kind):
     """Every setting that transformers reads with another value than its default, where another is computed here."""
     values = {"model_type": kind}
     for name, (annotation, value) in reference(kind)["settings"].items():
-        if not annotation or name in ("pad_token_id", "word_embed_proj_dim"):
+        if not annotation or name in ("pad_token_id", "word_embed_proj_dim", "inner_group_num"):
             continue
         if isinstance(value, bool):
             values[name] = not value
         elif isinstance(value, int | float):
             values[name] = 2 * value or 0.25
-        elif isinstance(value, str) and "roberta" not in kind and kind != "mpnet":
+        elif isinstance(value, str) and "roberta" not in kind and kind not in ("electra", "mpnet"):
             values[name] = "gated-silu" if name == "feed_forward_proj" else "relu"
         elif value is None and annotation.startswith("int"):
             values[name] = 4
@@ -117,6 +132,8 @@ REFUSED = {
     "scores that are not scaled": ("gpt2", {"scale_attn_weights": False}),
     "buckets of another number": ("mpnet", {"relative_attention_num_buckets": 64}),
     "places after another padding": ("m2m_100", {"pad_token_id": 0}),
+    "two blocks in a group": ("albert", {"inner_group_num": 2}),
+    "another activation of the head": ("modernbert", {"classifier_activation": "relu", "head_dim": None}),
     "a convolution": ("deberta-v2", {"conv_kernel_size": 3, **DEBERTA}),
     "one of two products with places": (
         "deberta-v2",

@@ -189,6 +189,7 @@ BLOCKS = {
     "sandwich": {"norm_placement": "sandwich", "norm": "rms", "use_bias": False, "attention_bias": True},
     "output": {"norm_placement": "output", "norm": "rms", "qk_norm": "full", "attention_scale": 0.7},
     "rms, gated": {"norm": "rms", "gated": True, "norm_epsilon": 0.1, "causal": False, "attention_window": 3},
+    "attention without a norm": {"skip_attention_norm": True, "gated": True},
     "rms, post, squared ReLU": {"norm": "rms", "norm_placement": "post", "activation": "relu_squared"},
 }
 
@@ -264,6 +265,16 @@ def called(layer, *first, then=()):
 
 
 ERRORS = [
+    (
+        lambda: TransformerBlock(D, 6, F, skip_attention_norm=True, parallel=True),
+        "`skip_attention_norm` needs norm_placement='pre' and parallel=False, got 'pre' and True",
+    ),
+    (lambda: Transformer(2, D, 6, F, num_layer_groups=3), "`num_layer_groups` must be at most `num_layers` (2), got 3"),
+    (
+        lambda: Transformer(2, D, 6, F, num_layer_groups=1, attention_window=(3, None)),
+        "`attention_window` must be the same in all layers of a group, which share their weights",
+    ),
+    (lambda: called(Transformer(1, D, 6, F, embedding_size=5), X), "takes vectors of width 5, got"),
     (lambda: MultiHeadAttention(10, 3), "`d_model` (10) must be divisible by `num_heads` (3)"),
     (lambda: Transformer(1, 10, 3, F), "`d_model` (10) must be divisible by `num_heads` (3)"),
     (lambda: MultiHeadAttention(D, 6, num_kv_heads=4), "`num_heads` (6) must be divisible by `num_kv_heads` (4)"),

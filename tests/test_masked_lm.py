@@ -1,5 +1,6 @@
 """Masked language models: the model against NumPy, what is hidden from it, and how well it names what was hidden."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -10,14 +11,19 @@ import keras
 import numpy as np
 import oracles
 import pytest
+import tensorflow as tf
 import tokenizers
+from keras import ops
 from oracles import below, scramble, weights_of
 
 import kerasllm
 from kerasllm.data import masked_lm_dataset
 from kerasllm.data.masking import hide, join_units, number_units
 from kerasllm.evaluation import masked_accuracy, pseudo_perplexity
-from kerasllm.models import CausalLM, MaskedLM, TransformerConfig
+from kerasllm.layers import taps
+from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+from kerasllm.models.growing import with_fields
+from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, word_joins
 
@@ -25,6 +31,7 @@ SMALL = {"vocab_size": 17, "num_layers": 2, "d_model": 12, "num_heads": 3, "dff"
 VARIANTS = {
     "BERT": TransformerConfig.preset("bert-laptop", **SMALL),
     "RoBERTa": TransformerConfig.preset("roberta", **SMALL),
+    "ALBERT": TransformerConfig.preset("bert-laptop", **SMALL, embedding_size=8, num_layer_groups=1),
     "as it comes": TransformerConfig(**SMALL),
     "untied, no bias": TransformerConfig(**SMALL, tie_embeddings=False, use_bias=False, norm="rms", activation="silu"),
 }
@@ -92,6 +99,51 @@ def test_token_types_are_added_before_the_norm():
     np.testing.assert_array_equal(model({"token_ids": IDS, "token_type_ids": 0 * types}), model(IDS))
     with pytest.raises(ValueError, match="no token types: leave token_type_ids out, or make its config"):
         MaskedLM(VARIANTS["RoBERTa"])({"token_ids": IDS, "token_type_ids": types})
+
+
+def gradients(model, remat=None):
+    """Of the sum of the squares of logits, by name."""
+    model = with_fields(model, remat=remat)
+    with tf.GradientTape() as tape:
+        loss = ops.sum(ops.square(model(IDS, training=True)))
+    found = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+    found = map(ops.convert_to_numpy, map(tf.convert_to_tensor, found))
+    return dict(zip([v.path.partition("/")[2] for v in model.trainable_weights], found, strict=True))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_shared_layers_are_equal_ones_and_learn_together(groups):
+    """Beside a model whose four layers have the same weights each."""
+    fields = {**VARIANTS["ALBERT"].to_dict(), "num_layers": 4, "dropout": 0.0}
+    shared = scramble(MaskedLM(TransformerConfig(**{**fields, "num_layer_groups": groups})))
+    twin = MaskedLM(TransformerConfig(**{**fields, "num_layer_groups": None}))
+    assert twin.count_params() - shared.count_params() == twin.config.num_parameters() - shared.config.num_parameters()
+    assert twin.config.flops_per_token() == shared.config.flops_per_token()
+
+    def owner(name):
+        return re.sub(r"block_(\d)", lambda found: f"block_{int(found[1]) * groups // 4}", name)
+
+    weights = weight_names(shared)
+    for name, weight in weight_names(twin).items():
+        weight.assign(weights[owner(name)])
+    np.testing.assert_array_equal(shared(IDS), twin(IDS))
+    expected = {}
+    for name, gradient in gradients(twin).items():
+        expected[owner(name)] = expected.get(owner(name), 0) + gradient
+    for remat in (None, "block"):
+        for name, gradient in gradients(shared, remat).items():
+            np.testing.assert_allclose(gradient, expected[name], rtol=1e-3, atol=1e-3 * np.abs(expected[name]).max())
+    with taps.recording("block_0/output", "block_1/output") as found:
+        shared(IDS)
+    assert [len(passed) for passed in found.values()] == [4 // groups] * groups
+
+
+def test_what_cannot_be_shared_or_narrow_is_refused():
+    config = VARIANTS["ALBERT"]
+    with pytest.raises(ValueError, match="A CausalLM has embeddings as wide as its layers, got embedding_size=8"):
+        CausalLM(config)
+    with pytest.raises(ValueError, match="A Seq2SeqLM shares no layers, got num_layer_groups=1"):
+        Seq2SeqLM(dataclasses.replace(config, embedding_size=None))
 
 
 def test_each_place_sees_both_ways(model):

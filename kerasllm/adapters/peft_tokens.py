@@ -50,7 +50,7 @@ def read_rows(model, table, config, checkpoint, left, name):
     for weight, source, module in _places(member, table):
         key = f"{module}{_ROWS}"
         if key in left:
-            expected = len(ids), model.config.d_model
+            expected = len(ids), model.config.embedding_width
             if checkpoint.shape(key) != expected:
                 raise ValueError(
                     f"{checkpoint.path(key)} holds {key!r} with shape {checkpoint.shape(key)}, where the model asks "

@@ -129,7 +129,8 @@ def _architecture_of(model, first):
         except (ValueError, TypeError, LookupError, StopIteration):
             continue
         theirs = logit_fields(found)
-        differences[name] = {n: (value, theirs[n]) for n, value in ours.items() if not _same(value, theirs[n])}
+        both = [(n, value, theirs[n]) for n, value in ours.items() if n in theirs]
+        differences[name] = {n: (value, there) for n, value, there in both if not _same(value, there)}
         if not differences[name]:
             return name, settings, keys, extra
     nearest = min(differences, key=lambda name: len(differences[name]), default=None)

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from kerasllm.huggingface.classifiers import classifier_families
+from kerasllm.huggingface.classifiers import HEAD_OPTIONS, classifier_families
 from kerasllm.huggingface.embedders import embedder_families
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.families.family import explicit
@@ -43,13 +43,14 @@ def _stem(name):
     return re.split(r"(?<=[a-z0-9])(?:For[A-Z]|LMHead|MTModel|Model|DoubleHeads)", name)[0]
 
 
-def family_of(model_class, config, first=None):
+def family_of(model_class, config, first=None, model=None):
     """The family of Hugging Face that computes what a model does.
 
     Args:
         model_class: class of `kerasllm.models`.
         config: its `TransformerConfig`.
         first: str, the `model_type` to try first, for several compute the same.
+        model: the model itself, where its head is to be the same too.
 
     Returns:
         (model_type, `Family`, dict of its config.json).
@@ -70,7 +71,11 @@ def family_of(model_class, config, first=None):
         except (ValueError, TypeError, StopIteration):
             continue
         ours, theirs = logit_fields(config), logit_fields(found)
-        differences[kind] = {n: (value, theirs.get(n)) for n, value in ours.items() if value != theirs.get(n)}
+        if model is not None:
+            of_head = _head_there(families[kind], settings, model)
+            ours |= {name: getattr(model, name) for name in of_head}
+            theirs |= of_head
+        differences[kind] = {n: (value, theirs[n]) for n, value in ours.items() if n in theirs and value != theirs[n]}
         if not differences[kind]:
             return kind, families[kind], settings
     nearest = min(differences, key=lambda kind: len(differences[kind]), default=None)
@@ -81,6 +86,12 @@ def family_of(model_class, config, first=None):
         f"No architecture of Hugging Face computes what this model does: from the nearest, {nearest}, it differs in "
         f"{fields}. Only a run folder can hold it."
     )
+
+
+def _head_there(family, settings, model):
+    """The options of a head that are read of what config.json would say of a model's."""
+    found = family.read_options({**settings, **family.write_options(model)})
+    return {name: found[name] for name in HEAD_OPTIONS if name in found}
 
 
 def _round_trip(family, kind, config):

@@ -21,17 +21,20 @@ _NO_LIMIT = 10**9  # what transformers writes for none is larger
 DENSE = "2_Dense"  # the name that the tensors of a dense layer begin with here, whatever its folder's name
 _POOLINGS = {"mean_tokens": "mean", "cls_token": "first", "lasttoken": "last", "max_tokens": "max"}
 _ACTIVATIONS = {"Tanh": "tanh", "Identity": None, "ReLU": "relu", "GELU": "gelu"}
-_ROOTS = {
+_ROOTS = {  # those first that are to be written where several compute the same
     "bert": "bert.",
     "ernie": "ernie.",
     "roberta": "roberta.",
     "xlm-roberta": "roberta.",
     "distilbert": "distilbert.",
+    "albert": "albert.",
+    "electra": "electra.",
     "mpnet": "mpnet.",
     "deberta-v2": "deberta.",
 }
-_ROOTS |= dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
-_HEADS = r"|^(cls|lm_head|vocab_\w+|score|classifier|pre_classifier)\."  # of what it was pretrained with
+_ROOTS |= dict.fromkeys(("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"), "model.")
+_OF_TOKENS = r"cls|predictions|\w+_predictions|lm_head|generator_lm_head|vocab_\w+|head|decoder"
+_HEADS = rf"|^({_OF_TOKENS}|score|classifier|pre_classifier)\."  # of what it was pretrained with
 
 
 def embedder_families(model_class=TextEmbedder):
@@ -40,10 +43,12 @@ def embedder_families(model_class=TextEmbedder):
 
 
 def is_bare(values):
-    """Whether a config.json is of an encoder without a head, such as `BertModel`."""
+    """Whether a config.json is of an encoder without a head, such as `BertModel`; or with one of which nothing is left
+    afterwards, as ELECTRA's, which says what was exchanged."""
     family = FAMILIES.get(values["model_type"])
     names = values.get("architectures") or []
-    return family is not None and family.model is MaskedLM and bool(names) and names[0].endswith("Model")
+    is_encoder = family is not None and family.model is MaskedLM
+    return is_encoder and bool(names) and names[0].endswith(("Model", "ForPreTraining"))
 
 
 def read_options(folder, values):
@@ -180,7 +185,7 @@ def _family(kind):
         model=TextEmbedder,
         weights=weights,
         unused=family.unused + _HEADS,
-        zeros=lambda config: {},
+        zeros=family.zeros_of_body,
         output_bias=(),
         root=root,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from kerasllm.huggingface.classifiers import heads_of
 from kerasllm.tokenizers.sides import as_pair
 
 _TOKENIZER = ("padding_side", "truncation_side", "model_max_length")
@@ -19,6 +20,7 @@ class Origin:
         generation: dict, of generation_config.json.
         tokenizer_size: int, ids of the tokenizer that came with it, of which the model may have fewer.
         tokenizer: dict, how transformers pads and cuts texts, of tokenizer_config.json.
+        heads: dict from names of classes of classifiers to what they are called with for the head of transformers' own.
     """
 
     model_type: str
@@ -26,6 +28,7 @@ class Origin:
     generation: dict
     tokenizer_size: int
     tokenizer: dict = dataclasses.field(default_factory=dict)
+    heads: dict = dataclasses.field(default_factory=dict)
 
     def has(self, tokenizer):
         """Whether a tokenizer, or a pair, has as many ids as the one that came with the model."""
@@ -36,4 +39,5 @@ class Origin:
         """From the content of the three files, and the tokenizer or the pair."""
         config, generation = ({k: v for k, v in d.items() if _IDS.fullmatch(k)} for d in (values, generation))
         settings = {name: of_tokenizer[name] for name in _TOKENIZER if name in of_tokenizer}
-        return cls(values["model_type"], config, generation, as_pair(tokenizer)[1].vocab_size, settings)
+        size = as_pair(tokenizer)[1].vocab_size
+        return cls(values["model_type"], config, generation, size, settings, heads_of(values))

@@ -36,7 +36,8 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
     origin = getattr(model, "origin", None)  # of a model that was loaded
-    model_type, family, settings = family_of(type(model), getattr(model, "config", None), origin and origin.model_type)
+    first = origin and origin.model_type
+    model_type, family, settings = family_of(type(model), getattr(model, "config", None), first, model)
     source, target = as_pair(tokenizer)
     if (surplus := more_ids(tokenizer, model.config)) and not (origin and origin.has(tokenizer)):
         raise ValueError(f"Here {surplus}: save the model with the tokenizer that it was trained with.")

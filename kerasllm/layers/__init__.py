@@ -1,7 +1,9 @@
 """The Transformer in Keras layers: from masks and positions up to the whole stack."""
 
-from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
-from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.attention_options import AttentionOptions
+from kerasllm.layers.block import TransformerBlock
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.disentangled import DistanceEmbedding
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
 from kerasllm.layers.low_rank import LowRank  # noqa: F401  (these for Keras, which finds them by name)

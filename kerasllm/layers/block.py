@@ -3,73 +3,20 @@
 Shapes: B batch, T query time, S key time, D d_model.
 """
 
-import dataclasses
-
 import keras
 
-from kerasllm.layers.attention import AttentionOptions, MultiHeadAttention
+from kerasllm.layers.attention import MultiHeadAttention
+from kerasllm.layers.attention_options import AttentionOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.cache import BlockCache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
-from kerasllm.layers.normalization import NormOptions, make_norm
+from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
-from kerasllm.layers.options import check_choice
 from kerasllm.layers.rematerialization import rematerialized
 from kerasllm.layers.sequence_layer import SequenceLayer, parts_of, result, spec_of
 from kerasllm.layers.taps import listeners, tap
-
-NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
-REMAT = (None, "block", "attention", "feed_forward")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
-    """How attention and feed-forward stand together; theirs, and those of norms, are among them.
-
-    Args:
-        norm_placement: "pre" normalises what enters a sublayer (https://arxiv.org/abs/2002.04745), "output" what it
-            adds to the residual stream, as OLMo 2 does (https://arxiv.org/abs/2501.00656), "sandwich" both, as Gemma 2
-            does (https://arxiv.org/abs/2408.00118); "post" normalises the sum, as the original Transformer did.
-        parallel: bool. Attention and feed-forward read the same input and are added together, as in PaLM
-            (https://arxiv.org/abs/2204.02311). Only with "pre" and without a context.
-        shared_norm: bool. A parallel block has one norm for both; False: one for each, as in GPT-NeoX
-            (https://arxiv.org/abs/2204.06745).
-        use_bias: bool, biases in projections and layer norms.
-        attention_bias: bool or None, biases in the projections of attention; None means `use_bias`.
-        dropout: float, in training, on what each sublayer adds.
-        attention_dropout: float or None, in training, on attention probabilities; None means `dropout`.
-        remat: what training computes again in the backward pass in place of keeping it: the whole "block", its
-            "attention", its "feed_forward", or None, nothing. Saves memory and takes time; the numbers stay the same,
-            dropout included (https://arxiv.org/abs/1604.06174).
-    """
-
-    norm_placement: str = "pre"
-    parallel: bool = False
-    shared_norm: bool = True
-    use_bias: bool = True
-    attention_bias: bool | None = None
-    dropout: float = 0.0
-    attention_dropout: float | None = None
-    remat: str | None = None
-
-    def check(self, d_model=None, num_heads=None):
-        super().check(d_model, num_heads)
-        check_choice("norm_placement", self.norm_placement, NORM_PLACEMENTS)
-        check_choice("remat", self.remat, REMAT)
-        if self.parallel and self.norm_placement != "pre":
-            raise ValueError(f"A parallel block needs norm_placement='pre', got {self.norm_placement!r}.")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
-
-    def block_parameters(self, d_model, num_heads, dff, cross_attention=False):
-        """The number of weights of a block."""
-        bias = self.use_bias if self.attention_bias is None else self.attention_bias
-        attention = self.attention_parameters(d_model, num_heads, bias, self.norm_scale)
-        norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
-        norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention)
-        return attention * (1 + cross_attention) + self.feed_forward_parameters(d_model, dff, self.use_bias) + norms
 
 
 @keras.saving.register_keras_serializable("kerasllm")
@@ -173,7 +120,8 @@ class TransformerBlock(Composite, SequenceLayer):
         if context_shape is not None and self.parallel:
             raise ValueError("A parallel block has no cross-attention; use parallel=False with a context.")
         self._input_width = x_shape[-1]
-        self.attention_norm, self.attention_output_norm = self._norms("attention", x_shape)
+        norms = (None, None) if self.skip_attention_norm else self._norms("attention", x_shape)
+        self.attention_norm, self.attention_output_norm = norms
         self.attention.build(x_shape)
         self.cross_attention = None
         if context_shape is not None:
@@ -290,7 +238,7 @@ class TransformerBlock(Composite, SequenceLayer):
 
     def _enter(self, x, norm):
         """What a sublayer reads."""
-        return self._normed(x, norm) if self.norm_placement in ("pre", "sandwich") else x
+        return self._normed(x, norm) if norm is not None and self.norm_placement != "post" else x
 
     def _leave(self, x, added, norm, output_norm, training):
         """The residual stream after a sublayer."""

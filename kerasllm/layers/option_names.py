@@ -18,6 +18,7 @@ _OTHERS = {
     "max_length": "block_size n_positions n_ctx max_position_embeddings context_length context_size context "
     "max_seq_len max_seq_length max_sequence_length sequence_length seq_len seq_length maxlen max_len",
     "num_kv_heads": "num_key_value_heads n_kv_heads n_kv_head kv_heads",
+    "num_layer_groups": "num_hidden_groups num_groups",
     "head_dim": "head_size d_head d_kv key_dim",
     "attention_window": "sliding_window window_size sliding_window_size local_attention",
     "rope_theta": "rope_base rotary_emb_base rope_max_wavelength theta",

@@ -86,6 +86,32 @@ def split_by_layer(options, num_layers):
     return [{**options, **{name: values[i] for name, values in sequences.items()}} for i in range(num_layers)]
 
 
+def split_by_group(options, num_layers, num_groups=None):
+    """The group of each layer, and the options of each group.
+
+    Args:
+        options, num_layers: as in `split_by_layer`.
+        num_groups: int or None. Layers beside each other are of one group, as evenly as can be; None: each of its own.
+
+    Returns:
+        Two lists, as `[0, 0, 1, 1]` and two dicts of 4 layers and 2 groups.
+
+    Raises:
+        ValueError: if there are more groups than layers, or layers of a group differ.
+    """
+    of_layers, count = split_by_layer(options, num_layers), num_layers if num_groups is None else num_groups
+    check_sizes(num_layer_groups=count)
+    if count > num_layers:
+        raise ValueError(f"`num_layer_groups` must be at most `num_layers` ({num_layers}), got {count}.")
+    groups = [i * count // num_layers for i in range(num_layers)]
+    of_groups = [of_layers[groups.index(group)] for group in range(count)]
+    for group, of_layer in zip(groups, of_layers, strict=True):
+        for name, value in of_layer.items():
+            if value != of_groups[group][name]:
+                raise ValueError(f"`{name}` must be the same in all layers of a group, which share their weights.")
+    return groups, of_groups
+
+
 def join_layers(values):
     """A tuple with the value of each layer, or the one that all of them have."""
     return values[0] if all(value == values[0] for value in values) else tuple(values)

@@ -60,9 +60,9 @@ class PositionOptions(Options):
             check_sizes(position_buckets=self.position_buckets, max_length=self.max_length)
         check_rotation(self.rope_theta, self.rope_scaling)
 
-    def position_parameters(self, d_model, num_heads):
+    def position_parameters(self, d_model, num_heads, embedding_size):
         """The number of weights of positions outside the blocks."""
-        of_table = d_model * self.max_length if self.positions in LEARNED else 0
+        of_table = embedding_size * self.max_length if self.positions in LEARNED else 0
         of_distances = 2 * self.position_buckets * d_model if self.positions == "disentangled" else 0
         return of_table + of_distances + (NUM_BUCKETS * num_heads if self.positions in BIASED else 0)
 

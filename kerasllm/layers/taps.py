@@ -19,6 +19,8 @@ compile anew for it. Names are those of weights: the path of a layer, and what i
 | `feed_forward/output` | (B, T, D) | what the feed-forward layer adds |
 | `final_norm` | (B, T, D) | what the output layer reads |
 | `logits` | (B, T, V) | |
+
+Layers that share a block (`num_layer_groups`) share its names, too: what passes there passes once for each, in order.
 """
 
 import contextlib

@@ -7,14 +7,15 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.block import BlockOptions, TransformerBlock
+from kerasllm.layers.block import TransformerBlock
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.disentangled import DistanceEmbedding, check_blocks
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
-from kerasllm.layers.options import check_sizes, is_per_layer, split_by_layer
+from kerasllm.layers.options import check_sizes, is_per_layer, split_by_group
 from kerasllm.layers.positions import (
     BIASED,
     PositionOptions,
@@ -39,6 +40,11 @@ class Transformer(Composite, SequenceLayer):
         causal: bool. A token sees itself and earlier ones only, so that the model can learn to predict the next one.
             False for an encoder.
         input_norm: bool. Normalise the input, positions included, as BERT and BART do.
+        embedding_size: int or None, width of the input where it is projected to `d_model` only once positions are added
+            and it is normalised, as in ALBERT and ELECTRA.
+        num_layer_groups: int or None. So many groups of layers beside each other are one block each, which is called
+            for each of its layers: 1 shares all weights, as in ALBERT (https://arxiv.org/abs/1909.11942). None: each
+            layer has its own. What passes `taps` then passes once for each layer.
         kernel_initializer: initializer of kernels.
         residual_initializer: initializer of the kernels whose output joins the residual stream; None means
             `kernel_initializer`.
@@ -92,6 +98,8 @@ class Transformer(Composite, SequenceLayer):
         *,
         causal=True,
         input_norm=False,
+        embedding_size=None,
+        num_layer_groups=None,
         kernel_initializer="glorot_uniform",
         residual_initializer=None,
         **options,
@@ -108,13 +116,16 @@ class Transformer(Composite, SequenceLayer):
         self.dff = dff
         self.causal = causal
         self.input_norm = input_norm
+        self.embedding_size = embedding_size
+        self.num_layer_groups = num_layer_groups
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.residual_initializer = keras.initializers.get(residual_initializer)
         self.supports_masking = True
         of_blocks = BlockOptions.of(own)
         self._block_options = {name: tuple(v) if is_per_layer(v) else v for name, v in of_blocks.items()}
         in_blocks = {**self._block_options, "positions": "rotary" if own.positions == "rotary" else None}
-        self.blocks = [
+        groups, of_groups = split_by_group(in_blocks, num_layers, num_layer_groups)
+        blocks = [
             TransformerBlock(
                 d_model,
                 num_heads,
@@ -124,11 +135,12 @@ class Transformer(Composite, SequenceLayer):
                 residual_initializer=self.residual_initializer,
                 name=f"block_{i}",
                 dtype=self.dtype_policy,
-                **of_layer,
+                **of_group,
             )
-            for i, of_layer in enumerate(split_by_layer(in_blocks, num_layers))
+            for i, of_group in enumerate(of_groups)
         ]
-        backend.track(self, self.blocks)
+        self.blocks = [blocks[group] for group in groups]  # one for each layer
+        backend.track(self, blocks)
         if self.positions == "disentangled":
             check_blocks(self.blocks)
 
@@ -136,19 +148,23 @@ class Transformer(Composite, SequenceLayer):
         self._input_width = x_shape[-1]
         first, last = self.blocks[0], self.blocks[-1]
         inner_shape = (*x_shape[:-1], self.d_model)
+        is_late = self.embedding_size is not None
+        if is_late and x_shape[-1] != self.embedding_size:
+            raise ValueError(f"{self.name} takes vectors of width {self.embedding_size}, got {x_shape[-1]}.")
         self.input_projection = None
-        if x_shape[-1] != self.d_model:
+        if is_late or x_shape[-1] != self.d_model:
             self.input_projection = Dense(
                 self.d_model,
-                use_bias=False,
+                use_bias=is_late and first.use_bias,
                 kernel_initializer=clone_initializer(self.kernel_initializer),
                 name="input_projection",
                 dtype=self.dtype_policy,
             )
             self.input_projection.build(x_shape)
         self.position_embedding = input_positions(self.positions, self.max_length, dtype=self.dtype_policy)
+        first_shape = x_shape if is_late else inner_shape
         if self.position_embedding is not None:
-            self.position_embedding.build(inner_shape)
+            self.position_embedding.build(first_shape)
         if self.positions in BIASED:
             self.relative_bias = RelativePositionBias(
                 self.num_heads, self.causal, name="relative_bias", dtype=self.dtype_policy
@@ -166,9 +182,9 @@ class Transformer(Composite, SequenceLayer):
             self.distance_norm = self._norm(first, "distance_norm", (None, self.d_model))
         self.normalise_input = None
         if self.input_norm:
-            self.normalise_input = self._norm(first, "input_norm", inner_shape)
+            self.normalise_input = self._norm(first, "input_norm", first_shape)
         self.input_dropout = Dropout(first.dropout, name="input_dropout", dtype=self.dtype_policy)
-        for block in self.blocks:
+        for block in dict.fromkeys(self.blocks):
             block.build(inner_shape, context_shape)
         self.final_norm = None
         if last.norm_placement != "post":
@@ -200,13 +216,15 @@ class Transformer(Composite, SequenceLayer):
         index = cache_index + ops.arange(ops.shape(x)[1], dtype="int32")
         if position_ids is None:
             position_ids = index if document_ids is None else positions_in_documents(document_ids)
-        if self.input_projection is not None:
+        is_late = self.embedding_size is not None
+        if self.input_projection is not None and not is_late:
             x = self.input_projection(x)
         if self.position_embedding is not None:
             x = self.position_embedding(x, position_ids)
         if self.normalise_input is not None:
             x = self.normalise_input(x)
-        x = tap(self.input_dropout(x, training=training), self, "embedding")
+        x = self.input_dropout(x, training=training)
+        x = tap(self.input_projection(x) if is_late else x, self, "embedding")
         options = {
             "cache_index": cache_index,
             "return_attention_scores": return_attention_scores,
@@ -232,7 +250,7 @@ class Transformer(Composite, SequenceLayer):
                 )
                 bias = self.relative_bias(index, prepared[0].key_index) if self.positions in BIASED else None
                 shared[kind] = {"prepared": prepared, "position_bias": bias, "distance_embeddings": distances}
-            is_last = block is self.blocks[-1]
+            is_last = i == self.num_layers - 1
             x, of_scores, of_block = parts_of(
                 block(x, context=context, cache=of_block, last_only=last_only and is_last, **shared[kind], **options)
             )
@@ -288,6 +306,8 @@ class Transformer(Composite, SequenceLayer):
             "dff": self.dff,
             "causal": self.causal,
             "input_norm": self.input_norm,
+            "embedding_size": self.embedding_size,
+            "num_layer_groups": self.num_layer_groups,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "residual_initializer": keras.initializers.serialize(self.residual_initializer),
             **self._block_options,

@@ -11,9 +11,10 @@ from kerasllm import backend
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.feed_forward import get_activation
+from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.options import check_choice
 from kerasllm.layers.taps import tap
-from kerasllm.models.headless import HeadlessModel, pooled
+from kerasllm.models.headless import POOLINGS, HeadlessModel, pooled
 from kerasllm.models.language_model import as_dict
 
 PROBLEMS = ("single_label", "multi_label", "regression")
@@ -22,18 +23,41 @@ PROBLEMS = ("single_label", "multi_label", "regression")
 class _Classifier(HeadlessModel):
     """What both have in common: labels, and the loss's word for them."""
 
-    settings = (*HeadlessModel.settings, "num_labels", "labels")
+    settings = (*HeadlessModel.settings, "num_labels", "labels", "head_activation", "head_norm")
     _label_name = "class"
 
-    def __init__(self, config, num_labels, labels, causal, **kwargs):
+    def __init__(self, config, num_labels, labels, causal, head_activation, head_norm, **kwargs):
         self.num_labels, self.labels = _checked_labels(num_labels, labels)
         super().__init__(config, causal, **kwargs)
-        dropout = config.options_by_layer()[-1].dropout
-        self.head_dropout = Dropout(dropout, name="head_dropout", dtype=self.dtype_policy)
+        if head_norm and not head_activation:
+            raise ValueError(
+                "`head_norm` normalises between the two layers of a head, which `head_activation` asks for: give both."
+            )
+        last = config.options_by_layer()[-1]
+        self.head_dropout = Dropout(last.dropout, name="head_dropout", dtype=self.dtype_policy)
+        self.head_activation, self.head_norm = head_activation, head_norm
+        self.head_dense = self.head_normalization = None
+        if head_activation:
+            self.head_dense = self._head("head_dense", config.d_model, last.use_bias or not head_norm)
+        if head_norm:
+            self.head_normalization = make_norm(last, "head_norm", "float32")
 
     def _head(self, name, width, use_bias=True):
         """A layer in float32, whatever the model computes in: few numbers, and they are the answer."""
         return Dense(width, use_bias=use_bias, kernel_initializer=self._normal(0.02), name=name, dtype="float32")
+
+    def _build_head(self, shape):
+        for layer in (self.head_dense, self.head_normalization, self.head_output):
+            if layer is not None:
+                layer.build(shape)
+
+    def _answer(self, x, training):
+        """The head, on vectors (..., D)."""
+        if self.head_dense is not None:
+            x = get_activation(self.head_activation)(self.head_dense(x))
+        if self.head_normalization is not None:
+            x = self.head_normalization(x)
+        return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
 
     @property
     def _vocab_size(self):
@@ -61,6 +85,10 @@ class SequenceClassifier(_Classifier):
         causal: bool. A token sees itself and earlier ones only, as in a `CausalLM`.
         head_activation: str or None, between the two layers of the head, "tanh" as in BERT or "relu" as in DistilBERT;
             None for one layer without biases, as on decoders. When absent, "tanh", or None if `causal`.
+        head_norm: bool. Normalise behind that activation, as in ModernBERT; its layer then has biases only if those of
+            the Transformer have.
+        pooling: "first", "last", "mean" or "max", what stands for a text: see `TextEmbedder`. When absent, "first", or
+            "last" if `causal`.
 
     Call arguments:
         inputs, padding_mask, position_ids: see `MaskedLM`; one text a row.
@@ -85,37 +113,42 @@ class SequenceClassifier(_Classifier):
     Reference: Devlin et al. 2019, https://arxiv.org/abs/1810.04805; on decoders, Radford et al. 2018, GPT.
     """
 
-    settings = (*_Classifier.settings, "problem", "head_activation")
+    settings = (*_Classifier.settings, "problem", "pooling")
     _labels_are_of_tokens = False
 
     def __init__(
-        self, config, num_labels=None, problem=None, *, labels=None, causal=False, head_activation="default", **kwargs
+        self,
+        config,
+        num_labels=None,
+        problem=None,
+        *,
+        labels=None,
+        causal=False,
+        head_activation="default",
+        head_norm=False,
+        pooling=None,
+        **kwargs,
     ):
-        super().__init__(config, num_labels, labels, causal, **kwargs)
+        if head_activation == "default":
+            head_activation = None if causal else "tanh"
+        super().__init__(config, num_labels, labels, causal, head_activation, head_norm, **kwargs)
+        self.pooling = pooling or ("last" if causal else "first")
+        check_choice("pooling", self.pooling, POOLINGS)
         self.problem = problem or ("regression" if self.num_labels == 1 else "single_label")
         check_choice("problem", self.problem, PROBLEMS)
         if self.problem == "single_label" and self.num_labels < 2:
             raise ValueError("One label of several needs at least 2 of them, got num_labels=1.")
-        if head_activation == "default":
-            head_activation = None if causal else "tanh"
-        self.head_activation = head_activation
-        self.head_dense = self._head("head_dense", config.d_model) if head_activation else None
         self.head_output = self._head("head_output", self.num_labels, use_bias=bool(head_activation))
         self.build((None, None))
 
     def build(self, _):
         self._build_body()
-        for layer in (self.head_dense, self.head_output):
-            if layer is not None:
-                layer.build((None, self.config.d_model))
+        self._build_head((None, self.config.d_model))
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         inputs = as_dict(inputs)
         x = self._hidden_states(inputs, padding_mask, position_ids, training)
-        x = pooled(x, "last" if self.causal else "first", inputs, padding_mask)
-        if self.head_dense is not None:
-            x = get_activation(self.head_activation)(self.head_dense(x))
-        return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
+        return self._answer(pooled(x, self.pooling, inputs, padding_mask), training)
 
     def compile(self, optimizer="adam", loss=None, *, metrics=None, **kwargs):
         """As `keras.Model.compile`; without a loss, that of the problem, with the accuracy."""
@@ -153,6 +186,8 @@ class TokenClassifier(_Classifier):
         num_labels: int, L; as many as there are `labels` when absent.
         labels: list of str, their names, such as "O", "B-PER", "I-PER", or None.
         causal: bool. A token sees itself and earlier ones only, as in a `CausalLM`.
+        head_activation: str or None, between the two layers of the head; None for one layer.
+        head_norm: bool, see `SequenceClassifier`.
 
     Call arguments:
         inputs, padding_mask, position_ids: see `MaskedLM`.
@@ -170,18 +205,19 @@ class TokenClassifier(_Classifier):
         TensorShape([1, 10, 3])
     """
 
-    def __init__(self, config, num_labels=None, *, labels=None, causal=False, **kwargs):
-        super().__init__(config, num_labels, labels, causal, **kwargs)
+    def __init__(
+        self, config, num_labels=None, *, labels=None, causal=False, head_activation=None, head_norm=False, **kwargs
+    ):
+        super().__init__(config, num_labels, labels, causal, head_activation, head_norm, **kwargs)
         self.head_output = self._head("head_output", self.num_labels)
         self.build((None, None))
 
     def build(self, _):
         self._build_body()
-        self.head_output.build((None, None, self.config.d_model))
+        self._build_head((None, None, self.config.d_model))
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
-        x = self._hidden_states(as_dict(inputs), padding_mask, position_ids, training)
-        return tap(self.head_output(self.head_dropout(x, training=training)), self, "logits")
+        return self._answer(self._hidden_states(as_dict(inputs), padding_mask, position_ids, training), training)
 
 
 def _checked_labels(num_labels, labels):

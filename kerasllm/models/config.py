@@ -5,9 +5,16 @@ Letters in formulas: L layers, D d_model, H heads, K key/value heads, h head_dim
 
 import dataclasses
 
-from kerasllm.layers.block import BlockOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.option_names import OUR_NAMES
-from kerasllm.layers.options import check_positive, check_sizes, is_per_layer, join_layers, split_by_layer
+from kerasllm.layers.options import (
+    check_positive,
+    check_sizes,
+    is_per_layer,
+    join_layers,
+    split_by_group,
+    split_by_layer,
+)
 from kerasllm.layers.rotary import LENGTH_DEPENDENT
 from kerasllm.words import advice, explain_keywords
 
@@ -45,6 +52,11 @@ class TransformerConfig(BlockOptions, _Sizes):
             (https://arxiv.org/abs/2408.00118).
         scale_embeddings: bool. Multiply embeddings by the square root of `d_model`, as the original Transformer does.
         embedding_norm: bool. Normalise embeddings once positions are added, as BERT and BART do.
+        embedding_size: int or None, width of the embeddings of tokens, types and positions where they are projected to
+            `d_model` then, as in ALBERT (https://arxiv.org/abs/1909.11942) and ELECTRA; not for a `CausalLM` or a
+            `Seq2SeqLM`.
+        num_layer_groups: int or None. Layers beside each other share their weights, in so many groups: 1 for all, as in
+            ALBERT; None for none. Not beside an encoder.
         num_token_types: int, kinds of tokens that a `MaskedLM` tells apart, such as BERT's sentences A and B; or 0.
         num_task_types: int, tasks that it tells apart, as ERNIE 2 does (https://arxiv.org/abs/1907.12412); or 0.
         num_encoder_layers: int or None, blocks of a `Seq2SeqLM`'s encoder; `num_layers` are then the decoder's. None
@@ -69,6 +81,8 @@ class TransformerConfig(BlockOptions, _Sizes):
     logit_soft_cap: float | None = None
     scale_embeddings: bool = False
     embedding_norm: bool = False
+    embedding_size: int | None = None
+    num_layer_groups: int | None = None
     num_token_types: int = 0
     num_task_types: int = 0
     num_encoder_layers: int | None = None
@@ -77,13 +91,14 @@ class TransformerConfig(BlockOptions, _Sizes):
     forced_bos_id: int | None = None
 
     def __post_init__(self):
-        optional = ("num_encoder_layers", "source_vocab_size")
+        optional = ("num_encoder_layers", "source_vocab_size", "embedding_size")
         check_sizes(**_of(self, [field.name for field in dataclasses.fields(_Sizes)]))
         check_sizes(**{name: size for name, size in _of(self, optional).items() if size is not None})
         for options in self.options_by_layer():
             options.check(self.d_model, self.num_heads)
         for name in BlockOptions.names():  # a sequence in one form: a tuple, or a value for all
             object.__setattr__(self, name, join_layers(self.by_layer(name)))
+        split_by_group(BlockOptions.of(self), self.num_layers, self.num_layer_groups)
         self._check_encoder()
         check_positive(logit_soft_cap=self.logit_soft_cap)
         for name in ("decoder_start_id", "forced_bos_id"):
@@ -152,6 +167,11 @@ class TransformerConfig(BlockOptions, _Sizes):
         """The `layers.BlockOptions` of each of `num_layers`."""
         return [BlockOptions(**of_layer) for of_layer in split_by_layer(BlockOptions.of(self), self.num_layers)]
 
+    @property
+    def embedding_width(self):
+        """int, the width of embeddings: `embedding_size`, or `d_model`."""
+        return self.embedding_size or self.d_model
+
     def num_parameters(self, embeddings=True):
         """The number of weights of a `CausalLM`, or with `num_encoder_layers` of a `Seq2SeqLM`, counted by formula.
 
@@ -159,20 +179,23 @@ class TransformerConfig(BlockOptions, _Sizes):
             embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
                 multiplies like any other matrix.
         """
-        D, H, F = self.d_model, self.num_heads, self.dff
+        D, E, H, F = self.d_model, self.embedding_width, self.num_heads, self.dff
         layers = self.options_by_layer()
         first, last = layers[0], layers[-1]
         has_encoder = bool(self.num_encoder_layers)
-        total = sum(options.block_parameters(D, H, F, cross_attention=has_encoder) for options in layers)
+        _, of_groups = split_by_group({"options": layers}, self.num_layers, self.num_layer_groups)
+        blocks = [group["options"] for group in of_groups]
+        total = sum(options.block_parameters(D, H, F, cross_attention=has_encoder) for options in blocks)
         total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F)
-        outside = self.embedding_norm * first.norm_parameters(D, first.use_bias)
+        total += (E + first.use_bias) * D if self.embedding_size else 0
+        outside = self.embedding_norm * first.norm_parameters(E, first.use_bias)
         outside += (self.positions == "disentangled") * first.norm_parameters(D, first.use_bias)
         outside += (last.norm_placement != "post") * last.norm_parameters(D, last.use_bias)
         if embeddings:
-            outside += self.position_parameters(D, H)
-            total += (self.vocab_size + (self.source_vocab_size or 0)) * D
+            outside += self.position_parameters(D, H, E)
+            total += (self.vocab_size + (self.source_vocab_size or 0)) * E
         return (
-            total + (1 + has_encoder) * outside + ((not self.tie_embeddings) * D + self.output_bias) * self.vocab_size
+            total + (1 + has_encoder) * outside + ((not self.tie_embeddings) * E + self.output_bias) * self.vocab_size
         )
 
     def flops_per_token(self, context=None):
@@ -186,7 +209,8 @@ class TransformerConfig(BlockOptions, _Sizes):
         """
         T = context or self.max_length
         attention = sum(layer.attention_flops(self.d_model, self.num_heads, T) for layer in self.options_by_layer())
-        return 6 * self.num_parameters(embeddings=False) + attention
+        as_often_as_used = dataclasses.replace(self, num_layer_groups=None)
+        return 6 * as_often_as_used.num_parameters(embeddings=False) + attention
 
     def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
         """An estimate of the memory that training takes: weights, gradients, Adam's two moments, activations.

@@ -10,10 +10,8 @@ from kerasllm.layers.dense import Dense
 from kerasllm.layers.feed_forward import get_activation
 from kerasllm.layers.options import check_choice
 from kerasllm.losses import InfoNCE
-from kerasllm.models.headless import HeadlessModel, pooled
+from kerasllm.models.headless import POOLINGS, HeadlessModel, pooled
 from kerasllm.models.language_model import as_dict
-
-POOLINGS = ("mean", "first", "last", "max")
 
 
 @keras.saving.register_keras_serializable("kerasllm")

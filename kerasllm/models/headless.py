@@ -12,6 +12,8 @@ from kerasllm.models.language_model import small_deviation
 from kerasllm.models.token_types import TypedModel
 from kerasllm.models.weights import weight_names, weights_to_save
 
+POOLINGS = ("mean", "first", "last", "max")
+
 
 class HeadlessModel(TypedModel):
     """Embeddings and a Transformer; subclasses add a head, of layers whose names begin with "head_".
@@ -38,7 +40,8 @@ class HeadlessModel(TypedModel):
         Args:
             model: a `CausalLM`, a `MaskedLM`, or a model of these without their head. It stays as it is, and shares no
                 weights.
-            *args, **options: see the class.
+            *args, **options: see the class. The head of a classifier is the one that transformers' class of it has,
+                where the other model was read from Hugging Face's format, and they say no other.
             quantized: bool. Kernels in few bits stay so, for adapters to be trained beside them; without it they become
                 floats, which are trained themselves.
 
@@ -53,10 +56,12 @@ class HeadlessModel(TypedModel):
         if not isinstance(model, TypedModel):  # which reads no types, whatever its config says
             config = dataclasses.replace(config, num_token_types=0, num_task_types=0)
         causal = model.predicts_next or getattr(model, "causal", False)
+        heads = getattr(getattr(model, "origin", None), "heads", {})
+        usual = next((heads[part.__name__] for part in cls.__mro__ if part.__name__ in heads), {})
         check_parts(model, plain=True)
         kernels = model.get_config().get("kernel_layers", {})
         with kernels_of_config(kernels if quantized else {}):
-            made = cls(config, *args, causal=causal, dtype=model.dtype_policy, **options)
+            made = cls(config, *args, causal=causal, dtype=model.dtype_policy, **{**usual, **options})
         arrays = weights_to_save(model, plain=not quantized)
         body = {name: weight for name, weight in weight_names(made).items() if not name.startswith("head_")}
         for name, weight in body.items():
@@ -74,7 +79,7 @@ class HeadlessModel(TypedModel):
 
     def _build_body(self):
         self._build_embeddings()
-        self.transformer.build((None, None, self.config.d_model))
+        self.transformer.build((None, None, self.config.embedding_width))
 
     def _hidden_states(self, inputs, padding_mask, position_ids, training):
         return self.transformer(

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.block import BlockOptions
+from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.layers.taps import tap
@@ -68,6 +68,16 @@ class LanguageModel(Composite, TokenModel):
                 f"A {type(self).__name__} has no encoder, got num_encoder_layers={config.num_encoder_layers}: that is "
                 "for a Seq2SeqLM."
             )
+        if config.embedding_size and self.predicts_next:
+            raise ValueError(
+                f"A {type(self).__name__} has embeddings as wide as its layers, got embedding_size="
+                f"{config.embedding_size}: that is for a MaskedLM, a classifier or a TextEmbedder."
+            )
+        if config.num_layer_groups and self.has_encoder:
+            raise ValueError(
+                f"A {type(self).__name__} shares no layers, got num_layer_groups={config.num_layer_groups}: that is "
+                "for a model of one stack of them."
+            )
         super().__init__(**kwargs)
         self.config = config
         self._screen.max_length = None if config.positions == "relative" else config.max_length
@@ -121,7 +131,7 @@ class LanguageModel(Composite, TokenModel):
         config = self.config
         layer = ReversibleEmbedding(
             config.vocab_size,
-            config.d_model,
+            config.embedding_width,
             tie_weights=config.tie_embeddings,
             embeddings_initializer=self._embedding_initializer(),
             reverse_dtype=self.compute_dtype,  # Keras' own choice is float32, in mixed precision too.
@@ -147,6 +157,8 @@ class LanguageModel(Composite, TokenModel):
             name=name,
             dtype=self.dtype_policy,
             input_norm=config.embedding_norm,
+            embedding_size=config.embedding_size,
+            num_layer_groups=config.num_layer_groups,
             **BlockOptions.of(config),
         )
 
@@ -197,9 +209,9 @@ class LanguageModel(Composite, TokenModel):
         x = inputs.get(name)
         if x is None:
             return self.embed(inputs, **options)
-        if len(x.shape) != 3 or x.shape[-1] != self.config.d_model:
+        if len(x.shape) != 3 or x.shape[-1] != self.config.embedding_width:
             raise ValueError(
-                f"`{name}` are vectors as `embed` makes them, (B, T, {self.config.d_model}), got the shape "
+                f"`{name}` are vectors as `embed` makes them, (B, T, {self.config.embedding_width}), got the shape "
                 f"{tuple(x.shape)}."
             )
         return x

@@ -32,7 +32,7 @@ class MaskedLM(TypedModel):
 
     Returns:
         float (B, T, V), logits of the token at each place itself, or with `return_hidden_states` what the output layer
-        makes them of, (B, T, D).
+        makes them of, (B, T, D), or as wide as embeddings are.
 
     Raises:
         ValueError: if token types are given to a model that has none.
@@ -54,7 +54,7 @@ class MaskedLM(TypedModel):
         self.transformer = self._transformer("transformer", config.num_layers, False, small_deviation(config))
         last = config.options_by_layer()[-1]
         self.head_dense = Dense(
-            config.d_model,
+            config.embedding_width,
             use_bias=last.use_bias,
             kernel_initializer=self._normal(0.02),
             name="head_dense",
@@ -65,11 +65,11 @@ class MaskedLM(TypedModel):
         self.build((None, None))
 
     def build(self, _):
-        shape = (None, None, self.config.d_model)
+        embedded = (None, None, self.config.embedding_width)
         self._build_embeddings()
-        self.transformer.build(shape)
-        self.head_dense.build(shape)
-        self.head_norm.build(shape)
+        self.transformer.build(embedded)
+        self.head_dense.build((None, None, self.config.d_model))
+        self.head_norm.build(embedded)
         if self.head_dense.use_bias or self.config.output_bias:
             self._build_output_bias()
 

@@ -52,7 +52,7 @@ class TypedModel(LanguageModel):
             return None
         return keras.layers.Embedding(
             count,
-            self.config.d_model,
+            self.config.embedding_width,
             embeddings_initializer=self._embedding_initializer(),
             name=f"{kind}_embedding",
             dtype=self.dtype_policy,

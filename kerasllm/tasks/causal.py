@@ -24,7 +24,7 @@ class CausalTask(TextTask):
     function = "generate"
     scored_by = "perplexity"
     command = 'generate --model {} --prompt "The" --temperature 0.8 --seed 1'
-    unused_fields = (*OF_ENCODERS, *OF_TOKEN_TYPES)
+    unused_fields = (*OF_ENCODERS, *OF_TOKEN_TYPES, "embedding_size")
     has_stride = True
 
     @staticmethod

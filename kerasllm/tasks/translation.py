@@ -27,7 +27,7 @@ class TranslationTask(Task):
     scored_by = "translation_scores"
     command = 'translate --model {} --text "A sentence."'
     unused_settings = ("batch_size", "packed", "clean", "deduplicate", *NOT_OF_TEXT)
-    unused_fields = OF_TOKEN_TYPES
+    unused_fields = (*OF_TOKEN_TYPES, "embedding_size", "num_layer_groups")
     num_columns = 2
 
     def __init__(self, settings):

@@ -88,6 +88,21 @@ def split_at_space(settings, rules):
     }
 
 
+def albert_characters(settings):
+    """Quotes as in LaTeX are one sign; without accents and in lower case unless the settings keep them."""
+    steps = [normalizers.Replace(quote, '"') for quote in ("``", "''")]
+    if not settings.get("keep_accents", False):
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if settings.get("do_lower_case", True):
+        steps.append(normalizers.Lowercase())
+    return steps
+
+
+def albert_words(settings, rules):
+    steps = [*albert_characters(settings), *([rules] if rules else [])]
+    return {**split_at_space(settings, None), "normalizer": normalizers.Sequence(steps)}
+
+
 def deberta_words(settings, rules):
     """Lines as spaces, and Unicode's composed letters."""
     lower = [normalizers.Lowercase()] if settings.get("do_lower_case") else []

@@ -225,6 +225,13 @@ CLASSES = {
     ),
     "MarianTokenizer": TokenizerClass("$A eos", "$A $B eos", _tokens(_T5_TOKENS)),
     "M2M100Tokenizer": _translator(_FAIRSEQ_TOKENS, {}, None, src_lang="en"),
+    "AlbertTokenizer": TokenizerClass(
+        "cls $A sep",
+        "cls $A sep $B:1 sep:1",
+        _tokens("bos:[CLS] eos:[SEP] unk:<unk> sep:[SEP] pad:<pad> cls:[CLS] mask:[MASK]"),
+        {**_UNIGRAM, "unk_id": 1},
+        words.albert_words,
+    ),
     "XLMRobertaTokenizer": TokenizerClass(
         "bos $A eos", "bos $A eos eos $B eos", _tokens(_FAIRSEQ_TOKENS), _UNIGRAM, words.split_at_space
     ),
@@ -266,6 +273,8 @@ OF_MODELS = {
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
     "ernie": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "albert": "AlbertTokenizer",
     "mpnet": "MPNetTokenizer",
     "deberta-v2": "DebertaV2Tokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
@@ -277,7 +286,7 @@ OF_MODELS = {
     "gemma": "GemmaTokenizer",
     "gemma2": "GemmaTokenizer",
     "gemma3_text": "GemmaTokenizer",
-    **dict.fromkeys(("mistral", "ministral", "phi3", "ernie4_5", "olmo2")),
+    **dict.fromkeys(("mistral", "ministral", "phi3", "ernie4_5", "olmo2", "modernbert")),
 }
 # Models whose published folders name a wrong class so often that transformers does not heed it.
 _NAMED_WRONGLY = ("qwen2",)

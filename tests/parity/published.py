@@ -16,6 +16,7 @@ _SIZES = {
     "intermediate_size": 40, "ffn_dim": 40, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40, "hidden_dim": 40, "d_ff": 40,
     "encoder_layers": 2, "decoder_layers": 2, "num_layers": 2, "num_decoder_layers": 2, "vocab_size": V,
     "decoder_vocab_size": V, "sliding_window": WINDOW, "word_embed_proj_dim": 32, "max_window_layers": 1,
+    "local_attention": 2 * WINDOW,
 }  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def cut(values):
     """The same settings with small sizes: whatever else changes the computation stays, the pattern of layers too."""
     kind = values.get("model_type") or type_of(values)
     aliases = reference(kind)["aliases"]
-    layers = 6 if kind in ("gemma3_text", "smollm3") else 2
+    layers = 6 if kind in ("gemma3_text", "smollm3", "modernbert") else 2
     sizes = {**_SIZES, "num_hidden_layers": layers, "n_inner": 40}
     sizes |= {aliases[name]: size for name, size in sizes.items() if name in aliases}
     heads, kv_heads = (values.get(name) for name in ("num_attention_heads", "num_key_value_heads"))
@@ -49,6 +50,7 @@ def cut(values):
     hidden = values.get("hidden_size") or values.get("d_model")
     for name, count in (("head_dim", heads), ("d_kv", values.get("num_heads"))):
         sizes[name] = 8 if values.get(name) and hidden == values[name] * count else 12
+    sizes["embedding_size"] = 32 if values.get("embedding_size") == hidden else 20
     small = {name: sizes[name] if name in sizes and value else value for name, value in values.items()}
     # What a file leaves out would be as large as it is published.
     small |= {

@@ -47,6 +47,8 @@ SIZES = {
     "opt": OPT,
     "phi3": {**BERT, "pad_token_id": 0},
     "smollm3": {**LLAMA, "pad_token_id": 0},
+    "modernbert": {**BERT, "local_attention": 4, "pad_token_id": 0},
+    **{kind: {**BERT, "embedding_size": 10} for kind in ("albert", "electra")},
     "deberta-v2": {
         **{**BERT, "relative_attention": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"},
         **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.models import SequenceClassifier, TokenClassifier
+from kerasllm.models import SequenceClassifier, TokenClassifier, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch==2.13.0")
@@ -40,6 +40,15 @@ CASES = {
         },
     },
     "Ernie": {**WIDE, "use_task_id": True},
+    "Albert": {**WIDE, "num_hidden_layers": 3, "embedding_size": 10},
+    "Electra": {**WIDE, "embedding_size": 10},
+    "ModernBert": {**WIDE, "num_hidden_layers": 3, "local_attention": 8},
+    "ModernBert, mean": {
+        **WIDE,
+        "classifier_pooling": "mean",
+        "classifier_activation": "relu",
+        "hidden_activation": "relu",
+    },
     "GPT2": {"vocab_size": V, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 66},
     "Llama": GROUPED,
     "Mistral": GROUPED,
@@ -59,7 +68,7 @@ def tokenizer():
 
 def theirs(name, kind, **options):
     """A model of transformers with random weights, biases included."""
-    model_class = getattr(transformers, f"{name}For{kind}")
+    model_class = getattr(transformers, f"{name.split(',')[0]}For{kind}")
     torch.manual_seed(0)
     model = model_class(model_class.config_class(**CASES[name], **options)).eval()
     with torch.no_grad():
@@ -110,6 +119,17 @@ def test_texts(name, problem, tokenizer, tmp_path):
     np.testing.assert_allclose(found, expected[0], atol=1e-4)
     np.testing.assert_allclose(expected[1], expected[0], atol=1e-5)
     assert back.config.id2label == labels and back.config.problem_type == (problem or "single_label_classification")
+
+
+def test_encoders_without_token_types(tokenizer, tmp_path):
+    """BERT has a table of them in any case."""
+    sizes = {"vocab_size": V, "num_layers": 1, "d_model": 24, "num_heads": 4, "dff": 40, "max_length": 66}
+    model = SequenceClassifier(TransformerConfig.preset("bert", **sizes, num_token_types=0), 3)
+    kerasllm.huggingface.save(model, tokenizer, tmp_path / "ours")
+    back = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    ids, _ = batch(0)
+    with torch.no_grad():
+        np.testing.assert_allclose(back(torch.tensor(ids)).logits.numpy(), model(ids), atol=1e-5)
 
 
 def _pad(name, pad):

@@ -38,6 +38,9 @@ ENCODERS = {
         **{"share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
     },
     "Ernie": WIDE,
+    "Albert": {**WIDE, "embedding_size": 10},
+    "Electra": {**WIDE, "embedding_size": 10},
+    "ModernBert": {**WIDE, "local_attention": 8, "pad_token_id": 0},
 }
 
 
@@ -91,12 +94,14 @@ def test_a_folder_of_mpnet(tmp_path):
     np.testing.assert_allclose(found, again, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [*ENCODERS, "ElectraForPreTraining"])
 def test_bare_encoders(name, tmp_path):
     torch.manual_seed(0)
-    model_class = getattr(transformers, f"{name}Model")
-    model = model_class(model_class.config_class(**ENCODERS[name])).eval()
-    model.save_pretrained(tmp_path / "theirs")
+    base, _, head = name.partition("For")
+    model_class = getattr(transformers, f"{base}Model")
+    made = getattr(transformers, name if head else f"{base}Model")(model_class.config_class(**ENCODERS[base])).eval()
+    made.save_pretrained(tmp_path / "theirs")
+    model = made.electra if head else made  # Of what ELECTRA was pretrained as, its head is left out.
     Tokenizer.train(["to be"], kind="char", progress=False).save(tmp_path / "theirs")
     ours, tokenizer = kerasllm.load(tmp_path / "theirs")
     ids = np.random.default_rng(0).integers(4, 61, (2, 20))

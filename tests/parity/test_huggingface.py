@@ -212,6 +212,45 @@ CASES = {
         },
         {**LLAMA, **LLAMA_SIZES[2], **rope(), "pad_token_id": 0, "mlp_bias": True, "tie_word_embeddings": False},
     ],
+    "modernbert": [
+        {**LLAMA, **sizes(4, 24, 3, 40), "local_attention": 8, "pad_token_id": 0},
+        {
+            **LLAMA,
+            **sizes(3, 24, 6, 28, norm_eps=1e-3),
+            "pad_token_id": 0,
+            "local_attention": 7,
+            "layer_types": [WINDOW, WINDOW, EVERYTHING],
+            "rope_parameters": {
+                WINDOW: {"rope_type": "default", "rope_theta": 50.0},
+                EVERYTHING: {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0},
+            },
+            "hidden_activation": "relu",
+            "classifier_activation": "relu",
+            "decoder_bias": False,
+        },
+        {
+            **LLAMA,
+            **sizes(3, 32, 4, 52, local_attention=0, global_attn_every_n_layers=2, global_rope_theta=700.0),
+            **dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True),
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+        },
+    ],
+    "albert": [
+        {**BERT, **sizes(3, 24, 3, 40, embedding_size=10)},
+        {
+            **BERT,
+            **sizes(5, 20, 5, 28, embedding_size=20, num_hidden_groups=2),
+            "hidden_act": "gelu",
+            "type_vocab_size": 3,
+        },
+        {**BERT, **sizes(2, 28, 1, 52, embedding_size=12, num_hidden_groups=2), "tie_word_embeddings": False},
+    ],
+    "electra": [
+        {**BERT, **sizes(2, 24, 3, 40, embedding_size=10)},
+        {**BERT, **sizes(3, 20, 5, 28, embedding_size=20), "layer_norm_eps": 1e-3, "type_vocab_size": 3},
+        {**BERT, **sizes(1, 28, 1, 52, embedding_size=36), "tie_word_embeddings": False},
+    ],
     "bert": [
         {**BERT, **sizes(2, 24, 3, 40)},
         {**BERT, **sizes(3, 20, 5, 28), "layer_norm_eps": 1e-3, "type_vocab_size": 3, "hidden_act": "gelu_new"},
@@ -345,24 +384,27 @@ def checkpoint(request, tmp_path_factory, tokenizer):
 
 
 @torch.no_grad()
-def logits_of(model):
+def logits_of(model, visible=VISIBLE):
     """Theirs at every place that is not padding."""
     if model.config.is_encoder_decoder:
         targets = {"decoder_input_ids": torch.tensor(TARGETS)}
         return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE), **targets).logits.numpy()
-    return model(torch.tensor(IDS), attention_mask=torch.tensor(VISIBLE)).logits.numpy()[VISIBLE]
+    return model(torch.tensor(IDS), attention_mask=torch.tensor(visible)).logits.numpy()[visible]
 
 
-def our_logits(model):
+def our_logits(model, visible=VISIBLE):
     if isinstance(model, Seq2SeqLM):
         return np.array(model({"source_ids": IDS, "source_mask": VISIBLE, "target_ids": TARGETS}))
-    return np.array(model(IDS, padding_mask=VISIBLE))[VISIBLE]
+    return np.array(model(IDS, padding_mask=visible))[visible]
 
 
 def test_logits_are_the_same(checkpoint):
     theirs, folder = checkpoint
     ours, _ = kerasllm.huggingface.load(folder)
     assert np.abs(our_logits(ours) - logits_of(theirs)).max() < 1e-4
+    if isinstance(ours, MaskedLM):  # with the padding before the texts too
+        before = np.ascontiguousarray(VISIBLE[:, ::-1])
+        assert np.abs(our_logits(ours, before) - logits_of(theirs, before)).max() < 1e-4
 
 
 def test_what_is_saved_is_the_same_checkpoint(checkpoint, tmp_path):

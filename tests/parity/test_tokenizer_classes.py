@@ -23,6 +23,8 @@ GEMMA = {
     **{"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>", "control_symbols": "<mask>"},
 }
 T5 = ("<pad>", "</s>", "<unk>")
+ALBERT_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+ALBERT = {"do_lower_case": BOTH, "keep_accents": BOTH}
 INFILLING = ("▁<PRE>", "▁<MID>", "▁<SUF>", "▁<EOT>", "<FILL_ME>")
 TEMPLATES = {"none": None, "both": "{} $A {}"}
 
@@ -84,6 +86,11 @@ JSONS = {
     "None ernie": (of_words, {"do_lower_case": BOTH}),
     "ElectraTokenizerFast bert": (of_words, {"do_lower_case": BOTH}),
     "DistilBertTokenizer distilbert": (of_words, BERT),
+    "ElectraTokenizer electra": (of_words, BERT),
+    "None electra": (of_words, {"do_lower_case": BOTH}),
+    "PreTrainedTokenizerFast modernbert": (byte_level, PREFIX | ENDS),
+    "AlbertTokenizer albert": (lambda: {"plain": folders.unigram(ALBERT_TOKENS, ())}, PREFIX | ALBERT),
+    "None albert": (lambda: {"plain": folders.unigram(ALBERT_TOKENS, ())}, ALBERT),
     "MPNetTokenizer mpnet": (lambda: of_words(MPNET), BERT),
     "DebertaV2Tokenizer deberta-v2": (
         lambda: {"plain": folders.unigram(DEBERTA, ("[MASK]",))},
@@ -188,14 +195,24 @@ def test_ids_of_older_files_and_their_settings(case, tmp_path):
         check(folders.write(tmp_path / str(index), None, settings, {"model_type": kind}, **files()), texts, **settings)
 
 
-@pytest.mark.parametrize("kind", ["t5", "xlm-roberta"])
+OF_FILES = {
+    "t5": ("spiece__model", {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, {"extra_ids": (0, 2)}),
+    "albert": (
+        "spiece__model",
+        {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": "[CLS],[SEP],[MASK]"},
+        ALBERT,
+    ),
+    "xlm-roberta": ("sentencepiece__bpe.model", {}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", OF_FILES)
 def test_ids_of_unigram_files(kind, tmp_path):
-    own = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1} if kind == "t5" else {}
-    name = "spiece__model" if kind == "t5" else "sentencepiece__bpe.model"
+    name, own, options = OF_FILES[kind]
     file = {name: folders.sentencepiece_file("unigram", **own)}
     # transformers takes this control character for white space, SentencePiece for a letter
     texts = [text for text in folders.texts() if "\x85" not in text]
-    for index, settings in enumerate(variants({"extra_ids": (0, 2)} if kind == "t5" else {})):
+    for index, settings in enumerate(variants(options)):
         check(folders.write(tmp_path / str(index), None, settings, {"model_type": kind}, **file), texts, **settings)
 
 

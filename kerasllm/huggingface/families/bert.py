@@ -32,7 +32,8 @@ UNTYPED = (
     ignored("is_causal"),  # Only of decoders, which are refused.
     _ALWAYS,
 )
-ROWS = (*UNTYPED, setting("num_token_types", "type_vocab_size"))
+_TYPES = setting("num_token_types", "type_vocab_size", write=lambda n: n or 1)  # There it always has a table.
+ROWS = (*UNTYPED, _TYPES)
 OFFSET_LENGTH = setting("max_length", "max_position_embeddings", read=lambda n: n - OFFSET, write=lambda n: n + OFFSET)
 _ROBERTA = (
     required("pad_token_id", _PADDING_ID),
@@ -103,15 +104,7 @@ def _bert_weights(config, root):
     return {
         **embeddings(f"{root}.embeddings"),
         **in_blocks(BLOCK, "transformer/block_#", f"{root}.encoder.layer.#"),
-        **bert_head(config),
-    }
-
-
-def bert_head(config):
-    return {
-        **dense("head_dense", f"{CLS}.transform.dense"),
-        **layer_norm("head_norm", f"{CLS}.transform.LayerNorm"),
-        **_output(config, CLS),
+        **token_head(config, CLS, "transform.dense", "transform.LayerNorm"),
     }
 
 
@@ -119,23 +112,17 @@ def _roberta_weights(config, _):
     return {
         **embeddings("roberta.embeddings", OFFSET),
         **in_blocks(BLOCK, "transformer/block_#", "roberta.encoder.layer.#"),
-        **roberta_head(config),
+        **token_head(config, "lm_head", norm="layer_norm"),
     }
 
 
-def roberta_head(config):
-    return {
-        **dense("head_dense", "lm_head.dense"),
-        **layer_norm("head_norm", "lm_head.layer_norm"),
-        **_output(config, "lm_head"),
-    }
-
-
-def _output(config, head):
+def token_head(config, root, first="dense", norm="LayerNorm"):
     """The bias of the logits has two names, and is as tied as the table."""
     return {
-        "output_bias": plain(f"{head}.bias" if config.tie_embeddings else f"{head}.decoder.bias"),
-        "token_embedding/reverse_embeddings": linear(f"{head}.decoder"),
+        **dense("head_dense", f"{root}.{first}"),
+        **layer_norm("head_norm", f"{root}.{norm}"),
+        "output_bias": plain(f"{root}.bias" if config.tie_embeddings else f"{root}.decoder.bias"),
+        "token_embedding/reverse_embeddings": linear(f"{root}.decoder"),
     }
 
 
@@ -151,20 +138,30 @@ def _distilbert_weights(config, _):
 
 
 def family(architecture, root, rows, weights, head=None):
-    biases = (f"{head}.decoder.bias", f"{head}.bias") if head else ()
+    biases, has_types = (f"{head}.decoder.bias", f"{head}.bias") if head else (), _TYPES in rows
+
+    def zeros(config):
+        missing = {}
+        if has_types and not config.num_token_types:
+            missing[f"{root}.embeddings.token_type_embeddings.weight"] = (1, config.embedding_width)
+        if head and not config.tie_embeddings:
+            missing[biases[1]] = (config.vocab_size,)
+        return missing
+
     return Family(
         architecture,
         MaskedLM,
         rows,
         weights,
         renames=(
-            (r"^(?=embeddings\.|encoder\.|transformer\.layer\.)", f"{root}."),
+            (r"^(?=embeddings\.|embeddings_project\.|encoder\.|transformer\.layer\.)", f"{root}."),
             (r"LayerNorm\.gamma$", "LayerNorm.weight"),
             (r"LayerNorm\.beta$", "LayerNorm.bias"),
         ),
-        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship",
-        zeros=lambda config: {} if config.tie_embeddings or not head else {biases[1]: (config.vocab_size,)},
+        unused=r"position_ids$|\.pooler\.|^pooler\.|seq_relationship|^sop_classifier\.",
+        zeros=zeros,
         output_bias=biases,
+        from_weights=("num_token_types",) if has_types else (),  # A table of zeros is none.
     )
 
 

@@ -33,7 +33,8 @@ def _read_sizes(settings, fields):
 
 
 _ROWS = (
-    *bert.ROWS,
+    *bert.UNTYPED,
+    setting("num_token_types", "type_vocab_size"),
     setting("position_buckets"),
     required("relative_attention", True),
     required("position_biased_input", False),
@@ -58,7 +59,7 @@ def _weights(config, _):
         "transformer/distance_embedding/embeddings": plain("deberta.encoder.rel_embeddings.weight"),
         **layer_norm("transformer/distance_norm", "deberta.encoder.LayerNorm"),
         **in_blocks(_BLOCK, "transformer/block_#", "deberta.encoder.layer.#"),
-        **bert.bert_head(config),
+        **bert.token_head(config, bert.CLS, "transform.dense", "transform.LayerNorm"),
     }
 
 

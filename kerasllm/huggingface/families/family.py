@@ -135,7 +135,7 @@ class Family(NamedTuple):
         renames: pairs (regular expression, replacement): what names of old or bare checkpoints are now.
         unused: regular expression for tensors that say nothing of the logits.
         zeros: function (TransformerConfig) -> dict from names to shapes: what transformers has and ours do not, such as
-            biases of the logits, and is written as zeros.
+            biases of the logits or a table of types, and is written as zeros.
         output_bias: tuple of str, the names of the bias of the logits; the first of them that a file holds counts.
         side_tables: tuple of str, the tables of encoder and decoder, where they may be others than `shared_table`.
         shared_table: str, the table that both sides and the output layer then share.
@@ -159,6 +159,10 @@ class Family(NamedTuple):
     read_options: Callable = lambda values: {}
     write_options: Callable = lambda model: {}
     root: str = ""
+
+    def zeros_of_body(self, config):
+        """`zeros`, without the bias of the logits."""
+        return {name: shape for name, shape in self.zeros(config).items() if name not in self.output_bias}
 
     def fields(self, settings):
         """The fields of `TransformerConfig` that `Settings` ask for, as a dict."""

@@ -5,12 +5,11 @@ import functools
 
 from kerasllm.huggingface.families import llama
 from kerasllm.huggingface.families.family import ACTIVATIONS, Row, always, choice, setting
-from kerasllm.huggingface.families.rotary import longest_text, read_rotation, rotary, trained_length, write_rotation
-from kerasllm.huggingface.families.windows import FULL, SLIDING, WINDOW_TYPES, types_of, windows
+from kerasllm.huggingface.families.rotary import rotary
+from kerasllm.huggingface.families.windows import FULL, SLIDING, WINDOW_TYPES, rotary_by_type, windows
 from kerasllm.huggingface.names import in_blocks
 
 _ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", **ACTIVATIONS}
-_ROTATION = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 
 
 def _every_other(settings, fields):
@@ -20,41 +19,6 @@ def _every_other(settings, fields):
 def _all_but_every_sixth(settings, fields):
     every = settings.take("sliding_window_pattern", 6)
     return [SLIDING if (i + 1) % every else FULL for i in range(fields["num_layers"])]
-
-
-def _read_rotations(settings, fields):
-    """Gemma 3's rotations, which layers with a window and layers without have each of their own."""
-    newer, length = settings.take("rope_parameters", {}), settings.take("max_position_embeddings")
-    parameters = {
-        SLIDING: (newer.get(SLIDING) or {}, settings.take("rope_local_base_freq", 10000.0)),
-        FULL: (
-            {**(newer.get(FULL) or {}), **settings.take("rope_scaling", {})},
-            settings.take("rope_theta", 1000000.0),
-        ),
-    }
-    rotations = {
-        kind: read_rotation(settings, {**given, "truncate": None}, theta, length)  # It is not read by kind.
-        for kind, (given, theta) in parameters.items()
-    }
-    by_layer = [rotations[kind] for kind in types_of(settings, fields, _all_but_every_sixth)]
-    return {
-        **{name: [rotation[name] for rotation in by_layer] for name in _ROTATION},
-        "max_length": max(longest_text(rotation["rope_scaling"], length) for rotation in by_layer),
-    }
-
-
-def _write_rotations(config):
-    rotations = [write_rotation(*one) for one in zip(*map(config.by_layer, _ROTATION), strict=True)]
-    by_type = dict(zip(WINDOW_TYPES.write(config)["layer_types"], rotations, strict=True))
-    sliding = by_type.get(SLIDING, {"rope_type": "default", "rope_theta": 10000.0})
-    full = by_type.get(FULL, {"rope_type": "default", "rope_theta": 1000000.0})
-    return {
-        "max_position_embeddings": trained_length(config),
-        "rope_theta": full["rope_theta"],
-        "rope_scaling": None if full["rope_type"] == "default" else full,
-        "rope_local_base_freq": sliding["rope_theta"],
-        "rope_parameters": {FULL: full, SLIDING: sliding},
-    }
 
 
 _GEMMA = (
@@ -80,7 +44,11 @@ _GEMMA2 = (
 )
 _GEMMA3 = (
     *_SANDWICHED,
-    Row(_read_rotations, _write_rotations),
+    rotary_by_type(
+        _all_but_every_sixth,
+        {SLIDING: ("rope_local_base_freq", 10000.0), FULL: ("rope_theta", 1000000.0)},
+        scaled=(FULL,),
+    ),
     windows(_all_but_every_sixth, WINDOW_TYPES.write),
     Row(write=lambda config: {"attn_logit_softcapping": config.attention_soft_cap}),
     always(qk_norm=True),

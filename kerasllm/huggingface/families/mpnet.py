@@ -23,7 +23,7 @@ def _weights(config, _):
         **bert.embeddings("mpnet.embeddings", bert.OFFSET),
         "transformer/relative_bias/embeddings": plain("mpnet.encoder.relative_attention_bias.weight"),
         **in_blocks(_BLOCK, "transformer/block_#", "mpnet.encoder.layer.#"),
-        **bert.roberta_head(config),
+        **bert.token_head(config, "lm_head", norm="layer_norm"),
     }
 
 

@@ -41,6 +41,8 @@ FILES = {
     "BartTokenizer": _BYTE_LEVEL,
     "BertTokenizer": _WORD_PIECES,
     "DistilBertTokenizer": _WORD_PIECES,
+    "ElectraTokenizer": _WORD_PIECES,
+    "AlbertTokenizer": Files(("spiece.model",), sentencepiece_models.read_albert),
     "MPNetTokenizer": _WORD_PIECES,
     "MarianTokenizer": Files(("source.spm", "target.spm", "vocab.json"), marian.read_marian),
     "M2M100Tokenizer": _fairseq(sentencepiece_models.read_m2m_100, "vocab.json"),

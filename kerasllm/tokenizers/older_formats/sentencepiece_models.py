@@ -9,7 +9,7 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
-from kerasllm.tokenizers import training
+from kerasllm.tokenizers import class_words, training
 from kerasllm.tokenizers.older_formats.byte_level import read_vocabulary
 
 _SPACE = "▁"
@@ -32,6 +32,14 @@ def read_plain(folder, settings, special=()):
 def read_gemma(folder, settings):
     """The same, with the tokens of turns, which the file takes for text."""
     return read_plain(folder, settings, ("<start_of_turn>", "<end_of_turn>"))
+
+
+def read_albert(folder, settings):
+    """The file's ids, of texts without accents and in lower case."""
+    model = read_model(folder / "spiece.model")
+    engine = make_engine(model, [piece.piece for piece in model.pieces], settings)
+    engine.normalizer = normalizers.Sequence([*class_words.albert_characters(settings), engine.normalizer])
+    return engine
 
 
 def read_t5(folder, settings):
