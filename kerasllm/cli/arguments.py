@@ -31,17 +31,8 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(
-            _add_quickstart,
-            _add_train,
-            _add_tune,
-            _add_evaluate,
-            _add_generate,
-            _add_chat,
-            _add_translate,
-            _add_classify,
-        ),
-        *(_add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_translate),
+        *(_add_classify, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)

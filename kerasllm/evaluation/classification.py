@@ -82,7 +82,7 @@ class ClassificationScores:
 def classification_scores(
     model: SequenceClassifier,
     tokenizer: Tokenizer,
-    texts: Sequence[str] | Sequence[tuple[str, str]],
+    texts: Sequence[str | tuple[str, str]],
     labels: Sequence[Any],
     batch_size: int = 32,
 ) -> ClassificationScores:

@@ -268,8 +268,9 @@ class Transformer(Composite, SequenceLayer):
     def set_remat(self, remat):
         """Gives `remat` another value, or one for each layer; a model is to be compiled anew then."""
         self._block_options["remat"] = tuple(remat) if is_per_layer(remat) else remat
-        for block, option in zip(self.blocks, split_by_layer({"remat": remat}, self.num_layers), strict=True):
-            block.remat = option["remat"]
+        groups, of_groups = split_by_group({"remat": remat}, self.num_layers, self.num_layer_groups)
+        for block, group in zip(self.blocks, groups, strict=True):
+            block.remat = of_groups[group]["remat"]
 
     def init_cache(self, batch_size, length, context=None, full=False):
         """A list of the `BlockCache` of each block, empty, for `length` tokens: see `TransformerBlock.init_cache`."""
