@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import random
 import re
 from pathlib import Path
@@ -36,6 +37,11 @@ SMALL = {
         "vocab_size": 300, "seq_len": 32, "batch_size": 4, "steps": 3, "new_steps": 4, "num_layers": 1, "d_model": 16,
         "num_heads": 2, "num_kv_heads": 1, "dff": 32, "new_tokens": 12,
     },
+    "07_fine_tune_a_chat_model.ipynb": {
+        "source": "chats.jsonl", "checkpoint": None, "held_out_count": 20, "seq_len": 96, "batch_size": 2, "steps": 4,
+        "rounds": 2, "rank": 2, "tiny": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32},
+        "tiny_vocab_size": 300, "tiny_steps": 3, "new_tokens": 8,
+    },
 }  # fmt: skip
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
@@ -45,6 +51,16 @@ def corpus():
     draw = random.Random(0)
     texts = [WORDS, *(" ".join(draw.choices(WORDS.split(), k=12)) for _ in range(80))]
     return "\n\n".join(f"{text}\t{text.upper()}" for text in texts)
+
+
+def sources():
+    """What notebooks read, by the names of files."""
+    text = corpus()
+    pairs = [paragraph.split("\t") for paragraph in text.split("\n\n")]
+    return {
+        "corpus.txt": text,
+        "chats.jsonl": "\n".join(json.dumps({"prompt": first, "completion": second}) for first, second in pairs),
+    }
 
 
 # Each takes a process of its own. What the first one does is also run by test_documented_example.py.
@@ -85,8 +101,10 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # so that plots become outputs
-    (tmp_path / "corpus.txt").write_text(corpus(), encoding="utf-8")
-    inject(notebook, {"source": str(tmp_path / "corpus.txt"), **SMALL[name]})
+    for file, text in sources().items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    settings = {"source": "corpus.txt", **SMALL[name]}
+    inject(notebook, {**settings, "source": str(tmp_path / settings["source"])})
 
     resources = {"metadata": {"path": str(work)}}
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
