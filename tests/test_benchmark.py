@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from kerasllm.benchmark import compare, load_memory, peers, programs, results, runner
+from kerasllm.benchmark import compare, load_memory, programs, results, runner
 from kerasllm.benchmark.corpus import synthetic_documents
+from kerasllm.benchmark.measuring import find
 from kerasllm.benchmark.runner import Worker
 from kerasllm.benchmark.suites import SUITES, Case, Program, Suite
 from kerasllm.cli import main
@@ -122,7 +123,7 @@ SMALL = {
 )
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]
-    work, units = (getattr(programs, name, None) or getattr(peers, name))(**settings)
+    work, units = find(name)(**settings)
     work()
     assert units == expected
 
@@ -142,8 +143,7 @@ def test_every_suite_names_programs_that_exist():
     for each in SUITES.values():
         for case in each.cases:
             for program in [*case.programs, *filter(None, [case.limit])]:
-                function = getattr(programs, program.function, None) or getattr(peers, program.function)
-                inspect.signature(function).bind(**program.settings)
+                inspect.signature(find(program.function)).bind(**program.settings)
 
 
 @pytest.mark.soak

@@ -17,7 +17,7 @@ SHORTEST_TURN = 0.5  # seconds
 def main(function, settings):
     _start_framework(function)
     start_mb = peak_mb()
-    work, units = _find(function)(**json.loads(settings))
+    work, units = find(function)(**json.loads(settings))
     answer({"ready": True})
     for _ in sys.stdin:
         rate = work() if units is None else _rate(work, units)
@@ -37,8 +37,11 @@ def answer(content):
     print("ANSWER", json.dumps(content), flush=True)
 
 
-def _find(function):
-    return next(getattr(module, function) for module in (programs, peers, tuning) if hasattr(module, function))
+def find(function):
+    for module in (programs, peers):
+        if hasattr(module, function):
+            return getattr(module, function)
+    return getattr(tuning, function)
 
 
 def _start_framework(function):
