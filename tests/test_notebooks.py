@@ -42,6 +42,11 @@ SMALL = {
         "rounds": 2, "rank": 2, "tiny": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32},
         "tiny_vocab_size": 300, "tiny_steps": 3, "new_tokens": 8,
     },
+    "08_classify_and_embed.ipynb": {
+        "source": "labelled.csv", "test_source": "labelled.csv", "checkpoint": None, "max_length": 32, "batch_size": 8,
+        "passes": 2, "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
+        "small_steps": 3, "colored": 2,
+    },
 }  # fmt: skip
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
@@ -60,6 +65,7 @@ def sources():
     return {
         "corpus.txt": text,
         "chats.jsonl": "\n".join(json.dumps({"prompt": first, "completion": second}) for first, second in pairs),
+        "labelled.csv": "text,label\n" + "\n".join(f'"{first}",{first[0]}' for first, _ in pairs),
     }
 
 
@@ -104,7 +110,8 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     for file, text in sources().items():
         (tmp_path / file).write_text(text, encoding="utf-8")
     settings = {"source": "corpus.txt", **SMALL[name]}
-    inject(notebook, {**settings, "source": str(tmp_path / settings["source"])})
+    paths = {key: str(tmp_path / settings[key]) for key in ("source", "test_source") if key in settings}
+    inject(notebook, {**settings, **paths})
 
     resources = {"metadata": {"path": str(work)}}
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
