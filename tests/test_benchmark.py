@@ -104,9 +104,12 @@ def test_results_are_shown_drawn_and_written(fake_workers, tmp_path, capsys):
 
 TRAINING = {"model": TINY, "batch_size": 2, "context": 8, "dtype": "float32"}
 GENERATING = {"model": TINY, "batch_size": 2, "prompt_length": 4, "new_tokens": 3}
+LLAMA = {**TINY, "dff": 24, "vocab_size": 65, "num_kv_heads": 1, "tie_embeddings": True}
+TUNING = {"context": 128, "tokens": 256, "dtype": "float32", "steps": 2}
 SMALL = {
     "train_kerasllm": ({**TRAINING, "steps": 2, "chunk_size": 5}, 32),
     "train_keras_hub": ({**TRAINING, "steps": 2, "jit_compile": False}, 32),
+    "tune_kerasllm": ({"model": LLAMA, "data": None, "adapter": "lora", "quantize": "nf4", **TUNING}, 512),
     "generate_kerasllm": (GENERATING, 6),
     "decode_kerasllm": ({"model": TINY, "batch_size": 2, "length": 96, "window": 4, "steps": 2}, 4),
     "generate_served": (GENERATING, 6),
