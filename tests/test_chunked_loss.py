@@ -175,3 +175,23 @@ def test_a_chunk_that_cannot_be_is_refused(chunk_size):
 def test_metrics_that_need_logits_are_refused_beside_it(name):
     with pytest.raises(ValueError, match="Metrics need the logits of a whole batch"):
         make("tied").compile("sgd", TokenCrossentropy(chunk_size=4), **{name: ["accuracy"]})
+
+
+def test_what_is_not_learned_costs_nothing():
+    draw = np.random.default_rng(0)
+    hidden, table = draw.normal(size=(3, 11, 8)).astype("float32"), draw.normal(size=(37, 8)).astype("float32")
+    weight = np.zeros((3, 11), "float32")
+    weight[[0, 1, 1, 2], [10, 0, 6, 3]] = [1.0, 2.0, 0.5, 1.0]
+    labels = draw.integers(0, 37, (3, 11)).astype("int32")
+
+    def sums_and_gradient(hidden, weight, chunk_size):
+        hidden = tf.Variable(hidden)
+        with tf.GradientTape() as tape:
+            total, _ = chunked_weighted_sums(labels, weight, hidden, OutputLayer(table), chunk_size)
+        return np.array(total), np.array(tape.gradient(total, hidden))
+
+    expected = sums_and_gradient(hidden, weight, 33)
+    unread = np.where(weight[..., None] > 0, hidden, np.nan)  # in a chunk of four, those that are learned are alone
+    for found, wanted in zip(sums_and_gradient(unread, weight, 4), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert sums_and_gradient(unread, 0 * weight, 4)[0] == 0

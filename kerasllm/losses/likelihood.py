@@ -141,25 +141,41 @@ def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, labe
 
         return values, times
 
-    return _differentiable(sums, labels, hidden, output_layer, chunk_size)
+    return _differentiable(sums, labels, hidden, output_layer, chunk_size, weight)
 
 
 class _Chunks:
     """All tokens of a batch, as many of zero added as make whole chunks.
 
+    With weights, those that count come first, and the chunks behind them are left out: of a conversation the answers
+    alone are learned, of a text with hidden tokens these.
+
     Attributes:
         labels: int32 (N,).
         padded: int, N.
+        count: int, chunks to be looked at.
     """
 
-    def __init__(self, labels, size):
-        self.size = size
+    def __init__(self, labels, size, weight=None):
+        self.size, self._order = size, None
+        self.padded = ops.shape(self.flat(labels))[0]
+        self.count = self.padded // size
+        if weight is not None:
+            counts_not = ops.cast(self.flat(weight) == 0, "int32")
+            place = ops.arange(self.padded, dtype="int32")
+            self._order = ops.argsort(counts_not * self.padded + place)  # in their order otherwise
+            self.count = (self.padded - ops.sum(counts_not) + size - 1) // size
         self.labels = self.flat(labels)
-        self.padded = ops.shape(self.labels)[0]
 
     def flat(self, tensor):
         """(B, T, ...) -> (N, ...)."""
-        return backend.pad_rows(ops.reshape(tensor, (-1, *tensor.shape[2:])), self.size)
+        rows = backend.pad_rows(ops.reshape(tensor, (-1, *tensor.shape[2:])), self.size)
+        return rows if self._order is None else ops.take(rows, self._order, axis=0)
+
+    def unflat(self, rows, shape):
+        """(N, ...) -> (B, T, ...)."""
+        rows = rows if self._order is None else ops.take(rows, ops.argsort(self._order), axis=0)
+        return ops.reshape(rows[: shape[0] * shape[1]], shape)
 
     def part(self, tensor, index):
         """The chunk of a tensor (N, ...)."""
@@ -167,7 +183,7 @@ class _Chunks:
         return ops.slice(tensor, start, (self.size, *tensor.shape[1:]))
 
 
-def _differentiable(function, labels, hidden, output_layer, chunk_size):
+def _differentiable(function, labels, hidden, output_layer, chunk_size, weight=None):
     """A function (chunks, hidden, output layer) -> (values, function from the gradient by them to those by `hidden`,
     the weights and the bias), called with its gradient in the place of what TensorFlow and JAX would make of it."""
     hidden, output_layer = output_layer.widened(hidden)
@@ -177,7 +193,7 @@ def _differentiable(function, labels, hidden, output_layer, chunk_size):
     def call(hidden, weights, *bias):
         inputs = (hidden, weights, *bias)
         layer = output_layer._replace(weights=weights, bias=bias[0] if bias else None)
-        values, gradients = function(_Chunks(labels, chunk_size), hidden, layer)
+        values, gradients = function(_Chunks(labels, chunk_size, weight), hidden, layer)
 
         def gradient(upstream):
             found = zip(gradients(upstream), inputs, strict=False)
@@ -233,10 +249,9 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
         V, D = output.weights.shape
         sums = ops.zeros((V, D - fixed) if fixed < D else ()), ops.zeros((V,))  # in float32, whatever they are of
         state += [ops.zeros_like(rows), *sums]
-    count = chunks.padded // chunks.size
-    _, collected, *gradients = backend.while_loop(lambda index, *_: index < count, body, state)
+    _, collected, *gradients = backend.while_loop(lambda index, *_: index < chunks.count, body, state)
     if slopes is not None:
-        gradients[0] = ops.reshape(gradients[0][: shape[0] * shape[1]], shape)
+        gradients[0] = chunks.unflat(gradients[0], shape)
         if fixed == D:
             gradients[1] = backend.no_gradient(output.weights)
         elif fixed:
