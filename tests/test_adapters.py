@@ -242,6 +242,15 @@ def test_dropout_is_the_same_where_it_is_computed_again(remat):
     assert slope == pytest.approx(float(loss(1e-4) - loss(-1e-4)) / 2e-4, rel=0.01)
 
 
+def test_what_shares_a_function_is_as_exact_as_what_does_not():
+    def outputs(remat):
+        model = learned(LLAMA, lambda config: CausalLM(config, dtype="mixed_bfloat16"))  # adapters are float32 in it
+        model.remat = remat
+        return np.array(tf.function(lambda ids: model(ids, training=True))(IDS))
+
+    np.testing.assert_array_equal(outputs("block"), outputs(None))
+
+
 def test_slices_are_named_as_here_and_as_in_hugging_face():
     def adapted(config, layers):
         model = CausalLM(config)

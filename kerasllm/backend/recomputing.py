@@ -78,7 +78,10 @@ class _Recomputed:
 
     def _results(self, *given):
         count = len(given) - len(self._variables)
-        with keras.StatelessScope(state_mapping=zip(self._variables, given[count:], strict=True), collect_losses=True):
+        mapping = zip(self._variables, given[count:], strict=True)
+        with AutocastScope(None):  # or the scope that a layer stands in would cast what is mapped
+            scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with scope:
             return self._function(*given[:count])
 
     def _gradients(self, given, upstream):
