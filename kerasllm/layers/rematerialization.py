@@ -67,13 +67,9 @@ def rematerialized(function, layer, dropout=None, through=()):
             return output, *added
 
         given = [everything[place] for place in places]
-        alike = (
-            getattr(function, "__name__", ""),
-            tuple(places),
-            _identity([*named]),
-            _identity(options),
-            _likeness(layer),
-        )
+        likeness = _likeness(layer)
+        call_likeness = getattr(function, "__name__", ""), tuple(places), _identity([*named, options])
+        alike = None if likeness is None else (likeness, *call_likeness)
         output, *losses = backend.remat(repeatable, *given, variables=layer.weights, alike=alike)
         for loss in losses:
             layer.add_loss(loss)
@@ -83,8 +79,11 @@ def rematerialized(function, layer, dropout=None, through=()):
 
 
 def _likeness(layer):
-    """A text that is equal for layers that do the same with weights of the same shapes."""
+    """A text that is equal for layers that do the same with weights of the same shapes; None where there are layers of
+    somebody else inside, whose configs need not say all that they do."""
     inside = layer._flatten_layers()
+    if not all(type(part).__module__.startswith(("kerasllm.", "keras.")) for part in inside):
+        return None
     of_parts = [(type(part), keras.saving.serialize_keras_object(part.activity_regularizer)) for part in inside]
     of_weights = [(tuple(weight.shape), weight.dtype, weight.trainable) for weight in layer.weights]
     return repr([_without_names(layer.get_config()), of_parts, of_weights])
