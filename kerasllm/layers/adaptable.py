@@ -1,5 +1,7 @@
 """Layers that hold other layers which come and go while they are built."""
 
+import keras
+
 
 class Adaptable:
     """What a layer has that takes an adapter: the base class before Keras' own.
@@ -19,7 +21,8 @@ class Adaptable:
         self._check_takes("an adapter")
         if adapter is not None and not adapter.built:
             with self._open_name_scope():  # so that the paths of its weights begin with the layer's
-                adapter.build(*self._adapter_shapes())
+                has_weights = type(adapter).build is not keras.layers.Layer.build  # whose own takes a single shape
+                adapter.build(*self._adapter_shapes()[: None if has_weights else 1])
             adapter.supports_masking = True  # as this layer does
         self._exchange("adapter", adapter)
 
