@@ -161,21 +161,17 @@ def tuning(model=TUNED, data=None):
         data: files of conversations, for the tokenizer of that folder; made-up ones when absent.
     """
 
-    def programs(dtype):
-        shape = {"model": model, "data": data, "context": 256, "tokens": 512, "dtype": dtype, "steps": 4}
-        on_torch = ("torch", "transformers", "peft", "trl")
-        return [
-            Program("kerasllm, LoRA", "tune_kerasllm", {**shape, "adapter": "lora"}),
-            Program("kerasllm, QLoRA", "tune_kerasllm", {**shape, "adapter": "lora", "quantize": "nf4"}),
-            Program("kerasllm, whole", "tune_kerasllm", shape),
-            Program("TRL with PEFT, LoRA", "tune_transformers", {**shape, "adapter": "lora"}, on_torch),
-            Program(
-                "the same, packing=True", "tune_transformers", {**shape, "adapter": "lora", "packed": True}, on_torch
-            ),
-            Program("TRL, whole", "tune_transformers", shape, on_torch),
-        ]
-
-    cases = [Case("float32", programs("float32"), together=False)]
+    shape = {"model": model, "data": data, "context": 256, "tokens": 512, "dtype": "float32", "steps": 4}
+    lora, on_torch = {**shape, "adapter": "lora"}, ("torch", "transformers", "peft", "trl")
+    programs = [
+        Program("kerasllm, LoRA", "tune_kerasllm", lora),
+        Program("kerasllm, QLoRA", "tune_kerasllm", {**lora, "quantize": "nf4"}),
+        Program("kerasllm, whole", "tune_kerasllm", shape),
+        Program("TRL with PEFT, LoRA", "tune_transformers", lora, on_torch),
+        Program("the same, packing=True", "tune_transformers", {**lora, "packed": True}, on_torch),
+        Program("TRL, whole", "tune_transformers", shape, on_torch),
+    ]
+    cases = [Case("float32", programs, together=False)]
     what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
     return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
 
