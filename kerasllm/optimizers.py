@@ -82,15 +82,38 @@ class AdamW(keras.optimizers.AdamW):
         return super().apply(grads, trainable_variables)
 
     def _backend_apply_gradients(self, grads, trainable_variables):
-        self._norm, self._terms = backend.global_norm(grads), {}
-        is_finite = backend.update_if_finite(
-            lambda grads: super(AdamW, self)._backend_apply_gradients(grads, trainable_variables),
-            grads,
-            self._norm,
-            [*self._trainable_variables, *self.variables],  # the average of weights is of those without gradient too
-        )
+        if self._moves_only() and backend.are_few(grads):
+            is_finite = self._apply_joined(grads, trainable_variables)
+        else:
+            self._norm, self._terms = backend.global_norm(grads), {}
+            is_finite = backend.update_if_finite(
+                lambda grads: super(AdamW, self)._backend_apply_gradients(grads, trainable_variables),
+                grads,
+                self._norm,
+                [*self._trainable_variables, *self.variables],  # averages are of weights without gradient too
+            )
         self._norm = self._terms = None
         self._iterations.assign_add(ops.cast(is_finite, self._iterations.dtype) - 1)  # Keras adds 1 after this
+
+    def _moves_only(self):
+        """Whether a step is `update_step` of this class, and nothing else."""
+        others = self.weight_decay, self.use_ema, self.gradient_accumulation_steps, self.clipnorm, self.clipvalue
+        return not (any(others) or self.amsgrad) and type(self).update_step is AdamW.update_step
+
+    def _apply_joined(self, grads, trainable_variables):
+        """The step of few gradients as one vector: what is done to all alike is one op then, and no branch of the graph
+        reads hundreds of variables. Returns whether their norm is finite; if it is not, nothing changes."""
+        joined = backend.join(grads)
+        norm = backend.global_norm([joined])
+        is_finite = ops.isfinite(norm)
+        if self.global_clipnorm:
+            joined = joined * ops.where(norm > self.global_clipnorm, self.global_clipnorm / norm, 1.0)
+        parts = backend.split_like(ops.where(is_finite, joined, 0.0), grads)
+        dtype = trainable_variables[0].value.dtype
+        self._terms = {dtype: self._make_terms(dtype, self.learning_rate, moves=is_finite)}
+        for part, variable in zip(parts, trainable_variables, strict=True):
+            self.update_step(part, variable.value, self.learning_rate)
+        return is_finite
 
     def _clip_gradients(self, grads):
         if not self.global_clipnorm:
@@ -106,12 +129,15 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient, variable, learning_rate):
         if self.amsgrad or not backend.has_fused_adam(variable, gradient):
             return super().update_step(gradient, variable, learning_rate)
-        terms = self._terms.get(variable.dtype)
-        if terms is None:
-            numbers = learning_rate, self.iterations, self.beta_1, self.beta_2, self.epsilon
-            terms = self._terms[variable.dtype] = backend.adam_terms(variable.dtype, *numbers)
+        if variable.dtype not in self._terms:
+            self._terms[variable.dtype] = self._make_terms(variable.dtype, learning_rate)
         index = self._get_variable_index(variable)
-        backend.fused_adam(variable, self._momentums[index], self._velocities[index], gradient, terms)
+        moments = self._momentums[index], self._velocities[index]
+        backend.fused_adam(variable, *moments, gradient, self._terms[variable.dtype])
+
+    def _make_terms(self, dtype, learning_rate, moves=None):
+        numbers = learning_rate, self.iterations, self.beta_1, self.beta_2, self.epsilon
+        return backend.adam_terms(dtype, *numbers, moves)
 
     def _apply_weight_decay(self, variables):
         if self.weight_decay:

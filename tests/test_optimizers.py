@@ -54,6 +54,30 @@ def test_adamw_equals_keras_step_by_step(settings):
         np.testing.assert_allclose(state, expected, rtol=1e-5, atol=1e-6, err_msg=state.name)
 
 
+@pytest.mark.parametrize("limit", [1.0, None])
+def test_few_gradients_of_a_graph_are_applied_as_one_vector(limit):
+    eager, traced = ((AdamW(0.1, weight_decay=0.0, global_clipnorm=limit), variables()) for _ in range(2))
+    traced[0].build(traced[1])
+
+    @tf.function
+    def apply(*gradients):
+        return traced[0].apply(list(gradients), traced[1])
+
+    for step in range(5):
+        given = [tf.convert_to_tensor(gradient) for gradient in gradients(step)]
+        if step == 3:  # is no step at all
+            before = [np.array(v) for v in (*traced[1], *traced[0].variables)]
+            apply(given[0] * math.nan, *given[1:])
+            assert all(map(np.array_equal, before, (*traced[1], *traced[0].variables)))
+            continue
+        apply(*given)
+        eager[0].apply(given, eager[1])
+        for state, expected in zip((*traced[1], *traced[0].variables), (*eager[1], *eager[0].variables), strict=True):
+            np.testing.assert_allclose(state, expected, rtol=1e-6, atol=1e-7, err_msg=state.name)
+    ops_of = {op.type for op in apply.get_concrete_function(*given).graph.get_operations()}
+    assert "Split" in ops_of or "SplitV" in ops_of
+
+
 def moved_by_decay(model):
     """The names of the weights that a step without gradients changes."""
     before = model.get_weights()

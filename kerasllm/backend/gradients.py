@@ -1,5 +1,7 @@
 """Gradients: added up, clipped and applied."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,7 +12,6 @@ from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-    from tensorflow.core.framework import attr_value_pb2
 else:
     import jax
 
@@ -167,31 +168,29 @@ def clip_by_norm(gradients, limit, norm):
     """Gradients scaled down from the norm that they have to a lower one; None stays None."""
     given = [gradient for gradient in gradients if gradient is not None]
     # Most of the time there is nothing to scale, which saves a pass over all gradients.
-    clipped = iter(
-        _either(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given, given)
-    )
+    clipped = iter(ops.cond(norm > limit, lambda: [gradient * (limit / norm) for gradient in given], lambda: given))
     return [gradient if gradient is None else next(clipped) for gradient in gradients]
 
 
-def _either(condition, yes, no, gradients):
-    """What one of two functions gives, which read gradients.
-
-    TensorFlow puts both into the graph, with two ops for each tensor that they read: with the hundreds of small
-    variables of adapters that is most of what a step takes to compile. So functions stay functions on CPUs, where the
-    gradients are few enough to be kept until the function ends.
-    """
-    results = ops.cond(condition, yes, no)
-    if IS_TENSORFLOW and on_cpu() and not tf.executing_eagerly() and _are_few(gradients):
-        made_by = tf.nest.flatten(results)[0].op
-        while made_by.type == "Identity":
-            made_by = made_by.inputs[0].op
-        made_by._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
-    return results
+def are_few(gradients):
+    """Whether gradients had better be joined: on TensorFlow, whose graphs take memory and time for each op, where they
+    are those of adapters."""
+    if not IS_TENSORFLOW or tf.executing_eagerly() or tf.distribute.has_strategy() or not on_cpu():
+        return False
+    if not all(gradient.dtype == tf.float32 and gradient.shape.is_fully_defined() for gradient in gradients):
+        return False
+    return sum(gradient.shape.num_elements() for gradient in gradients) <= _FEW
 
 
-def _are_few(gradients):
-    sizes = [gradient.shape.num_elements() for gradient in gradients if gradient is not None]
-    return bool(sizes) and None not in sizes and sum(sizes) <= _FEW
+def join(tensors):
+    """Tensors as one vector."""
+    return ops.concatenate([ops.reshape(tensor, (-1,)) for tensor in tensors])
+
+
+def split_like(vector, tensors):
+    """The parts of what `join` made of tensors like these."""
+    parts = tf.split(vector, [math.prod(tensor.shape) for tensor in tensors])
+    return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def update_if_finite(update, gradients, norm, variables):
@@ -219,7 +218,7 @@ def update_if_finite(update, gradients, norm, variables):
             update(gradients)
             return True
 
-        return _either(is_finite, updated, lambda: False, gradients)
+        return tf.cond(is_finite, updated, lambda: False)
     before = [v.value for v in variables]
     with keras.StatelessScope(state_mapping=zip(variables, before, strict=True)) as scope:
         update(gradients)
@@ -233,12 +232,18 @@ def has_fused_adam(variable, gradient):
     return IS_TENSORFLOW and isinstance(variable, tf.Variable) and isinstance(gradient, tf.Tensor)
 
 
-def adam_terms(dtype, learning_rate, iterations, beta_1, beta_2, epsilon):
-    """What Adam's updates of all variables of a dtype have in common."""
+def adam_terms(dtype, learning_rate, iterations, beta_1, beta_2, epsilon, moves=None):
+    """What Adam's updates of all variables of a dtype have in common.
+
+    Where `moves`, a bool scalar, is false, updates with gradients of zero change nothing.
+    """
     step = tf.cast(iterations + 1, dtype)
     learning_rate, beta_1, beta_2, epsilon = (tf.cast(x, dtype) for x in (learning_rate, beta_1, beta_2, epsilon))
-    powers = {"beta1_power": tf.pow(beta_1, step), "beta2_power": tf.pow(beta_2, step)}
-    return {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "epsilon": epsilon, **powers}
+    terms = {"beta1_power": tf.pow(beta_1, step), "beta2_power": tf.pow(beta_2, step), "epsilon": epsilon}
+    changing = {"lr": (learning_rate, 0), "beta1": (beta_1, 1), "beta2": (beta_2, 1)}
+    for name, (term, idle) in changing.items():
+        terms[name] = term if moves is None else tf.where(moves, term, tf.cast(idle, dtype))
+    return terms
 
 
 def fused_adam(variable, momentum, velocity, gradient, terms):
