@@ -1,4 +1,4 @@
-"""What is measured of KerasHub and of transformers: programs that do the same work as those of kerasllm.
+"""What is measured of others, KerasHub and Hugging Face: programs that do the same work as those of kerasllm.
 
 torch runs on the CPU, so where TensorFlow finds a GPU its figures say nothing.
 """
@@ -54,6 +54,40 @@ def tokenize_keras_hub(num_bytes=2_000_000, vocab_size=4000):
             pass
 
     return tokenize, num_bytes
+
+
+def tokenize_datasets(num_bytes=2_000_000, vocab_size=4000):
+    """The same vocabulary in `tokenizers`, mapped by Hugging Face's `datasets` as its own guides map it."""
+    import datasets
+
+    documents, tokenizer = documents_and_tokenizer(num_bytes, vocab_size)
+    dataset = datasets.Dataset.from_dict({"text": documents})
+    datasets.disable_caching()  # or the second time it would read what it wrote the first time
+    datasets.disable_progress_bars()
+
+    def encoded(batch):
+        return {"input_ids": [encoding.ids for encoding in tokenizer.engine.encode_batch(batch["text"])]}
+
+    return lambda: dataset.map(encoded, batched=True, remove_columns=["text"]), num_bytes
+
+
+def pack_trl(num_bytes=8_000_000, vocab_size=4000, context=1024, batch_size=8):
+    """TRL's best-fit packing, which cuts long documents as kerasllm's does, and its batches as arrays."""
+    import datasets
+    import trl
+
+    documents, tokenizer = documents_and_tokenizer(num_bytes, vocab_size)
+    ids = [[*ids, tokenizer.end_id] for ids in tokenizer.encode_batch(documents)]
+    dataset = datasets.Dataset.from_dict({"input_ids": ids})
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+
+    def pack():
+        packed = trl.pack_dataset(dataset, context, "bfd_split")
+        for _ in packed.with_format("numpy").iter(batch_size):
+            pass
+
+    return pack, sum(map(len, ids))
 
 
 def train_transformers(model, batch_size, context, dtype, steps=10):

@@ -92,6 +92,21 @@ def tokenize_kerasllm(num_bytes=2_000_000, vocab_size=4000):
     return tokenize, num_bytes
 
 
+def pack_kerasllm(num_bytes=8_000_000, vocab_size=4000, context=1024, batch_size=8):
+    """From token files to the batches of an epoch: which documents share a window, and where their tokens are."""
+    from kerasllm.data import causal_lm_dataset, write_tokens
+
+    documents, tokenizer = documents_and_tokenizer(num_bytes, vocab_size)
+    folder = tempfile.TemporaryDirectory(prefix="kerasllm-pack-")
+    tokens = write_tokens(documents, tokenizer, f"{folder.name}/tokens", progress=False)
+
+    def pack():
+        for _ in causal_lm_dataset(f"{folder.name}/tokens", tokenizer, context, batch_size, packed=True):
+            pass
+
+    return pack, tokens.num_tokens
+
+
 def train_on_documents(packed, steps=10, batch_size=16, context=256):
     """The same short documents, packed into full windows or padded, one in a row; only real tokens count."""
     import numpy as np

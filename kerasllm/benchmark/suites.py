@@ -179,13 +179,22 @@ def tuning(model=TUNED, data=None):
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
+        Program("datasets with tokenizers", "tokenize_datasets", {}, ("datasets",)),
         Program("KerasHub, in tf.data", "tokenize_keras_hub", {}, ("keras_nlp",)),
+    ]
+    packing = [
+        Program("kerasllm", "pack_kerasllm", {}),
+        Program("TRL's packing, datasets", "pack_trl", {}, ("datasets", "trl")),
     ]
     training = [
         Program("packed", "train_on_documents", {"packed": True}),
         Program("padded", "train_on_documents", {"packed": False}),
     ]
-    cases = [Case("bytes, tokenizing", tokenizing), Case("tokens, training on short texts", training)]
+    cases = [
+        Case("bytes, tokenizing", tokenizing),
+        Case("tokens, packing", packing),
+        Case("tokens, training on short texts", training),
+    ]
     return Suite("From text to batches", "bytes or tokens", cases)
 
 
