@@ -30,6 +30,7 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.recomputing import remat
+from kerasllm.backend.sharing import shared, shares, sharing
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,
@@ -88,6 +89,9 @@ __all__ = [
     "remat",
     "row_means",
     "row_times_matrix",
+    "shared",
+    "shares",
+    "sharing",
     "slice_update",
     "stateless_uniform",
     "static_shape",

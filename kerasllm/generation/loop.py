@@ -30,8 +30,10 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
         )
         if stepper.uses_xla and backend.on_cpu():
             functions = [in_float32(model, function) for function in functions]
-        compiled[key] = tuple(
-            backend.compile_function(function, model.variables, stepper.uses_xla) for function in functions
+        start, go_on = functions
+        compiled[key] = (
+            backend.compile_function(start, model.variables, xla=False),
+            backend.compile_function(go_on, model.variables, stepper.uses_xla),
         )
     return compiled[key]
 
@@ -41,7 +43,8 @@ def prefill(
 ):
     """Reads the prompts from place `first` on and draws the first token after them. Arguments and results are those of
     `decode`; `prefix` is for `stepper.start`."""
-    logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
+    with backend.sharing():
+        logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
     *drawn, rule_state = _draw(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
     return *drawn, state, rule_state
 

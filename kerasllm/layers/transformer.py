@@ -13,6 +13,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.disentangled import DistanceEmbedding, check_blocks
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.likeness import call_alike
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_sizes, is_per_layer, split_by_group
@@ -252,7 +253,13 @@ class Transformer(Composite, SequenceLayer):
                 shared[kind] = {"prepared": prepared, "position_bias": bias, "distance_embeddings": distances}
             is_last = i == self.num_layers - 1
             x, of_scores, of_block = parts_of(
-                block(x, context=context, cache=of_block, last_only=last_only and is_last, **shared[kind], **options)
+                call_alike(
+                    *(block, x, of_block),
+                    context=context,
+                    last_only=last_only and is_last,
+                    **shared[kind],
+                    **options,
+                )
             )
             scores.append(of_scores)
             new_cache.append(of_block)
