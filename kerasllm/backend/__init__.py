@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
+from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, track, unwritten
 from kerasllm.backend.compiling import (
     call_on_host,
     compile_function,
@@ -72,6 +72,7 @@ __all__ = [
     "filled",
     "fused",
     "fused_adam",
+    "given_away",
     "global_norm",
     "has_fused_adam",
     "in_xla",
@@ -98,6 +99,7 @@ __all__ = [
     "sum_of_rows",
     "sum_over_replicas",
     "track",
+    "unwritten",
     "update_if_finite",
     "value_and_gradients",
     "values_on_devices",
