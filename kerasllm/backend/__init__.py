@@ -30,7 +30,16 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.recomputing import remat
-from kerasllm.backend.sharing import shared, shares, sharing
+from kerasllm.backend.sharing import (
+    are_buffers,
+    buffers,
+    compiles_shared,
+    read_buffers,
+    shared,
+    shares,
+    sharing,
+    write_buffers,
+)
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,
@@ -59,11 +68,14 @@ __all__ = [
     "adam_terms",
     "add_at",
     "apply_gradients",
+    "are_buffers",
     "as_integers",
     "as_tensor",
+    "buffers",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
+    "compiles_shared",
     "current_graph",
     "dense",
     "densify",
@@ -86,6 +98,7 @@ __all__ = [
     "pad_rows",
     "plain_graph",
     "put_back",
+    "read_buffers",
     "refuse",
     "remat",
     "row_means",
@@ -106,5 +119,6 @@ __all__ = [
     "wait_for",
     "wait_for_host",
     "while_loop",
+    "write_buffers",
     "with_gradient",
 ]

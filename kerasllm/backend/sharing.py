@@ -1,7 +1,7 @@
 """Layers that do the same with weights of their own share one function: a graph calls it for each of them.
 
-So it is traced once, and a graph of 30 layers is hardly larger than one of 3. On JAX, and where XLA compiles a whole
-graph, there is nothing to share.
+So it is traced once, and a graph of 30 layers is hardly larger than one of 3; and where XLA compiles the function, it
+does so once. On JAX, and where XLA compiles a whole graph, there is nothing to share.
 """
 
 import contextlib
@@ -11,18 +11,19 @@ import keras
 from keras.src.backend.common.variables import AutocastScope
 
 from kerasllm.backend.base import IS_TENSORFLOW
-from kerasllm.backend.compiling import current_graph, in_xla
+from kerasllm.backend.compiling import current_graph, in_xla, within_xla
 
 if IS_TENSORFLOW:
     import tensorflow as tf
 
-_shares = contextvars.ContextVar("shares", default=False)
+_shares = contextvars.ContextVar("shares", default=None)
 
 
 @contextlib.contextmanager
-def sharing():
-    """Within it, `shared` functions are traced once in each TensorFlow graph."""
-    token = _shares.set(IS_TENSORFLOW)
+def sharing(compiled=None):
+    """Within it, `shared` functions are traced once: in each TensorFlow graph; or, where a dict is given to keep them
+    in, for all graphs, and compiled by XLA."""
+    token = _shares.set((compiled,) if IS_TENSORFLOW else None)
     try:
         yield
     finally:
@@ -31,26 +32,63 @@ def sharing():
 
 def shares():
     """Whether what is traced shares functions."""
-    return _shares.get() and not in_xla() and current_graph() is not None
+    return _shares.get() is not None and not in_xla() and current_graph() is not None
+
+
+def compiles_shared():
+    """Whether XLA compiles those functions."""
+    return shares() and _shares.get()[0] is not None
 
 
 def shared(function, *tensors, variables, alike):
     """A function's results, where `shares` is true.
 
     Args:
-        function: function of tensors -> (nested) tensors.
-        *tensors: (nested) tensors.
+        function: function of tensors -> (nested) tensors. If it is to be compiled, it reads no other tensors.
+        *tensors: (nested) tensors; those in `buffers` it may write to.
         variables: sequence of the Keras variables that the function reads.
         alike: hashable. Functions for which it is equal do the same, each with its own variables, and read the same
             other tensors of the graph.
     """
-    tensors = keras.tree.map_structure(tf.convert_to_tensor, tensors)
-    given = [*tensors, *values_of(variables)]
+    (compiled,), values = _shares.get(), values_of(variables)
+    if compiled is not None:
+        if alike not in compiled:
+            compiled[alike] = tf.function(_in_xla(function, variables), jit_compile=True, autograph=False)
+        return compiled[alike](*tensors, values)
+    given = [*keras.tree.map_structure(tf.convert_to_tensor, tensors), *values]
     of_graph = functions_of_graph("shared")
     key = alike, *((tensor.dtype, tuple(tensor.shape)) for tensor in keras.tree.flatten(given))
     if key not in of_graph:
         of_graph[key] = traced(lambda *given: with_values(function, variables, given), given)
     return of_graph[key](*given)
+
+
+def _in_xla(function, variables):
+    def call(*given):
+        *tensors, values = given
+        with within_xla():
+            return with_values(function, variables, [*tensors, *values])
+
+    return call
+
+
+def buffers(tensors):
+    """(Nested) tensors in memory that compiled functions write to in place."""
+    return keras.tree.map_structure(lambda tensor: tf.Variable(tensor, trainable=False), tensors)
+
+
+def are_buffers(tensors):
+    """Whether (nested) tensors come from `buffers`."""
+    return IS_TENSORFLOW and any(isinstance(tensor, tf.Variable) for tensor in keras.tree.flatten(tensors))
+
+
+def read_buffers(tensors):
+    return keras.tree.map_structure(lambda buffer: buffer.read_value(), tensors)
+
+
+def write_buffers(tensors, values):
+    for buffer, value in zip(keras.tree.flatten(tensors), keras.tree.flatten(values), strict=True):
+        buffer.assign(value, read_value=False)
 
 
 def functions_of_graph(kind):

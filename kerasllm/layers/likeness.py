@@ -5,7 +5,10 @@ from typing import NamedTuple
 import keras
 
 from kerasllm import backend
+from kerasllm.layers.cache import join_heads, split_heads
 from kerasllm.layers.taps import listeners
+
+MOST_IN_A_RUN = 12
 
 
 def call_alike(layer, x, cache, **options):
@@ -26,6 +29,47 @@ def call_alike(layer, x, cache, **options):
         variables=layer.weights,
         alike=(alike, identity(options)),
     )
+
+
+def call_in_runs(blocks, x, cache, mask, position_ids, cache_index):
+    """Takes tokens through blocks by compiled functions, each of a run of several blocks, which runs that are alike
+    share: each call of one has its price, and so has each block that is compiled.
+
+    Args:
+        blocks: list of `TransformerBlock`.
+        x: float (B, T, D).
+        cache: list of a `BlockCache` for each block, in `backend.buffers`, which are written to.
+        mask, position_ids, cache_index: see `TransformerBlock`.
+
+    Returns:
+        float (B, T, D).
+    """
+    length = _run_length(len(blocks))
+    for begin in range(0, len(blocks), length):
+        run = blocks[begin : begin + length]
+
+        def through(x, mask, position_ids, cache_index, cache, run=run):
+            options = {"mask": mask, "position_ids": position_ids, "cache_index": cache_index, "training": False}
+            for block, of_block in zip(run, cache, strict=True):
+                known = split_heads(backend.read_buffers(of_block), x.shape[0])
+                x, new = block(x, cache=known, **options)
+                backend.write_buffers(of_block, join_heads(new))
+            return x
+
+        once = list(dict.fromkeys(run))
+        alike = tuple(likeness(block) or block.path for block in once), tuple(map(once.index, run))
+        x = backend.shared(
+            *(through, x, mask, position_ids, cache_index, cache[begin : begin + length]),
+            variables=[weight for block in once for weight in block.weights],
+            alike=alike,
+        )
+    return x
+
+
+def _run_length(count):
+    """How many of so many blocks are in a run: as many as divide them, unless that is few."""
+    best = max(length for length in range(1, MOST_IN_A_RUN + 1) if count % length == 0)
+    return best if best >= MOST_IN_A_RUN // 2 else MOST_IN_A_RUN
 
 
 def likeness(layer):
