@@ -119,6 +119,6 @@ __all__ = [
     "wait_for",
     "wait_for_host",
     "while_loop",
-    "write_buffers",
     "with_gradient",
+    "write_buffers",
 ]

@@ -169,8 +169,8 @@ def compile_function(function, variables, xla=True, by_shape=False):
 
 
 def _with_joined_arrays(function, xla):
-    """A function of (nested) tensors and NumPy arrays, traced for each of their shapes, and compiled by XLA. Arrays of one dtype go
-    there as one: TensorFlow takes as long for each, however small it is."""
+    """A function of (nested) tensors and NumPy arrays, traced for each of their shapes, and perhaps compiled by XLA.
+    Arrays of one dtype go there as one: TensorFlow takes as long for each, however small it is."""
     compiled = {}
 
     def call(*args):

@@ -90,8 +90,8 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
             (E,) and "limits" (B,), the most new tokens of each row.
 
     Returns:
-        index, tokens, done, state and rule_state as they are then, without a state that is in `backend.buffers`. Where a row's logits were not finite, it has
-        `NO_TOKEN`, and all rows have ended.
+        index, tokens, done, state and rule_state as they are then; no state, where that is in `backend.buffers`. Where
+        a row's logits were not finite, it has `NO_TOKEN`, and all rows have ended.
     """
 
     draw = functools.partial(_draw, sampler_key, rule)

@@ -86,7 +86,7 @@ def _keeps_tokens_apart(layer):
 
 
 def _is_deep(model):
-    """Whether a `CausalLM` is one of many layers, compiled by runs of them, and not one that XLA compiles as a whole."""
+    """Whether a `CausalLM` is one of many layers, of which XLA compiles runs, and not the whole loop."""
     transformer = model.transformer
     is_plain = transformer.positions not in (*BIASED, "disentangled") and not length_dependent_rotations(model)
     return is_plain and transformer.num_layers > MOST_IN_A_RUN
