@@ -12,10 +12,10 @@ from keras import ops
 
 import kerasllm
 from kerasllm import adapters, backend
-from kerasllm.generation import Sampler, generate_ids, loop, read_prefix, samplers
+from kerasllm.generation import Sampler, generate_ids, loop, read_prefix, samplers, stepping
 from kerasllm.generation.buffers import buffer_lengths
 from kerasllm.generation.stepping import CachedStepper, PlainStepper, get_stepper
-from kerasllm.layers import taps
+from kerasllm.layers import TransformerBlock, likeness, taps
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -69,6 +69,21 @@ def greedy_by_hand(model, prompt, steps):
         logits = ops.convert_to_numpy(model(np.array([text])))[0, -1]
         text.append(int(logits.argmax()))
     return text[len(prompt) :]
+
+
+class Spy:
+    """A method of blocks that keeps the number of tokens of each call."""
+
+    def __init__(self, call):
+        self.lengths = []
+        self._call = call
+
+    def __get__(self, block, _):
+        def call(x, *args, **kwargs):
+            self.lengths.append(x.shape[1])
+            return self._call(block, x, *args, **kwargs)
+
+        return call
 
 
 GROUPED = {"num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_factor": (1.0, 0.5)}
@@ -188,6 +203,23 @@ def test_many_models_in_one_process_are_no_retracing(caplog):
     for number in range(8):  # as of models and lengths that are compiled apart
         assert backend.compile_function(lambda x: x + 1, [], xla=False)(np.float32(number)) == number + 1
     assert not caplog.records
+
+
+@pytest.mark.optimised
+def test_of_deep_models_a_run_of_layers_is_compiled_once(monkeypatch):
+    for module in (likeness, stepping):
+        monkeypatch.setattr(module, "MOST_IN_A_RUN", 2)
+    monkeypatch.setattr(TransformerBlock, "_forward", spied := Spy(TransformerBlock._forward))
+    options = {"num_kv_heads": 2, "attention_window": (5, None) * 2, "max_length": 64}
+    model = scattered(CausalLM(TransformerConfig(V, num_layers=4, d_model=32, num_heads=4, dff=64, **options)))
+    expected = [greedy_by_hand(model, prompt, 8) for prompt in PROMPTS]
+    spied.lengths.clear()
+    assert generate_ids(model, PROMPTS, 8) == expected
+    assert spied.lengths == [16] * 3 + [1] * 2  # of a prompt: one that sees 5 tokens, one that sees all, and the last
+    drawn = generate_ids(model, PROMPTS, 8, temperature=0.9, seed=1)
+    assert spied.lengths.count(1) == 2  # nothing anew
+    monkeypatch.setattr(CachedStepper, "in_runs", False)
+    assert generate_ids(model, PROMPTS, 8, temperature=0.9, seed=1, top_p=1.0) == drawn
 
 
 @pytest.mark.optimised

@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
+from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, track, unwritten
 from kerasllm.backend.compiling import (
     call_on_host,
     compile_function,
@@ -33,6 +33,16 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.recomputing import remat
+from kerasllm.backend.sharing import (
+    are_buffers,
+    buffers,
+    compiles_shared,
+    read_buffers,
+    shared,
+    shares,
+    sharing,
+    write_buffers,
+)
 from kerasllm.backend.tensors import (
     add_at,
     as_integers,
@@ -61,12 +71,15 @@ __all__ = [
     "adam_terms",
     "add_at",
     "apply_gradients",
+    "are_buffers",
     "are_few",
     "as_integers",
     "as_tensor",
+    "buffers",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
+    "compiles_shared",
     "current_graph",
     "dense",
     "densify",
@@ -75,6 +88,7 @@ __all__ = [
     "filled",
     "fused",
     "fused_adam",
+    "given_away",
     "global_norm",
     "has_fused_adam",
     "in_xla",
@@ -89,10 +103,14 @@ __all__ = [
     "pad_rows",
     "plain_graph",
     "put_back",
+    "read_buffers",
     "refuse",
     "remat",
     "row_means",
     "row_times_matrix",
+    "shared",
+    "shares",
+    "sharing",
     "slice_update",
     "split_like",
     "stateless_uniform",
@@ -100,6 +118,7 @@ __all__ = [
     "sum_of_rows",
     "sum_over_replicas",
     "track",
+    "unwritten",
     "update_if_finite",
     "value_and_gradients",
     "values_on_devices",
@@ -107,4 +126,5 @@ __all__ = [
     "wait_for_host",
     "while_loop",
     "with_gradient",
+    "write_buffers",
 ]

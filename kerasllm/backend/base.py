@@ -1,6 +1,9 @@
 """Which backend Keras runs on, and its tensors."""
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
 if keras.backend.backend() not in ("tensorflow", "jax"):
@@ -14,11 +17,29 @@ IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if IS_TENSORFLOW:
     import tensorflow as tf
 
+_ALIGNMENT = 64  # bytes, of tensors
+
 
 def track(layer, layers):
     """Tells TensorFlow's checkpoints of layers that another one has in a list, which they do not look into."""
     for inner in layers if IS_TENSORFLOW else ():
         layer._track_trackable(inner, inner.name)
+
+
+def unwritten(shape, dtype):
+    """An array of zeros that takes no memory before it is written to, and that `given_away` hands over as it is."""
+    dtype = np.dtype(dtype)
+    memory = np.zeros(dtype.itemsize * math.prod(shape) + _ALIGNMENT, "uint8")
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + dtype.itemsize * math.prod(shape)].view(dtype).reshape(shape)
+
+
+def given_away(array):
+    """A tensor of an array that nobody is to write to any more: on TensorFlow, of types that NumPy has itself, without
+    a copy."""
+    if IS_TENSORFLOW and array.dtype.isbuiltin == 1 and array.size:
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return ops.convert_to_tensor(array)
 
 
 def as_tensor(x):

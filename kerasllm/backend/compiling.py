@@ -37,6 +37,17 @@ def plain_graph():
         _plain_graph.reset(token)
 
 
+@contextlib.contextmanager
+def within_xla():
+    """Within it, TensorFlow graphs are traced for XLA."""
+    tokens = _in_xla.set(True), _plain_graph.set(False)
+    try:
+        yield
+    finally:
+        _in_xla.reset(tokens[0])
+        _plain_graph.reset(tokens[1])
+
+
 def in_plain_graph():
     return _plain_graph.get()
 
@@ -129,7 +140,7 @@ def _has_xla():
     return not (sys.platform == "darwin" and tf.config.list_physical_devices("GPU"))
 
 
-def compile_function(function, variables, xla=True):
+def compile_function(function, variables, xla=True, by_shape=False):
     """Compiles a function of tensors that reads a model's variables.
 
     Args:
@@ -137,18 +148,16 @@ def compile_function(function, variables, xla=True):
         variables: the Keras variables that it reads, and does not write.
         xla: bool, on TensorFlow, where False compiles in less time, once for tensors of all lengths. JAX always
             compiles by XLA.
+        by_shape: bool. What XLA does not compile is traced for each length too.
     """
     if IS_TENSORFLOW:
 
         def traced(*args):
-            token = (_in_xla if xla else _plain_graph).set(True)
-            try:
+            with within_xla() if xla else plain_graph():
                 return function(*args)
-            finally:
-                (_in_xla if xla else _plain_graph).reset(token)
 
-        if xla:
-            return _with_joined_arrays(traced)
+        if by_shape or xla:
+            return _with_joined_arrays(traced, xla)
         return _quiet(tf.function(traced, reduce_retracing=True, autograph=False))
 
     @jax.jit
@@ -159,9 +168,9 @@ def compile_function(function, variables, xla=True):
     return lambda *args: stateless([variable.value for variable in variables], *args)
 
 
-def _with_joined_arrays(function):
-    """A function of (nested) tensors and NumPy arrays, compiled by XLA for each of their shapes. Arrays of one dtype go
-    there as one: TensorFlow takes as long for each, however small it is."""
+def _with_joined_arrays(function, xla):
+    """A function of (nested) tensors and NumPy arrays, traced for each of their shapes, and perhaps compiled by XLA.
+    Arrays of one dtype go there as one: TensorFlow takes as long for each, however small it is."""
     compiled = {}
 
     def call(*args):
@@ -174,7 +183,7 @@ def _with_joined_arrays(function):
         key = structure, *shapes
         if key not in compiled:
             unjoined = functools.partial(_call_unjoined, function, structure, tuple(shapes))
-            compiled[key] = _quiet(tf.function(unjoined, jit_compile=True, autograph=False))
+            compiled[key] = _quiet(tf.function(unjoined, jit_compile=xla, autograph=False))
         joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
         return compiled[key](joined, tensors)
 

@@ -1,15 +1,14 @@
 """Functions whose gradient computes them again, in place of keeping what they computed.
 
-On TensorFlow the layers of a stack, which do the same with weights of their own, share one function: a graph calls it
-for each of them. So it is traced once, and a graph of 30 layers is hardly larger than one of 3.
+On TensorFlow the layers of a stack share one function: see `sharing.py`.
 """
 
 import keras
-from keras.src.backend.common.variables import AutocastScope
 
 from kerasllm.backend.base import IS_TENSORFLOW
 from kerasllm.backend.compiling import current_graph, in_plain_graph, in_xla
 from kerasllm.backend.gradients import densify
+from kerasllm.backend.sharing import functions_of_graph, traced, values_of, with_values
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -33,12 +32,8 @@ def remat(function, *tensors, variables=(), alike=None):
     is_stateless = keras.src.backend.get_stateless_scope() is not None
     if alike is None or graph is None or is_stateless or in_xla() or in_plain_graph():
         return tf.recompute_grad(function)(*tensors)
-    with AutocastScope(None):  # casts are among what is computed again
-        values = [tf.convert_to_tensor(variable.value) for variable in variables]
-    given = [*map(tf.convert_to_tensor, tensors), *values]
-    if not hasattr(graph, "recomputed_functions"):
-        graph.recomputed_functions = {}  # they hold tensors of the graph, and go with it
-    shared = graph.recomputed_functions
+    given = [*map(tf.convert_to_tensor, tensors), *values_of(variables)]  # casts are among what is computed again
+    shared = functions_of_graph("recomputed")
     key = alike, *((tensor.dtype, tuple(tensor.shape)) for tensor in given)
     if key not in shared:
         shared[key] = _Recomputed(function, variables, given)
@@ -60,14 +55,8 @@ class _Recomputed:
         is_trained = [True] * (len(given) - len(variables)) + [variable.trainable for variable in variables]
         self._by = [i for i, tensor in enumerate(given) if is_trained[i] and tensor.dtype.is_floating]
         self._connected = None
-        self._forward = self._traced(self._results, given)
+        self._forward = traced(self._results, given)
         self._backward = {}  # by the graph that it is called in, as what it reads of one is not to be had in another
-
-    @staticmethod
-    def _traced(function, tensors):
-        # A body that is not put in the place of each call: the executor has one of it, not one for each layer.
-        shared = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
-        return shared.get_concrete_function(*(tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors))
 
     def __call__(self, *given):
         @tf.custom_gradient
@@ -77,17 +66,12 @@ class _Recomputed:
         return call(*given)
 
     def _results(self, *given):
-        count = len(given) - len(self._variables)
-        mapping = zip(self._variables, given[count:], strict=True)
-        with AutocastScope(None):  # or the scope that a layer stands in would cast what is mapped
-            scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-        with scope:
-            return self._function(*given[:count])
+        return with_values(self._function, self._variables, given, collect_losses=True)
 
     def _gradients(self, given, upstream):
         graph = current_graph()
         if graph not in self._backward:
-            self._backward[graph] = self._traced(self._compute_again, [*given, *upstream])
+            self._backward[graph] = traced(self._compute_again, [*given, *upstream])
         found = dict(zip(self._connected, self._backward[graph](*given, *upstream), strict=True))
         return [found.get(i) for i in range(len(given))]
 

@@ -207,6 +207,39 @@ def _startup():
     return Suite("From starting Python to the end of the first training step", "starts", [Case("cold", programs)])
 
 
+def first_answer(model=None):
+    """The suite of first answers.
+
+    Args:
+        model: a folder that `kerasllm.load` and transformers read; without one, what is compiled is measured alone.
+    """
+
+    def chats(new_tokens):
+        shape = {"model": model, "new_tokens": new_tokens}
+        return [
+            Program("kerasllm", "answer_first", {**shape, "package": "kerasllm"}),
+            Program(
+                "transformers, torch",
+                "answer_first",
+                {**shape, "package": "transformers"},
+                ("torch", "transformers"),
+            ),
+        ]
+
+    def compiling(**settings):
+        return [
+            Program(f"{num_layers} layers", "compile_layers", {"model": TUNED, "num_layers": num_layers, **settings})
+            for num_layers in (12, 48)
+        ]
+
+    cases = [Case(f"answers of {n} token{'s' * (n > 1)} in a new process", chats(n)) for n in (1, 32) if model]
+    cases += [
+        Case("compiling, batch 1", compiling(batch_size=1), together=False),
+        Case("compiling, batch 4", compiling(batch_size=4), together=False),
+    ]
+    return Suite("The first answer", "answers", cases)
+
+
 SUITES = {
     "train": _train(),
     "generate": _generate(),
@@ -216,4 +249,5 @@ SUITES = {
     "tune": tuning(),
     "data": _data(),
     "startup": _startup(),
+    "first-answer": first_answer(),
 }

@@ -10,6 +10,7 @@ from kerasllm.tasks.tuning import TuneTask
 
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
+BENCH_SUITES = ("train", "generate", "memory", "context", "window", "tune", "data", "startup", "first-answer")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 
 
@@ -284,9 +285,10 @@ def _add_bench(commands):
     )
     command.add_argument(
         "suite",
-        choices=("train", "generate", "memory", "context", "window", "tune", "data", "startup", *BENCH_STUDIES),
+        choices=(*BENCH_SUITES, *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), data or startup; of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
+        "models), data, startup or first-answer (of a chat, compiling included); of kerasllm alone, requests, "
+        "corpus, load or cleaning (memory and speed), "
         "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
         "it takes, beside a recipe made to be quick)",
     )
@@ -300,7 +302,11 @@ def _add_bench(commands):
         metavar="PATH",
         help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
     )
-    command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
+    command.add_argument(
+        "--model",
+        metavar="FOLDER",
+        help="the model to tune, in place of one that is made (tune), or to chat with (first-answer)",
+    )
 
 
 def _add_merge(commands):

@@ -23,15 +23,17 @@ def run(arguments):
         return
     from kerasllm.benchmark import results, runner, suites
 
-    if arguments.model and arguments.suite != "tune":
-        raise ValueError(f"--model is for bench tune, and does nothing for {arguments.suite}: leave it out.")
+    if arguments.model and arguments.suite not in ("tune", "first-answer"):
+        raise ValueError(
+            f"--model is for bench tune and first-answer, and does nothing for {arguments.suite}: leave it out."
+        )
     if arguments.data and arguments.suite == "tune" and not arguments.model:
         raise ValueError("Conversations (--data) need the tokenizer of a model: give --model too.")
-    suite = (
-        suites.tuning(arguments.model, arguments.data and [arguments.data])
-        if arguments.model
-        else suites.SUITES[arguments.suite]
-    )
+    suite = suites.SUITES[arguments.suite]
+    if arguments.model and arguments.suite == "tune":
+        suite = suites.tuning(arguments.model, arguments.data and [arguments.data])
+    elif arguments.model:
+        suite = suites.first_answer(arguments.model)
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

@@ -30,10 +30,34 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
         )
         if stepper.uses_xla and backend.on_cpu():
             functions = [in_float32(model, function) for function in functions]
-        compiled[key] = tuple(
-            backend.compile_function(function, model.variables, stepper.uses_xla) for function in functions
-        )
+        start, go_on = functions
+        start = backend.compile_function(start, model.variables, xla=False, by_shape=True)
+        if stepper.in_runs:
+            compiled[key] = _in_runs(start, go_on, model, compiled.setdefault(("runs", *weights), {}))
+        else:
+            compiled[key] = start, backend.compile_function(go_on, model.variables, stepper.uses_xla)
     return compiled[key]
+
+
+def _in_runs(prefill, decode, model, runs):
+    """The same where the graph of `decode` calls compiled functions, kept in a dict: its state is in buffers, which
+    they write to."""
+
+    def traced(*args):
+        with backend.sharing(runs):
+            return decode(*args)
+
+    traced = backend.compile_function(traced, model.variables, xla=False, by_shape=True)
+
+    def start(*args):
+        *drawn, state, rule_state = prefill(*args)
+        return *drawn, backend.buffers(state), rule_state
+
+    def go_on(index, tokens, done, state, *args):
+        *drawn, rule_state = traced(index, tokens, done, state, *args)
+        return *drawn, state, rule_state
+
+    return start, go_on
 
 
 def prefill(
@@ -41,7 +65,8 @@ def prefill(
 ):
     """Reads the prompts from place `first` on and draws the first token after them. Arguments and results are those of
     `decode`; `prefix` is for `stepper.start`."""
-    logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
+    with backend.sharing():
+        logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
     *drawn, rule_state = _draw(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
     return *drawn, state, rule_state
 
@@ -65,18 +90,27 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
             (E,) and "limits" (B,), the most new tokens of each row.
 
     Returns:
-        index, tokens, done, state and rule_state as they are then. Where a row's logits were not finite, it has
-        `NO_TOKEN`, and all rows have ended.
+        index, tokens, done, state and rule_state as they are then; no state, where that is in `backend.buffers`. Where
+        a row's logits were not finite, it has `NO_TOKEN`, and all rows have ended.
     """
 
-    def is_unfinished(index, tokens, done, state, rule_state):
+    draw = functools.partial(_draw, sampler_key, rule)
+
+    def is_unfinished(index, tokens, done, *_):
         return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
 
     def step(index, tokens, done, state, rule_state):
         logits, state = stepper.logits(state, {"token_ids": tokens, **inputs}, padding, index)
-        *drawn, rule_state = _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state)
+        *drawn, rule_state = draw(settings, logits, index, tokens, done, rule_state)
         return *drawn, state, rule_state
 
+    def step_in_buffers(index, tokens, done, rule_state):
+        logits, _ = stepper.logits(state, {"token_ids": tokens, **inputs}, padding, index)
+        given = settings, logits, index, tokens, done, rule_state
+        return backend.shared(draw, *given, variables=(), alike=("draw", sampler_key, rule.graph_key))
+
+    if backend.are_buffers(state):
+        return ops.while_loop(is_unfinished, step_in_buffers, (index, tokens, done, rule_state))
     return ops.while_loop(is_unfinished, step, (index, tokens, done, state, rule_state))
 
 

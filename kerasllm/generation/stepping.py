@@ -6,8 +6,11 @@ Shapes: B batch, L places for prompt and continuation, P prompt (padded on the l
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock, taps
 from kerasllm.layers.cache import begun_with, join_heads, split_heads
+from kerasllm.layers.likeness import MOST_IN_A_RUN
+from kerasllm.layers.positions import BIASED
 from kerasllm.models import CausalLM
 from kerasllm.models.shapes import (
     context_length,
@@ -44,7 +47,7 @@ def get_stepper(model, cached=None):
     """
     if cached is not False:
         if isinstance(model, CausalLM) and type(model).call is CausalLM.call:
-            return CachedStepper(model, model.init_cache, _call_causal_lm(model))
+            return CachedStepper(model, model.init_cache, _call_causal_lm(model), takes_buffers=_is_deep(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
             return _chain_stepper(model, layers)
@@ -82,9 +85,21 @@ def _keeps_tokens_apart(layer):
     return type(layer) in TOKENWISE
 
 
+def _is_deep(model):
+    """Whether a `CausalLM` is one of many layers, of which XLA compiles runs, and not the whole loop."""
+    transformer = model.transformer
+    is_plain = transformer.positions not in (*BIASED, "disentangled") and not length_dependent_rotations(model)
+    return is_plain and transformer.num_layers > MOST_IN_A_RUN
+
+
 def _call_causal_lm(model):
+    in_layers = set(map(id, model.transformer.weights))
+    outside = [weight for weight in model.weights if id(weight) not in in_layers]
+
     def forward(inputs, cache, index, positions, visible):
         x, cache = model.hidden_states(inputs, visible, positions, cache, index, training=False, last_only=True)
+        if backend.compiles_shared():
+            return backend.shared(model.logits, x, variables=outside, alike="logits"), cache
         return model.logits(x), cache
 
     return forward
@@ -130,14 +145,21 @@ class CachedStepper:
         forward: function (inputs, a dict with "token_ids" (B, T), cache, index, position_ids (B, T), visible (B, L)) ->
             (logits (B, 1, V) of the last token, cache).
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
+        takes_buffers: bool. The cache may be in `backend.buffers`.
     """
 
-    def __init__(self, model, init_cache, forward, mask_zero=False):
+    def __init__(self, model, init_cache, forward, mask_zero=False, takes_buffers=False):
         self._init_cache = init_cache
         self._forward = forward
         self._longest = context_length(model)
         self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
+        self._takes_buffers = takes_buffers
+
+    @property
+    def in_runs(self):
+        """Whether XLA compiles runs of layers, in place of the whole loop."""
+        return self._takes_buffers and self.uses_xla and backend.IS_TENSORFLOW and backend.on_cpu()
 
     @property
     def uses_xla(self):
@@ -179,7 +201,8 @@ class CachedStepper:
             changes = ops.stack([ops.any(rotation.changes_at(index - padding)) for rotation in self._rotations])
             cache = ops.cond(ops.any(changes), lambda: self._read_again(inputs, padding, index), lambda: cache)
         last = {name: ops.take(x, [index - 1], axis=1) for name, x in inputs.items() if is_per_token(name)}
-        cache = split_heads(cache, ops.shape(tokens)[0])
+        if not backend.are_buffers(cache):
+            cache = split_heads(cache, ops.shape(tokens)[0])
         return self._step(last, cache, index - 1, tokens, padding, ops.reshape(index - 1, (1,)))
 
     def _read_again(self, inputs, padding, index):
@@ -198,7 +221,7 @@ class CachedStepper:
         if self._longest is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._longest - 1)
         logits, cache = self._forward(inputs, cache, index, positions, self._visible(tokens, padding))
-        return logits[:, 0], join_heads(cache) if self.uses_xla else cache
+        return logits[:, 0], join_heads(cache) if self.uses_xla and not backend.are_buffers(cache) else cache
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
@@ -208,7 +231,7 @@ class CachedStepper:
 class PlainStepper:
     """Calls the model on the whole text at every step: right for any causal model, and slow."""
 
-    uses_xla = False
+    uses_xla = in_runs = False
 
     def __init__(self, model):
         self._model = model

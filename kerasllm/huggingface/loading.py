@@ -3,12 +3,14 @@
 import math
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from kerasllm import backend
 from kerasllm.files import read_json
 from kerasllm.generation.settings import read_settings
 from kerasllm.huggingface import embedders
@@ -28,6 +30,7 @@ from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tokenizers import tokenizer_config
 
 _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
+_READERS = 2  # weights that are read at once
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (
     *("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES),
@@ -181,18 +184,26 @@ def _fill(model, family, values, checkpoint, tied):
                 f"shape {' and '.join(map(str, shapes))}, which do not make {name!r} of shape "
                 f"{tuple(weights[name].shape)}."
             )
-    for name, source in sources.items():
-        if isinstance(weights[name], KernelInAnotherForm) or any(map(checkpoint.is_packed, source.names)):
-            weights[name].assign(source.read(checkpoint.read))
-            continue
-        weights[name].assign(_read(source, checkpoint, weights[name]))
+    is_plain = {
+        name: not isinstance(weights[name], KernelInAnotherForm) and not any(map(checkpoint.is_packed, source.names))
+        for name, source in sources.items()
+    }
+    for name in [name for name in sources if not is_plain[name]]:
+        weights[name].assign(sources[name].read(checkpoint.read))
+
+    def read(name):
+        return name, _read(sources[name], checkpoint, weights[name])
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        for name, values in readers.map(read, filter(is_plain.get, sources)):
+            weights[name].assign(backend.given_away(values))
 
 
 def _read(source, checkpoint, weight):
     """What a weight is to be, made a few rows at a time: what is made of them on the way is never that of all."""
     count, *row = weight.shape
     step = max(1, _VALUES_AT_ONCE // math.prod(row))
-    values = np.empty(weight.shape, np.dtype(weight.dtype))
+    values = backend.unwritten(weight.shape, weight.dtype)
     for start in range(0, count, step):
         values[start : start + step] = source.read(checkpoint.read, slice(start, start + step))
     return values

@@ -9,12 +9,12 @@ Reference: Chen et al. 2016, https://arxiv.org/abs/1604.06174
 import contextlib
 import contextvars
 import itertools
-from typing import NamedTuple
 
 import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.likeness import identity, likeness
 
 _MIX = -1640531535  # odd and large: 2^32 over the golden ratio, as an int32
 # A seed int32 (2,) and a counter of what was drawn from it, inside a function that may be computed again.
@@ -67,53 +67,15 @@ def rematerialized(function, layer, dropout=None, through=()):
             return output, *added
 
         given = [everything[place] for place in places]
-        likeness = _likeness(layer)
-        call_likeness = getattr(function, "__name__", ""), tuple(places), _identity([*named, options])
-        alike = None if likeness is None else (likeness, *call_likeness)
+        of_layer = likeness(layer)
+        of_call = getattr(function, "__name__", ""), tuple(places), identity([*named, options])
+        alike = None if of_layer is None else (of_layer, *of_call)
         output, *losses = backend.remat(repeatable, *given, variables=layer.weights, alike=alike)
         for loss in losses:
             layer.add_loss(loss)
         return output
 
     return call
-
-
-def _likeness(layer):
-    """A text that is equal for layers that do the same with weights of the same shapes; None where there are layers of
-    somebody else inside, whose configs need not say all that they do."""
-    inside = layer._flatten_layers()
-    if not all(type(part).__module__.startswith(("kerasllm.", "keras.")) for part in inside):
-        return None
-    of_parts = [(type(part), keras.saving.serialize_keras_object(part.activity_regularizer)) for part in inside]
-    of_weights = [(tuple(weight.shape), weight.dtype, weight.trainable) for weight in layer.weights]
-    return repr([_without_names(layer.get_config()), of_parts, of_weights])
-
-
-def _without_names(config):
-    if isinstance(config, dict):
-        return {key: _without_names(value) for key, value in config.items() if key != "name"}
-    return [*map(_without_names, config)] if isinstance(config, list | tuple) else config
-
-
-def _identity(value):
-    """What is equal for plain values that are equal, and for others, such as tensors, if they are the same object."""
-    if isinstance(value, dict):
-        return tuple((name, _identity(part)) for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return tuple(map(_identity, value))
-    return value if value is None or isinstance(value, bool | int | str) else _Itself(value)
-
-
-class _Itself(NamedTuple):
-    """An object by what it is, not by what is in it."""
-
-    value: object
-
-    def __eq__(self, other):
-        return isinstance(other, _Itself) and self.value is other.value
-
-    def __hash__(self):
-        return id(self.value)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.disentangled import DistanceEmbedding, check_blocks
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.likeness import call_alike, call_in_runs
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_sizes, is_per_layer, split_by_group
@@ -64,7 +65,7 @@ class Transformer(Composite, SequenceLayer):
             0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
         cache: list of a `BlockCache` for each block, from `init_cache`; keys and values of earlier tokens and, where
-            there is one, of the context, which is then not needed.
+            there is one, of the context, which is then not needed. Or the same in `backend.buffers`, heads joined.
         cache_index: int scalar, how many tokens the cache holds.
         last_only: bool. The output is that of the last token, at less cost than that of all.
         return_attention_scores: bool.
@@ -230,6 +231,9 @@ class Transformer(Composite, SequenceLayer):
             "return_attention_scores": return_attention_scores,
             "training": training,
         }
+        if cache is not None and backend.are_buffers(cache):
+            x = call_in_runs(self.blocks, x, cache, mask, position_ids, cache_index)
+            return result(x if self.final_norm is None else self.final_norm(x), None, cache)
         distances = self._distances(ops.shape(x)[1], training) if self.positions == "disentangled" else None
         shared, scores, new_cache = {}, [], []
         for i, block in enumerate(self.blocks):
@@ -252,7 +256,13 @@ class Transformer(Composite, SequenceLayer):
                 shared[kind] = {"prepared": prepared, "position_bias": bias, "distance_embeddings": distances}
             is_last = i == self.num_layers - 1
             x, of_scores, of_block = parts_of(
-                block(x, context=context, cache=of_block, last_only=last_only and is_last, **shared[kind], **options)
+                call_alike(
+                    *(block, x, of_block),
+                    context=context,
+                    last_only=last_only and is_last,
+                    **shared[kind],
+                    **options,
+                )
             )
             scores.append(of_scores)
             new_cache.append(of_block)

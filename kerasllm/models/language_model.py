@@ -39,6 +39,13 @@ def as_dict(inputs, name="token_ids"):
     return inputs if isinstance(inputs, dict) else {name: inputs}
 
 
+class _UnwrittenZeros(keras.initializers.Zeros):
+    """Zeros that take no memory before others come in their place."""
+
+    def __call__(self, shape, dtype=None):
+        return backend.given_away(backend.unwritten(shape, dtype or keras.config.floatx()))
+
+
 class LanguageModel(Composite, TokenModel):
     """A `keras.Model` made from a `TransformerConfig`.
 
@@ -119,7 +126,7 @@ class LanguageModel(Composite, TokenModel):
     def _normal(self, deviation):
         if self._random_weights:
             return keras.initializers.RandomNormal(stddev=deviation)
-        return keras.initializers.Zeros()
+        return _UnwrittenZeros()
 
     def _embedding_initializer(self):
         """Normal; what `scale_embeddings` multiplies then has the variance 1."""
