@@ -2,6 +2,7 @@
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
 from kerasllm.backend.compiling import (
+    by_xla,
     call_on_host,
     compile_function,
     current_graph,
@@ -44,6 +45,7 @@ from kerasllm.backend.tensors import (
     row_means,
     row_times_matrix,
     slice_update,
+    split,
     stateless_uniform,
     static_shape,
     sum_of_rows,
@@ -60,6 +62,7 @@ __all__ = [
     "apply_gradients",
     "as_integers",
     "as_tensor",
+    "by_xla",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
@@ -89,6 +92,7 @@ __all__ = [
     "row_means",
     "row_times_matrix",
     "slice_update",
+    "split",
     "stateless_uniform",
     "static_shape",
     "sum_of_rows",

@@ -1,5 +1,7 @@
-"""Export: `saved_model` writes a folder that takes text and returns text, and runs without kerasllm or Keras."""
+"""Export: `saved_model` writes a folder that takes text and returns text, and runs without kerasllm or Keras; `litert` a
+file for phones and other small machines."""
 
+from kerasllm.export.litertlm import litert
 from kerasllm.export.serving import saved_model
 
-__all__ = ["saved_model"]
+__all__ = ["litert", "saved_model"]
