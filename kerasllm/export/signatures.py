@@ -41,10 +41,12 @@ def _compiled(write):
     by_xla = backend.by_xla(write)
 
     def call(prompts, padding, room, most, settings):
-        def of_one():
-            limits = tf.ensure_shape(settings["limits"], (1,))
-            one = tf.ensure_shape(prompts, (1, None)), tf.ensure_shape(padding, (1,))
-            return by_xla(*one, room, most, {**settings, "limits": limits})
+        def first_of(numbers):
+            return tf.concat([numbers, [0]], axis=0)[0][None]
+
+        def of_one():  # ops that fail for no number of texts, as a graph may run them where they are not asked for
+            limits = first_of(settings["limits"])
+            return by_xla(tf.reshape(prompts, (1, -1)), first_of(padding), room, most, {**settings, "limits": limits})
 
         return tf.cond(tf.size(padding) == 1, of_one, lambda: by_xla(prompts, padding, room, most, settings))
 

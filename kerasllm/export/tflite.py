@@ -34,6 +34,7 @@ def tflite_graph(model, context):
             tf.saved_model.save(stepwise, folder, signatures)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            converter.exclude_conversion_metadata = True  # It would take as much memory again.
             return converter.convert()
 
 
