@@ -1,5 +1,5 @@
-"""Export: `saved_model` writes a folder that takes text and returns text, and runs without kerasllm or Keras; `litert` a
-file for phones and other small machines."""
+"""Export: `saved_model` writes a folder that takes text and returns text, and runs without kerasllm or Keras; `litert`
+a file for phones and other small machines."""
 
 from kerasllm.export.litertlm import litert
 from kerasllm.export.serving import saved_model

@@ -9,7 +9,6 @@ import keras
 
 from kerasllm import backend
 from kerasllm.files import replacing
-from kerasllm.generation.settings import rule_options
 from kerasllm.models.shapes import context_length, output_width
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
@@ -44,7 +43,8 @@ def litert(
         FileExistsError: if `path` exists; it is not touched.
         ImportError: if litert-lm-builder, or for `quantize` litert-quantizer, is not installed.
         ValueError: for another suffix, another `quantize`, or a longer context than the model takes; for a model that
-            is not decoded with a cache; where the backend is not TensorFlow.
+            is not decoded with a cache; where the backend is not TensorFlow; or if the graph's logits, before they are
+            quantized, are others than the model's.
 
     Example:
         >>> kerasllm.export.litert(model, tokenizer, "assistant.litertlm", quantize="int8")
@@ -55,12 +55,14 @@ def litert(
     context = _checked(model, path, quantize, context)
     package = builder_package() if path.suffix == SUFFIXES[0] else None
     quantizer = quantizer_package() if quantize else None
+    from kerasllm.export.running import check_graph
     from kerasllm.export.tflite import tflite_graph
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder, replacing(path) as draft:
         graph = Path(folder, "graph.tflite") if package else draft
         graph.write_bytes(tflite_graph(model, context))
+        check_graph(model, graph)
         if quantize:
             _quantize(quantizer, graph, quantize)
         if package:
@@ -124,11 +126,8 @@ def _checked(model, path, quantize, context):
 
 
 def _quantize(package, graph, kind):
-    recipes = package.recipe
-    if kind == "int8":
-        recipe = recipes.dynamic_wi8c_afp32()
-    else:
-        recipe = recipes.dynamic_wi4b32_afp32()
+    recipes = {"int8": package.recipe.dynamic_wi8c_afp32, "int4": package.recipe.dynamic_wi4b32_afp32}
+    recipe = recipes[kind]()
     quantizer = package.quantizer.Quantizer(str(graph), recipe)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         quantized = quantizer.quantize().quantized_model

@@ -102,8 +102,8 @@ def saved_model(
     task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
     if compiled and task.name != "causal":
         raise ValueError(
-            f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a {type(model).__name__}: "
-            f"leave it out."
+            f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a "
+            f"{type(model).__name__}: leave it out."
         )
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops as xla_ops
 
 from kerasllm.generation.causality import check_causal
+from kerasllm.generation.precision import in_float32
 from kerasllm.generation.stepping import CachedStepper, get_stepper
 from kerasllm.layers.cache import BlockCache, KeyValueCache
 from kerasllm.models.shapes import length_dependent_rotations
@@ -23,7 +24,7 @@ class Stepwise(tf.Module):
         cache_shapes: list of pairs (K, h), of each layer.
 
     Raises:
-        ValueError: if the model is not decoded with a cache, or turns all of a text otherwise as it grows.
+        ValueError: if the model is not decoded with a cache, is quantized, or turns a text otherwise as it grows.
     """
 
     def __init__(self, model, format):
@@ -40,10 +41,12 @@ class Stepwise(tf.Module):
                 f"{model.name} has rotary positions that depend on the length of a text (`rope_scaling` of type "
                 f"'dynamic' or 'longrope'), for which {format} has no place."
             )
+        if any(getattr(layer, "kernel_layer", None) is not None for layer in model._flatten_layers()):
+            raise ValueError(f"{model.name} is quantized, and {format} quantizes floats: load it with quantize=False.")
         self.variables_of_model = [variable.value for variable in model.variables]
-        self._forward = stepper._forward
-        caches = stepper._init_cache(1, 1, full=True)
-        self.cache_shapes = [(cache.own.key.shape[1], cache.own.key.shape[3]) for cache in caches]
+        self._forward = in_float32(model, stepper._forward)
+        self._nested = stepper._init_cache(1, 1, full=True)
+        self.cache_shapes = [(cache.key.shape[1], cache.key.shape[3]) for cache in _own_caches(self._nested)]
 
     def step(self, tokens, caches, index, position_ids, visible=None):
         """Logits of the last token, float32 (B, 1, V), and the caches with all tokens.
@@ -54,9 +57,9 @@ class Stepwise(tf.Module):
             index: int scalar, how many tokens they hold.
             visible: bool (B, S), which places are text, or None for all.
         """
-        caches = [BlockCache(cache) for cache in caches]
+        caches = _nested_as(self._nested, iter(caches))
         logits, caches = self._forward({"token_ids": tokens}, caches, index, position_ids, visible)
-        return tf.cast(logits, tf.float32), [cache.own for cache in caches]
+        return tf.cast(logits, tf.float32), list(_own_caches(caches))
 
 
 class WholeCache(KeyValueCache):
@@ -68,6 +71,20 @@ class WholeCache(KeyValueCache):
         """As for `KeyValueCache`."""
         cache = WholeCache(_written(self.key, key, index), _written(self.value, value, index))
         return *cache, cache
+
+
+def _own_caches(caches):
+    """Those of self-attention, layer by layer, of caches nested in lists."""
+    for cache in caches:
+        if isinstance(cache, BlockCache):
+            yield cache.own
+        else:
+            yield from _own_caches(cache)
+
+
+def _nested_as(nested, caches):
+    """What `_own_caches` yields, nested again."""
+    return [BlockCache(next(caches)) if isinstance(part, BlockCache) else _nested_as(part, caches) for part in nested]
 
 
 def _written(old, new, index):

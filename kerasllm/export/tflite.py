@@ -27,7 +27,7 @@ def tflite_graph(model, context):
         context: int, S.
     """
     stepwise = Stepwise(model, "LiteRT")
-    lengths = {f"prefill_{T}": T for T in PROMPT_LENGTHS if T <= context} or {f"prefill_{context}": context}
+    lengths = {f"prefill_{T}": T for T in PROMPT_LENGTHS if context >= T} or {f"prefill_{context}": context}
     with backend.plain_graph(), tempfile.TemporaryDirectory() as folder:
         signatures = {name: _signature(stepwise, T, context) for name, T in {**lengths, "decode": 1}.items()}
         with _quiet():
