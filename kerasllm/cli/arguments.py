@@ -285,11 +285,14 @@ def _add_bench(commands):
     )
     command.add_argument(
         "suite",
-        choices=("train", "generate", "memory", "context", "window", "tune", "data", "startup", *BENCH_STUDIES),
+        choices=(
+            *("train", "generate", "memory", "context", "window", "tune", "served", "edge", "data", "startup"),
+            *BENCH_STUDIES,
+        ),
         help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), data or startup; of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
-        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
-        "it takes, beside a recipe made to be quick)",
+        "models), served (SavedModels), edge (LiteRT), data or startup; of kerasllm alone, requests, corpus, load or "
+        "cleaning (memory and speed), checkpoint (what saving and resuming cost), example (what the documented model "
+        "learns) or speedrun (how long it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
@@ -301,7 +304,9 @@ def _add_bench(commands):
         metavar="PATH",
         help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
     )
-    command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
+    command.add_argument(
+        "--model", metavar="FOLDER", help="the model, in place of one that is made (tune, served, edge)"
+    )
 
 
 def _add_merge(commands):

@@ -23,15 +23,15 @@ def run(arguments):
         return
     from kerasllm.benchmark import results, runner, suites
 
-    if arguments.model and arguments.suite != "tune":
-        raise ValueError(f"--model is for bench tune, and does nothing for {arguments.suite}: leave it out.")
+    of_model = {"tune": suites.tuning, "served": suites.served, "edge": suites.edge}
+    if arguments.model and arguments.suite not in of_model:
+        raise ValueError(f"--model is for bench tune, served and edge, and does nothing for {arguments.suite}.")
     if arguments.data and arguments.suite == "tune" and not arguments.model:
         raise ValueError("Conversations (--data) need the tokenizer of a model: give --model too.")
-    suite = (
-        suites.tuning(arguments.model, arguments.data and [arguments.data])
-        if arguments.model
-        else suites.SUITES[arguments.suite]
-    )
+    suite = suites.SUITES[arguments.suite]
+    if arguments.model:
+        of_data = [[arguments.data]] if arguments.data and arguments.suite == "tune" else []
+        suite = of_model[arguments.suite](arguments.model, *of_data)
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,18 @@ from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 SUFFIXES = (".litertlm", ".tflite")
 QUANTIZED = ("int8", "int4")
+# LiteRT-LM hands templates the parts of a message where most expect its text; and knows no tags of training.
+_PLAIN_MESSAGES = """
+{%- set plain = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- if message.content is sequence and message.content is not string -%}
+{%- set message = dict(message, content=message.content | map(attribute="text") | join) -%}
+{%- endif -%}
+{%- set plain.messages = plain.messages + [message] -%}
+{%- endfor -%}
+{%- set messages = plain.messages -%}
+"""
+_TRAINING_TAGS = r"\{%-?\s*(end)?generation\s*-?%\}"
 LONGEST = 2048  # Tokens of a text, unless asked otherwise: all places of the cache are read for each token.
 
 
@@ -146,7 +159,7 @@ def _metadata(package, model, tokenizer, context):
     if first and first[0] == tokenizer.start_id:  # LiteRT-LM reads the tokenizer without what it puts around texts.
         metadata.start_token.token_ids.ids.append(first[0])
     if tokenizer.chat_template is not None:
-        metadata.jinja_prompt_template = tokenizer.chat_template
+        metadata.jinja_prompt_template = _PLAIN_MESSAGES + re.sub(_TRAINING_TAGS, "", tokenizer.chat_template)
     return metadata
 
 

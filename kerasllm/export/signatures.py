@@ -13,7 +13,7 @@ from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS, SMALLEST_BUCKET
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
 from kerasllm.generation.precision import in_float32
-from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.samplers import KNOWN_WHEN_RUN, Sampler
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
@@ -21,7 +21,6 @@ from kerasllm.models.shapes import built_length, context_length, output_width
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 
 LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
-_ALL_SETTINGS = (None, False, True)  # The `graph_key` of a `Sampler` whose every setting is an input of the graph.
 
 _TEXT = tf.TensorSpec((None,), tf.string, "text")
 _RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
@@ -116,7 +115,7 @@ class ServedIds(tf.Module):
             limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
         settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
-        return self._continue(prompts, limits, _ALL_SETTINGS, settings)
+        return self._continue(prompts, limits, KNOWN_WHEN_RUN, settings)
 
     def _continue(self, prompts, limits, sampler_key, settings):
         """Draws tokens until each row has ended or reached its limit.

@@ -34,7 +34,7 @@ def tflite_graph(model, context):
             tf.saved_model.save(stepwise, folder, signatures)
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            converter.exclude_conversion_metadata = True  # It would take as much memory again.
+            converter._experimental_use_buffer_offset = True  # Less memory, and graphs of more than 2 GB.
             return converter.convert()
 
 
