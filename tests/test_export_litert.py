@@ -1,5 +1,7 @@
 """LiteRT: the graph writes what the model writes in Python, and LiteRT-LM's own runner runs what is packed."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -108,7 +110,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_left(model, tokenizer
             kerasllm.export.litert(model, tokenizer, *arguments, **options)
     for package, quantize in [("litert_lm_builder", None), ("litert_quantizer.quantizer", "int8")]:
         with monkeypatch.context() as patch:
-            patch.setitem(__import__("sys").modules, package, None)
+            patch.setitem(sys.modules, package, None)
             with pytest.raises(ImportError, match=r"not installed: pip install litert-"):
                 kerasllm.export.litert(model, tokenizer, file, quantize)
     ids = keras.Input((None,), dtype="int32")

@@ -9,7 +9,7 @@ from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
 
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
-EXPORTED = ("saved-model", "litert")
+EXPORTED = ("saved-model", "litert", "onnx")
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 

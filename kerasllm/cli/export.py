@@ -7,23 +7,24 @@ from kerasllm.cli.merge import load_merged
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
 
+_OPTIONS = {"saved-model": ("compiled", "ids"), "litert": ("quantize", "context")}
+
 
 def run(arguments):
-    is_litert = arguments.to == "litert"
-    _check_options(arguments, is_litert)
+    _check_options(arguments)
     check_new_folder(arguments.folder)  # before a model is loaded
     os.environ["KERAS_BACKEND"] = "tensorflow"  # A run folder knows no backend, and what is written is TensorFlow's.
     start_keras()
     model, tokenizer = load_merged(arguments.model)
-    (_write_litert if is_litert else _write_saved_model)(arguments, model, tokenizer)
+    writers = {"saved-model": _write_saved_model, "litert": _write_litert, "onnx": _write_onnx}
+    writers[arguments.to](arguments, model, tokenizer)
 
 
-def _check_options(arguments, is_litert):
-    of_litert = {name: getattr(arguments, name, None) for name in ("quantize", "context")}
-    of_saved_model = {name: getattr(arguments, name) for name in ("compiled", "ids")}
-    for name, value in (of_saved_model if is_litert else of_litert).items():
-        if value:
-            raise ValueError(f"--{name} does nothing with --to {arguments.to}: leave it out.")
+def _check_options(arguments):
+    for format, names in _OPTIONS.items():
+        for name in names:
+            if arguments.to != format and getattr(arguments, name, None):
+                raise ValueError(f"--{name} is for {format}, and does nothing with --to {arguments.to}: leave it out.")
 
 
 def _write_saved_model(arguments, model, tokenizer):
@@ -51,3 +52,14 @@ def _write_litert(arguments, model, tokenizer):
     report.stage(f"{file} is a model of {model.count_params():,} parameters in {form} for LiteRT")
     if file.endswith(".litertlm"):
         report.next_commands(f"litert-lm run {shlex.quote(file)}")
+
+
+def _write_onnx(arguments, model, tokenizer):
+    import kerasllm
+    from kerasllm import report
+
+    kerasllm.export.onnx(model, tokenizer, arguments.folder)
+    report.stage(
+        f"{arguments.folder} is an ONNX graph of {model.count_params():,} parameters in float32, with what "
+        "onnxruntime-genai reads beside it"
+    )
