@@ -113,6 +113,8 @@ SMALL = {
     "generate_kerasllm": (GENERATING, 6),
     "decode_kerasllm": ({"model": TINY, "batch_size": 2, "length": 96, "window": 4, "steps": 2}, 4),
     "generate_served": (GENERATING, 6),
+    "generate_in_python": ({**GENERATING, "model": {**LLAMA, "vocab_size": 256}}, 6),
+    "generate_exported": ({**GENERATING, "model": {**LLAMA, "vocab_size": 256}, "compiled": True}, 6),
     "generate_keras_hub": (GENERATING, 6),
     "tokenize_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
     "tokenize_keras_hub": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
@@ -123,7 +125,12 @@ SMALL = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.soak if "keras_hub" in name or "served" in name else ()) for name in SMALL],
+    [
+        pytest.param(
+            name, marks=pytest.mark.soak if "keras_hub" in name or "served" in name or "exported" in name else ()
+        )
+        for name in SMALL
+    ],
 )
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tokenizers
 from hypothesis import strategies as st
+from tensorflow.python.saved_model import loader_impl
 
 import kerasllm
 from kerasllm.generation import generate_ids
@@ -94,6 +95,20 @@ def test_it_writes_what_python_writes(served, model, tokenizer, settings):
 def test_it_draws_the_ids_that_python_draws(served, model, tokenizer, settings):
     expected = generate_ids(model, PROMPTS, end_ids=[tokenizer.end_id], **in_python(settings))
     assert served.generate_ids(PROMPTS, **settings) == expected
+
+
+def test_compiled_by_xla_it_draws_the_same_ids(model, tokenizer, tmp_path):
+    kerasllm.export.saved_model(model, tokenizer, tmp_path / "model", text=False, compiled=True)
+    graph = loader_impl.parse_saved_model(str(tmp_path / "model")).meta_graphs[0].graph_def
+    assert any(function.attr["_XlaMustCompile"].b for function in graph.library.function)
+    compiled = Served(tmp_path / "model")
+    options = {"end_ids": [tokenizer.end_id], "vocab_size": tokenizer.vocab_size}
+    for prompts in (PROMPTS, PROMPTS[1:2]):
+        for settings in DRAWS:
+            expected = generate_ids(model, prompts, **options, **in_python(settings))
+            assert compiled.generate_ids(prompts, **settings) == expected
+    with pytest.raises(tf.errors.InvalidArgumentError, match="temperature must be at least 0"):
+        compiled.generate_ids(PROMPTS, temperature=-1.0)
 
 
 def test_the_default_signature_goes_on_as_far_as_generate_does(served, model, tokenizer):
@@ -243,6 +258,9 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokeni
     fixed = keras.Model(ids, keras.layers.Dense(9)(keras.layers.Embedding(9, 4)(ids)))
     with pytest.raises(ValueError, match="takes texts of 8 tokens only"):
         kerasllm.export.saved_model(fixed, tokenizer, tmp_path / "new")
+    masked = kerasllm.models.MaskedLM(TransformerConfig(9, 1, 4, 1, 4))
+    with pytest.raises(ValueError, match="models that continue texts, whose loop XLA compiles, got a MaskedLM"):
+        kerasllm.export.saved_model(masked, tokenizer, tmp_path / "new", compiled=True)
     assert not (tmp_path / "new").exists()
 
 

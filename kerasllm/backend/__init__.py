@@ -2,6 +2,7 @@
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, track, unwritten
 from kerasllm.backend.compiling import (
+    by_xla,
     call_on_host,
     compile_function,
     current_graph,
@@ -57,6 +58,7 @@ from kerasllm.backend.tensors import (
     row_means,
     row_times_matrix,
     slice_update,
+    split,
     stateless_uniform,
     static_shape,
     sum_of_rows,
@@ -76,6 +78,7 @@ __all__ = [
     "as_integers",
     "as_tensor",
     "buffers",
+    "by_xla",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
@@ -112,6 +115,7 @@ __all__ = [
     "shares",
     "sharing",
     "slice_update",
+    "split",
     "split_like",
     "stateless_uniform",
     "static_shape",

@@ -57,6 +57,21 @@ def in_xla():
     return not IS_TENSORFLOW or _in_xla.get()
 
 
+def by_xla(function):
+    """A function of (nested) tensors that XLA compiles within a TensorFlow graph which is else a plain one, such as
+    that of a SavedModel: there for each of their shapes, when it is called."""
+
+    def traced(*args):
+        tokens = _plain_graph.set(False), _in_xla.set(True)
+        try:
+            return function(*args)
+        finally:
+            _plain_graph.reset(tokens[0])
+            _in_xla.reset(tokens[1])
+
+    return tf.function(traced, jit_compile=True, autograph=False)
+
+
 def fused(function, *tensors):
     """A function's result in one pass over memory, and its gradient in another, where TensorFlow makes one for each op.
 
@@ -75,7 +90,8 @@ def fused(function, *tensors):
     """
     tensors = [as_tensor(tensor) for tensor in tensors]
     forward, *compiled = _fused(function)
-    if not IS_TENSORFLOW or not _has_xla() or not all(tensor.shape.is_fully_defined() for tensor in tensors):
+    is_plain = not IS_TENSORFLOW or in_plain_graph() or not _has_xla()
+    if is_plain or not all(tensor.shape.is_fully_defined() for tensor in tensors):
         return forward(*tensors)[0]
 
     @tf.custom_gradient

@@ -20,6 +20,7 @@ TUNED = {
     "vocab_size": 49152,
     "tie_embeddings": True,
 }
+SMOLLM2 = {**TUNED, "num_layers": 30}  # SmolLM2-135M's, whole.
 CONTEXT_TOKENS = 8192  # in a batch, whatever the context
 PROMPT, NEW_TOKENS = 64, 192
 
@@ -176,6 +177,39 @@ def tuning(model=TUNED, data=None):
     return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
 
 
+def served(model=SMOLLM2):
+    """The suite of SavedModels; `model` is a folder that `kerasllm.load` reads, or settings of Llama's architecture."""
+
+    def programs(batch_size):
+        shape = {"model": model, "batch_size": batch_size, "prompt_length": PROMPT, "new_tokens": PROMPT}
+        return [
+            Program("kerasllm", "generate_in_python", shape),
+            Program("its SavedModel, compiled", "generate_exported", {**shape, "compiled": True}),
+            Program("its SavedModel, a plain graph", "generate_exported", shape),
+        ]
+
+    cases = [Case(f"batch {batch_size}", programs(batch_size)) for batch_size in (1, 8)]
+    return Suite(f"Serving {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", cases)
+
+
+def edge(model=SMOLLM2):
+    """The suite of LiteRT; `model` is that of `served`."""
+    shape = {"model": model, "prompt_length": PROMPT, "new_tokens": PROMPT}
+    needs = ("litert_lm", "litert_lm_builder", "litert_quantizer")
+    programs = [
+        Program("kerasllm", "generate_in_python", {**shape, "batch_size": 1}),
+        *(
+            Program(f"LiteRT-LM, {kind or 'float32'}", "generate_litert_lm", {**shape, "quantize": kind}, needs)
+            for kind in (None, "int8", "int4")
+        ),
+    ]
+    return Suite(f"At the edge, {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", [Case("batch 1", programs)])
+
+
+def _named(model):
+    return model if isinstance(model, str) else "SmolLM2-135M's architecture"
+
+
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -247,6 +281,8 @@ SUITES = {
     "context": _context(),
     "window": _window(),
     "tune": tuning(),
+    "served": served(),
+    "edge": edge(),
     "data": _data(),
     "startup": _startup(),
     "first-answer": first_answer(),

@@ -9,8 +9,10 @@ from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
 
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
+EXPORTED = ("saved-model", "litert", "onnx")
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
-BENCH_SUITES = ("train", "generate", "memory", "context", "window", "tune", "data", "startup", "first-answer")
+BENCH_OF_MODELS = ("tune", "served", "edge", "first-answer")
+BENCH_SUITES = ("train", "generate", "memory", "context", "window", *BENCH_OF_MODELS, "data", "startup")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 
 
@@ -287,10 +289,10 @@ def _add_bench(commands):
         "suite",
         choices=(*BENCH_SUITES, *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), data, startup or first-answer (of a chat, compiling included); of kerasllm alone, requests, "
-        "corpus, load or cleaning (memory and speed), "
-        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
-        "it takes, beside a recipe made to be quick)",
+        "models), served (SavedModels), edge (LiteRT), first-answer (of a chat, compiling included), data or startup; "
+        "of kerasllm alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and "
+        "resuming cost), example (what the documented model learns) or speedrun (how long it takes, beside a recipe "
+        "made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
@@ -305,7 +307,7 @@ def _add_bench(commands):
     command.add_argument(
         "--model",
         metavar="FOLDER",
-        help="the model to tune, in place of one that is made (tune), or to chat with (first-answer)",
+        help="the model, in place of one that is made (tune, served, edge, first-answer)",
     )
 
 
@@ -321,13 +323,28 @@ def _add_merge(commands):
 
 
 def _add_export(commands):
-    command = _add_command(commands, "export", "write a trained model as a TensorFlow SavedModel, and check it")
+    command = _add_command(
+        commands, "export", "write a trained model as a TensorFlow SavedModel, or for the edge, and check it"
+    )
     command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
-    command.add_argument("folder", metavar="FOLDER", help="folder to make")
-    _add_ids(command)
+    command.add_argument("folder", metavar="OUT", help="folder to make; with --to litert a file, .litertlm or .tflite")
+    command.add_argument("--to", choices=EXPORTED, default="saved-model", help="format (default: saved-model)")
+    _add_saved_model(command)
+    command.add_argument("--quantize", choices=("int8", "int4"), help="kernels in 8 or 4 bits (litert)")
+    command.add_argument(
+        "--context",
+        type=_positive(int),
+        metavar="N",
+        help="the most tokens of prompt and answer together (litert; default: the model's, up to 2048)",
+    )
 
 
-def _add_ids(command):
+def _add_saved_model(command):
+    command.add_argument(
+        "--compiled",
+        action="store_true",
+        help="a SavedModel whose loop XLA compiles when it first runs: quicker, where the server has XLA",
+    )
     command.add_argument(
         "--ids",
         action="store_true",
@@ -348,4 +365,4 @@ def _add_convert(commands):
     command.add_argument(
         "--dtype", choices=GGUF_TYPES, default="F16", help="type of the matrices of a GGUF file (default: F16)"
     )
-    _add_ids(command)
+    _add_saved_model(command)

@@ -23,17 +23,23 @@ def run(arguments):
         return
     from kerasllm.benchmark import results, runner, suites
 
-    if arguments.model and arguments.suite not in ("tune", "first-answer"):
+    of_model = {
+        "tune": suites.tuning,
+        "served": suites.served,
+        "edge": suites.edge,
+        "first-answer": suites.first_answer,
+    }
+    if arguments.model and arguments.suite not in of_model:
+        *first, last = of_model
         raise ValueError(
-            f"--model is for bench tune and first-answer, and does nothing for {arguments.suite}: leave it out."
+            f"--model is for bench {', '.join(first)} and {last}, and does nothing for {arguments.suite}: leave it out."
         )
     if arguments.data and arguments.suite == "tune" and not arguments.model:
         raise ValueError("Conversations (--data) need the tokenizer of a model: give --model too.")
     suite = suites.SUITES[arguments.suite]
-    if arguments.model and arguments.suite == "tune":
-        suite = suites.tuning(arguments.model, arguments.data and [arguments.data])
-    elif arguments.model:
-        suite = suites.first_answer(arguments.model)
+    if arguments.model:
+        of_data = [[arguments.data]] if arguments.data and arguments.suite == "tune" else []
+        suite = of_model[arguments.suite](arguments.model, *of_data)
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

@@ -38,7 +38,10 @@ kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "classify": """kerasllm classify --model stars --text "I would see it again."
 kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
 kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
-    "export": "kerasllm export my-run my-run-saved-model",
+    "export": """kerasllm export my-run my-run-saved-model
+kerasllm export my-run served/1 --compiled   # quicker, where the server has XLA
+kerasllm export my-run my-run.litertlm --to litert --quantize int8   # for LiteRT-LM, on phones too
+kerasllm export my-run my-run-onnx --to onnx   # for onnxruntime-genai""",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder
 kerasllm convert my-run my-run-huggingface   # and back, for transformers and what follows it
 kerasllm convert Qwen3-0.6B served/1 --to saved-model

@@ -27,6 +27,7 @@ def saved_model(
     path: str | os.PathLike,
     *,
     text: bool = True,
+    compiled: bool = False,
 ) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
@@ -77,11 +78,15 @@ def saved_model(
         path: folder to make. It must not exist, or be empty.
         text: bool. False leaves out what takes or gives text, and so asks nothing of the tokenizer: what is left is
             `generate_ids` and `forward`, and `forward` alone of other than causal models.
+        compiled: bool, for models that continue texts. True has XLA compile the loop when it first runs, as Python's is
+            compiled: once for each batch size and each length of prompts and of continuations, rounded up. Quicker
+            then, where the runtime has XLA: `tf.saved_model.load` has, TensorFlow Serving on CPUs with its flag
+            `--xla_cpu_compilation_enabled`.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
-        ValueError: for a model that is not causal or takes one text length only, or a tokenizer that cannot run in a
-            graph; the message names the part.
+        ValueError: for a model that is not causal or takes one text length only, a tokenizer that cannot run in a
+            graph, or a model of another kind that is to be compiled; the message names the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
@@ -94,22 +99,28 @@ def saved_model(
             f"{model.name} takes texts of {fixed_length(model)} tokens only. Build it with keras.Input((None,)) to "
             f"export it."
         )
+    task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
+    if compiled and task.name != "causal":
+        raise ValueError(
+            f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a "
+            f"{type(model).__name__}: leave it out."
+        )
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
-            _write(model, tokenizer, draft, text)
+            _write(model, tokenizer, draft, text, compiled)
         else:
-            _write_in_another_process(model, tokenizer, draft, text)
+            _write_in_another_process(model, tokenizer, draft, text, compiled)
         (draft / "assets.extra").mkdir()
         save_tokenizer(tokenizer, draft / "assets.extra")
 
 
-def _write(model, tokenizer, folder, text):
+def _write(model, tokenizer, folder, text, compiled):
     import tensorflow as tf
 
-    task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
-    served = task.served(model, tokenizer, text)
+    task = task_of(model) or TASKS["causal"]
+    served = task.served(model, tokenizer, text, **({"compiled": True} if compiled else {}))
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         for name, function in signatures.items():
@@ -118,12 +129,13 @@ def _write(model, tokenizer, folder, text):
             tf.saved_model.save(served, str(folder), signatures)
 
 
-def _write_in_another_process(model, tokenizer, folder, text):
+def _write_in_another_process(model, tokenizer, folder, text, compiled):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
-        command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *(["text"] if text else [])]
+        options = [name for name, is_on in (("text", text), ("compiled", compiled)) if is_on]
+        command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *options]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -133,9 +145,10 @@ def _write_in_another_process(model, tokenizer, folder, text):
         raise RuntimeError(f"The export under TensorFlow failed: {lines[-1] if lines else finished.returncode}")
 
 
-def write_from_files(source, folder, text=""):
+def write_from_files(source, folder, *options):
     """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
-    _write(keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source), folder, bool(text))
+    model, tokenizer = keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source)
+    _write(model, tokenizer, folder, "text" in options, "compiled" in options)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,17 @@
 Shapes: B batch, T prompt, N new tokens, V vocab.
 """
 
+import functools
+
 import tensorflow as tf
 
+from kerasllm import backend
 from kerasllm.export.checks import check, fitting, traced_once
-from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
+from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS, SMALLEST_BUCKET
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
-from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.precision import in_float32
+from kerasllm.generation.samplers import KNOWN_WHEN_RUN, Sampler
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
@@ -17,7 +21,6 @@ from kerasllm.models.shapes import built_length, context_length, output_width
 from kerasllm.tokenizers.in_graph import InGraphTokenizer
 
 LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
-_ALL_SETTINGS = (None, False, True)  # The `graph_key` of a `Sampler` whose every setting is an input of the graph.
 
 _TEXT = tf.TensorSpec((None,), tf.string, "text")
 _RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
@@ -32,17 +35,35 @@ _SETTINGS = [
 ]
 
 
+def _compiled(write):
+    """`ServedIds._written`, compiled by XLA; for one text apart, of which it can make quicker products."""
+    by_xla = backend.by_xla(write)
+
+    def call(prompts, padding, room, most, settings):
+        def first_of(numbers):
+            return tf.concat([numbers, [0]], axis=0)[0][None]
+
+        def of_one():  # ops that fail for no number of texts, as a graph may run them where they are not asked for
+            limits = first_of(settings["limits"])
+            return by_xla(tf.reshape(prompts, (1, -1)), first_of(padding), room, most, {**settings, "limits": limits})
+
+        return tf.cond(tf.size(padding) == 1, of_one, lambda: by_xla(prompts, padding, room, most, settings))
+
+    return call
+
+
 class ServedIds(tf.Module):
     """The functions of a SavedModel that take token ids; `kerasllm.export.saved_model` says what they return.
 
     Args:
         model: a causal Keras model from ids (B, T) to logits (B, T, V).
         tokenizer: its `Tokenizer`, which says where texts end.
+        compiled: bool. XLA compiles the loop, in the runtime.
     """
 
     SIGNATURES: tuple[str, ...] = ("generate_ids", "forward")
 
-    def __init__(self, model, tokenizer):
+    def __init__(self, model, tokenizer, compiled=False):
         super().__init__()
         check_causal(model)
         self.variables_of_model = [variable.value for variable in model.variables]
@@ -55,6 +76,9 @@ class ServedIds(tf.Module):
         rules = Rules(**rule_options(model, tokenizer.end_ids))
         self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
         self._end_ids = tokenizer.end_ids or [-1]
+        self._compiled = compiled
+        in_16_bits = compiled and backend.on_cpu()  # as in Python's loop
+        self._written = in_float32(model, self._written_by) if in_16_bits else self._written_by
         self._draw = traced_once(self._checked_draw, _RAGGED_IDS, *_SETTINGS)
 
     @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
@@ -91,7 +115,7 @@ class ServedIds(tf.Module):
             limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
         settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
-        return self._continue(prompts, limits, _ALL_SETTINGS, settings)
+        return self._continue(prompts, limits, KNOWN_WHEN_RUN, settings)
 
     def _continue(self, prompts, limits, sampler_key, settings):
         """Draws tokens until each row has ended or reached its limit.
@@ -108,20 +132,17 @@ class ServedIds(tf.Module):
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         with tf.control_dependencies([check(lengths + limits <= self._longest, self._too_long)]):
             T = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
-        most = tf.reduce_max(tf.concat([limits, [1]], axis=0))
+        most = room = tf.reduce_max(tf.concat([limits, [1]], axis=0))
+        write = functools.partial(self._written, sampler_key)
+        if self._compiled:
+            T, room = self._buckets(T, most)
+            write = _compiled(write)
         tokens = prompts.to_tensor(0, shape=(None, None))
         tokens = tf.pad(tokens, [[0, 0], [0, T - tf.shape(tokens)[1]]])
         padding = T - lengths
         tokens = tf.gather(tokens, (tf.range(T)[None] - padding[:, None]) % T, batch_dims=1)  # to the right
-        tokens = tf.pad(tokens, [[0, 0], [0, most]])
-        settings = {**settings, "start": T, "limits": limits, "end_ids": tf.constant(self._end_ids)}
-        places = tf.range(T + most)[None]
-        is_prompt = (places >= padding[:, None]) & (places < T)
-        rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
-        how = self._stepper, sampler_key, self._rule
-        done = tf.zeros_like(padding, tf.bool)
-        first = prefill(*how, T, 0, tokens, done, rule_state, padding, {}, settings)
-        index, tokens, *_ = decode(*how, *first, padding, {}, T + most, settings)
+        settings = {**settings, "limits": limits, "end_ids": tf.constant(self._end_ids)}
+        index, tokens = write(tokens, padding, tf.zeros([room], tf.int32), most, settings)
         with tf.control_dependencies([check(tokens != NO_TOKEN, "the logits of the model are not finite")]):
             new = tokens[:, T:index]
         drawn = tf.sequence_mask(limits, tf.shape(new)[1])
@@ -129,6 +150,37 @@ class ServedIds(tf.Module):
         before_end = drawn & tf.cast(tf.math.cumprod(tf.cast(is_text, tf.int32), axis=1), tf.bool)
         ended = tf.reduce_any(drawn & ~before_end, axis=1)
         return tf.ragged.boolean_mask(new, before_end), ended
+
+    def _written_by(self, sampler_key, prompts, padding, room, most, settings):
+        """The index after the last new token, and prompts with the new tokens behind them, int32 (B, P + R).
+
+        Args:
+            sampler_key: see `_continue`.
+            prompts: int32 (B, P).
+            padding: int32 (B,), places to the left of each prompt.
+            room: zeros (R,): XLA knows shapes, and no values.
+            most: int scalar, the most new tokens, up to R.
+            settings: of the sampler and of `decode`, but for "start".
+        """
+        P = tf.shape(prompts)[1]
+        tokens = tf.pad(prompts, [[0, 0], [0, tf.shape(room)[0]]])
+        settings = {**settings, "start": P}
+        places = tf.range(tf.shape(tokens)[1])[None]
+        is_prompt = (places >= padding[:, None]) & (places < P)
+        rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
+        how = self._stepper, sampler_key, self._rule
+        done = tf.zeros_like(padding, tf.bool)
+        first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
+        index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
+        return index, tokens
+
+    def _buckets(self, prompt_length, new_tokens):
+        """Both rounded up as `buffers.buffer_lengths` does, so that the loop is seldom compiled anew."""
+        sizes = [SMALLEST_BUCKET]
+        while sizes[-1] < self._longest:
+            sizes.append(2 * sizes[-1])
+        P = tf.reduce_min(tf.boolean_mask(sizes, tf.constant(sizes) >= prompt_length))
+        return tf.maximum(prompt_length, tf.minimum(P, self._longest)), -(-new_tokens // 64) * 64
 
     def _check_ids(self, token_ids):
         size = self._vocab_size
@@ -146,13 +198,13 @@ class ServedModel(ServedIds):
     """These, and the functions that take text.
 
     Args:
-        model, tokenizer: see `ServedIds`.
+        model, tokenizer, compiled: see `ServedIds`.
     """
 
     SIGNATURES = ("serving_default", "generate", *ServedIds.SIGNATURES)
 
-    def __init__(self, model, tokenizer):
-        super().__init__(model, tokenizer)
+    def __init__(self, model, tokenizer, compiled=False):
+        super().__init__(model, tokenizer, compiled)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
         self._encode = traced_once(self._prompts, _TEXT)

@@ -5,6 +5,7 @@ not compile anew. Shapes: B batch, V vocab.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from kerasllm.generation.options import real_number, whole_number
 
 NAMES = ("greedy", "random", "top_k", "top_p", "min_p")
 SETTINGS = ("temperature", "top_k", "top_p", "min_p")
+KNOWN_WHEN_RUN = (None, False, None)  # The `graph_key` of a `Sampler` whose settings the running graph alone knows.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,8 @@ def sample(graph_key, settings, logits, seed):
     Returns:
         int32 (B,).
     """
+    if graph_key == KNOWN_WHEN_RUN:
+        return _sampled_as_asked(settings, logits, seed)
     choose, greedy, filters = graph_key
     if choose is not None:
         return ops.cast(choose(logits, seed), "int32")
@@ -145,6 +149,17 @@ def sample(graph_key, settings, logits, seed):
     uniform = backend.stateless_uniform(ops.shape(logits), seed)
     noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)
     return ops.cast(ops.argmax(scaled + noise, axis=-1), "int32")
+
+
+def _sampled_as_asked(settings, logits, seed):
+    """As `sample`; what the settings do not ask for, such as to sort all logits, is not done."""
+
+    def kind(greedy, filters):
+        return lambda: sample((None, greedy, filters), settings, logits, seed)
+
+    filters = ops.logical_or(settings["top_k"] > 0, ops.logical_or(settings["top_p"] < 1, settings["min_p"] > 0))
+    drawn = functools.partial(ops.cond, filters, kind(False, True), kind(False, False))
+    return ops.cond(settings["temperature"] > 0, drawn, kind(True, False))
 
 
 def keep_likely(logits, top_k, top_p, min_p):

@@ -152,8 +152,8 @@ def join_heads(cache):
     """Caches of any nesting without axes of one element: as such, XLA writes those that a loop carries in place."""
 
     def join(part):
-        B, K, S, h = part.shape
-        return part if B is None or 1 not in (B, K) else ops.reshape(part, (B * K, S, h))
+        B, K, _, h = part.shape
+        return part if B is None or 1 not in (B, K) else ops.reshape(part, (B * K, -1, h))
 
     return keras.tree.map_structure(join, cache)
 
@@ -162,7 +162,9 @@ def split_heads(cache, batch_size):
     """What `join_heads` has joined, as it was."""
 
     def split(part):
-        return part if len(part.shape) == 4 else ops.reshape(part, (batch_size, -1, *part.shape[1:]))
+        if len(part.shape) == 4:
+            return part
+        return ops.reshape(part, (batch_size, part.shape[0] // batch_size, -1, part.shape[2]))
 
     return keras.tree.map_structure(split, cache)
 
@@ -180,9 +182,9 @@ def _rows_from(tensor, places, padding):
 
 def _write(tensor, new, index):
     """A tensor (B, K, S, h) with new tokens (B, K, T, h) from place `index` on."""
-    B, K, S, h = tensor.shape
+    B, K, _, h = tensor.shape
     if B is None or 1 not in (B, K):
         return backend.slice_update(tensor, new, (0, 0, index, 0))
     # Products drop axes of one element. XLA writes in place only where no axis is dropped after it: so, before.
-    tensor, new = (ops.reshape(part, (B * K, part.shape[2], h)) for part in (tensor, new))
-    return ops.reshape(backend.slice_update(tensor, new, (0, index, 0)), (B, K, S, h))
+    tensor, new = (ops.reshape(part, (B * K, -1, h)) for part in (tensor, new))
+    return ops.reshape(backend.slice_update(tensor, new, (0, index, 0)), (B, K, -1, h))

@@ -3,8 +3,9 @@
 Shapes: B batch, T query time, S key time, H heads, K key/value heads, h head_dim.
 """
 
-import numpy as np
 from keras import ops
+
+from kerasllm import backend
 
 
 def split_heads(x, heads):
@@ -16,7 +17,7 @@ def split_heads(x, heads):
 def split_projections(x, *heads):
     """Projections side by side (B, T, all heads h), as heads (B, H, T, h) of each; `heads` says how many each has."""
     if len(set(heads)) > 1:
-        return ops.split(split_heads(x, sum(heads)), np.cumsum(heads)[:-1], axis=1)
+        return backend.split(split_heads(x, sum(heads)), heads, axis=1)
     B, T, width = ops.shape(x)
     x = ops.reshape(x, (B, T, len(heads), heads[0], width // sum(heads)))
     return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)))  # Each is a piece of memory, which costs nothing to take.

@@ -8,6 +8,8 @@ import math
 import numpy as np
 from keras import ops
 
+from kerasllm import backend
+
 # What each way to scale rotary positions needs, and what else it takes, by transformers' names.
 ROPE_SCALINGS = {
     "linear": (("factor",), ()),
@@ -102,7 +104,7 @@ def turned(x, cos, sin):
     """
     n, rest = cos.shape[-1], []
     if 2 * n < x.shape[-1]:
-        x, *rest = ops.split(x, [2 * n], axis=-1)
+        x, *rest = backend.split(x, [2 * n, x.shape[-1] - 2 * n], axis=-1)
     first, second = ops.split(x, 2, axis=-1)
     return ops.concatenate([first * cos - second * sin, second * cos + first * sin, *rest], axis=-1)
 

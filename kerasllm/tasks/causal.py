@@ -49,10 +49,10 @@ class CausalTask(TextTask):
         yield "measured on", f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes"
 
     @staticmethod
-    def served(model, tokenizer, text):
+    def served(model, tokenizer, text, compiled=False):
         from kerasllm.export import signatures
 
-        return signatures.ServedModel(model, tokenizer) if text else signatures.ServedIds(model, tokenizer)
+        return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, compiled)
 
     @staticmethod
     def compared(model, tokenizer, signatures):
