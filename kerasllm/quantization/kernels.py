@@ -235,7 +235,7 @@ def _row_times_4_bits(x, codes, absmax, *nested, count, width, kind):
 
 def _row_times_8_bits(x, codes, absmax, *, count, width, kind):
     """As `_row_times_4_bits`, of whole numbers."""
-    codes, x = _in_chains(codes, count, _LANES), _in_chains(ops.cast(x, "float32"), 1, _LANES)
+    codes, x = _in_chains(codes, count, _LANES), _in_chains(_in_memory(ops.reshape(x, (2, -1))), 1, _LANES)
     products = [ops.cast(code, "float32") * part for code, part in zip(codes, x, strict=True)]
     return _sum_of_chains(products, ops.reshape(absmax / 127, (count, 1, 1, 1)))
 
@@ -245,8 +245,7 @@ def _row_times_even_levels(x, codes, absmax, *, count, width, kind):
     looked up."""
     lanes = BLOCK // 2
     codes, scales = _in_chains(codes, count, lanes), _in_chains(absmax, count, 1)
-    # Inputs of the high halves of bytes, and of the low: a sum, as XLA writes that to memory, once for all outputs.
-    halves = ops.sum(ops.reshape(ops.cast(x, "float32"), (1, -1, 2)) * np.eye(2, dtype="float32")[:, None], axis=-1)
+    halves = _in_memory(ops.transpose(ops.reshape(x, (-1, 2))))  # the high of bytes, and the low
     high, low = (_in_chains(half, 1, lanes) for half in (halves[0], halves[1]))
     products = []
     for i, code in enumerate(codes):
@@ -255,6 +254,12 @@ def _row_times_even_levels(x, codes, absmax, *, count, width, kind):
         by_low = ops.cast(ops.bitwise_and(code, 15) - 8, "float32") * low[i]
         products.append((by_high + by_low) * scales[i])
     return _sum_of_chains(products, np.float32(1 / 7))
+
+
+def _in_memory(x):
+    """Inputs (2, N), float32, as they are. XLA would compute what they were made by anew for each output, but not a sum
+    such as this: it makes that once."""
+    return ops.sum(ops.cast(x, "float32") * np.eye(2, dtype="float32")[..., None], axis=1)
 
 
 def _chains(count):
