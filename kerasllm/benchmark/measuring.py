@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from kerasllm.benchmark import peers, programs, tuning
+from kerasllm.benchmark import peers, programs, real, tuning
 from kerasllm.benchmark.corpus import peak_mb
 
 SHORTEST_TURN = 0.5  # seconds
@@ -38,7 +38,7 @@ def answer(content):
 
 
 def find(function):
-    for module in (programs, peers):
+    for module in (programs, peers, real):
         if hasattr(module, function):
             return getattr(module, function)
     return getattr(tuning, function)

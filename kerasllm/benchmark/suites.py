@@ -176,6 +176,54 @@ def tuning(model=TUNED, data=None):
     return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
 
 
+def real(model=None):
+    """The suite of generation at the size of SmolLM2-135M.
+
+    Args:
+        model: a path that `kerasllm.load` reads, of a folder that transformers reads too where it is compared, or of a
+            GGUF file; random weights without llama.cpp when absent.
+    """
+    weights = model or {**TUNED, "num_layers": 30}
+    is_file = bool(model) and model.endswith(".gguf")
+    on_torch = ("torch", "transformers", *(("gguf", "accelerate") if is_file else ()))
+
+    def ours(label, shape, **settings):
+        return Program(label, "generate_real_kerasllm", {**shape, **settings})
+
+    def case(bits, batch_size, *programs, llama_cpp=()):
+        shape = {"model": weights, "batch_size": batch_size, "prompt_length": 16, "new_tokens": 112}
+        all_programs = [ours(label, shape, **settings) for label, settings in programs]
+        if bits in (16, 32):
+            dtype = "float32" if bits == 32 else "bfloat16"
+            settings = {**shape, "dtype": dtype}
+            all_programs.append(Program("transformers, torch", "generate_real_transformers", settings, on_torch))
+        for label, dtype in llama_cpp if model else ():
+            settings = {**shape, "dtype": dtype}
+            all_programs.append(Program(label, "generate_real_llama_cpp", settings, ("xllamacpp", "gguf")))
+        limit = Program("memory", "read_limit", {"model": weights, "bits": bits}) if batch_size == 1 else None
+        name = {32: "float32", 16: "bfloat16", 8: "8 bits", 4.5: "4 bits"}[bits]
+        return Case(f"batch {batch_size}, {name}", all_programs, limit)
+
+    in_float, in_8, in_4 = ("kerasllm", {}), ("kerasllm, int8", {"quantize": "int8"}), {"quantize": "int4"}
+    as_it_is = [("llama.cpp, the file as it is", None)] if is_file else []
+    cases = [
+        case(32, 1, in_float),
+        case(16, 1, ("kerasllm", {"dtype": "bfloat16"})),
+        case(8, 1, in_8, ("kerasllm, float32", {}), llama_cpp=[("llama.cpp, Q8_0", "Q8_0")]),
+        case(
+            4.5,
+            1,
+            ("kerasllm, int4", in_4),
+            ("kerasllm, NF4", {"quantize": "nf4"}),
+            ("kerasllm, float32", {}),
+            llama_cpp=as_it_is,
+        ),
+        case(32, 8, in_float),
+    ]
+    what = model or "Llama's architecture, 30 layers, d_model 576, vocabulary 49,152"
+    return Suite(f"Generating 112 tokens after 16 with {what}", "tokens", cases)
+
+
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -205,6 +253,7 @@ SUITES = {
     "context": _context(),
     "window": _window(),
     "tune": tuning(),
+    "real": real(),
     "data": _data(),
     "startup": _startup(),
 }

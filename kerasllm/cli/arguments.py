@@ -284,11 +284,11 @@ def _add_bench(commands):
     )
     command.add_argument(
         "suite",
-        choices=("train", "generate", "memory", "context", "window", "tune", "data", "startup", *BENCH_STUDIES),
+        choices=("train", "generate", "memory", "context", "window", "tune", "real", "data", "startup", *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), data or startup; of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
-        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
-        "it takes, beside a recipe made to be quick)",
+        "models), real (generation with 135M parameters, or those of --model), data or startup; of kerasllm alone, "
+        "requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and resuming cost), example "
+        "(what the documented model learns) or speedrun (how long it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
@@ -300,7 +300,7 @@ def _add_bench(commands):
         metavar="PATH",
         help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
     )
-    command.add_argument("--model", metavar="FOLDER", help="the model to tune, in place of one that is made (tune)")
+    command.add_argument("--model", metavar="FOLDER", help="the model, in place of one that is made (tune, real)")
 
 
 def _add_merge(commands):

@@ -23,15 +23,15 @@ def run(arguments):
         return
     from kerasllm.benchmark import results, runner, suites
 
-    if arguments.model and arguments.suite != "tune":
-        raise ValueError(f"--model is for bench tune, and does nothing for {arguments.suite}: leave it out.")
+    if arguments.model and arguments.suite not in ("tune", "real"):
+        raise ValueError(f"--model is for bench tune and real, and does nothing for {arguments.suite}: leave it out.")
     if arguments.data and arguments.suite == "tune" and not arguments.model:
         raise ValueError("Conversations (--data) need the tokenizer of a model: give --model too.")
-    suite = (
-        suites.tuning(arguments.model, arguments.data and [arguments.data])
-        if arguments.model
-        else suites.SUITES[arguments.suite]
-    )
+    suite = suites.SUITES[arguments.suite]
+    if arguments.model:
+        is_real = arguments.suite == "real"
+        data = arguments.data and [arguments.data]
+        suite = suites.real(arguments.model) if is_real else suites.tuning(arguments.model, data)
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

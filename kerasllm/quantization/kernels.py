@@ -8,6 +8,7 @@ Shapes: D inputs, U outputs, N rows of inputs, G outputs at a time.
 """
 
 import functools
+import itertools
 import math
 
 import keras
@@ -43,7 +44,7 @@ class QuantizedKernel(keras.layers.Layer):
         **options: `name` and `dtype`, as for any Keras layer.
     """
 
-    _row_product = None  # a function for one row of inputs, that is quicker by XLA; (D, U) may have none
+    _row_product = None  # a function for one row of inputs, that is quicker by XLA
 
     def __init__(self, kind, **options):
         super().__init__(**{"name": kind, **options})
@@ -241,8 +242,7 @@ def _row_times_8_bits(x, codes, absmax, *, count, width, kind):
 
 
 def _row_times_even_levels(x, codes, absmax, *, count, width, kind):
-    """As `_row_times_4_bits`, of levels that are the whole numbers from -8 to 7, in sevenths: computed in less time than
-    looked up."""
+    """As `_row_times_4_bits`, of the levels -8/7, -7/7 … 7/7, which are computed in less time than looked up."""
     lanes = BLOCK // 2
     codes, scales = _in_chains(codes, count, lanes), _in_chains(absmax, count, 1)
     halves = _in_memory(ops.transpose(ops.reshape(x, (-1, 2))))  # the high of bytes, and the low
@@ -268,8 +268,8 @@ def _chains(count):
     XLA writes out what is to be added in a group, all links of each chain; between groups is a loop. A sum waits for
     the one before it, as do the links of a chain: several chains keep a core busy.
     """
-    sizes = [(chains, links) for chains in range(1, _CHAINS + 1) for links in range(1, _LINKS + 1)]
-    chains, links = max((size for size in sizes if count % math.prod(size) == 0), key=lambda size: (math.prod(size), size))
+    sizes = itertools.product(range(1, _CHAINS + 1), range(1, _LINKS + 1))
+    chains, links = max((size for size in sizes if count % math.prod(size) == 0), key=math.prod)
     return count // (chains * links), chains, links
 
 
