@@ -118,6 +118,7 @@ SMALL = {
     "generate_keras_hub": (GENERATING, 6),
     "tokenize_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
     "tokenize_keras_hub": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
+    "generate_real_kerasllm": ({**GENERATING, "model": LLAMA, "quantize": "int8"}, 6),
     "pack_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400, "context": 64, "batch_size": 2}, 10_966),
     "matmul_peak": ({"dtype": "mixed_bfloat16"}, None),
 }

@@ -64,6 +64,7 @@ def expected_levels(rows, levels, block=64):
     [
         *[(kind, (64, 30), 320) for kind in KINDS],
         *[(kind, shape, 320) for kind in ("nf4-dq", "int8") for shape in ((20, 48), (7, 9))],
+        *[(kind, (7 * 192, 3), 2**21) for kind in ("int4", "int8")],  # a row in chains and in several groups
     ],
 )
 def test_a_kernel_multiplies_with_the_nearest_levels(kind, shape, at_once, monkeypatch):

@@ -3,74 +3,15 @@
 In a case all programs do the same work; the first of them is what the others are held against.
 """
 
-from typing import NamedTuple
-
+from kerasllm.benchmark import model_suites
+from kerasllm.benchmark.cases import Case, Program, Suite
 from kerasllm.models import TransformerConfig
 
 MODEL = {"num_layers": 6, "d_model": 384, "num_heads": 6, "dff": 1536, "vocab_size": 65}
 WIDE_VOCABULARY = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 50257}
 LONG_CONTEXT = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 65}
-# SmolLM2-135M's, with 8 of its 30 layers.
-TUNED = {
-    "num_layers": 8,
-    "d_model": 576,
-    "num_heads": 9,
-    "num_kv_heads": 3,
-    "dff": 1536,
-    "vocab_size": 49152,
-    "tie_embeddings": True,
-}
-SMOLLM2 = {**TUNED, "num_layers": 30}  # SmolLM2-135M's, whole.
 CONTEXT_TOKENS = 8192  # in a batch, whatever the context
 PROMPT, NEW_TOKENS = 64, 192
-
-
-class Program(NamedTuple):
-    """What runs in a process of its own.
-
-    Attributes:
-        label: str, its name in tables.
-        function: str, one of `programs.py` or `peers.py`.
-        settings: dict of keyword arguments.
-        needs: tuple of str, modules without which it is left out.
-    """
-
-    label: str
-    function: str
-    settings: dict
-    needs: tuple = ()
-
-
-class Case(NamedTuple):
-    """Programs that do the same work.
-
-    Attributes:
-        name: str.
-        programs: list of `Program`.
-        limit: `Program` that measures what the machine can do at most, or None.
-        cost: float, how much of what `limit` counts goes into a unit of the case.
-        together: bool. False where memory would not hold all programs: each turn then begins in a new process.
-    """
-
-    name: str
-    programs: list
-    limit: Program | None = None
-    cost: float = 1.0
-    together: bool = True
-
-
-class Suite(NamedTuple):
-    """Cases that are shown in one table.
-
-    Attributes:
-        title: str.
-        unit: str, what is counted each second.
-        cases: list of `Case`.
-    """
-
-    title: str
-    unit: str
-    cases: list
 
 
 def _training(model, batch_size, context, dtype, *ours, steps=5):
@@ -153,63 +94,6 @@ def _window():
     return Suite("Decoding with sliding windows, 6 layers, d_model 384", "tokens", cases)
 
 
-def tuning(model=TUNED, data=None):
-    """The suite of adapters beside whole models.
-
-    Args:
-        model: a folder that `kerasllm.load` reads, and transformers where it is compared; or settings of Llama's
-            architecture.
-        data: files of conversations, for the tokenizer of that folder; made-up ones when absent.
-    """
-
-    shape = {"model": model, "data": data, "context": 256, "tokens": 512, "dtype": "float32", "steps": 4}
-    lora, on_torch = {**shape, "adapter": "lora"}, ("torch", "transformers", "peft", "trl")
-    programs = [
-        Program("kerasllm, LoRA", "tune_kerasllm", lora),
-        Program("kerasllm, QLoRA", "tune_kerasllm", {**lora, "quantize": "nf4"}),
-        Program("kerasllm, whole", "tune_kerasllm", shape),
-        Program("TRL with PEFT, LoRA", "tune_transformers", lora, on_torch),
-        Program("the same, packing=True", "tune_transformers", {**lora, "packed": True}, on_torch),
-        Program("TRL, whole", "tune_transformers", shape, on_torch),
-    ]
-    cases = [Case("float32", programs, together=False)]
-    what = model if isinstance(model, str) else "Llama's architecture, 8 layers, d_model 576, vocabulary 49,152"
-    return Suite(f"Tuning {what} on conversations, about 512 tokens a step, LoRA of rank 16", "tokens", cases)
-
-
-def served(model=SMOLLM2):
-    """The suite of SavedModels; `model` is a folder that `kerasllm.load` reads, or settings of Llama's architecture."""
-
-    def programs(batch_size):
-        shape = {"model": model, "batch_size": batch_size, "prompt_length": PROMPT, "new_tokens": PROMPT}
-        return [
-            Program("kerasllm", "generate_in_python", shape),
-            Program("its SavedModel, compiled", "generate_exported", {**shape, "compiled": True}),
-            Program("its SavedModel, a plain graph", "generate_exported", shape),
-        ]
-
-    cases = [Case(f"batch {batch_size}", programs(batch_size)) for batch_size in (1, 8)]
-    return Suite(f"Serving {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", cases)
-
-
-def edge(model=SMOLLM2):
-    """The suite of LiteRT; `model` is that of `served`."""
-    shape = {"model": model, "prompt_length": PROMPT, "new_tokens": PROMPT}
-    needs = ("litert_lm", "litert_lm_builder", "litert_quantizer")
-    programs = [
-        Program("kerasllm", "generate_in_python", {**shape, "batch_size": 1}),
-        *(
-            Program(f"LiteRT-LM, {kind or 'float32'}", "generate_litert_lm", {**shape, "quantize": kind}, needs)
-            for kind in (None, "int8", "int4")
-        ),
-    ]
-    return Suite(f"At the edge, {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", [Case("batch 1", programs)])
-
-
-def _named(model):
-    return model if isinstance(model, str) else "SmolLM2-135M's architecture"
-
-
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -241,49 +125,13 @@ def _startup():
     return Suite("From starting Python to the end of the first training step", "starts", [Case("cold", programs)])
 
 
-def first_answer(model=None):
-    """The suite of first answers.
-
-    Args:
-        model: a folder that `kerasllm.load` and transformers read; without one, what is compiled is measured alone.
-    """
-
-    def chats(new_tokens):
-        shape = {"model": model, "new_tokens": new_tokens}
-        return [
-            Program("kerasllm", "answer_first", {**shape, "package": "kerasllm"}),
-            Program(
-                "transformers, torch",
-                "answer_first",
-                {**shape, "package": "transformers"},
-                ("torch", "transformers"),
-            ),
-        ]
-
-    def compiling(**settings):
-        return [
-            Program(f"{num_layers} layers", "compile_layers", {"model": TUNED, "num_layers": num_layers, **settings})
-            for num_layers in (12, 48)
-        ]
-
-    cases = [Case(f"answers of {n} token{'s' * (n > 1)} in a new process", chats(n)) for n in (1, 32) if model]
-    cases += [
-        Case("compiling, batch 1", compiling(batch_size=1), together=False),
-        Case("compiling, batch 4", compiling(batch_size=4), together=False),
-    ]
-    return Suite("The first answer", "answers", cases)
-
-
 SUITES = {
     "train": _train(),
     "generate": _generate(),
     "memory": _memory(),
     "context": _context(),
     "window": _window(),
-    "tune": tuning(),
-    "served": served(),
-    "edge": edge(),
+    **{name: suite() for name, suite in model_suites.SUITES.items()},
     "data": _data(),
     "startup": _startup(),
-    "first-answer": first_answer(),
 }

@@ -11,7 +11,7 @@ from kerasllm.tasks.tuning import TuneTask
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
 EXPORTED = ("saved-model", "litert", "onnx")
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
-BENCH_OF_MODELS = ("tune", "served", "edge", "first-answer")
+BENCH_OF_MODELS = ("tune", "real", "served", "edge", "first-answer")
 BENCH_SUITES = ("train", "generate", "memory", "context", "window", *BENCH_OF_MODELS, "data", "startup")
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 
@@ -289,7 +289,7 @@ def _add_bench(commands):
         "suite",
         choices=(*BENCH_SUITES, *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), served (SavedModels), edge (LiteRT), first-answer (of a chat, compiling included), data or startup; "
+        "models), real (generation with 135M parameters), served (SavedModels), edge (LiteRT), first-answer (of a chat, compiling included), data or startup; "
         "of kerasllm alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and "
         "resuming cost), example (what the documented model learns) or speedrun (how long it takes, beside a recipe "
         "made to be quick)",
@@ -307,7 +307,7 @@ def _add_bench(commands):
     command.add_argument(
         "--model",
         metavar="FOLDER",
-        help="the model, in place of one that is made (tune, served, edge, first-answer)",
+        help="the model, in place of one that is made (tune, real, served, edge, first-answer)",
     )
 
 

@@ -21,16 +21,11 @@ def run(arguments):
         if files:
             files[0].write_text(json.dumps({"study": arguments.suite, "results": results}, indent=2), encoding="utf-8")
         return
-    from kerasllm.benchmark import results, runner, suites
+    from kerasllm.benchmark import model_suites, results, runner, suites
 
-    of_model = {
-        "tune": suites.tuning,
-        "served": suites.served,
-        "edge": suites.edge,
-        "first-answer": suites.first_answer,
-    }
-    if arguments.model and arguments.suite not in of_model:
-        *first, last = of_model
+    of_models = model_suites.SUITES
+    if arguments.model and arguments.suite not in of_models:
+        *first, last = of_models
         raise ValueError(
             f"--model is for bench {', '.join(first)} and {last}, and does nothing for {arguments.suite}: leave it out."
         )
@@ -39,7 +34,7 @@ def run(arguments):
     suite = suites.SUITES[arguments.suite]
     if arguments.model:
         of_data = [[arguments.data]] if arguments.data and arguments.suite == "tune" else []
-        suite = of_model[arguments.suite](arguments.model, *of_data)
+        suite = of_models[arguments.suite](arguments.model, *of_data)
     rows = runner.compare(suite, arguments.rounds)
     if files:
         results.save(suite, rows, files[0])

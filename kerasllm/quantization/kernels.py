@@ -8,6 +8,7 @@ Shapes: D inputs, U outputs, N rows of inputs, G outputs at a time.
 """
 
 import functools
+import itertools
 import math
 
 import keras
@@ -26,6 +27,8 @@ from kerasllm.quantization.blocks import (
 )
 
 _VALUES_AT_ONCE = 2**21  # 8 MB in float32
+_LANES = 32  # neighbouring inputs that are multiplied side by side
+_CHAINS, _LINKS = 6, 4  # the most: see `_chains`
 # Both numbers of a byte, (256, 2).
 _PAIRS = {name: np.stack([np.repeat(levels, 16), np.tile(levels, 16)], axis=-1) for name, levels in LEVELS.items()}
 
@@ -141,6 +144,10 @@ class Int8Kernel(QuantizedKernel):
         self.codes.assign(codes)
         self.absmax.assign(absmax)
 
+    @property
+    def _row_product(self):
+        return _row_times_8_bits if self.shape[0] % _LANES == 0 and backend.on_cpu() else None
+
     @staticmethod
     def _weights_of_outputs(start, codes, absmax, *, count, width, kind):
         codes, absmax = ops.slice(codes, (start, 0), (count, width)), ops.slice(absmax, (start,), (count,))
@@ -182,7 +189,9 @@ class FourBitKernel(QuantizedKernel):
 
     @property
     def _row_product(self):
-        return None if self.shape[0] % BLOCK else _row_times_four_bits
+        if self.shape[0] % BLOCK:
+            return None
+        return _row_times_even_levels if self.kind == "int4" and backend.on_cpu() else _row_times_4_bits
 
     @staticmethod
     def _weights_of_outputs(start, codes, absmax, *nested, count, width, kind):
@@ -210,7 +219,7 @@ def _block_scales(start, count, absmax, *nested):
     return ops.take(dynamic_levels(), ops.cast(absmax, "int32")) * of_blocks + offset
 
 
-def _row_times_four_bits(x, codes, absmax, *nested, count, width, kind):
+def _row_times_4_bits(x, codes, absmax, *nested, count, width, kind):
     """A row (1, D) times the kernel, (1, U): what decoding one text is made of.
 
     XLA makes it in one pass over what is kept: sums of blocks, and then of these by their scales.
@@ -223,3 +232,63 @@ def _row_times_four_bits(x, codes, absmax, *nested, count, width, kind):
         for i, half in enumerate((ops.right_shift(codes, 4), ops.bitwise_and(codes, 15)))
     ]
     return ops.sum(ops.sum(sum(products), axis=-1) * ops.reshape(scales, (count, -1)), axis=-1)[None]
+
+
+def _row_times_8_bits(x, codes, absmax, *, count, width, kind):
+    """As `_row_times_4_bits`, of whole numbers."""
+    codes, x = _in_chains(codes, count, _LANES), _in_chains(_in_memory(ops.reshape(x, (2, -1))), 1, _LANES)
+    products = [ops.cast(code, "float32") * part for code, part in zip(codes, x, strict=True)]
+    return _sum_of_chains(products, ops.reshape(absmax / 127, (count, 1, 1, 1)))
+
+
+def _row_times_even_levels(x, codes, absmax, *, count, width, kind):
+    """As `_row_times_4_bits`, of the levels -8/7, -7/7 … 7/7, which are computed in less time than looked up."""
+    lanes = BLOCK // 2
+    codes, scales = _in_chains(codes, count, lanes), _in_chains(absmax, count, 1)
+    halves = _in_memory(ops.transpose(ops.reshape(x, (-1, 2))))  # the high of bytes, and the low
+    high, low = (_in_chains(half, 1, lanes) for half in (halves[0], halves[1]))
+    products = []
+    for i, code in enumerate(codes):
+        code = ops.cast(code, "int32")
+        by_high = ops.cast(ops.right_shift(code, 4) - 8, "float32") * high[i]
+        by_low = ops.cast(ops.bitwise_and(code, 15) - 8, "float32") * low[i]
+        products.append((by_high + by_low) * scales[i])
+    return _sum_of_chains(products, np.float32(1 / 7))
+
+
+def _in_memory(x):
+    """Inputs (2, N), float32, as they are. XLA would compute what they were made by anew for each output, but not a sum
+    such as this: it makes that once."""
+    return ops.sum(ops.cast(x, "float32") * np.eye(2, dtype="float32")[..., None], axis=1)
+
+
+def _chains(count):
+    """A number of vectors as (groups, chains, links), whose product it is, with as few groups as can be.
+
+    XLA writes out what is to be added in a group, all links of each chain; between groups is a loop. A sum waits for
+    the one before it, as do the links of a chain: several chains keep a core busy.
+    """
+    sizes = itertools.product(range(1, _CHAINS + 1), range(1, _LINKS + 1))
+    chains, links = max((size for size in sizes if count % math.prod(size) == 0), key=math.prod)
+    return count // (chains * links), chains, links
+
+
+def _in_chains(values, count, lanes):
+    """What stands for inputs, of `count` outputs, as a list by chains of (count, groups, lanes, links).
+
+    Links come last, though lanes are neighbours in memory: XLA loops in this order, and LLVM makes vectors of the
+    innermost loop that it does not write out.
+    """
+    groups, chains, links = _chains(math.prod(values.shape) // (count * lanes))
+    values = ops.transpose(ops.reshape(values, (count, groups, chains, links, lanes)), (2, 0, 1, 4, 3))
+    return [values[i] for i in range(chains)]
+
+
+def _sum_of_chains(products, scales):
+    """The sums (1, U) of a list by chains, (U, groups, lanes, links), times scales.
+
+    They are multiplied before the last sum, as XLA would hand a sum of sums to a library, and store these for it.
+    """
+    while len(products) > 1:
+        products = [sum(products[i : i + 2]) for i in range(0, len(products), 2)]
+    return ops.sum(products[0] * scales, axis=(1, 2, 3))[None]
