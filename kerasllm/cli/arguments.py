@@ -288,11 +288,11 @@ def _add_bench(commands):
     command.add_argument(
         "suite",
         choices=(*BENCH_SUITES, *BENCH_STUDIES),
-        help="train, generate, memory (of a large vocabulary), context (as it grows), tune (adapters beside whole "
-        "models), real (generation with 135M parameters), served (SavedModels), edge (LiteRT), first-answer (of a chat, compiling included), data or startup; "
-        "of kerasllm alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and "
-        "resuming cost), example (what the documented model learns) or speedrun (how long it takes, beside a recipe "
-        "made to be quick)",
+        help="train, generate, memory (of a large vocabulary), context (as it grows), window, data or startup; of one "
+        "model, tune (adapters beside the whole), real (generation), served (SavedModels), edge (LiteRT) or "
+        "first-answer (compiling included); of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
+        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
+        "it takes, beside a recipe made to be quick)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
