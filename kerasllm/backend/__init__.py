@@ -30,7 +30,7 @@ from kerasllm.backend.gradients import (
 )
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.recomputing import remat
-from kerasllm.backend.sharing import (
+from kerasllm.backend.shared_functions import (
     are_buffers,
     buffers,
     compiles_shared,

@@ -1,6 +1,6 @@
 """Functions whose gradient computes them again, in place of keeping what they computed.
 
-On TensorFlow the layers of a stack share one function: see `sharing.py`.
+On TensorFlow the layers of a stack share one function: see `shared_functions.py`.
 """
 
 import keras
@@ -8,7 +8,7 @@ import keras
 from kerasllm.backend.base import IS_TENSORFLOW
 from kerasllm.backend.compiling import current_graph, in_plain_graph, in_xla
 from kerasllm.backend.gradients import densify
-from kerasllm.backend.sharing import functions_of_graph, traced, values_of, with_values
+from kerasllm.backend.shared_functions import functions_of_graph, traced, values_of, with_values
 
 if IS_TENSORFLOW:
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Layers that do the same with weights of their own: they share one function in a graph, see `backend.sharing`."""
+"""Layers that do the same with weights of their own: they share one function in a graph, see `backend.shared_functions`."""
 
 from typing import NamedTuple
 
