@@ -47,4 +47,7 @@ def __dir__():
 # line is the exception: it answers `--help` before Keras and TensorFlow take their seconds to load.
 # (The first of `argv` in `orig_argv` is the program: the script `kerasllm`, or the word behind `python -m`.)
 if _Path(next(iter(_sys.orig_argv[-len(_sys.argv) :]), "")).name not in ("kerasllm", "kerasllm.exe"):
-    from kerasllm import layers, losses, metrics, models, optimizers, quantization  # noqa: F401
+    from kerasllm.garbage import uncollected as _uncollected
+
+    with _uncollected(stays="keras" not in _sys.modules):  # else there may be models that are to go
+        from kerasllm import layers, losses, metrics, models, optimizers, quantization  # noqa: F401

@@ -29,6 +29,7 @@ import kerasllm
 from kerasllm import bases, gguf, huggingface
 from kerasllm.bases import Base, base_of_tuned
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
+from kerasllm.garbage import uncollected
 from kerasllm.huggingface.choosing import logit_fields, type_of
 from kerasllm.huggingface.loading import folder_of
 from kerasllm.huggingface.origin import Origin
@@ -85,6 +86,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         seal(draft)
 
 
+@uncollected()
 def load(
     folder: str | os.PathLike,
     dtype: str | keras.DTypePolicy | None = None,

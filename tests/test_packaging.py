@@ -16,7 +16,8 @@ import kerasllm
 
 # The house: what each room imports. Through these it may also import what they import, and nothing else of ours.
 ROOMS = {
-    "backend": [],
+    "garbage": [],
+    "backend": ["garbage"],
     "files": [],
     "progress": [],
     "words": [],

@@ -12,6 +12,7 @@ import optree
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
+from kerasllm.garbage import uncollected
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -169,7 +170,7 @@ def compile_function(function, variables, xla=True, by_shape=False):
     if IS_TENSORFLOW:
 
         def traced(*args):
-            with within_xla() if xla else plain_graph():
+            with uncollected(), within_xla() if xla else plain_graph():
                 return function(*args)
 
         if by_shape or xla:

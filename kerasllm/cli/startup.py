@@ -4,6 +4,8 @@ import contextlib
 import os
 import sys
 
+from kerasllm.garbage import uncollected
+
 
 def start_keras():
     """Imports Keras and makes its backend find its devices.
@@ -13,7 +15,7 @@ def start_keras():
     """
     wanted = "TF_CPP_MIN_LOG_LEVEL" in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with contextlib.nullcontext() if wanted else _standard_error_dropped():
+    with uncollected(stays=True), contextlib.nullcontext() if wanted else _standard_error_dropped():
         import keras
 
         keras.ops.zeros(())

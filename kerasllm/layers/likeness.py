@@ -1,4 +1,4 @@
-"""Layers that do the same with weights of their own: they share one function in a graph, see `backend/shared_functions.py`."""
+"""Layers that do the same with weights of their own: they share one function in a graph, see `backend.shared`."""
 
 from typing import NamedTuple
 
