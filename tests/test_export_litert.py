@@ -54,6 +54,14 @@ def test_the_graph_writes_what_python_writes(graph, model, length):
     assert graph.generate_ids(prompt, new_tokens) == generate_ids(model, prompt, new_tokens)
 
 
+def test_a_model_in_16_bits_is_computed_in_32(tokenizer, tmp_path):
+    """As `generate` does it on processors."""
+    config = TransformerConfig(tokenizer.vocab_size, 1, 32, 4, 64, max_length=16)
+    model = drawn_anew(CausalLM(config, dtype="mixed_bfloat16"))
+    kerasllm.export.litert(model, tokenizer, tmp_path / "model.tflite")
+    assert Graph(tmp_path / "model.tflite").generate_ids([5, 6, 7], 8) == generate_ids(model, [5, 6, 7], 8)
+
+
 def test_a_graph_of_other_weights_is_refused(model, tokenizer, tmp_path):
     kerasllm.export.litert(model, tokenizer, tmp_path / "model.tflite", context=16)
     other = CausalLM(model.config)

@@ -1,4 +1,4 @@
-"""ONNX: onnxruntime writes what the model writes in Python, a batch of uneven prompts too."""
+"""ONNX: onnxruntime and OpenVINO write what the model writes in Python, a batch of uneven prompts too."""
 
 import json
 import sys
@@ -40,18 +40,33 @@ def folder(model, tokenizer, tmp_path_factory):
     return folder
 
 
-def test_onnxruntime_writes_what_python_writes(folder, model):
-    session = pytest.importorskip("onnxruntime").InferenceSession(folder / "model.onnx")
+def run_by_onnxruntime(path):
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
     names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def run_by_openvino(path):
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = pytest.importorskip("openvino").Core().compile_model(str(path), "CPU", exact)
+    return lambda inputs: {output.any_name: value for output, value in compiled(inputs).items()}
+
+
+@pytest.mark.parametrize("runtime", [run_by_onnxruntime, run_by_openvino])
+def test_runtimes_write_what_python_writes(folder, model, runtime):
+    run = runtime(folder / "model.onnx")
     length = max(map(len, PROMPTS))
     rows = np.array([[0] * (length - len(prompt)) + prompt for prompt in PROMPTS])
     mask = np.array([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    past = {x.name: np.zeros((3, 2, 0, 8), "float32") for x in session.get_inputs() if x.name.startswith("past")}
+    past = {
+        f"past_key_values.{layer}.{part}": np.zeros((3, 2, 0, 8), "float32")
+        for layer in range(2)
+        for part in ("key", "value")
+    }
     written = []
     for _ in range(12):
-        inputs = {"input_ids": rows, "attention_mask": mask, "position_ids": positions, **past}
-        outputs = dict(zip(names, session.run(names, inputs), strict=True))
+        outputs = run({"input_ids": rows, "attention_mask": mask, "position_ids": positions, **past})
         rows = outputs.pop("logits").argmax(axis=-1)
         written.append(rows[:, 0])
         past = {name.replace("present", "past_key_values"): value for name, value in outputs.items()}

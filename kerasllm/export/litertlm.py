@@ -79,7 +79,7 @@ def litert(
         if quantize:
             _quantize(quantizer, graph, quantize)
         if package:
-            Path(folder, "metadata").write_bytes(_metadata(package, model, tokenizer, context).SerializeToString())
+            Path(folder, "metadata").write_bytes(_metadata(model, tokenizer, context).SerializeToString())
             Path(folder, "tokenizer.json").write_text(tokenizer.engine.to_str(), encoding="utf-8")
             _pack(package, Path(folder), draft)
 
@@ -147,13 +147,13 @@ def _quantize(package, graph, kind):
     graph.write_bytes(quantized)
 
 
-def _metadata(package, model, tokenizer, context):
+def _metadata(model, tokenizer, context):
     """What LiteRT-LM is to know of the model: a message of its own format."""
     from litert_lm_builder.runtime.proto.llm_metadata_pb2 import LlmMetadata
 
     metadata = LlmMetadata(max_num_tokens=context)
     metadata.llm_model_type.generic_model.SetInParent()
-    for token in tokenizer.end_ids:
+    for token in tokenizer.end_ids or [output_width(model)]:  # One must be there, and no text has this one.
         metadata.stop_tokens.add().token_ids.ids.append(token)
     first = tokenizer.encode("a")[:1]
     if first and first[0] == tokenizer.start_id:  # LiteRT-LM reads the tokenizer without what it puts around texts.
