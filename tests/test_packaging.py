@@ -158,7 +158,7 @@ def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
     distributions = {"yaml": "pyyaml"}
     # Another backend, what is measured against, and what reads some files.
-    optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf"}
+    optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]
