@@ -1,5 +1,6 @@
 """Kernels in 4 and 8 bits: what they are, and what a model with them does."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -119,6 +120,36 @@ def test_a_quantized_model_is_saved_loaded_and_exported(tmp_path):
     np.testing.assert_allclose(exported.serve(tf.constant(IDS)), model(IDS), atol=1e-4)
     grown = kerasllm.models.with_new_tokens(model, [40])
     np.testing.assert_array_equal(grown(IDS)[..., :40], model(IDS))
+
+
+def test_a_table_that_is_embedding_and_output_is_quantized_too(tmp_path):
+    tied = dataclasses.replace(CONFIG, tie_embeddings=True)
+    model, plain = float_model(tied), float_model(tied)
+    kerasllm.save(plain, tokenizer(), tmp_path / "plain")
+    quantize(model, "int4")
+    table = model.token_embedding
+    assert table.kernel_layer.kind == "int8" and not any(weight.name == "embeddings" for weight in model.weights)
+    scales = np.abs(np.array(plain.token_embedding.embeddings)).max(1, keepdims=True) / 127
+    assert (np.abs(table.embeddings - plain.token_embedding.embeddings) < 0.51 * scales).all()
+    plain.token_embedding.embeddings.assign(table.embeddings)
+    for layer, quantized in zip(dense_layers(plain), dense_layers(model), strict=True):
+        layer.kernel.assign(quantized.kernel)
+    np.testing.assert_allclose(model(IDS), plain(IDS), atol=1e-4)
+    assert generate_ids(model, [3, 4, 5], 8) == generate_ids(plain, [3, 4, 5], 8)
+
+    model.save(tmp_path / "model.keras")
+    kerasllm.save(model, tokenizer(), tmp_path / "run")
+    again = [keras.models.load_model(tmp_path / "model.keras"), kerasllm.load(tmp_path / "run")[0]]
+    for loaded in (*again, kerasllm.load(tmp_path / "plain", quantize="int4")[0]):
+        np.testing.assert_array_equal(loaded(IDS), model(IDS))
+    kerasllm.huggingface.save(model, tokenizer(), tmp_path / "hf")
+    np.testing.assert_allclose(kerasllm.load(tmp_path / "hf")[0](IDS), plain(IDS), atol=1e-4)
+    grown = kerasllm.models.with_new_tokens(model, [40])
+    np.testing.assert_allclose(grown(IDS)[..., :40], model(IDS), atol=1e-5)
+    model.compile(loss=kerasllm.losses.TokenCrossentropy(chunk_size=5))
+    expected = plain.compile() or plain.evaluate(IDS[:, :-1], IDS[:, 1:], verbose=0, return_dict=True)["loss"]
+    found = model.evaluate(IDS[:, :-1], IDS[:, 1:], verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.soak

@@ -37,6 +37,12 @@ def kernels_made_by(make):
         _make_kernel.reset(token)
 
 
+def kernel_made_for(layer):
+    """What `kernels_made_by` makes for a layer that is being built, or None."""
+    make = _make_kernel.get()
+    return make and make(layer.path)
+
+
 class Dense(Adaptable, keras.layers.Dense):
     """As `keras.layers.Dense`, without an activation; in fewer and cheaper ops in training, and for a single token.
 
@@ -48,8 +54,7 @@ class Dense(Adaptable, keras.layers.Dense):
     kernel_layer = None
 
     def build(self, input_shape):
-        make = _make_kernel.get()
-        kernel_layer = make and make(self.path)
+        kernel_layer = kernel_made_for(self)
         if kernel_layer is None:
             super().build(input_shape)
             return

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from kerasllm.layers.composite import check_parts
-from kerasllm.models.weights import weight_names, weights_to_save
+from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
 
 # Weights with something for each token id, and the axis along which they have it.
-_AXES = {"token_embedding/embeddings": 0, "token_embedding/reverse_embeddings": 1, "output_bias": 0}
+_TABLE = "token_embedding/embeddings"
+_AXES = {_TABLE: 0, "token_embedding/reverse_embeddings": 1, "output_bias": 0}
 
 
 def with_new_tokens(model, token_ids: Iterable[int]):
@@ -45,13 +46,13 @@ def with_new_tokens(model, token_ids: Iterable[int]):
             f"{ids.tolist()!s:.60}."
         )
     check_parts(model, plain=True)
-    arrays = weights_to_save(model)
+    arrays = {**weights_to_save(model, plain=True), **weights_to_save(model)}
 
     def value_of(name):
         value = arrays[name]()
         return _with_mean(value, _AXES[name], ids, new_size) if name in _AXES else value
 
-    grown = _like(model, value_of, vocab_size=new_size)
+    grown = _like(model, value_of, _with_table_in_float, vocab_size=new_size)
     if getattr(model, "base", None) is not None:
         grown.base = model.base.grown(ids.tolist(), lambda name: arrays[name](), weight_names(grown))
     return grown
@@ -63,12 +64,22 @@ def with_fields(model, **fields):
     return _like(model, lambda name: arrays[name](), **fields)
 
 
-def _like(model, value_of, **fields):
+def _with_table_in_float(model):
+    """Its weights by name, among them the embeddings, which may be quantized when they are assigned."""
+    table = model.token_embedding
+    if table.kernel_layer is None:
+        return weight_names(model)
+    inside = set(map(id, table.weights))
+    others = {name: weight for name, weight in weight_names(model).items() if id(weight) not in inside}
+    return {**others, _TABLE: weights_in_float(model)[_TABLE]}
+
+
+def _like(model, value_of, weights_of=weight_names, **fields):
     """A model with other fields and weights."""
     settings = model.get_config()
     settings["config"] = {**settings["config"], **fields}
     made = type(model).from_config({**settings, "random_weights": False})
-    for name, weight in weight_names(made).items():
+    for name, weight in weights_of(made).items():
         weight.assign(value_of(name))
     for name in ("origin", "generation_settings", "base"):
         if hasattr(model, name):

@@ -47,16 +47,34 @@ class KernelInAnotherForm(NamedTuple):
         return np.asarray(keras.ops.convert_to_numpy(kernel), dtype)
 
 
+class TableInAnotherForm(KernelInAnotherForm):
+    """The same of the table (V, D) of a `ReversibleEmbedding`."""
+
+    @property
+    def shape(self):
+        return self.layer.input_dim, self.layer.output_dim
+
+    def assign(self, table):
+        self.layer.kernel_layer.assign(keras.ops.transpose(table))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(keras.ops.convert_to_numpy(self.layer.embeddings), dtype)
+
+
 def weights_in_float(model):
     """As `weight_names`, of the weights that a model has when no kernel is in another form.
 
     Returns:
         A dict from name to Keras variable, or `KernelInAnotherForm`.
     """
-    dense = {path: layer for path, layer, _ in layers_inside(model) if isinstance(layer, Dense) and layer.kernel_layer}
-    kept = {id(weight) for layer in dense.values() for weight in layer.kernel_layer.weights}
+    held = {path: layer for path, layer, _ in layers_inside(model) if getattr(layer, "kernel_layer", None) is not None}
+    kept = {id(weight) for layer in held.values() for weight in layer.kernel_layer.weights}
     weights = {name: weight for name, weight in weight_names(model).items() if id(weight) not in kept}
-    return weights | {f"{path}/kernel": KernelInAnotherForm(layer) for path, layer in dense.items()}
+    for path, layer in held.items():
+        is_dense = isinstance(layer, Dense)
+        name, form = ("kernel", KernelInAnotherForm) if is_dense else ("embeddings", TableInAnotherForm)
+        weights[f"{path}/{name}"] = form(layer)
+    return weights
 
 
 def weights_to_save(model, plain=False):

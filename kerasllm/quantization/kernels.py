@@ -148,6 +148,11 @@ class Int8Kernel(QuantizedKernel):
     def _row_product(self):
         return _row_times_8_bits if self.shape[0] % _LANES == 0 and backend.on_cpu() else None
 
+    def outputs_at(self, indices):
+        """What is multiplied for some outputs, int (...): float32 (..., D). Of a table, the rows of tokens."""
+        codes, absmax = (ops.take(weight, indices, axis=0) for weight in self._tensors())
+        return ops.cast(codes, "float32") * (absmax / 127)[..., None]
+
     @staticmethod
     def _weights_of_outputs(start, codes, absmax, *, count, width, kind):
         codes, absmax = ops.slice(codes, (start, 0), (count, width)), ops.slice(absmax, (start,), (count,))

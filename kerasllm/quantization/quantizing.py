@@ -8,17 +8,20 @@ import keras
 from kerasllm.layers import FeedForward, MultiHeadAttention
 from kerasllm.layers.composite import forget_compiled, layers_inside
 from kerasllm.layers.dense import Dense, kernels_made_by
+from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.quantization.kernels import FourBitKernel, Int8Kernel
 
 KINDS = {"nf4": FourBitKernel, "nf4-dq": FourBitKernel, "fp4": FourBitKernel, "int4": FourBitKernel, "int8": Int8Kernel}
+_WITH_TABLES = ("int8", "int4")  # kinds that keep tables of tokens in 8 bits
 _IN_BLOCKS = re.compile(r"/block_\d+/\w*(attention|feed_forward)/\w+$")
 
 
 def quantize(model: keras.Model, kind: str = "nf4") -> None:
     """Keeps the kernels of a model's attention and feed-forward layers in 4 or 8 bits; compile the model after it.
 
-    Embeddings, the output layer, norms and biases stay as they are. The kernels are not trained any more, but adapters
-    can be: `kerasllm.adapters.add` over such a model is QLoRA. `kerasllm.load(path, quantize=kind)` quantizes while it
+    Norms and biases stay as they are, and so do embeddings and the output layer; but "int8" and "int4" keep these in 8
+    bits where they are one table. The kernels are not trained any more, but adapters can be: `kerasllm.adapters.add`
+    over such a model is QLoRA. `kerasllm.load(path, quantize=kind)` quantizes while it
     loads, and never holds the whole model in float.
 
     Args:
@@ -53,6 +56,9 @@ def quantize(model: keras.Model, kind: str = "nf4") -> None:
             raise ValueError(f"{path} has LoRA by `enable_lora`, which works on floats: save and load the model first.")
     for _, layer in found:
         layer.replace_kernel(new_kernel(kind))
+    for _, layer, _ in list(layers_inside(model)) if kind in _WITH_TABLES else ():
+        if isinstance(layer, ReversibleEmbedding) and layer.tie_weights and layer.quantization_mode is None:
+            layer.replace_kernel(new_kernel("int8"))
     forget_compiled(model)
 
 
@@ -65,7 +71,13 @@ def built_quantized(kind):
     assigned; with None they are as any."""
     if kind is None:
         return contextlib.nullcontext()
-    return kernels_made_by(lambda path: new_kernel(kind) if _IN_BLOCKS.search(path) else None)
+
+    def make(path):
+        if _IN_BLOCKS.search(path):
+            return new_kernel(kind)
+        return new_kernel("int8") if kind in _WITH_TABLES and path.endswith("/token_embedding") else None
+
+    return kernels_made_by(make)
 
 
 def check_kind(kind):
