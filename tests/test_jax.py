@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasllm.generation import generate_ids
-from kerasllm.layers import dot_product
+from kerasllm.layers import tiles
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -24,7 +24,7 @@ def logits_text_and_training(config, weights, ids, documents):
     model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
     counted = (documents[:, 1:] != 0).astype("float32")
     loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
-    dot_product.LONG, dot_product.SMALLEST, dot_product.LARGEST = 8, 4, 4
+    tiles.LONG, tiles.ON_CPU, tiles.FEWEST_QUERIES = 8, 4, 4
     model.compile(keras.optimizers.SGD(0.5), TokenCrossentropy(0.1, chunk_size=7))
     chunked = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
     losses = np.array([loss, chunked])
@@ -38,7 +38,7 @@ import keras
 import numpy as np
 from kerasllm import adapters
 from kerasllm.generation import generate_ids
-from kerasllm.layers import dot_product, taps
+from kerasllm.layers import taps, tiles
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -174,8 +174,8 @@ def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_
     ]
     ids = generator.integers(1, 30, (3, 13))
     documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
-    for name in ("LONG", "SMALLEST", "LARGEST"):  # which are changed, and restored by this
-        monkeypatch.setattr(dot_product, name, getattr(dot_product, name))
+    for name in ("LONG", "ON_CPU", "FEWEST_QUERIES"):  # which are changed, and restored by this
+        monkeypatch.setattr(tiles, name, getattr(tiles, name))
     expected = logits_text_and_training(config, weights, ids, documents)
 
     path = str(tmp_path / "numbers.npz")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from oracles import scramble
 
 from kerasllm import backend
-from kerasllm.layers import MultiHeadAttention, dot_product
+from kerasllm.layers import MultiHeadAttention, dot_product, tiles
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
 SIZES = {"vocab_size": 37, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 24, "max_length": 64}
@@ -31,13 +31,15 @@ ATTENTION = {
 }
 
 
-# The least and the most queries in a block, and from which length on probabilities are computed again.
-WAYS = {"one block": (99, 99, 99), "blocks": (4, 4, 99), "blocks computed again": (4, 4, 8)}
+# Queries in a block; from which length on there are tiles, their keys and the fewest of their queries.
+WAYS = {"one block": (99, 99, 4, 4), "blocks": (4, 99, 4, 4), "tiles": (4, 8, 4, 5)}
 
 
 def choose(way, monkeypatch):
-    for name, value in zip(("SMALLEST", "LARGEST", "LONG"), WAYS[way], strict=True):
-        monkeypatch.setattr(dot_product, name, value)
+    queries, *of_tiles = WAYS[way]
+    monkeypatch.setattr(dot_product, "QUERIES", queries)
+    for name, value in zip(("LONG", "ON_CPU", "FEWEST_QUERIES"), of_tiles, strict=True):
+        monkeypatch.setattr(tiles, name, value)
 
 
 def attended(layer, inputs, plain=False, in_graph=False):
@@ -69,7 +71,7 @@ def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypat
     expected = attended(layer, inputs, plain=True)
     for way in WAYS:
         choose(way, monkeypatch)
-        close(attended(layer, inputs, in_graph=masked and way == "blocks computed again"), expected)
+        close(attended(layer, inputs, in_graph=masked and way == "tiles"), expected)
 
 
 def test_cross_attention_with_its_own_gradient_is_attention(monkeypatch):

@@ -2,6 +2,7 @@
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, track
 from kerasllm.backend.compiling import (
+    by_rows,
     call_on_host,
     compile_function,
     current_graph,
@@ -48,7 +49,6 @@ from kerasllm.backend.tensors import (
     static_shape,
     sum_of_rows,
     values_on_devices,
-    wait_for,
     while_loop,
 )
 
@@ -60,6 +60,7 @@ __all__ = [
     "apply_gradients",
     "as_integers",
     "as_tensor",
+    "by_rows",
     "call_on_host",
     "clip_by_norm",
     "compile_function",
@@ -97,7 +98,6 @@ __all__ = [
     "update_if_finite",
     "value_and_gradients",
     "values_on_devices",
-    "wait_for",
     "wait_for_host",
     "while_loop",
     "with_gradient",

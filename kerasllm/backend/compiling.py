@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import os
 import sys
 
 import keras
@@ -73,6 +74,41 @@ def fused(function, *tensors):
         return result, lambda upstream: compiled[1](upstream, kept, *tensors)
 
     return call(*tensors)
+
+
+def by_rows(function, settings, *tensors):
+    """A function's results for all rows of tensors, which do not depend on each other. There is no gradient.
+
+    TensorFlow has XLA compile it, and on CPUs gives each core a row at a time, so that what the row needs is in the
+    core's cache.
+
+    Args:
+        function: a function (settings, *tensors) -> tuple of tensors, for any number of rows; not a new one in each
+            call, as it is compiled once for equal settings.
+        settings: hashable.
+        *tensors: (rows, ...).
+    """
+    if not IS_TENSORFLOW or in_xla() or in_plain_graph() or not _has_xla():
+        return function(settings, *tensors)
+    # Tapes would have the function differentiated as well, in vain, which not all that is in it can be.
+    compiled, tensors = _compiled(function, settings), [tf.stop_gradient(tensor) for tensor in tensors]
+    if not on_cpu():
+        return compiled(*tensors)
+
+    def of_row(tensors):
+        return tuple(result[0] for result in compiled(*(tensor[None] for tensor in tensors)))
+
+    dtypes = tuple(spec.dtype for spec in compiled.get_concrete_function(*map(_row_spec, tensors)).outputs)
+    return tf.map_fn(of_row, tensors, fn_output_signature=dtypes, parallel_iterations=os.cpu_count())
+
+
+def _row_spec(tensor):
+    return tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype)
+
+
+@functools.cache
+def _compiled(function, settings):
+    return tf.function(functools.partial(function, settings), jit_compile=True, autograph=False)
 
 
 def not_before(other, function, *tensors, **settings):

@@ -194,16 +194,6 @@ def pad_rows(tensor, multiple):
     return ops.concatenate([tensor, ops.zeros((-shape[0] % multiple, *shape[1:]), tensor.dtype)])
 
 
-def wait_for(tensor, other):
-    """A tensor that is not known before another is: what is computed of it will not be merged with what was computed of
-    the tensor before, as optimisers of graphs like to do."""
-    if not IS_TENSORFLOW:
-        return jax.lax.optimization_barrier((tensor, other))[0]
-    one = tf.reshape(other, (-1,))[0]
-    # XLA heeds no control dependencies, so it must look like data.
-    return tensor + tf.cast(tf.where(tf.equal(one, one), 0.0, float("nan")), tensor.dtype)
-
-
 def stateless_uniform(shape, seed):
     """Numbers in (0, 1) that depend on the seed alone: the same with XLA and without.
 
