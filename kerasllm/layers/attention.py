@@ -15,6 +15,7 @@ from kerasllm.layers.disentangled import distance_scores
 from kerasllm.layers.dot_product import attend, attend_in_blocks
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections
+from kerasllm.layers.masks import Sight
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.option_names import ATTENTION_CALL_WORDS, ATTENTION_WORDS, explain_options
 from kerasllm.layers.options import check_sizes
@@ -22,7 +23,7 @@ from kerasllm.layers.prepared import prepare
 from kerasllm.layers.rotary import Rotation, turned
 from kerasllm.layers.sequence_layer import SequenceLayer, result, spec_of
 from kerasllm.layers.taps import is_tapped, tap
-from kerasllm.layers.tiles import Sight, attend_in_tiles
+from kerasllm.layers.tiles import attend_in_tiles
 
 _ARGUMENTS = ("d_model", "num_heads", "causal", "use_bias", "norm_epsilon", "norm_scale", "dropout")
 

@@ -8,9 +8,9 @@ import dataclasses
 from keras import ops
 
 from kerasllm.layers.dot_product import block_ranges
-from kerasllm.layers.masks import WHOLE, Mask
+from kerasllm.layers.masks import WHOLE, Mask, Sight
 from kerasllm.layers.rotary import text_lengths
-from kerasllm.layers.tiles import Sight, is_long
+from kerasllm.layers.tiles import is_long
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple: Keras looks into those, and wants nothing but tensors there

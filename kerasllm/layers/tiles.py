@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.masks import Sight
 from kerasllm.layers.rematerialization import next_seed
 
 # From so many queries on, attention goes tile by tile.
@@ -24,35 +25,7 @@ ON_CPU, ELSEWHERE = 256, 1024
 FEWEST_QUERIES = 16
 # What no score is below, and what hidden ones are: so far that their exponential is 0, also where every key is hidden.
 LOWEST, HIDDEN = -5e8, -1e9
-NO_ID = -(2**31)
 _MIX = -1640531535  # odd and large: 2^32 over the golden ratio, as an int32
-
-
-class Sight(NamedTuple):
-    """Which keys queries see, as `masks.Mask` has it for scores that are all there.
-
-    Attributes:
-        causal: bool.
-        window: int or None.
-        query_ids, key_ids: int32 (B, T) and (B, S), or None. A query sees the keys of its own id.
-    """
-
-    causal: bool
-    window: int | None
-    query_ids: object = None
-    key_ids: object = None
-
-    @classmethod
-    def of(cls, T, causal, window, key_mask, document_ids):
-        if key_mask is None and document_ids is None:
-            return cls(causal, window)
-        if document_ids is None:
-            query_ids, key_ids = ops.zeros((ops.shape(key_mask)[0], T), "int32"), ops.zeros((), "int32")
-        else:
-            query_ids = key_ids = ops.cast(document_ids, "int32")
-        if key_mask is not None:
-            key_ids = ops.where(ops.cast(key_mask, "bool"), key_ids, NO_ID)
-        return cls(causal, window, query_ids, key_ids)
 
 
 def is_long(T, S):
@@ -221,10 +194,13 @@ class _Tiles(NamedTuple):
         return ids, given[0] if given else None
 
     def meetings(self, ids):
-        """Whether a tile may have a query that sees a key by its id: bool (tiles of queries, tiles of keys), or None."""
+        """Whether queries of a tile may see keys of another by their ids, bool (T / Q, S / P); None without ids."""
         if ids is None:
             return None
-        tiles = [ops.reshape(part, (-1, part.shape[1] // size, size)) for part, size in zip(ids, (self.Q, self.P))]
+        tiles = [
+            ops.reshape(part, (-1, part.shape[1] // size, size))
+            for part, size in zip(ids, (self.Q, self.P), strict=True)
+        ]
         (low, high), (key_low, key_high) = ((ops.min(part, axis=2), ops.max(part, axis=2)) for part in tiles)
         meet = ops.logical_and(low[:, :, None] <= key_high[:, None], key_low[:, None] <= high[:, :, None])
         return ops.any(meet, axis=0)
