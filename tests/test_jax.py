@@ -56,6 +56,8 @@ print(keras.backend.backend())
 # What does not depend on the options: behind it, for one of them.
 ONCE = """
 import jax
+from kerasllm.backend import flash
+from kerasllm.layers import masks
 from kerasllm.losses.likelihood import OutputLayer, chunked_log_probabilities, log_probabilities
 hidden, kernel, bias, upstream = (np.random.default_rng(1).normal(size=n) for n in ((2, 5, 8), (9, 8), 9, (2, 2, 5)))
 labels = np.arange(10).reshape(2, 5) % 9
@@ -71,6 +73,17 @@ tensors = [jax.numpy.array(x, "float32") for x in (hidden, kernel, bias)]
 whole, chunks = (jax.jit(jax.grad(weighted, (1, 2, 3)), static_argnums=0)(c, *tensors) for c in (False, True))
 for found, expected in zip(chunks, whole, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+# The kernel for TPUs, interpreted, beside what runs where there is none.
+draw, documents = np.random.default_rng(2), jax.numpy.array([[1] * 60 + [2] * 40 + [0] * 28])
+query, key, value, upstream = (jax.numpy.array(draw.normal(size=(1, n, 128, 128)), "float32") for n in (2, 1, 1, 2))
+sight = masks.Sight(True, 40, documents, documents)
+assert flash.flash_attention(query, key, value, *sight[:3], 2.0) is None
+options = sight, 2.0, keras.layers.Dropout(0.0), False
+ways = lambda *x: flash._on_tpu(*x, *sight[:3], 2.0, interpret=True), lambda *x: tiles.attend_in_tiles(*x, *options)
+(found, found_by), (expected, expected_by) = (jax.vjp(way, 0.1 * query, key, value) for way in ways)
+for one, other in zip((found, *found_by(upstream)), (expected, *expected_by(upstream)), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 class Adapter(keras.layers.Layer):
     def build(self, inputs_shape, product_shape):

@@ -14,6 +14,7 @@ from kerasllm.backend.compiling import (
     plain_graph,
     wait_for_host,
 )
+from kerasllm.backend.flash import flash_attention
 from kerasllm.backend.gradients import (
     accumulate_gradients,
     adam_terms,
@@ -70,6 +71,7 @@ __all__ = [
     "dropout",
     "fast_bfloat16_device",
     "filled",
+    "flash_attention",
     "fused",
     "fused_adam",
     "global_norm",

@@ -43,6 +43,10 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     B, H, T, _ = ops.shape(query)
     K, S = key.shape[1:3]
     seed = next_seed(dropout) if training else None
+    if seed is None and sight.key_ids is sight.query_ids:
+        output = backend.flash_attention(query, key, value, *sight[:3], soft_cap)
+        if output is not None:
+            return output
     tiles = _Tiles.of(H // K, T, S, sight, soft_cap, 0.0 if seed is None else dropout.rate, query.dtype)
     # JAX wants a function with a gradient of its own to be given all tensors that it needs.
     given = []
