@@ -24,7 +24,7 @@ def logits_text_and_training(config, weights, ids, documents):
     model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
     counted = (documents[:, 1:] != 0).astype("float32")
     loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
-    tiles.LONG, tiles.ON_CPU, tiles.FEWEST_QUERIES = 8, 4, 4
+    tiles.LONG, tiles.OF_ONE, tiles.FEWEST_QUERIES = 8, 4, 4
     model.compile(keras.optimizers.SGD(0.5), TokenCrossentropy(0.1, chunk_size=7))
     chunked = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
     losses = np.array([loss, chunked])
@@ -187,7 +187,7 @@ def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_
     ]
     ids = generator.integers(1, 30, (3, 13))
     documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
-    for name in ("LONG", "ON_CPU", "FEWEST_QUERIES"):  # which are changed, and restored by this
+    for name in ("LONG", "OF_ONE", "FEWEST_QUERIES"):  # which are changed, and restored by this
         monkeypatch.setattr(tiles, name, getattr(tiles, name))
     expected = logits_text_and_training(config, weights, ids, documents)
 

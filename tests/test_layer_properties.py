@@ -133,7 +133,7 @@ def test_the_last_token_alone_is_what_it_is_among_all(options):
 @pytest.mark.parametrize("long", [1024, 4], ids=["at once", "in tiles"])
 @pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
 def test_cached_rows_of_uneven_length_equal_each_row_alone(options, long, monkeypatch):
-    for name, value in {"LONG": long, "ON_CPU": 2, "FEWEST_QUERIES": 2}.items():
+    for name, value in {"LONG": long, "OF_ONE": 2, "FEWEST_QUERIES": 2}.items():
         monkeypatch.setattr(tiles, name, value)
     transformer = scrambled(**options)
     padding = np.array([3, 0])  # on the left

@@ -31,14 +31,20 @@ ATTENTION = {
 }
 
 
-# Queries in a block; from which length on there are tiles, their keys and the fewest of their queries.
-WAYS = {"one block": (99, 99, 4, 4), "blocks": (4, 99, 4, 4), "tiles": (4, 8, 4, 5)}
+# Queries in a block; from which length on there are tiles; and whether those are of a head, for a core.
+WAYS = {
+    "one block": (99, 99, True),
+    "blocks": (4, 99, True),
+    "tiles": (4, 8, True),
+    "tiles of all heads": (4, 8, False),
+}
 
 
 def choose(way, monkeypatch):
-    queries, *of_tiles = WAYS[way]
+    queries, long, by_core = WAYS[way]
     monkeypatch.setattr(dot_product, "QUERIES", queries)
-    for name, value in zip(("LONG", "ON_CPU", "FEWEST_QUERIES"), of_tiles, strict=True):
+    monkeypatch.setattr(backend, "on_cpu", lambda: by_core)
+    for name, value in {"LONG": long, "OF_ONE": 4, "OF_ALL": 4, "FEWEST_QUERIES": 5}.items():
         monkeypatch.setattr(tiles, name, value)
 
 
@@ -69,9 +75,9 @@ def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypat
         mask = np.isin(np.arange(18), [2, 4, 9, 13], invert=True)  # every query still sees a key
         inputs["options"] = {"mask": np.stack([mask, mask | True]), "document_ids": documents}
     expected = attended(layer, inputs, plain=True)
-    for way in WAYS:
+    for way in [*WAYS][masked::2]:
         choose(way, monkeypatch)
-        close(attended(layer, inputs, in_graph=masked and way == "tiles"), expected)
+        close(attended(layer, inputs, in_graph=way == "tiles of all heads"), expected)
 
 
 def test_cross_attention_with_its_own_gradient_is_attention(monkeypatch):

@@ -110,7 +110,7 @@ def test_losses_of_layers_count_once():
 
 
 def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch):
-    for name, value in {"LONG": 8, "ON_CPU": 4, "FEWEST_QUERIES": 4}.items():
+    for name, value in {"LONG": 8, "OF_ONE": 4, "FEWEST_QUERIES": 4}.items():
         monkeypatch.setattr(tiles, name, value)
     results = []
     for dtype, options, micro_batches, chunk_size in [

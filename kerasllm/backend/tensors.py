@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
-from kerasllm.backend.compiling import in_plain_graph, on_cpu
+from kerasllm.backend.compiling import in_plain_graph, in_xla, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -72,6 +72,13 @@ def slice_update(tensor, update, start):
     return tf.raw_ops.TensorStridedSliceUpdate(
         input=tensor, begin=begin, end=begin + tf.shape(update), strides=[1] * len(start), value=update
     )
+
+
+def put_row(tensor, row, index):
+    """Writes a row over that of an index; inside a loop, without copying the rest."""
+    if IS_TENSORFLOW and not in_xla():
+        return tf.tensor_scatter_nd_update(tensor, [[index]], row[None])
+    return ops.slice_update(tensor, (index, *[0] * len(row.shape)), row[None])
 
 
 def while_loop(condition, body, state):

@@ -20,8 +20,8 @@ from kerasllm.layers.rematerialization import next_seed
 
 # From so many queries on, attention goes tile by tile.
 LONG = 1024
-# Keys and columns of a tile. Three tensors of scores fit the cache of a CPU's core.
-ON_CPU, ELSEWHERE = 256, 1024
+# Keys and columns of a tile: of one head, for a core of a CPU, whose cache holds three tensors of scores; and of all.
+OF_ONE, OF_ALL = 256, 512
 FEWEST_QUERIES = 16
 # What no score is below, and what hidden ones are: so far that their exponential is 0, also where every key is hidden.
 LOWEST, HIDDEN = -5e8, -1e9
@@ -67,11 +67,11 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     @ops.custom_gradient
     def attended(query, key, value, *given):
         tensors = heads(query, tiles.Q), heads(key, tiles.P), heads(value, tiles.P)
-        output, log_sums = backend.by_rows(_forward, tiles, *tensors, *given)
+        output, log_sums = tiles.run(_forward, *tensors, *given)
 
         def gradient(upstream):
             last = output, log_sums, heads(upstream, tiles.Q)
-            parts = backend.by_rows(_backward, tiles, *tensors, *last, *given)
+            parts = tiles.run(_backward, *tensors, *last, *given)
             return *map(joined, parts, (query, key, value)), *[None] * len(given)
 
         return joined(output, query), gradient
@@ -80,81 +80,109 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
 
 
 def _forward(tiles, query, key, value, *given):
-    """The output and the logarithms of the sums of exponentials of scores, (N, 1, G, T)."""
-    ids, seeds = tiles.parts(given)
-    dtype = query.dtype
-    query, key, value = (ops.cast(tensor, tiles.narrow) for tensor in (query, key[:, 0], value[:, 0]))
-    queries, values = ops.transpose(query, (0, 3, 1, 2)), ops.transpose(value, (0, 2, 1))
-    N, h, G, T = ops.shape(queries)
-    meetings = tiles.meetings(ids)
+    """The output, and the logarithms of the sums of exponentials of scores, (N, tiles of queries, 1, C)."""
+    queries, (keys, values) = tiles.of_queries(query), map(tiles.of_keys, (key, value))
+    queries, values, known = ops.swapaxes(queries, 2, 3), ops.swapaxes(values, 2, 3), tiles.known(given)
+    count, N, h, C = ops.shape(queries)
 
     def for_queries(i, output, log_sums):
-        of_queries = tiles.columns(queries, i)
+        of_queries = queries[i]
 
         def for_keys(j, largest, total, read):
-            scores, _ = tiles.scores(tiles.keys(key, 1, j), of_queries, i, j, ids)
-            larger = ops.maximum(largest, ops.max(scores, axis=1, keepdims=True))
-            weights, less = ops.exp(scores - larger), ops.exp(largest - larger)
-            dropped = tiles.dropped(weights, i, j, seeds)
-            read = read * less + tiles.product(tiles.keys(values, 2, j), dropped)
-            return j + 1, larger, total * less + ops.sum(weights, axis=1, keepdims=True), read
+            scores = backend.matmul(keys[j], of_queries)
+            state = largest, total, read
+            weights, *state, read = backend.compiled(_weighed, tiles, scores, *state, i, j, *known.at(i, j))
+            return j + 1, *state, backend.compiled(_added, tiles, read, backend.matmul(values[j], weights))
 
-        C = G * tiles.Q
-        begin = (
-            ops.full((N, 1, C), LOWEST, tiles.wide),
-            ops.zeros((N, 1, C), tiles.wide),
-            ops.zeros((N, h, C), tiles.wide),
-        )
-        first, last = tiles.seen_by(i, meetings)
-        _, largest, total, read = backend.while_loop(lambda j, *_: j < last, for_keys, (first, *begin))
-        total = ops.maximum(total, 1e-30)
-        return i + 1, tiles.put(output, read / total, i), tiles.put(log_sums, largest + ops.log(total), i)
+        one, many = ops.zeros((N, 1, C), tiles.wide), ops.zeros((N, h, C), tiles.wide)
+        first, last = tiles.seen_by(i, known.meetings)
+        _, *state = backend.while_loop(lambda j, *_: j < last, for_keys, (first, one + LOWEST, one, many))
+        read, log_sum = backend.compiled(_finished, tiles, *state)
+        return i + 1, backend.put_row(output, read, i), backend.put_row(log_sums, log_sum, i)
 
-    state = 0, ops.zeros((N, h, G, T), tiles.wide), ops.zeros((N, 1, G, T), tiles.wide)
-    _, output, log_sums = backend.while_loop(lambda i, *_: i < T // tiles.Q, for_queries, state)
-    return ops.cast(ops.transpose(output, (0, 2, 3, 1)), dtype), log_sums
+    state = 0, ops.zeros((count, N, h, C), tiles.wide), ops.zeros((count, N, 1, C), tiles.wide)
+    _, output, log_sums = backend.while_loop(lambda i, *_: i < count, for_queries, state)
+    return tiles.joined(output, query), ops.swapaxes(log_sums, 0, 1)
 
 
 def _backward(tiles, query, key, value, output, log_sums, upstream, *given):
     """The gradient by queries, keys and values."""
-    ids, seeds = tiles.parts(given)
-    dtype = query.dtype
-    query, key, value, upstream = (
-        ops.cast(tensor, tiles.narrow) for tensor in (query, key[:, 0], value[:, 0], upstream)
-    )
-    queries, upstreams = (ops.transpose(tensor, (0, 3, 1, 2)) for tensor in (query, upstream))
-    keys = ops.transpose(key, (0, 2, 1))
+    queries, upstreams = tiles.of_queries(query), tiles.of_queries(upstream)
     inner = ops.cast(upstream, tiles.wide) * ops.cast(output, tiles.wide)
-    inner = ops.transpose(ops.sum(inner, axis=-1, keepdims=True), (0, 3, 1, 2))
-    N, h, G, T = ops.shape(queries)
-    S, meetings = key.shape[1], tiles.meetings(ids)
+    inner = ops.swapaxes(tiles.of_queries(ops.sum(inner, axis=-1, keepdims=True), tiles.wide), 2, 3)
+    (keys, values), log_sums = map(tiles.of_keys, (key, value)), ops.swapaxes(log_sums, 0, 1)
+    known, columns = tiles.known(given), lambda tensor: ops.swapaxes(tensor, 2, 3)
+    of_queries, of_upstreams, of_keys = columns(queries), columns(upstreams), columns(keys)
+    (count, N, C, h), (key_count, _, P, _) = ops.shape(queries), ops.shape(keys)
 
     def for_keys(j, by_query, by_key, by_value):
-        of_keys, of_values, columns_of_keys = tiles.keys(key, 1, j), tiles.keys(value, 1, j), tiles.keys(keys, 2, j)
-
         def for_queries(i, by_query, by_key, by_value):
-            scores, steepness = tiles.scores(of_keys, tiles.columns(queries, i), i, j, ids)
-            weights = ops.exp(scores - tiles.columns(log_sums, i))
-            dropped = tiles.dropped(weights, i, j, seeds)
-            slope = dropped * tiles.product(of_values, tiles.columns(upstreams, i))
-            slope = (slope - weights * tiles.columns(inner, i)) * steepness
-            by_value = by_value + tiles.product(dropped, tiles.rows(upstream, i))
-            by_key = by_key + tiles.product(slope, tiles.rows(query, i))
-            more = tiles.columns(by_query, i) + tiles.product(columns_of_keys, slope)
-            return i + 1, tiles.put(by_query, more, i), by_key, by_value
+            products = backend.matmul(keys[j], of_queries[i]), backend.matmul(values[j], of_upstreams[i])
+            sums = log_sums[i], inner[i]
+            dropped, slope = backend.compiled(_sloped, tiles, *products, *sums, i, j, *known.at(i, j))
+            by_value = backend.compiled(_added, tiles, by_value, backend.matmul(dropped, upstreams[i]))
+            by_key = backend.compiled(_added, tiles, by_key, backend.matmul(slope, queries[i]))
+            more = backend.compiled(_added, tiles, by_query[i], backend.matmul(of_keys[j], slope))
+            return i + 1, backend.put_row(by_query, more, i), by_key, by_value
 
-        zeros = ops.zeros((N, tiles.P, h), tiles.wide)
-        first, last = tiles.seeing(j, meetings)
-        _, by_query, *sums = backend.while_loop(lambda i, *_: i < last, for_queries, (first, by_query, zeros, zeros))
-        written = (
-            backend.slice_update(*pair, (0, j * tiles.P, 0)) for pair in zip((by_key, by_value), sums, strict=True)
-        )
-        return j + 1, by_query, *written
+        zeros = ops.zeros((N, P, h), tiles.wide)
+        first, last = tiles.seeing(j, known.meetings)
+        state = first, by_query, zeros, zeros
+        _, by_query, *sums = backend.while_loop(lambda i, *_: i < last, for_queries, state)
+        return j + 1, by_query, backend.put_row(by_key, sums[0], j), backend.put_row(by_value, sums[1], j)
 
-    state = 0, ops.zeros((N, h, G, T), tiles.wide), *[ops.zeros((N, S, h), tiles.wide)] * 2
-    _, by_query, by_key, by_value = backend.while_loop(lambda j, *_: j < S // tiles.P, for_keys, state)
-    parts = ops.transpose(by_query, (0, 2, 3, 1)), by_key[:, None], by_value[:, None]
-    return tuple(ops.cast(part, dtype) for part in parts)
+    zeros = ops.zeros((key_count, N, P, h), tiles.wide)
+    state = 0, ops.zeros((count, N, h, C), tiles.wide), zeros, zeros
+    _, by_query, *by_others = backend.while_loop(lambda j, *_: j < key_count, for_keys, state)
+    by_others = [ops.reshape(ops.swapaxes(part, 0, 1), ops.shape(key)) for part in by_others]
+    return tiles.joined(by_query, query), *(ops.cast(part, key.dtype) for part in by_others)
+
+
+def _weighed(tiles, scores, largest, total, read, i, j, *known):
+    """The softmax of what was seen of the queries so far: weights of these keys, the largest score, the sum of all
+    weights, and what was read with the others, all as if the largest score were 0."""
+    scores, _ = tiles.seen(scores, i, j, known)
+    larger = ops.maximum(largest, ops.max(scores, axis=1, keepdims=True))
+    weights, less = ops.exp(scores - larger), ops.exp(largest - larger)
+    total = total * less + ops.sum(weights, axis=1, keepdims=True)
+    return ops.cast(tiles.dropped(weights, i, j, known), tiles.narrow), larger, total, read * less
+
+
+def _finished(tiles, largest, total, read):
+    """What was read, and the logarithm of the sum of exponentials of scores."""
+    total = ops.maximum(total, 1e-30)
+    return read / total, largest + ops.log(total)
+
+
+def _sloped(tiles, scores, by_weights, log_sums, inner, i, j, *known):
+    """Weights after dropout, and the gradient by scores."""
+    scores, steepness = tiles.seen(scores, i, j, known)
+    weights = ops.exp(scores - log_sums)
+    dropped = tiles.dropped(weights, i, j, known)
+    slope = (dropped * ops.cast(by_weights, tiles.wide) - weights * inner) * steepness
+    return ops.cast(dropped, tiles.narrow), ops.cast(slope, tiles.narrow)
+
+
+def _added(tiles, total, part):
+    return total + ops.cast(part, tiles.wide)
+
+
+class _Known(NamedTuple):
+    """What is known of queries and keys besides their vectors.
+
+    Attributes:
+        tensors: () or ids of queries (tiles, N, Q) and keys (tiles, N, P); and then () or a seed, int32 (2,).
+        meetings: bool (tiles of queries, tiles of keys), or None. Whether queries may see keys by their ids.
+    """
+
+    tensors: tuple
+    meetings: object
+
+    def at(self, i, j):
+        """The tensors of a tile."""
+        if self.meetings is None:
+            return self.tensors
+        return self.tensors[0][i], self.tensors[1][j], *self.tensors[2:]
 
 
 class _Tiles(NamedTuple):
@@ -167,6 +195,8 @@ class _Tiles(NamedTuple):
         soft_cap: float or None.
         rate: float, of dropout.
         narrow, wide: str, the dtypes of what is multiplied and of everything else.
+        by_core: bool. On TensorFlow XLA compiles all that is done to a head, for a core of a CPU; otherwise only what
+            is done between products, which are those of all heads.
     """
 
     G: int
@@ -180,34 +210,55 @@ class _Tiles(NamedTuple):
     rate: float
     narrow: str
     wide: str
+    by_core: bool
 
     @classmethod
     def of(cls, G, T, S, sight, soft_cap, rate, dtype):
-        on_cpu, dtype = backend.on_cpu(), keras.backend.standardize_dtype(dtype)
-        size = ON_CPU if on_cpu else ELSEWHERE
+        dtype = keras.backend.standardize_dtype(dtype)
         wide = "float64" if dtype == "float64" else "float32"
+        # What XLA multiplies on CPUs in less than float32 takes longer, and what TensorFlow does less long.
+        by_core = backend.on_cpu() and not (dtype == "bfloat16" and backend.has_fast_bfloat16())
+        size, narrow = (OF_ONE, wide) if by_core else (OF_ALL, dtype)
         lengths = G, T, S, max(size // G, FEWEST_QUERIES), size
-        has_ids = sight.key_ids is not None
-        # What XLA multiplies on CPUs in less than float32 takes longer.
-        return cls(*lengths, Sight(*sight[:2]), has_ids, soft_cap, rate, wide if on_cpu else dtype, wide)
+        return cls(*lengths, Sight(*sight[:2]), sight.key_ids is not None, soft_cap, rate, narrow, wide, by_core)
 
-    def parts(self, given):
-        """Ids of queries and keys (N, T) and (N, S), and seeds (N, 2); None where there are none."""
+    def run(self, function, *tensors):
+        # Tapes would have the function differentiated as well, in vain, which not all that is in it can be.
+        tensors = map(ops.stop_gradient, tensors)
+        return backend.by_rows(function, self, *tensors) if self.by_core else function(self, *tensors)
+
+    def known(self, given):
         given = list(given)
-        ids = (given.pop(0), given.pop(0)) if self.has_ids else None
-        return ids, given[0] if given else None
+        ids = [self._in_tiles(given.pop(0), size) for size in (self.Q, self.P)] if self.has_ids else []
+        seeds = tuple(seeds[0] for seeds in given)
+        if not ids:
+            return _Known(seeds, None)
+        (low, high), (key_low, key_high) = ((ops.min(part, axis=2), ops.max(part, axis=2)) for part in ids)
+        meet = ops.logical_and(low[:, None] <= key_high[None], key_low[None] <= high[:, None])
+        return _Known((*ids, *seeds), ops.any(meet, axis=2))
 
-    def meetings(self, ids):
-        """Whether queries of a tile may see keys of another by their ids, bool (T / Q, S / P); None without ids."""
-        if ids is None:
-            return None
-        tiles = [
-            ops.reshape(part, (-1, part.shape[1] // size, size))
-            for part, size in zip(ids, (self.Q, self.P), strict=True)
-        ]
-        (low, high), (key_low, key_high) = ((ops.min(part, axis=2), ops.max(part, axis=2)) for part in tiles)
-        meet = ops.logical_and(low[:, :, None] <= key_high[:, None], key_low[:, None] <= high[:, :, None])
-        return ops.any(meet, axis=0)
+    @staticmethod
+    def _in_tiles(ids, size):
+        N, T = ops.shape(ids)
+        return ops.swapaxes(ops.reshape(ids, (N, T // size, size)), 0, 1)
+
+    def of_queries(self, tensor, dtype=None):
+        """(N, G, T, n) as (tiles, N, C, n)."""
+        N, G, T, n = ops.shape(tensor)
+        tensor = ops.reshape(ops.cast(tensor, dtype or self.narrow), (N, G, T // self.Q, self.Q, n))
+        return ops.reshape(ops.transpose(tensor, (2, 0, 1, 3, 4)), (T // self.Q, N, G * self.Q, n))
+
+    def of_keys(self, tensor):
+        """(N, 1, S, n) as (tiles, N, P, n)."""
+        N, _, S, n = ops.shape(tensor)
+        tensor = ops.reshape(ops.cast(tensor, self.narrow), (N, S // self.P, self.P, n))
+        return ops.swapaxes(tensor, 0, 1)
+
+    def joined(self, tensor, query):
+        """(tiles, N, h, C) as queries are, (N, G, T, h)."""
+        count, N, h, _ = ops.shape(tensor)
+        tensor = ops.reshape(ops.swapaxes(tensor, 2, 3), (count, N, self.G, self.Q, h))
+        return ops.cast(ops.reshape(ops.transpose(tensor, (1, 2, 0, 3, 4)), ops.shape(query)), query.dtype)
 
     def seen_by(self, i, meetings):
         """The first tile of keys that a tile of queries may see, and the one after the last."""
@@ -227,44 +278,20 @@ class _Tiles(NamedTuple):
             last = ops.minimum((end + window - 2) // self.Q + 1, last)
         return _narrowed(first, last, None if meetings is None else meetings[:, j])
 
-    def columns(self, tensor, i):
-        """Those of queries i in a tensor (N, n, G, T): (N, n, C)."""
-        N, n, G, _ = ops.shape(tensor)
-        return ops.reshape(ops.slice(tensor, (0, 0, 0, i * self.Q), (N, n, G, self.Q)), (N, n, G * self.Q))
-
-    def put(self, tensor, columns, i):
-        """Columns (N, n, C) of queries i written into a tensor (N, n, G, T)."""
-        N, n, _ = ops.shape(columns)
-        return backend.slice_update(tensor, ops.reshape(columns, (N, n, self.G, self.Q)), (0, 0, 0, i * self.Q))
-
-    def rows(self, tensor, i):
-        """Those of queries i in a tensor (N, G, T, h): (N, C, h)."""
-        N, G, _, h = ops.shape(tensor)
-        return ops.reshape(ops.slice(tensor, (0, 0, i * self.Q, 0), (N, G, self.Q, h)), (N, G * self.Q, h))
-
-    def keys(self, tensor, axis, j):
-        """Those of keys j along an axis of a tensor of three."""
-        start, shape = [0, 0, 0], list(ops.shape(tensor))
-        start[axis], shape[axis] = j * self.P, self.P
-        return ops.slice(tensor, start, shape)
-
-    def product(self, x, y):
-        return ops.cast(backend.matmul(ops.cast(x, self.narrow), ops.cast(y, self.narrow)), self.wide)
-
-    def scores(self, keys, queries, i, j, ids):
-        """Scores (N, P, C), and how steep a soft cap is at them."""
-        scores, steepness = self.product(keys, queries), 1.0
+    def seen(self, scores, i, j, known):
+        """Scores (N, P, C) in full precision, bent and hidden, and how steep a soft cap is at them."""
+        scores, steepness = ops.cast(scores, self.wide), 1.0
         if self.soft_cap is not None:
             bent = ops.tanh(scores / self.soft_cap)
             scores, steepness = self.soft_cap * bent, 1.0 - ops.square(bent)
-        visible = self._visible(i, j, ids)
+        visible = self._visible(i, j, known)
         if visible is not None:
             N, P, C = ops.shape(scores)
             by_head = ops.reshape(scores, (N, P, self.G, self.Q))
             scores = ops.reshape(ops.where(visible, by_head, HIDDEN), (N, P, C))
         return scores, steepness
 
-    def _visible(self, i, j, ids):
+    def _visible(self, i, j, known):
         """Bool, broadcastable to (N, P, G, Q), or None."""
         causal, window, _, _ = self.sight
         places = j * self.P + ops.arange(self.P, dtype="int32")[:, None]
@@ -275,19 +302,16 @@ class _Tiles(NamedTuple):
         if window:
             conditions.append(distance < window if causal else ops.abs(distance) < window)
         conditions = [condition[None, :, None] for condition in conditions]
-        if ids is not None:
-            of_queries, of_keys = (
-                ops.slice(part, (0, at * size), (ops.shape(part)[0], size))
-                for part, at, size in zip(ids, (i, j), (self.Q, self.P), strict=True)
-            )
+        if self.has_ids:
+            of_queries, of_keys = known[:2]
             conditions.append(of_keys[:, :, None, None] == of_queries[:, None, None])
         return functools.reduce(ops.logical_and, conditions) if conditions else None
 
-    def dropped(self, weights, i, j, seeds):
-        if seeds is None:
+    def dropped(self, weights, i, j, known):
+        if not self.rate:
             return weights
         step = ops.stack([0, ops.cast(i * (-(-self.S // self.P)) + j, "int32")])
-        return backend.dropout(weights, self.rate, seeds[0] + step)
+        return backend.dropout(weights, self.rate, known[-1] + step)
 
 
 def _padded(tensor, axis, multiple):
