@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kerasllm.generation import generate_ids
-from kerasllm.layers import dot_product
+from kerasllm.layers import tiles
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -24,7 +24,7 @@ def logits_text_and_training(config, weights, ids, documents):
     model.compile(keras.optimizers.SGD(0.5))  # Adam would blow up gradients that are zero but for rounding.
     counted = (documents[:, 1:] != 0).astype("float32")
     loss = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
-    dot_product.LONG, dot_product.SMALLEST, dot_product.LARGEST = 8, 4, 4
+    tiles.LONG, tiles.OF_ONE, tiles.FEWEST_QUERIES = 8, 4, 4
     model.compile(keras.optimizers.SGD(0.5), TokenCrossentropy(0.1, chunk_size=7))
     chunked = model.train_on_batch(inputs, ids[:, 1:], counted, return_dict=True)["loss"]
     losses = np.array([loss, chunked])
@@ -38,7 +38,7 @@ import keras
 import numpy as np
 from kerasllm import adapters
 from kerasllm.generation import generate_ids
-from kerasllm.layers import dot_product, taps
+from kerasllm.layers import taps, tiles
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -56,6 +56,8 @@ print(keras.backend.backend())
 # What does not depend on the options: behind it, for one of them.
 ONCE = """
 import jax
+from kerasllm.backend import flash
+from kerasllm.layers import masks
 from kerasllm.losses.likelihood import OutputLayer, chunked_log_probabilities, log_probabilities
 hidden, kernel, bias, upstream = (np.random.default_rng(1).normal(size=n) for n in ((2, 5, 8), (9, 8), 9, (2, 2, 5)))
 labels = np.arange(10).reshape(2, 5) % 9
@@ -71,6 +73,17 @@ tensors = [jax.numpy.array(x, "float32") for x in (hidden, kernel, bias)]
 whole, chunks = (jax.jit(jax.grad(weighted, (1, 2, 3)), static_argnums=0)(c, *tensors) for c in (False, True))
 for found, expected in zip(chunks, whole, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+# The kernel for TPUs, interpreted, beside what runs where there is none.
+draw, documents = np.random.default_rng(2), jax.numpy.array([[1] * 60 + [2] * 40 + [0] * 28])
+query, key, value, upstream = (jax.numpy.array(draw.normal(size=(1, n, 128, 128)), "float32") for n in (2, 1, 1, 2))
+sight = masks.Sight(True, 40, documents, documents)
+assert flash.flash_attention(query, key, value, *sight[:3], 2.0) is None
+options = sight, 2.0, keras.layers.Dropout(0.0), False
+ways = lambda *x: flash._on_tpu(*x, *sight[:3], 2.0, interpret=True), lambda *x: tiles.attend_in_tiles(*x, *options)
+(found, found_by), (expected, expected_by) = (jax.vjp(way, 0.1 * query, key, value) for way in ways)
+for one, other in zip((found, *found_by(upstream)), (expected, *expected_by(upstream)), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 class Adapter(keras.layers.Layer):
     def build(self, inputs_shape, product_shape):
@@ -174,8 +187,8 @@ def test_jax_without_tensorflow_gives_the_same_numbers(options, run_python, tmp_
     ]
     ids = generator.integers(1, 30, (3, 13))
     documents = np.repeat([[1] * 5 + [2] * 5 + [0] * 3], 3, axis=0)
-    for name in ("LONG", "SMALLEST", "LARGEST"):  # which are changed, and restored by this
-        monkeypatch.setattr(dot_product, name, getattr(dot_product, name))
+    for name in ("LONG", "OF_ONE", "FEWEST_QUERIES"):  # which are changed, and restored by this
+        monkeypatch.setattr(tiles, name, getattr(tiles, name))
     expected = logits_text_and_training(config, weights, ids, documents)
 
     path = str(tmp_path / "numbers.npz")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 from oracles import scramble
 
-from kerasllm.layers import MultiHeadAttention, Transformer, TransformerBlock, dot_product
+from kerasllm.layers import MultiHeadAttention, Transformer, TransformerBlock, tiles
 from kerasllm.layers.dropout import Dropout
 
 B, T, D, H, F = 2, 7, 12, 6, 20
@@ -130,11 +130,11 @@ def test_the_last_token_alone_is_what_it_is_among_all(options):
     assert all(map(np.array_equal, keras.tree.flatten(cache), keras.tree.flatten(whole_cache)))
 
 
-@pytest.mark.parametrize("long", [1024, 4], ids=["at once", "in blocks"])
+@pytest.mark.parametrize("long", [1024, 4], ids=["at once", "in tiles"])
 @pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
 def test_cached_rows_of_uneven_length_equal_each_row_alone(options, long, monkeypatch):
-    monkeypatch.setattr(dot_product, "LONG", long)
-    monkeypatch.setattr(dot_product, "SMALLEST", 2)
+    for name, value in {"LONG": long, "OF_ONE": 2, "FEWEST_QUERIES": 2}.items():
+        monkeypatch.setattr(tiles, name, value)
     transformer = scrambled(**options)
     padding = np.array([3, 0])  # on the left
     columns = np.arange(10)[None]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from oracles import scramble
 
 from kerasllm import backend
-from kerasllm.layers import MultiHeadAttention, dot_product
+from kerasllm.layers import MultiHeadAttention, dot_product, tiles
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
 SIZES = {"vocab_size": 37, "num_layers": 2, "d_model": 16, "num_heads": 4, "dff": 24, "max_length": 64}
@@ -31,13 +31,21 @@ ATTENTION = {
 }
 
 
-# The least and the most queries in a block, and from which length on probabilities are computed again.
-WAYS = {"one block": (99, 99, 99), "blocks": (4, 4, 99), "blocks computed again": (4, 4, 8)}
+# Queries in a block; from which length on there are tiles; and whether those are of a head, for a core.
+WAYS = {
+    "one block": (99, 99, True),
+    "blocks": (4, 99, True),
+    "tiles": (4, 8, True),
+    "tiles of all heads": (4, 8, False),
+}
 
 
 def choose(way, monkeypatch):
-    for name, value in zip(("SMALLEST", "LARGEST", "LONG"), WAYS[way], strict=True):
-        monkeypatch.setattr(dot_product, name, value)
+    queries, long, by_core = WAYS[way]
+    monkeypatch.setattr(dot_product, "QUERIES", queries)
+    monkeypatch.setattr(backend, "on_cpu", lambda: by_core)
+    for name, value in {"LONG": long, "OF_ONE": 4, "OF_ALL": 4, "FEWEST_QUERIES": 5}.items():
+        monkeypatch.setattr(tiles, name, value)
 
 
 def attended(layer, inputs, plain=False, in_graph=False):
@@ -67,9 +75,9 @@ def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypat
         mask = np.isin(np.arange(18), [2, 4, 9, 13], invert=True)  # every query still sees a key
         inputs["options"] = {"mask": np.stack([mask, mask | True]), "document_ids": documents}
     expected = attended(layer, inputs, plain=True)
-    for way in WAYS:
+    for way in [*WAYS][masked::2]:
         choose(way, monkeypatch)
-        close(attended(layer, inputs, in_graph=masked and way == "blocks computed again"), expected)
+        close(attended(layer, inputs, in_graph=way == "tiles of all heads"), expected)
 
 
 def test_cross_attention_with_its_own_gradient_is_attention(monkeypatch):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from test_losses_of_ones_own import SequenceLoss
 
 from kerasllm import backend
-from kerasllm.layers import dot_product
+from kerasllm.layers import tiles
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, Seq2SeqLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon
@@ -110,8 +110,8 @@ def test_losses_of_layers_count_once():
 
 
 def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch):
-    for name, value in {"LONG": 8, "SMALLEST": 4, "LARGEST": 4}.items():
-        monkeypatch.setattr(dot_product, name, value)
+    for name, value in {"LONG": 8, "OF_ONE": 4, "FEWEST_QUERIES": 4}.items():
+        monkeypatch.setattr(tiles, name, value)
     results = []
     for dtype, options, micro_batches, chunk_size in [
         ("float32", {}, 1, None),

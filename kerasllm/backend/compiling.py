@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import math
+import os
 import sys
 
 import keras
@@ -101,6 +102,46 @@ def fused(function, *tensors):
         return result, lambda upstream: compiled[1](upstream, kept, *tensors)
 
     return call(*tensors)
+
+
+def compiled(function, settings, *tensors):
+    """A function's results, for which TensorFlow has XLA compile it. There is no gradient.
+
+    Args:
+        function: a function (settings, *tensors) -> tensor or tuple of tensors; not a new one in each call, as it is
+            compiled once for equal settings.
+        settings: hashable.
+        *tensors: tensors.
+    """
+    if not IS_TENSORFLOW or in_xla() or in_plain_graph() or not _has_xla():
+        return function(settings, *tensors)
+    return _compiled(function, settings)(*tensors)
+
+
+def by_rows(function, settings, *tensors):
+    """As `compiled`, for all rows of tensors (rows, ...), which do not depend on each other: on TensorFlow each core of
+    a CPU has a row at a time, so that what the row needs is in the core's cache."""
+    if not IS_TENSORFLOW or in_xla() or in_plain_graph() or not _has_xla():
+        return function(settings, *tensors)
+
+    def of_row(tensors):
+        return tuple(result[0] for result in compiled(function, settings, *(tensor[None] for tensor in tensors)))
+
+    of_one = [tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for tensor in tensors]
+    dtypes = tuple(spec.dtype for spec in _compiled(function, settings).get_concrete_function(*of_one).outputs)
+    return tf.map_fn(of_row, tensors, fn_output_signature=dtypes, parallel_iterations=os.cpu_count())
+
+
+@functools.cache
+def _compiled(function, settings):
+    def traced(*tensors):
+        token = _in_xla.set(True)
+        try:
+            return function(settings, *tensors)
+        finally:
+            _in_xla.reset(token)
+
+    return tf.function(traced, jit_compile=True, autograph=False)
 
 
 def not_before(other, function, *tensors, **settings):
@@ -248,6 +289,11 @@ def fast_bfloat16_device():
         is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
         return details.get("device_name", "the GPU") if is_new else None
     return "this CPU" if _BFLOAT16_FLAGS & _cpu_flags() else None
+
+
+def has_fast_bfloat16():
+    """Whether TensorFlow multiplies faster in bfloat16 on this CPU; XLA does not."""
+    return IS_TENSORFLOW and not in_xla() and bool(_BFLOAT16_FLAGS & _cpu_flags())
 
 
 def _cpu_flags():

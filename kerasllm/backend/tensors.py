@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
-from kerasllm.backend.compiling import in_plain_graph, on_cpu
+from kerasllm.backend.compiling import in_plain_graph, in_xla, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -80,6 +80,13 @@ def split(x, sizes, axis):
     if IS_TENSORFLOW:
         return tf.split(x, list(sizes), axis)
     return ops.split(x, np.cumsum(sizes)[:-1], axis)
+
+
+def put_row(tensor, row, index):
+    """Writes a row over that of an index; inside a loop, without copying the rest."""
+    if IS_TENSORFLOW and not in_xla():
+        return tf.tensor_scatter_nd_update(tensor, [[index]], row[None])
+    return ops.slice_update(tensor, (index, *[0] * len(row.shape)), row[None])
 
 
 def while_loop(condition, body, state):
@@ -202,16 +209,6 @@ def pad_rows(tensor, multiple):
     """Rows of zeros added, so that their number is a multiple of another."""
     shape = ops.shape(tensor)
     return ops.concatenate([tensor, ops.zeros((-shape[0] % multiple, *shape[1:]), tensor.dtype)])
-
-
-def wait_for(tensor, other):
-    """A tensor that is not known before another is: what is computed of it will not be merged with what was computed of
-    the tensor before, as optimisers of graphs like to do."""
-    if not IS_TENSORFLOW:
-        return jax.lax.optimization_barrier((tensor, other))[0]
-    one = tf.reshape(other, (-1,))[0]
-    # XLA heeds no control dependencies, so it must look like data.
-    return tensor + tf.cast(tf.where(tf.equal(one, one), 0.0, float("nan")), tensor.dtype)
 
 
 def stateless_uniform(shape, seed):

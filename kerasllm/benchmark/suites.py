@@ -73,13 +73,28 @@ def _memory():
 def _context():
     cases = [
         Case(
-            f"context {context:,}",
-            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, "float32", ("kerasllm", {}), steps=2),
+            f"context {context:,}, {dtype}",
+            _training(LONG_CONTEXT, CONTEXT_TOKENS // context, context, dtype, ("kerasllm", {}), steps=2),
             together=context < 4096,
         )
-        for context in (1024, 2048, 4096, 8192)
+        for dtype, contexts in (("float32", (1024, 2048, 4096, 8192)), ("mixed_bfloat16", (4096, 8192)))
+        for context in contexts
     ]
     return Suite(f"Training as the context grows, 4 layers, d_model 256, {CONTEXT_TOKENS:,} tokens", "tokens", cases)
+
+
+def _prefill():
+    def programs(length):
+        shape = {"model": {**LONG_CONTEXT, "vocab_size": 300}, "batch_size": 1, "prompt_length": length}
+        shape["new_tokens"] = 1
+        return [
+            Program("kerasllm", "generate_kerasllm", shape),
+            Program("KerasHub, XLA", "generate_keras_hub", shape, ("keras_nlp",)),
+            Program("transformers, torch", "generate_transformers", shape, ("torch", "transformers")),
+        ]
+
+    cases = [Case(f"{length:,} tokens", programs(length), together=False) for length in (4096, 8192)]
+    return Suite("The first token after a long prompt, 4 layers, d_model 256", "prompts", cases)
 
 
 def _window():
@@ -130,6 +145,7 @@ SUITES = {
     "generate": _generate(),
     "memory": _memory(),
     "context": _context(),
+    "prefill": _prefill(),
     "window": _window(),
     **{name: suite() for name, suite in model_suites.SUITES.items()},
     "data": _data(),

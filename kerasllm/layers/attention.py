@@ -15,6 +15,7 @@ from kerasllm.layers.disentangled import distance_scores
 from kerasllm.layers.dot_product import attend, attend_in_blocks
 from kerasllm.layers.dropout import Dropout
 from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections
+from kerasllm.layers.masks import Sight
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.option_names import ATTENTION_CALL_WORDS, ATTENTION_WORDS, explain_options
 from kerasllm.layers.options import check_sizes
@@ -22,6 +23,7 @@ from kerasllm.layers.prepared import prepare
 from kerasllm.layers.rotary import Rotation, turned
 from kerasllm.layers.sequence_layer import SequenceLayer, result, spec_of
 from kerasllm.layers.taps import is_tapped, tap
+from kerasllm.layers.tiles import attend_in_tiles
 
 _ARGUMENTS = ("d_model", "num_heads", "causal", "use_bias", "norm_epsilon", "norm_scale", "dropout")
 
@@ -218,7 +220,9 @@ class MultiHeadAttention(Composite, SequenceLayer):
             of_query, of_key, _ = self._heads(distance_embeddings[None])
             position_bias = distance_scores(query, key, of_query * scale, of_key)
         last = {"soft_cap": self.attention_soft_cap, "dropout": self.attention_dropout, "training": training}
-        if prepared.in_blocks:
+        if isinstance(prepared.mask, Sight):
+            output = attend_in_tiles(query, key, value, prepared.mask, **last)
+        elif prepared.in_blocks:
             output = attend_in_blocks(query, key, value, prepared.mask, **last)
         else:
             output, probabilities = attend(query, key, value, prepared.mask.whole, position_bias, **last, layer=self)

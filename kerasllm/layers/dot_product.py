@@ -12,10 +12,8 @@ from kerasllm.layers import masks
 from kerasllm.layers.rematerialization import next_seed
 from kerasllm.layers.taps import tap
 
-# From so many queries on, probabilities are computed again in the backward pass in place of being kept.
-LONG = 1024
-# The fewest and the most queries in a block.
-SMALLEST, LARGEST = 128, 512
+# In a block.
+QUERIES = 128
 
 
 def attend(query, key, value, visible, position_bias, soft_cap, dropout, training, layer):
@@ -39,19 +37,13 @@ def attend(query, key, value, visible, position_bias, soft_cap, dropout, trainin
     return _product(dropout(probabilities, training=training), value), probabilities
 
 
-def is_long(T, S):
-    """Whether probabilities cost more memory than they should; both lengths must be known when the graph is made."""
-    return isinstance(T, int) and isinstance(S, int) and T >= LONG
-
-
 def block_ranges(T, S, causal, window):
     """Pairs of slices: some queries, and the keys of which they may see some; one pair where nothing is gained."""
-    if not (isinstance(T, int) and isinstance(S, int)) or not (causal or window or is_long(T, S)):
+    if not (isinstance(T, int) and isinstance(S, int)) or not (causal or window):
         return masks.WHOLE
-    size = min(LARGEST, max(SMALLEST, T // 8))
     ranges = []
-    for begin in range(0, T, size):
-        end = min(begin + size, T)
+    for begin in range(0, T, QUERIES):
+        end = min(begin + QUERIES, T)
         first = max(0, begin - window + 1) if window else 0
         last = min(end if causal else end + window - 1 if window else S, S)
         ranges.append((slice(begin, end), slice(first, last)))
@@ -60,7 +52,7 @@ def block_ranges(T, S, causal, window):
 
 def attend_in_blocks(query, key, value, mask, soft_cap, dropout, training):
     """The output of `attend`. Where keys are hidden from a whole block of queries, nothing is computed of them: of
-    causal attention nearly half. Memory for long sequences grows with the length and not with its square.
+    causal attention nearly half.
 
     The gradient is written out, as it needs fewer passes over scores than one derived step by step.
 
@@ -68,10 +60,8 @@ def attend_in_blocks(query, key, value, mask, soft_cap, dropout, training):
         query, key, value, soft_cap, dropout, training: see `attend`.
         mask: Mask, in blocks of `block_ranges`.
 
-    Reference: Rabe and Staats 2021, https://arxiv.org/abs/2112.05682; the gradient: Dao et al. 2022,
-    https://arxiv.org/abs/2205.14135
+    Reference: Rabe and Staats 2021, https://arxiv.org/abs/2112.05682
     """
-    recompute = is_long(query.shape[2], key.shape[2])
     all_blocks = [
         _Block(*block, soft_cap, dropout.rate, next_seed(dropout) if training else None) for block in mask.blocks
     ]
@@ -86,15 +76,11 @@ def attend_in_blocks(query, key, value, mask, soft_cap, dropout, training):
         parts = [block.probabilities(query, key) for block in blocks]
         read = [_product(part.dropped, block.of_keys(value)) for block, part in zip(blocks, parts, strict=True)]
         output = _joined(read)
-        kept = [None] * len(blocks) if recompute else parts
 
         def gradient(upstream):
-            # What is computed of a tensor that waits for the gradient is not what the forward pass has computed.
-            later = backend.wait_for(query, upstream) if recompute else None
             inner = ops.sum(upstream * output, axis=-1, keepdims=True)
             by_query, by_key, by_value = [], [], []
-            for block, part in zip(blocks, kept, strict=True):
-                part = block.probabilities(later, key) if recompute else part
+            for block, part in zip(blocks, parts, strict=True):
                 above = block.of_queries(upstream)
                 slope = _product(above, block.of_keys(value), transpose=True)
                 slope = backend.fused(_slope, part.whole, part.dropped, slope, block.of_queries(inner))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from keras import ops
 
 WHOLE = [(slice(None), slice(None))]
+_NO_ID = -(2**31)
 
 
 class MaskBlock(NamedTuple):
@@ -70,6 +71,34 @@ class Mask:
         """The mask of all queries, where it is not in blocks."""
         (block,) = self.blocks
         return block.visible
+
+
+class Sight(NamedTuple):
+    """Which keys queries see: what a `Mask` says, in so few numbers that it can be found out again for some of them.
+
+    Attributes:
+        causal: bool.
+        window: int or None.
+        query_ids, key_ids: int32 (B, T) and (B, S), or None. A query sees the keys of its own id.
+    """
+
+    causal: bool
+    window: int | None
+    query_ids: object = None
+    key_ids: object = None
+
+    @classmethod
+    def of(cls, T, causal, window, key_mask, document_ids):
+        """Of so many queries; see `Mask`."""
+        if key_mask is None and document_ids is None:
+            return cls(causal, window)
+        if document_ids is None:
+            query_ids, key_ids = ops.zeros((ops.shape(key_mask)[0], T), "int32"), ops.zeros((), "int32")
+        else:
+            query_ids = key_ids = ops.cast(document_ids, "int32")
+        if key_mask is not None:
+            key_ids = ops.where(ops.cast(key_mask, "bool"), key_ids, _NO_ID)
+        return cls(causal, window, query_ids, key_ids)
 
 
 def _visible(query_index, key_index, causal, window, key_mask, document_ids):

@@ -7,9 +7,10 @@ import dataclasses
 
 from keras import ops
 
-from kerasllm.layers.dot_product import block_ranges, is_long
-from kerasllm.layers.masks import WHOLE, Mask
+from kerasllm.layers.dot_product import block_ranges
+from kerasllm.layers.masks import WHOLE, Mask, Sight
 from kerasllm.layers.rotary import text_lengths
+from kerasllm.layers.tiles import is_long
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple: Keras looks into those, and wants nothing but tensors there
@@ -17,14 +18,14 @@ class Prepared:
     """See `prepare`.
 
     Attributes:
-        mask: Mask.
+        mask: Mask, or the Sight of attention in tiles.
         in_blocks: bool. Attention goes block by block.
         is_all_new: bool. There is nothing in a cache that new tokens could see.
         key_index: int (S,), the places of keys.
         angles: cosines and sines, (T, n) or (B, 1, T, n), or None.
     """
 
-    mask: Mask
+    mask: Mask | Sight
     in_blocks: bool
     is_all_new: bool
     key_index: object
@@ -82,7 +83,10 @@ def prepare(
             mask = cache.columns(mask, key_index)
             attention_mask = None if attention_mask is None else cache.columns(attention_mask, key_index)
     S = ops.shape(key_index)[0]
-    in_blocks = is_plain and not keeps_scores and bool(training or is_long(T, S))
+    is_plain = is_plain and not keeps_scores
+    if is_plain and is_long(T, S):
+        return Prepared(Sight.of(T, causal, window, mask, document_ids), False, is_all_new, key_index, angles)
+    in_blocks = is_plain and bool(training)
     ranges = block_ranges(T, S, causal, window) if in_blocks else WHOLE
     seen = Mask(query_index, key_index, causal, window, mask, document_ids, attention_mask, ranges)
     return Prepared(seen, in_blocks, is_all_new, key_index, angles)
