@@ -64,12 +64,8 @@ def by_xla(function):
     that of a SavedModel: there for each of their shapes, when it is called."""
 
     def traced(*args):
-        tokens = _plain_graph.set(False), _in_xla.set(True)
-        try:
+        with within_xla():
             return function(*args)
-        finally:
-            _plain_graph.reset(tokens[0])
-            _in_xla.reset(tokens[1])
 
     return tf.function(traced, jit_compile=True, autograph=False)
 
