@@ -12,6 +12,7 @@ from kerasllm.benchmark.runner import Worker
 from kerasllm.benchmark.suites import SUITES, Case, Program, Suite
 from kerasllm.cli import main
 from kerasllm.cli.arguments import parse
+from kerasllm.cli.bench_arguments import BENCH_SUITES
 
 TINY = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32, "vocab_size": 300}
 
@@ -100,6 +101,10 @@ def test_results_are_shown_drawn_and_written(fake_workers, tmp_path, capsys):
     assert written["results"] == rows and written["versions"]["keras"]
     results.draw(suite(), rows, tmp_path / "r.png")
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_offers_every_suite():
+    assert set(BENCH_SUITES) == SUITES.keys()
 
 
 TRAINING = {"model": TINY, "batch_size": 2, "context": 8, "dtype": "float32"}

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 import kerasllm
+from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
@@ -11,9 +12,6 @@ from kerasllm.tasks.tuning import TuneTask
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
 EXPORTED = ("saved-model", "litert", "onnx")
 GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
-BENCH_OF_MODELS = ("tune", "real", "served", "edge", "first-answer")
-BENCH_SUITES = ("train", "generate", "memory", "context", "window", *BENCH_OF_MODELS, "data", "startup")
-BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
 
 
 def parse(argv=None):
@@ -285,30 +283,7 @@ def _add_bench(commands):
         "measure speed and memory beside KerasHub and transformers, where they are installed",
         "\nPrograms take turns, each in a process of its own, and are compared round by round.",
     )
-    command.add_argument(
-        "suite",
-        choices=(*BENCH_SUITES, *BENCH_STUDIES),
-        help="train, generate, memory (of a large vocabulary), context (as it grows), window, data or startup; of one "
-        "model, tune (adapters beside the whole), real (generation), served (SavedModels), edge (LiteRT) or "
-        "first-answer (compiling included); of kerasllm alone, requests, corpus, load or cleaning (memory and speed), "
-        "checkpoint (what saving and resuming cost), example (what the documented model learns) or speedrun (how long "
-        "it takes, beside a recipe made to be quick)",
-    )
-    command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
-    command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
-    command.add_argument(
-        "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"
-    )
-    command.add_argument(
-        "--data",
-        metavar="PATH",
-        help="the text (example, speedrun; default: python_docs) or conversations (tune) to learn",
-    )
-    command.add_argument(
-        "--model",
-        metavar="FOLDER",
-        help="the model, in place of one that is made (tune, real, served, edge, first-answer)",
-    )
+    add_bench_arguments(command)
 
 
 def _add_merge(commands):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from kerasllm.cli.arguments import BENCH_STUDIES
+from kerasllm.cli.bench_arguments import BENCH_STUDIES
 from kerasllm.cli.startup import start_keras
 
 
