@@ -222,7 +222,7 @@ def test_no_two_dropout_masks_are_drawn_from_one_seed(monkeypatch):
     seeds = []
     dropout = backend.dropout
     monkeypatch.setattr(backend, "dropout", lambda x, rate, seed: seeds.append(seed) or dropout(x, rate, seed))
-    choose("blocks computed again", monkeypatch)
+    choose("blocks", monkeypatch)
     model = CausalLM(TransformerConfig(**SIZES, remat="block", dropout=0.5))
     for _ in range(8):
         model(np.ones((2, 12), "int32"), training=True)
