@@ -1,6 +1,6 @@
 """The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, track, unwritten
+from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, own, track, unwritten
 from kerasllm.backend.compiling import (
     by_rows,
     by_xla,
@@ -111,6 +111,7 @@ __all__ = [
     "not_before",
     "on_cpu",
     "one_by_one",
+    "own",
     "pad_rows",
     "plain_graph",
     "put_back",

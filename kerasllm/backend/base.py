@@ -42,6 +42,15 @@ def given_away(array):
     return ops.convert_to_tensor(array)
 
 
+def own(variables):
+    """Has Keras variables hold memory of their own: what `given_away` handed over would else be copied when it is first
+    updated, all of it at once, and while there are gradients."""
+    if IS_TENSORFLOW and not tf.distribute.has_strategy():
+        for variable in variables:
+            if isinstance(variable.value, tf.Variable):
+                variable.value.assign(tf.raw_ops.DeepCopy(x=variable.value))
+
+
 def as_tensor(x):
     """What an array or a variable holds now, in the dtype in which a layer being called computes."""
     return tf.convert_to_tensor(x) if IS_TENSORFLOW else ops.convert_to_tensor(x)

@@ -151,6 +151,8 @@ class TokenModel(ScreenedModel):
     def make_train_function(self, force=False):
         if not self.optimizer.built:  # Variables that appear while TensorFlow traces a step make it trace once more.
             self.optimizer.build(self.trainable_variables)
+        if self.train_function is None:
+            backend.own(self.trainable_variables)
         return super().make_train_function(force)
 
     def train_step(self, *args):
