@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from kerasllm import backend
+from kerasllm.extras import optional
 from kerasllm.files import replacing
 from kerasllm.models.shapes import context_length, output_width
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -85,36 +86,13 @@ def litert(
 
 
 def builder_package():
-    """The module `litert_lm_builder`.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    try:
-        import litert_lm_builder
-    except ImportError as error:
-        raise ImportError(
-            "Files of LiteRT-LM are written by the package litert-lm-builder, which is not installed: pip install "
-            "litert-lm-builder."
-        ) from error
-    return litert_lm_builder
+    """The module `litert_lm_builder`, or ImportError."""
+    return optional("litert_lm_builder", "Files of LiteRT-LM are written")
 
 
 def quantizer_package():
-    """The module `litert_quantizer`.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    try:
-        import litert_quantizer.quantizer
-        import litert_quantizer.recipe
-    except ImportError as error:
-        raise ImportError(
-            "Graphs of LiteRT are quantized by the package litert-quantizer, which is not installed: pip install "
-            "litert-quantizer."
-        ) from error
-    return litert_quantizer
+    """The module `litert_quantizer`, or ImportError."""
+    return optional("litert_quantizer.quantizer litert_quantizer.recipe", "Graphs of LiteRT are quantized")
 
 
 def _checked(model, path, quantize, context):

@@ -8,6 +8,7 @@ import os
 import keras
 
 from kerasllm import backend
+from kerasllm.extras import optional
 from kerasllm.files import new_folder, write_json
 from kerasllm.models.shapes import context_length, output_width
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -54,18 +55,8 @@ def onnx(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike) -> N
 
 
 def onnx_package():
-    """The module `tf2onnx`.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    try:
-        import tf2onnx.convert
-    except ImportError as error:
-        raise ImportError(
-            "ONNX graphs are written by the package tf2onnx, which is not installed: pip install tf2onnx."
-        ) from error
-    return tf2onnx
+    """The module `tf2onnx`, or ImportError."""
+    return optional("tf2onnx.convert", "ONNX graphs are written")
 
 
 def _description(model, cache_shapes, tokenizer):
