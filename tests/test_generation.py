@@ -207,8 +207,8 @@ def test_many_models_in_one_process_are_no_retracing(caplog):
 
 @pytest.mark.optimised
 def test_of_deep_models_a_run_of_layers_is_compiled_once(monkeypatch):
-    for module in (likeness, stepping):
-        monkeypatch.setattr(module, "MOST_IN_A_RUN", 2)
+    monkeypatch.setattr(likeness, "MOST_IN_A_RUN", 2)
+    monkeypatch.setattr(stepping, "MOST_AS_A_WHOLE", 2)
     monkeypatch.setattr(TransformerBlock, "_forward", spied := Spy(TransformerBlock._forward))
     options = {"num_kv_heads": 2, "attention_window": (5, None) * 2, "max_length": 64}
     model = scattered(CausalLM(TransformerConfig(V, num_layers=4, d_model=32, num_heads=4, dff=64, **options)))

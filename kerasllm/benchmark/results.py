@@ -20,7 +20,7 @@ def show(suite, results):
     rounds = max((len(row.get("rates", ())) for row in results), default=0)
     table = Table(title=f"{suite.title}: {suite.unit} a second, median of {rounds} rounds")
     for column in ("case", "program"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for column in ("rate", "ratio", "of limit", "MB"):
         table.add_column(column, justify="right", no_wrap=True)
     shown = None

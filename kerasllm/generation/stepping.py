@@ -9,7 +9,6 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers import FeedForward, Transformer, TransformerBlock, taps
 from kerasllm.layers.cache import begun_with, join_heads, split_heads
-from kerasllm.layers.likeness import MOST_IN_A_RUN
 from kerasllm.layers.positions import BIASED
 from kerasllm.models import CausalLM
 from kerasllm.models.shapes import (
@@ -21,6 +20,7 @@ from kerasllm.models.shapes import (
 )
 from kerasllm.training.inputs import is_per_token
 
+MOST_AS_A_WHOLE = 12  # layers of which XLA compiles the loop at once; more take it too long
 # Layers that do the same to each token, whatever stands around it.
 TOKENWISE = (
     keras.layers.Embedding,
@@ -89,7 +89,7 @@ def _is_deep(model):
     """Whether a `CausalLM` is one of many layers, of which XLA compiles runs, and not the whole loop."""
     transformer = model.transformer
     is_plain = transformer.positions not in (*BIASED, "disentangled") and not length_dependent_rotations(model)
-    return is_plain and transformer.num_layers > MOST_IN_A_RUN
+    return is_plain and transformer.num_layers > MOST_AS_A_WHOLE
 
 
 def _call_causal_lm(model):

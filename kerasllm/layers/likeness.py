@@ -8,7 +8,7 @@ from kerasllm import backend
 from kerasllm.layers.cache import join_heads, split_heads
 from kerasllm.layers.taps import listeners
 
-MOST_IN_A_RUN = 12
+MOST_IN_A_RUN = 6
 
 
 def call_alike(layer, x, cache, **options):
