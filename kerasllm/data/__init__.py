@@ -9,6 +9,8 @@ from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
+from kerasllm.data.preference_batches import preference_dataset
+from kerasllm.data.preferences import read_preferences
 from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
@@ -24,9 +26,11 @@ __all__ = [
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",
+    "preference_dataset",
     "read_chats",
     "read_labelled",
     "read_pairs",
+    "read_preferences",
     "read_questions",
     "read_text",
     "remove_overlap",

@@ -80,7 +80,7 @@ def log_probabilities(labels, logits, with_mean=False):
     return log_probs(logits)
 
 
-def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mean=False):
+def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mean=False, weight=None):
     """The same from hidden states, `chunk_size` tokens at a time. The backward pass makes each chunk's logits anew.
 
     Args:
@@ -88,12 +88,14 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
         hidden: float (B, T, D), what the output layer reads.
         output_layer: `OutputLayer`.
         chunk_size: int, tokens whose logits are held at a time.
+        weight: float32 (B, T) or None. Where it is 0 no logits are made but in a last chunk, and what is returned means
+            nothing.
 
     Returns:
         float32 (K, B, T), differentiable by `hidden` and by the weights, if they are trained, and the bias of the
         output layer.
     """
-    B, T = ops.shape(labels)
+    shape = (*ops.shape(labels), 1 + with_mean)
 
     def log_probs(chunks, hidden, output_layer):
         def store(values, index, chunk):
@@ -106,9 +108,9 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
             slopes = chunks.flat(ops.moveaxis(upstream, 0, -1))
             return _scan(chunks, hidden, output_layer, nothing, lambda values, *_: values, with_mean, slopes)[1]
 
-        return ops.reshape(values[:, : B * T], (1 + with_mean, B, T)), gradients
+        return ops.moveaxis(chunks.unflat(ops.transpose(values), shape), -1, 0), gradients
 
-    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size)
+    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size, weight)
 
 
 def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, label_smoothing=0.0, training=True):
