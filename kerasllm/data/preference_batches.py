@@ -115,6 +115,10 @@ class PreferenceTexts(NamedTuple):
     log_probs: np.ndarray | None = None
     reference: str | None = None
 
+    def summed(self):
+        """What a reference says of the answer of each text, (texts,)."""
+        return np.add.reduceat(self.log_probs, np.cumsum(self.lengths) - self.lengths)
+
     def padded(self, texts, pad_id):
         """Some texts as rows: ids, the labels that follow them, which are of a text, which labels are learned, and
         their log-probabilities; (texts, T) each."""

@@ -10,6 +10,7 @@ from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.classification import ClassificationTask
 from kerasllm.tasks.embedding import EmbeddingTask
 from kerasllm.tasks.masked import MaskedTask
+from kerasllm.tasks.preferring import PreferTask
 from kerasllm.tasks.task import Task
 from kerasllm.tasks.translation import TranslationTask
 from kerasllm.tasks.tuning import TuneTask
@@ -22,7 +23,7 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, ClassificationTask, EmbeddingTask)
+_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, ClassificationTask, EmbeddingTask)
 TASKS = {task.name: task for task in _ALL}
 
 
