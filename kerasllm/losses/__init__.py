@@ -6,10 +6,12 @@ items.py           `ItemLoss`: what a loss is a mean over
 base.py            `LogProbabilityLoss`: how it is called, summed and saved
 cross_entropy.py   `TokenCrossentropy`
 preferences.py     `DPO`, `SimPO`, `ORPO`, `KTO`, over answers that were preferred to others
+bradley_terry.py   `BradleyTerry`, over rewards of texts
 contrastive.py     `InfoNCE`, over vectors of texts
 """
 
 from kerasllm.losses.base import LogProbabilityLoss
+from kerasllm.losses.bradley_terry import BradleyTerry
 from kerasllm.losses.contrastive import InfoNCE
 from kerasllm.losses.cross_entropy import TokenCrossentropy
 from kerasllm.losses.likelihood import OutputLayer
@@ -20,6 +22,7 @@ __all__ = [
     "DPO",
     "KTO",
     "ORPO",
+    "BradleyTerry",
     "InfoNCE",
     "LogProbabilityLoss",
     "OutputLayer",

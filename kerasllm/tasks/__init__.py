@@ -35,9 +35,10 @@ def task_of(model):
 
 def model_classes():
     """The classes that a run folder can hold, by the names that its `config.json` gives them."""
-    from kerasllm.models import TokenClassifier  # which Python alone trains
+    from kerasllm.models import RewardModel, TokenClassifier  # which Python alone trains
 
-    return {kind.__name__: kind for kind in (*(task.model_class() for task in TASKS.values()), TokenClassifier)}
+    trained = (task.model_class() for task in TASKS.values())
+    return {kind.__name__: kind for kind in (*trained, RewardModel, TokenClassifier)}
 
 
 def other_task(model, **uses):
