@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.data import preference_dataset, read_preferences
+from kerasllm.data import preference_dataset
 from kerasllm.losses import DPO, KTO, ORPO, SimPO
 from kerasllm.models import CausalLM, TransformerConfig
 
@@ -56,6 +56,7 @@ def log_probs_of(model, prompt, answer):
 
 def expected(name, model, reference):
     """The loss and what is reported beside it, text by text."""
+
     def answer(of, prompt, text):
         values, count = log_probs_of(of, prompt, text)
         return values[-count:]
@@ -67,7 +68,8 @@ def expected(name, model, reference):
         return 1 / (1 + np.exp(-x))
 
     if name == "kto":
-        shifted = [delta(one["prompt"], other["completion"]).sum() for one, other in zip(SINGLES, SINGLES[1:] + SINGLES[:1])]
+        others = zip(SINGLES, SINGLES[-1:] + SINGLES[:-1], strict=True)
+        shifted = [delta(one["prompt"], other["completion"]).sum() for one, other in others]
         z = max(np.mean(shifted), 0)
         sides = [0.3 * (2 * one["label"] - 1) * (delta(one["prompt"], one["completion"]).sum() - z) for one in SINGLES]
         wanted = [delta(one["prompt"], one["completion"]).sum() for one in SINGLES if one["label"]]
@@ -93,19 +95,19 @@ def expected(name, model, reference):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_and_what_is_reported_are_those_of_the_papers_and_parts_of_a_batch_make_the_same_update(name):
+def test_losses_are_those_of_the_papers_and_parts_of_a_batch_make_the_same_update(name):
+    reference = make(3)
+    data = batches(name, reference=reference)
     moves = []
-    for micro_batches, chunk_size in ((1, 7), (4, 7), (2, None)):
-        model, reference = make(), make(1)
+    for micro_batches, chunk_size in ((1, None), (4, 7)):
+        model = make()
         before = model.get_weights()
         loss = type(LOSSES[name]).from_config({**LOSSES[name].get_config(), "chunk_size": chunk_size})
-        model.compile(keras.optimizers.SGD(1.0), loss, micro_batches=micro_batches)
-        data = batches(name, reference=reference)
+        in_graph = name == "dpo" and micro_batches > 1
+        model.compile(keras.optimizers.SGD(1.0), loss, micro_batches=micro_batches, run_eagerly=not in_graph)
         wanted = dict(zip(("loss", *loss.measures), expected(name, model, reference), strict=True))
-        assert model.evaluate(data, verbose=0, return_dict=True) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
-        history = model.fit(data, verbose=0).history
+        history = model.fit(data, shuffle=False, verbose=0).history
         assert {key: values[0] for key, values in history.items()} == pytest.approx(wanted, rel=1e-4, abs=1e-5)
         moves.append([new - old for new, old in zip(model.get_weights(), before, strict=True)])
-    for move in moves[1:]:
-        for found, whole in zip(move, moves[0], strict=True):
-            np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-6)
+    for part, whole in zip(*moves, strict=True):
+        assert np.linalg.norm(part - whole) <= 1e-5 * np.linalg.norm(whole) > 0

@@ -217,10 +217,10 @@ def batches_of(texts, tokenizer, batch_size, seed=0, epochs=1, start_step=0, shu
 
 
 def _answers_to_others(records):
-    """For each record an answer to another prompt, that of the next one."""
+    """For each record an answer to another prompt, that of the one before."""
     for i, record in enumerate(records):
-        behind = (records[(i + step) % len(records)] for step in range(1, len(records)))
-        other = next((one for one in behind if one.prompt != record.prompt), None)
+        before = (records[i - step] for step in range(1, len(records)))  # the first after the last
+        other = next((one for one in before if one.prompt != record.prompt), None)
         if other is None:
             raise ValueError(f"All {len(records)} answers are to the same prompt; KTO needs at least two of them.")
         yield other.answers[0]
