@@ -13,6 +13,7 @@ from kerasllm.data.preference_batches import preference_dataset
 from kerasllm.data.preferences import read_preferences
 from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
+from kerasllm.data.teacher import with_teacher
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
@@ -36,5 +37,6 @@ __all__ = [
     "remove_overlap",
     "seq2seq_dataset",
     "split_text",
+    "with_teacher",
     "write_tokens",
 ]

@@ -27,7 +27,7 @@ def reference_of(texts, model, file=None):
         ValueError: where the file is of another model, or of other texts.
     """
     of_texts = _digest(texts.tokens, texts.learned, texts.lengths)
-    fingerprint = None if model is None else _digest(*_weights(model))
+    fingerprint = None if model is None else fingerprint_of(model)
     if file is not None and Path(file).exists():
         return _read(file, fingerprint, of_texts)
     if model is None:
@@ -64,6 +64,11 @@ def _read(file, fingerprint, of_texts):
     if fingerprint is not None and metadata.get("reference") != fingerprint:
         raise ValueError(f"{file} is of another reference than this model: remove it, and it is made anew.")
     return values, metadata.get("reference")
+
+
+def fingerprint_of(model):
+    """A hash of what a model's weights are, 64 hexadecimal digits."""
+    return _digest(*_weights(model))
 
 
 def _weights(model):

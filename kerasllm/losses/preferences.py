@@ -14,7 +14,6 @@ from kerasllm.losses.base import LogProbabilityLoss
 from kerasllm.losses.targets import as_rows, labels_of
 
 REFERENCE = "reference_log_probs"
-_WIDEST = 20.0  # nats between two log-probabilities of a token, past which the estimate of a divergence takes no more
 
 
 class PreferenceLoss(LogProbabilityLoss):
@@ -84,8 +83,8 @@ class DPO(PreferenceLoss):
 
     `fit` reports, as means over pairs: `reward_accuracy`, how often the implied reward, beta d, is higher for the
     preferred answer; `reward_margin`, by how much; `chosen_change`, d+, which falls where a model learns to say neither
-    answer; and `kl`, an estimate of the divergence from the reference, in nats per token of the answers (never below 0;
-    exact only of answers that the model drew itself).
+    answer; and `kl`, an estimate of the divergence from the reference, half the mean square of the difference of
+    log-probabilities, in nats per token of the answers.
 
     The reference's log-probabilities come with the data (`preference_dataset(reference=model)`), or of a model with
     adapters from itself, with its adapters off.
@@ -325,6 +324,6 @@ def _means(values, weight):
 
 
 def _divergence(deltas):
-    """An estimate of it from each token, never below 0 (http://joschu.net/blog/kl-approx.html, k3)."""
-    ratios = ops.clip(-deltas, -_WIDEST, _WIDEST)
-    return ops.exp(ratios) - 1 - ratios
+    """An estimate of it from each token, never below 0 (http://joschu.net/blog/kl-approx.html, k2): of answers that no
+    one drew from the model, one that takes exponentials is made of a few tokens alone."""
+    return ops.square(deltas) / 2
