@@ -68,7 +68,8 @@ class TokenLoss(keras.metrics.Metric):
         with_perplexity: bool. False reports the loss alone.
 
     Call arguments of `update_state`:
-        total: float scalar, the sum of a batch's losses, such as negative log-likelihoods.
+        total: float scalar, the sum of a batch's losses, such as negative log-likelihoods; with measures, see `report`,
+            a vector (1 + M,) of it and their sums.
         weight: float scalar, the number of tokens, sequences or pairs in it.
         skip_non_finite: bool, whether to leave out a batch whose total is not finite, as the optimizer does. Where
             there is nothing else, the loss is not a number.
@@ -79,21 +80,35 @@ class TokenLoss(keras.metrics.Metric):
         self.with_perplexity = with_perplexity
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.weight = self.add_variable(shape=(), initializer="zeros", name="weight")
+        self.measures, self.measured = (), None
+
+    def report(self, with_perplexity, measures=()):
+        """Says what is to be reported beside the loss: its perplexity, and M means of that name over the same."""
+        self.with_perplexity, self.measures = with_perplexity, tuple(measures)
+        self.measured = self.add_variable((len(measures),), initializer="zeros", name="measured") if measures else None
 
     def update_state(self, total, weight, skip_non_finite=False):
+        values = [(self.total, total), (self.weight, weight)]
+        if self.measures:
+            total, measured = total[0], total[1:]
+            values = [(self.total, total), (self.weight, weight), (self.measured, measured)]
         if not skip_non_finite:
-            self.total.assign_add(total)
-            self.weight.assign_add(weight)
+            for variable, value in values:
+                variable.assign_add(value)
             return
         had_any = ops.isfinite(self.total) & (self.weight > 0)
         counts = ops.isfinite(total) | ops.logical_not(had_any)
-        for variable, value in ((self.total, total), (self.weight, weight)):
+        for variable, value in values:
             before = ops.where(had_any, variable.value, 0.0)
             variable.assign(before + ops.where(counts, value, 0.0))
 
     def result(self):
         loss = ops.divide_no_nan(ops.convert_to_tensor(self.total), ops.convert_to_tensor(self.weight))
-        return {"loss": loss, "perplexity": ops.exp(loss)} if self.with_perplexity else {"loss": loss}
+        found = {"loss": loss, "perplexity": ops.exp(loss)} if self.with_perplexity else {"loss": loss}
+        if self.measures:
+            means = ops.divide_no_nan(ops.convert_to_tensor(self.measured), ops.convert_to_tensor(self.weight))
+            found |= {name: means[i] for i, name in enumerate(self.measures)}
+        return found
 
     def get_config(self):
         return {**super().get_config(), "with_perplexity": self.with_perplexity}

@@ -179,6 +179,16 @@ class TrainSettings:
         None, str, "tune only: how chats are written, chatml or a template in Jinja2 (default: the tokenizer's own)"
     )
 
+    loss: str | None = _setting(
+        None,
+        str,
+        "prefer only: the loss of pairs, or of single answers with kto (default: dpo)",
+        choices=("dpo", "ipo", "orpo", "simpo", "kto"),
+    )
+    beta: float | None = _setting(
+        None, float, "prefer only: what rewards are multiplied by, higher stays nearer to the model as it was", least=0
+    )
+
     def __init__(self, **given):
         given = in_own_names(given)
         task = given.get("task", "causal")

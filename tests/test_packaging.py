@@ -33,7 +33,7 @@ ROOMS = {
     "quantization": ["layers"],
     "tasks": [],
     "tokenizers": ["files", "progress"],
-    "data": ["tokenizers", "words"],
+    "data": ["backend", "tokenizers", "words"],
     "generation": ["models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],
     "callbacks": ["evaluation", "runs"],

@@ -11,7 +11,7 @@ from kerasllm.layers.composite import forget_compiled, layers_inside
 from kerasllm.layers.embedding import ReversibleEmbedding
 from kerasllm.layers.low_rank import KINDS, LowRank, Slice
 from kerasllm.layers.low_rank_tables import LowRankTables
-from kerasllm.layers.named_adapters import NamedAdapters
+from kerasllm.layers.named_adapters import NamedAdapters, without_adapters
 from kerasllm.layers.taps import matches
 from kerasllm.layers.token_rows import TokenRows
 
@@ -181,16 +181,11 @@ def disabled(model: keras.Model) -> Iterator[None]:
     >>> with kerasllm.adapters.disabled(model):
     ...     before = kerasllm.generate(model, tokenizer, "Once upon a time")
     """
-    found = _all_adapters(model)
-    active = [adapters.active for adapters in found]
-    for adapters in found:
-        adapters.active = None
     forget_compiled(model, keep_decoders=True)
     try:
-        yield
+        with without_adapters(model):
+            yield
     finally:
-        for adapters, name in zip(found, active, strict=True):
-            adapters.active = name
         forget_compiled(model, keep_decoders=True)
 
 

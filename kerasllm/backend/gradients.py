@@ -72,13 +72,13 @@ def value_and_gradients(function, variables, state, batch):
     """A function's results, and the gradient of the first.
 
     Args:
-        function: a function (batch) -> two float32 scalars, of which the first is differentiated.
+        function: a function (batch) -> a float32 scalar, which is differentiated, and another or a vector.
         variables: Keras variables to differentiate by.
         state: the other Keras variables that the function may change.
         batch: nested tensors.
 
     Returns:
-        A pair: the two scalars, and a list of the gradient of the first by each variable; on TensorFlow None where
+        A pair: the two results, and a list of the gradient of the first by each variable; on TensorFlow None where
         there is none.
     """
     if IS_TENSORFLOW:
@@ -92,10 +92,11 @@ def value_and_gradients(function, variables, state, batch):
     return results, gradients
 
 
-def accumulate_gradients(function, variables, state, parts):
-    """Adds up `value_and_gradients` over the parts of a batch, nested tensors (parts, ...), one after the other."""
+def accumulate_gradients(function, variables, state, parts, shape=()):
+    """Adds up `value_and_gradients` over the parts of a batch, nested tensors (parts, ...), one after the other; the
+    second result is of the shape that is given."""
     # In float32, as small numbers are lost when they are added to a large one in less.
-    zeros = [ops.zeros(()), ops.zeros(()), *(ops.zeros(v.shape) for v in variables)]
+    zeros = [ops.zeros(()), ops.zeros(shape), *(ops.zeros(v.shape) for v in variables)]
     if IS_TENSORFLOW:
         unconnected = set()
 

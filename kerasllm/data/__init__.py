@@ -9,8 +9,11 @@ from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
+from kerasllm.data.preference_batches import preference_dataset
+from kerasllm.data.preferences import read_preferences
 from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
+from kerasllm.data.teacher import with_teacher
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
 from kerasllm.data.token_files import TokenFiles, write_tokens
 
@@ -24,13 +27,16 @@ __all__ = [
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",
+    "preference_dataset",
     "read_chats",
     "read_labelled",
     "read_pairs",
+    "read_preferences",
     "read_questions",
     "read_text",
     "remove_overlap",
     "seq2seq_dataset",
     "split_text",
+    "with_teacher",
     "write_tokens",
 ]

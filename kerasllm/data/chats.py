@@ -173,7 +173,7 @@ def _chat_of(record, place):
         messages.insert(0, _said("system", system))
     tools = fields.get("tools")
     tools = json.loads(tools) if isinstance(tools, str) and _is_json_list(tools) else tools
-    messages, _ = checked_chat([_plain(message) for message in messages], place)
+    messages, _ = checked_chat([plain_message(message) for message in messages], place)
     return {"messages": messages, "tools": tools} if tools else messages
 
 
@@ -199,7 +199,7 @@ def _said(role, text):
     return {"role": role, "content": text}
 
 
-def _plain(message):
+def plain_message(message):
     """A message with our names for roles and fields, without nulls; what is none stays as it is."""
     if not _is_message(message):
         return message

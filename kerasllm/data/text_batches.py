@@ -137,7 +137,9 @@ def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epoch
     lengths = rows.lengths.reshape(-1, per_item).max(axis=1)
     steps_per_epoch = -(-len(lengths) // batch_size)
     names = ["token_ids", "document_ids", *([] if types is None else ["token_type_ids"])]
-    batches_of = functools.lru_cache(maxsize=1)(functools.partial(_batches, lengths, batch_size, seed, shuffle))
+    batches_of = functools.lru_cache(maxsize=1)(
+        functools.partial(batches_by_length, lengths, batch_size, seed, shuffle)
+    )
 
     def items_of(step):
         epoch, place = divmod(int(step), steps_per_epoch)
@@ -168,7 +170,7 @@ def _dataset(rows, per_item, labels, weights, tokenizer, batch_size, seed, epoch
     return dataset
 
 
-def _batches(lengths, batch_size, seed, shuffle, epoch):
+def batches_by_length(lengths, batch_size, seed, shuffle, epoch):
     """The indices of the texts in each batch of an epoch: all full but one, and of like length."""
     if not shuffle:
         return np.split(np.argsort(lengths, kind="stable"), range(batch_size, len(lengths), batch_size))

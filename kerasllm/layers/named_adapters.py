@@ -1,5 +1,7 @@
 """Several adapters of one layer, by name: `kerasllm.adapters` puts them there."""
 
+import contextlib
+
 import keras
 
 from kerasllm.layers.low_rank import LowRank
@@ -50,6 +52,25 @@ def _kind_of(config):
     return TokenRows if "token_ids" in config else LowRankTables if "tied" in config else LowRank
 
 
+def adapters_of(model):
+    """All `NamedAdapters` of a model."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, NamedAdapters)]
+
+
+@contextlib.contextmanager
+def without_adapters(model):
+    """Within it a model computes what it does without adapters; what was compiled goes on as it was made."""
+    found = adapters_of(model)
+    active = [adapters.active for adapters in found]
+    for adapters in found:
+        adapters.active = None
+    try:
+        yield
+    finally:
+        for adapters, name in zip(found, active, strict=True):
+            adapters.active = name
+
+
 def adapters_in_use(model):
     """The names of those in use, layer by layer: what is compiled belongs to them."""
-    return tuple(layer.active for layer in model._flatten_layers() if isinstance(layer, NamedAdapters))
+    return tuple(layer.active for layer in adapters_of(model))

@@ -2,18 +2,37 @@
 
 targets.py         labels and their weights, from what `fit` gives
 likelihood.py      log-probabilities, from logits or chunk by chunk from hidden states
-base.py            `LogProbabilityLoss`: what a loss is a mean over, and how it is called, summed and saved
+items.py           `ItemLoss`: what a loss is a mean over
+base.py            `LogProbabilityLoss`: how it is called, summed and saved
 cross_entropy.py   `TokenCrossentropy`
+preferences.py     `DPO`, `SimPO`, `ORPO`, `KTO`, over answers that were preferred to others
+distillation.py    `Distillation`, from what a teacher says
+bradley_terry.py   `BradleyTerry`, over rewards of texts
 contrastive.py     `InfoNCE`, over vectors of texts
 """
 
 from kerasllm.losses.base import LogProbabilityLoss
+from kerasllm.losses.bradley_terry import BradleyTerry
 from kerasllm.losses.contrastive import InfoNCE
 from kerasllm.losses.cross_entropy import TokenCrossentropy
+from kerasllm.losses.distillation import Distillation
 from kerasllm.losses.likelihood import OutputLayer
+from kerasllm.losses.preferences import DPO, KTO, ORPO, SimPO
 from kerasllm.losses.targets import token_weights
 
-__all__ = ["InfoNCE", "LogProbabilityLoss", "OutputLayer", "TokenCrossentropy", "token_weights"]
+__all__ = [
+    "DPO",
+    "KTO",
+    "ORPO",
+    "BradleyTerry",
+    "Distillation",
+    "InfoNCE",
+    "LogProbabilityLoss",
+    "OutputLayer",
+    "SimPO",
+    "TokenCrossentropy",
+    "token_weights",
+]
 
 
 def __dir__():  # what completion shows

@@ -3,34 +3,16 @@
 Shapes: B batch, T time, D width of hidden states, V vocab.
 """
 
-from typing import NamedTuple
-
-import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.losses.items import ItemLoss, Sums
 from kerasllm.losses.likelihood import chunked_log_probabilities, log_probabilities, smoothed
 from kerasllm.losses.targets import labels_of, targets
 from kerasllm.vocabulary import check_ids, is_outside, within
 
-_ROWS = {"tokens": 1, "sequences": 1, "pairs": 2}  # what a loss may be a mean over: rows that belong together
 
-
-class Sums(NamedTuple):
-    """What the mean of a loss is made of: three float32 scalars.
-
-    Attributes:
-        total: the weighted sum of the loss, of which the gradient is made.
-        reported: the same without label smoothing, so that runs with more and less of it can be compared.
-        count: the sum of the weights.
-    """
-
-    total: object
-    reported: object
-    count: object
-
-
-class LogProbabilityLoss(keras.losses.Loss):
+class LogProbabilityLoss(ItemLoss):
     """A loss that is made of the log-probability of each label. Subclasses say how.
 
     A subclass sets `mean_over` and defines `item_losses`; that is all. `model.compile(loss=...)` then takes it, in our
@@ -71,9 +53,6 @@ class LogProbabilityLoss(keras.losses.Loss):
     >>> model.compile(loss=SequenceCrossentropy(chunk_size=256), micro_batches=4)
     """
 
-    mean_over = "tokens"
-    reports_perplexity = False
-
     def __init__(self, label_smoothing=0.0, chunk_size=None, ignore_class=-100, name=None):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}.")
@@ -81,20 +60,10 @@ class LogProbabilityLoss(keras.losses.Loss):
             raise ValueError(f"`chunk_size` must be a positive number of tokens or None, got {chunk_size!r}.")
         if ignore_class is not None and type(ignore_class) is not int:
             raise ValueError(f"`ignore_class` must be a label or None, got {ignore_class!r}.")
-        if self.mean_over not in _ROWS:
-            raise ValueError(
-                f"A loss is a mean over one of {', '.join(_ROWS)}, got mean_over={self.mean_over!r} in "
-                f"{type(self).__name__}."
-            )
-        super().__init__(name=name, reduction="mean_with_sample_weight", dtype="float32")
+        super().__init__(name)
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
         self.ignore_class = ignore_class
-
-    @property
-    def rows_per_item(self):
-        """Rows of a batch that belong together."""
-        return _ROWS[self.mean_over]
 
     def item_losses(self, log_probs, weight, y_true):
         """The loss of each token, sequence or pair.
@@ -109,6 +78,16 @@ class LogProbabilityLoss(keras.losses.Loss):
             where nothing is to be learned.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `item_losses(log_probs, weight, y_true)`.")
+
+    def item_measures(self, log_probs, weight, y_true):
+        """What is reported beside the loss, by the arguments of `item_losses`: a tensor like its result for each of
+        `measures`."""
+        return ()
+
+    def read_tokens(self, y_true, weight):
+        """Weights (B, T), zero where a log-probability is not read, which is then not made of hidden states; None
+        where all are."""
+        return None
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         mask = getattr(y_pred, "_keras_mask", None)  # such as that of an Embedding with mask_zero
@@ -137,10 +116,6 @@ class LogProbabilityLoss(keras.losses.Loss):
         labels, weight = targets(labels_of(y_true), sample_weight, outputs, self.ignore_class)
         return {**y_true, "labels": labels} if isinstance(y_true, dict) else labels, weight
 
-    def count(self, weight):
-        """What the mean is divided by, float32 scalar, for weights (B, T) from `targets`."""
-        return ops.sum(self._by_item(weight)[0])
-
     def sums(self, y_true, y_pred, sample_weight=None):
         """`Sums` of a batch. Labels outside of the vocabulary are taken for those at its ends."""
         y_true, weight = self.targets(y_true, sample_weight, y_pred)
@@ -159,39 +134,25 @@ class LogProbabilityLoss(keras.losses.Loss):
         y_true, weight = self.targets(y_true, sample_weight, hidden)
         labels = within(labels_of(y_true), output_layer.weights.shape[0])
         with_mean = self.label_smoothing > 0
-        log_probs = chunked_log_probabilities(labels, hidden, output_layer, self.chunk_size, with_mean)
+        read = self.read_tokens(y_true, weight)
+        log_probs = chunked_log_probabilities(labels, hidden, output_layer, self.chunk_size, with_mean, read)
         return self._sums(log_probs, weight, y_true)
 
     def _sums(self, log_probs, weight, y_true):
         """`Sums`, from log-probabilities (1 or 2, B, T)."""
         item_weight, weight = self._by_item(weight)
 
-        def total(log_probs):
-            return ops.sum(self.item_losses(log_probs, weight, y_true) * item_weight)
+        def losses(log_probs):
+            return self.item_losses(log_probs, weight, y_true)
 
-        reported = total(log_probs[0])
-        return Sums(
-            total(smoothed(log_probs, self.label_smoothing)) if self.label_smoothing else reported,
-            reported,
-            ops.sum(item_weight),
-        )
-
-    def _by_item(self, weight):
-        """Weights of items, and of tokens (B, T) within them."""
-        if self.mean_over == "tokens":
-            return weight, ops.cast(weight != 0, "float32")
-        n, shape = self.rows_per_item, ops.shape(weight)
-        if isinstance(shape[0], int) and shape[0] % n:
-            raise ValueError(
-                f"{type(self).__name__} is a mean over pairs, rows that stand one below the other, and got a batch of "
-                f"{shape[0]} rows: choose a batch size that is a multiple of {n}."
-            )
-        weight = ops.reshape(weight, (-1, n * shape[1]))
-        item_weight = ops.max(weight, axis=1)
-        # What does not count at all has weights of 1 inside, so that means over its tokens are numbers too.
-        counts = (item_weight > 0)[:, None]
-        weight = ops.where(counts, weight / ops.where(counts, item_weight[:, None], 1.0), 1.0)
-        return item_weight, ops.reshape(weight, shape)
+        found = losses(log_probs[0])
+        measures = self.item_measures(ops.stop_gradient(log_probs[0]), weight, y_true)
+        reported = self._summed(found, measures, item_weight)
+        if self.label_smoothing:
+            total = ops.sum(losses(smoothed(log_probs, self.label_smoothing)) * item_weight)
+        else:
+            total = reported[0] if self.measures else reported
+        return Sums(total, reported, ops.sum(item_weight))
 
     def get_config(self):
         names = ("name", "label_smoothing", "chunk_size", "ignore_class")

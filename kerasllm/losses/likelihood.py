@@ -80,7 +80,7 @@ def log_probabilities(labels, logits, with_mean=False):
     return log_probs(logits)
 
 
-def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mean=False):
+def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mean=False, weight=None):
     """The same from hidden states, `chunk_size` tokens at a time. The backward pass makes each chunk's logits anew.
 
     Args:
@@ -88,27 +88,30 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
         hidden: float (B, T, D), what the output layer reads.
         output_layer: `OutputLayer`.
         chunk_size: int, tokens whose logits are held at a time.
+        weight: float32 (B, T) or None. Where it is 0 no logits are made but in a last chunk, and what is returned means
+            nothing.
 
     Returns:
         float32 (K, B, T), differentiable by `hidden` and by the weights, if they are trained, and the bias of the
         output layer.
     """
-    B, T = ops.shape(labels)
+    shape = (*ops.shape(labels), 1 + with_mean)
 
     def log_probs(chunks, hidden, output_layer):
         def store(values, index, chunk):
             return ops.slice_update(values, (0, index * chunk_size), chunk)
 
         nothing = ops.zeros((1 + with_mean, chunks.padded))
-        values, _ = _scan(chunks, hidden, output_layer, nothing, store, with_mean)
+        values_of = _of_labels(chunks, with_mean)
+        values, _ = _scan(chunks, hidden, output_layer, nothing, store, values_of)
 
         def gradients(upstream):
             slopes = chunks.flat(ops.moveaxis(upstream, 0, -1))
-            return _scan(chunks, hidden, output_layer, nothing, lambda values, *_: values, with_mean, slopes)[1]
+            return _scan(chunks, hidden, output_layer, nothing, lambda values, *_: values, values_of, slopes)[1]
 
-        return ops.reshape(values[:, : B * T], (1 + with_mean, B, T)), gradients
+        return ops.moveaxis(chunks.unflat(ops.transpose(values), shape), -1, 0), gradients
 
-    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size)
+    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size, weight)
 
 
 def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, label_smoothing=0.0, training=True):
@@ -125,16 +128,37 @@ def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, labe
         float32 (2,): the sum with label smoothing, which alone is differentiable, and that without.
     """
     shares = [1 - label_smoothing, label_smoothing] if label_smoothing else [1.0]
+    return weighted_sums(
+        lambda chunks: _of_labels(chunks, len(shares) == 2),
+        lambda chunk: [smoothed(chunk, label_smoothing), chunk[0]],
+        shares,
+        *(labels, weight, hidden, output_layer, chunk_size, training),
+    )
+
+
+def weighted_sums(values_of, collected, shares, labels, weight, hidden, output_layer, chunk_size, training=True):
+    """Sums over tokens of what is made of the logits of each.
+
+    Args:
+        values_of: function (chunks) -> what `_scan` takes under that name.
+        collected: function (values (K, size)) -> list of float32 (size,), of which the weighted sums are wanted.
+        shares: list of K floats: the first of these is the sum of the values times them.
+        labels, weight, hidden, output_layer, chunk_size, training: as for `chunked_weighted_sums`.
+
+    Returns:
+        float32, as many as are collected; the first alone is differentiable.
+    """
+    count = len(collected(ops.zeros((len(shares), 1))))
 
     def sums(chunks, hidden, output_layer):
         weights = chunks.flat(weight)
 
         def add(sums, index, chunk):
             part = chunks.part(weights, index)
-            return sums + ops.stack([ops.sum(smoothed(chunk, label_smoothing) * part), ops.sum(chunk[0] * part)])
+            return sums + ops.stack([ops.sum(values * part) for values in collected(chunk)])
 
         slopes = ops.stack([share * weights for share in shares], axis=-1) if training else None
-        values, gradients = _scan(chunks, hidden, output_layer, ops.zeros((2,)), add, len(shares) == 2, slopes)
+        values, gradients = _scan(chunks, hidden, output_layer, ops.zeros((count,)), add, values_of(chunks), slopes)
 
         def times(upstream):
             return [g if g is None else g * ops.cast(upstream[0], g.dtype) for g in gradients]
@@ -204,15 +228,28 @@ def _differentiable(function, labels, hidden, output_layer, chunk_size, weight=N
     return call(hidden, output_layer.weights, *bias)
 
 
-def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
+def _of_labels(chunks, with_mean):
+    """What `_scan` makes of logits where log-probabilities of labels are wanted."""
+
+    def values_of(index, logits):
+        labels = chunks.part(chunks.labels, index)
+        log_probs, exponentials, total = _forward(labels, logits, with_mean)
+        return log_probs, lambda slopes: _backward(labels, exponentials, total, slopes)
+
+    return values_of
+
+
+def _scan(chunks, hidden, output, collected, collect, values_of, slopes=None):
     """Makes logits chunk by chunk, and collects of them what is wanted.
 
     Args:
         chunks: `_Chunks`.
         hidden, output: as for `chunked_log_probabilities`.
         collected: tensor, what `collect` begins with.
-        collect: function (collected, index of the chunk, log-probabilities (K, size)) -> collected.
-        slopes: float32 (N, K), by which the gradient of each log-probability is multiplied; None makes no gradient.
+        collect: function (collected, index of the chunk, values (K, size)) -> collected.
+        values_of: function (index of the chunk, logits (size, V)) -> values of the tokens (K, size), and a function
+            from slopes (K, size) to the gradient by the logits, float32 (size, V).
+        slopes: float32 (N, K), by which the gradient of each value is multiplied; None makes no gradient.
 
     Returns:
         What was collected, and the gradients by hidden states, weights and bias: a list, empty without slopes.
@@ -221,17 +258,13 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
     rows, kernel = chunks.flat(hidden), ops.cast(output.weights, hidden.dtype)
 
     def body(index, collected, *gradients):
-        h, labels = chunks.part(rows, index), chunks.part(chunks.labels, index)
-        logits = backend.matmul(h, kernel, transpose_y=True)
-        if output.bias is not None:
-            logits = logits + ops.cast(output.bias, dtype)
-        if output.soft_cap is not None:
-            logits = output.soft_cap * ops.tanh(logits / output.soft_cap)
-        log_probs, exponentials, total = _forward(labels, logits, with_mean)
-        collected = collect(collected, index, log_probs)
+        h = chunks.part(rows, index)
+        logits = logits_of(h, kernel, output)
+        values, gradient = values_of(index, logits)
+        collected = collect(collected, index, values)
         if slopes is None:
             return index + 1, collected
-        slope = _backward(labels, exponentials, total, ops.transpose(chunks.part(slopes, index)))
+        slope = gradient(ops.transpose(chunks.part(slopes, index)))
         if output.soft_cap is not None:
             slope = slope * (1 - ops.square(ops.cast(logits, "float32") / output.soft_cap))
         by_rows, by_weights, by_bias = gradients
@@ -257,6 +290,16 @@ def _scan(chunks, hidden, output, collected, collect, with_mean, slopes=None):
         elif fixed:
             gradients[1] = ops.pad(gradients[1], ((0, 0), (fixed, 0)))
     return collected, gradients
+
+
+def logits_of(rows, kernel, output):
+    """Logits (N, V) of rows (N, D), by a kernel (V, D) and what else an `OutputLayer` has."""
+    logits = backend.matmul(rows, kernel, transpose_y=True)
+    if output.bias is not None:
+        logits = logits + ops.cast(output.bias, rows.dtype)
+    if output.soft_cap is not None:
+        logits = output.soft_cap * ops.tanh(logits / output.soft_cap)
+    return logits
 
 
 def _forward(labels, logits, with_mean):

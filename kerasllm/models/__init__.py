@@ -9,11 +9,13 @@ from kerasllm.models.config import TransformerConfig
 from kerasllm.models.embedder import TextEmbedder
 from kerasllm.models.growing import with_new_tokens
 from kerasllm.models.masked_lm import MaskedLM
+from kerasllm.models.reward_model import RewardModel
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
 
 __all__ = [
     "CausalLM",
     "MaskedLM",
+    "RewardModel",
     "Seq2SeqLM",
     "SequenceClassifier",
     "TextEmbedder",

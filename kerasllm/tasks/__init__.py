@@ -10,6 +10,7 @@ from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.classification import ClassificationTask
 from kerasllm.tasks.embedding import EmbeddingTask
 from kerasllm.tasks.masked import MaskedTask
+from kerasllm.tasks.preferring import PreferTask
 from kerasllm.tasks.task import Task
 from kerasllm.tasks.translation import TranslationTask
 from kerasllm.tasks.tuning import TuneTask
@@ -22,7 +23,7 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, ClassificationTask, EmbeddingTask)
+_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, ClassificationTask, EmbeddingTask)
 TASKS = {task.name: task for task in _ALL}
 
 
@@ -34,9 +35,10 @@ def task_of(model):
 
 def model_classes():
     """The classes that a run folder can hold, by the names that its `config.json` gives them."""
-    from kerasllm.models import TokenClassifier  # which Python alone trains
+    from kerasllm.models import RewardModel, TokenClassifier  # which Python alone trains
 
-    return {kind.__name__: kind for kind in (*(task.model_class() for task in TASKS.values()), TokenClassifier)}
+    trained = (task.model_class() for task in TASKS.values())
+    return {kind.__name__: kind for kind in (*trained, RewardModel, TokenClassifier)}
 
 
 def other_task(model, **uses):

@@ -23,7 +23,8 @@ OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
 # The settings of a run that learns labels, and of one that begins with a model.
 OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
-NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING)
+OF_PREFERENCES = ("loss", "beta")
+NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES)
 
 
 class Task:
@@ -50,6 +51,7 @@ class Task:
         num_columns: int, how many columns of a table, or fields of records, are read.
         most_columns: int or None, how many there may be where not just so many.
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
+        tunes: bool, whether `kerasllm tune --task` is for it too.
         special_tokens: those of a tokenizer that is to be trained, besides the usual.
         validation_share: float, batches that a point of the validation curve may take, for each of training.
         loss_deviations: float, by how many a loss stands out: see `kerasllm.callbacks.LossGuard`.
@@ -61,6 +63,7 @@ class Task:
     num_columns = 1
     most_columns = None
     has_stride = False
+    tunes = False
     special_tokens = ()
     validation_share = 0.1
     loss_deviations = 10.0

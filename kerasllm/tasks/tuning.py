@@ -9,7 +9,7 @@ from pathlib import Path
 import kerasllm
 from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
 from kerasllm.tasks.causal import CausalTask
-from kerasllm.tasks.task import OF_CLASSIFYING
+from kerasllm.tasks.task import OF_CLASSIFYING, OF_PREFERENCES
 
 DEFAULT_WINDOW = 1024  # tokens, where the model takes as many
 VALIDATION_SHARE = 0.1
@@ -27,7 +27,10 @@ class TuneTask(CausalTask):
     unused_settings = (
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *OF_CLASSIFYING,
+        *OF_PREFERENCES,
     )
+    tunes = True
+    items = "conversations"  # what it learns from
     validation_share = 1.0  # of windows one by one
     fields = ("max_length", "dropout", "attention_dropout", "remat")  # those of `model` that mean something
 
@@ -59,7 +62,7 @@ class TuneTask(CausalTask):
             )
         is_adapted(settings)
         for name in settings.model.keys() - {*self.fields}:
-            raise ValueError(f"model.{name} does nothing for the task tune: {settings.base} says what it is.")
+            raise ValueError(f"model.{name} does nothing for the task {self.name}: {settings.base} says what it is.")
         self._load(kerasllm.training.precision(settings.precision)[0])
         config = self._base[0].config
         if self._window_of(config) > config.max_length:
@@ -121,20 +124,23 @@ class TuneTask(CausalTask):
     def measure(self):
         if self._chats is None:
             self._chats = self._read()
-        return {part: _measured(chats) for part, chats in self._chats.items()}
+        return {part: _measured(chats, self.items) for part, chats in self._chats.items()}
 
     def _read(self):
-        settings, read = self.settings, kerasllm.data.read_chats
-        chats = list(read(settings.data))
+        settings = self.settings
+        chats = self._records(settings.data)
         if settings.valid:
-            training, held_out = chats, list(read(settings.valid))
+            training, held_out = chats, self._records(settings.valid)
         else:
             count = int(len(chats) * VALIDATION_SHARE)
             if not count:
-                raise ValueError(f"{len(chats)} conversations are too few to keep some for validation: give --valid.")
+                raise ValueError(f"{len(chats)} {self.items} are too few to keep some for validation: give --valid.")
             training, held_out = chats[:-count], chats[-count:]
         self._questions = kerasllm.data.read_questions(settings.test) if settings.test else []
         return {"train": training, "valid": held_out}
+
+    def _records(self, sources):
+        return list(kerasllm.data.read_chats(sources))
 
     def datasets(self, config, tokenizer, folder):
         from kerasllm.data.chat_windows import batches_of, tokenized
@@ -160,27 +166,28 @@ class TuneTask(CausalTask):
         from kerasllm.files import write_json
 
         report.stage("Measuring what the model does before it is tuned")
-        before = {"loss": self._loss(model), "answers": self._answers(model, tokenizer)}
+        before = {**self._figures(model), "answers": self._answers(model, tokenizer)}
         write_json(Path(self.settings.out) / BEFORE, before)
 
     def score(self, model, tokenizer):
         from kerasllm.files import read_json
 
         out = Path(self.settings.out)
-        before, loss = read_json(out / BEFORE), self._loss(model)
+        before, figures = read_json(out / BEFORE), self._figures(model)
         if self._questions:
             answers = zip(self._questions, before["answers"], self._answers(model, tokenizer), strict=True)
-            (out / PAGE).write_text(_page(self.settings, before["loss"], loss, answers), encoding="utf-8")
+            (out / PAGE).write_text(_page(self.settings, before["loss"], figures["loss"], answers), encoding="utf-8")
         return {
-            "loss": loss,
+            **figures,
             "loss_before": before["loss"],
             "tokens": self._held_out_tokens,
-            "conversations": len(self._chats["valid"]),
+            self.items: len(self._chats["valid"]),
             "questions": len(self._questions),
         }
 
-    def _loss(self, model):
-        return model.evaluate(self._held_out, verbose=0, return_dict=True)["loss"]
+    def _figures(self, model):
+        """The loss on what was held out, and what else is measured there."""
+        return {"loss": model.evaluate(self._held_out, verbose=0, return_dict=True)["loss"]}
 
     def _answers(self, model, tokenizer):
         length = min(ANSWER_TOKENS, model.config.max_length // 2)
@@ -196,21 +203,21 @@ class TuneTask(CausalTask):
             yield "questions answered before and after", f"{figures['questions']:,}, in {PAGE}"
 
 
-def _measured(chats):
+def _measured(chats, items):
     digest, size = hashlib.sha256(), 0
     for chat in chats:
         written = json.dumps(chat, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
         digest.update(len(written).to_bytes(8, "little"))
         digest.update(written)
         size += len(written)
-    return {"conversations": len(chats), "bytes": size, "sha256": digest.hexdigest()}
+    return {items: len(chats), "bytes": size, "sha256": digest.hexdigest()}
 
 
 def _page(settings, loss_before, loss, answers):
     """Questions and answers in Markdown, what was said before beside what is said now."""
     parts = [
         f"# Answers before and after\n\n{settings.base} tuned on {', '.join(settings.data)}: the loss of answers that "
-        f"were held out was {loss_before:.4f} nats per token, and is {loss:.4f}. Answers are greedy, of at most "
+        f"were held out was {loss_before:.4f}, and is {loss:.4f}. Answers are greedy, of at most "
         f"{ANSWER_TOKENS} tokens.\n"
     ]
     for number, (question, before, after) in enumerate(answers, start=1):

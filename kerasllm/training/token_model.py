@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import inspect
 import warnings
 
@@ -9,17 +10,18 @@ import keras
 from keras import ops, tree
 
 from kerasllm import backend
-from kerasllm.losses import LogProbabilityLoss, TokenCrossentropy, token_weights
+from kerasllm.losses import TokenCrossentropy, token_weights
+from kerasllm.losses.items import ItemLoss
 from kerasllm.losses.targets import as_rows, labels_of
 from kerasllm.metrics import TokenLoss
 from kerasllm.optimizers import AdamW
-from kerasllm.training.screened_model import ScreenedModel
+from kerasllm.training.scoring_model import ScoringModel
 
 # The model of the step that is under way.
 _stepping_model = contextvars.ContextVar("stepping_model", default=None)
 
 
-class TokenModel(ScreenedModel):
+class TokenModel(ScoringModel):
     """A `keras.Model` from token ids to logits, which trains by means over tokens, sequences or pairs.
 
     Keras averages a batch's loss over B x T and the batches by rows. This averages over what the loss is a mean over,
@@ -61,13 +63,14 @@ class TokenModel(ScreenedModel):
         if type(micro_batches) is not int or micro_batches < 1:
             raise ValueError(f"`micro_batches` must be a positive integer, got {micro_batches!r}.")
         chunk_size = getattr(loss, "chunk_size", None)
-        if (chunk_size or micro_batches > 1) and (kwargs.get("metrics") or kwargs.get("weighted_metrics")):
+        is_nested = getattr(loss, "nested", False)
+        if (chunk_size or micro_batches > 1 or is_nested) and (kwargs.get("metrics") or kwargs.get("weighted_metrics")):
             raise ValueError(
                 f"Metrics need the logits of a whole batch, which with chunk_size={chunk_size} and micro_batches="
                 f"{micro_batches} never exist. Leave the metrics out (the loss and the perplexity are reported "
                 "anyway), or set chunk_size=None and micro_batches=1."
             )
-        is_ours = isinstance(loss, LogProbabilityLoss)
+        is_ours = isinstance(loss, ItemLoss)
         if micro_batches > 1 and not is_ours:
             raise ValueError(
                 f"micro_batches={micro_batches} needs a loss that says what it is a mean over: kerasllm.losses."
@@ -83,7 +86,7 @@ class TokenModel(ScreenedModel):
             kwargs["weighted_metrics"] = kwargs.pop("metrics", None)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self._micro_batches = micro_batches
-        self._mean_loss.with_perplexity = is_ours and loss.reports_perplexity
+        self._mean_loss.report(is_ours and loss.reports_perplexity, loss.measures if is_ours else ())
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -98,6 +101,7 @@ class TokenModel(ScreenedModel):
         if not self._has_our_loss:
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
             return loss * ops.where(is_bad, self._factor_of_bad, 1.0)
+        y = self.loss.completed(self, x, y, sample_weight)
         sums = self.loss.sums(y, y_pred, sample_weight)
         self._mean_loss.update_state(sums.reported, sums.count, skip_non_finite=training)
         return self._share_of_mean(sums, _on_all_replicas(sums.count), is_bad)
@@ -148,6 +152,14 @@ class TokenModel(ScreenedModel):
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         return float("nan") if isinstance(optimizer, AdamW) else 0.0
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        if self._has_our_loss and self.loss.nested:  # whose batches the model is not called with
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+            self._post_build()
+        else:
+            super()._symbolic_build(iterator, data_batch)
+
     def make_train_function(self, force=False):
         if not self.optimizer.built:  # Variables that appear while TensorFlow traces a step make it trace once more.
             self.optimizer.build(self.trainable_variables)
@@ -158,13 +170,13 @@ class TokenModel(ScreenedModel):
     def train_step(self, *args):
         """As Keras' own, where that can be: it needs the logits of a whole batch."""
         with self._stepping():
-            if self._micro_batches == 1 and not self._makes_logits_in_chunks:
+            if self._micro_batches == 1 and not self._takes_own_step:
                 return super().train_step(*args)
             return self._stateful(self._train_without_logits, self.optimizer.variables)(*args)
 
     def test_step(self, *args):
         with self._stepping():
-            if not self._makes_logits_in_chunks:
+            if not self._takes_own_step:
                 return super().test_step(*args)
             return self._stateful(self._test_without_logits)(*args)
 
@@ -182,7 +194,9 @@ class TokenModel(ScreenedModel):
 
         differentiate = backend.value_and_gradients
         if self._micro_batches > 1:
-            differentiate, batch = backend.accumulate_gradients, tree.map_structure(self._in_micro_batches, batch)
+            shape = (1 + len(self.loss.measures),) if self.loss.measures else ()
+            differentiate = functools.partial(backend.accumulate_gradients, shape=shape)
+            batch = tree.map_structure(self._in_micro_batches, batch)
         variables = self.trainable_variables
         (_, reported), gradients = differentiate(loss_and_reported, variables, self.non_trainable_variables, batch)
         self._mean_loss.update_state(reported, count, skip_non_finite=True)
@@ -198,6 +212,8 @@ class TokenModel(ScreenedModel):
     def _unpacked(self, data, training):
         """Inputs, labels and weights as they are to be learned, and whether there is anything that cannot be."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self.loss.nested:
+            x, y, sample_weight = self.loss.unnested(x, y, sample_weight, self._summed_over_parts)
         ids, _ = self._ids_of(x).get(self._main_ids, (None, None))
         if ids is None:  # Embeddings stand in their place.
             like = next(x[name] for name, ids in self._embeddings.items() if name in x and self._main_ids in ids)
@@ -207,7 +223,8 @@ class TokenModel(ScreenedModel):
         return (x, y, sample_weight), is_bad
 
     def _sums(self, x, y, sample_weight, training):
-        """The loss of a batch as `losses.Sums`."""
+        """The loss of a batch as `losses.items.Sums`."""
+        y = self.loss.completed(self, x, y, sample_weight)
         if not self._makes_logits_in_chunks:
             return self.loss.sums(y, self(x, training=training), sample_weight)
         hidden = self(x, training=training, return_hidden_states=True)
@@ -251,6 +268,11 @@ class TokenModel(ScreenedModel):
             _stepping_model.reset(token)
 
     @property
+    def _takes_own_step(self):
+        """Whether Keras' own cannot be: it calls the model with what the data set gives, and makes all logits."""
+        return self._makes_logits_in_chunks or bool(self._has_our_loss and self.loss.nested)
+
+    @property
     def _makes_logits_in_chunks(self):
         """Whether the loss makes the logits itself, from hidden states."""
         has_chunks = self._has_our_loss and self.loss.chunk_size
@@ -267,7 +289,7 @@ class TokenModel(ScreenedModel):
 
     @property
     def _has_our_loss(self):
-        return self.compiled and isinstance(self.loss, LogProbabilityLoss)
+        return self.compiled and isinstance(self.loss, ItemLoss)
 
     @property
     def _labels_are_ids(self):
