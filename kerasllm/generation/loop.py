@@ -118,10 +118,10 @@ def _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
     """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, and the
     state of the rule."""
     logits = ops.cast(logits, "float32")
-    are_finite = _are_finite(logits)
+    finite = are_finite(logits)
     logits = rule.apply(logits, rule_state)
     drawn = sample(sampler_key, settings, logits, ops.stack([settings["seed"], index - settings["start"]]))
-    drawn = ops.where(done, 0, ops.where(are_finite, drawn, NO_TOKEN))
+    drawn = ops.where(done, 0, ops.where(finite, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == settings["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - settings["start"] >= settings["limits"]))
@@ -129,6 +129,6 @@ def _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
     return index + 1, tokens, done, rule.advance(rule_state, drawn)
 
 
-def _are_finite(logits):
+def are_finite(logits):
     """Whether each row has a likeliest token, bool (B,). (A model may rule tokens out by minus infinity.)"""
     return ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))

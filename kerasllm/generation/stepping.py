@@ -47,7 +47,7 @@ def get_stepper(model, cached=None):
     """
     if cached is not False:
         if isinstance(model, CausalLM) and type(model).call is CausalLM.call:
-            return CachedStepper(model, model.init_cache, _call_causal_lm(model), takes_buffers=_is_deep(model))
+            return CachedStepper(model, model.init_cache, causal_lm_forward(model), takes_buffers=_is_deep(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
             return _chain_stepper(model, layers)
@@ -92,7 +92,8 @@ def _is_deep(model):
     return is_plain and transformer.num_layers > MOST_IN_A_RUN
 
 
-def _call_causal_lm(model):
+def causal_lm_forward(model):
+    """The `forward` of a `CachedStepper` for a `CausalLM`."""
     in_layers = set(map(id, model.transformer.weights))
     outside = [weight for weight in model.weights if id(weight) not in in_layers]
 
@@ -149,8 +150,8 @@ class CachedStepper:
     """
 
     def __init__(self, model, init_cache, forward, mask_zero=False, takes_buffers=False):
-        self._init_cache = init_cache
-        self._forward = forward
+        self.init_cache = init_cache
+        self.forward = forward
         self._longest = context_length(model)
         self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
@@ -188,8 +189,8 @@ class CachedStepper:
         """A cache with all of one text, int32 (1, Q), for other texts to begin with."""
         Q = token_ids.shape[1]
         positions = ops.arange(Q, dtype="int32")[None]
-        cache = self._init_cache(1, Q, full=True)
-        return self._forward(
+        cache = self.init_cache(1, Q, full=True)
+        return self.forward(
             {"token_ids": token_ids}, cache, 0, positions, self._visible(token_ids, ops.zeros((1,), "int32"))
         )[1]
 
@@ -214,13 +215,13 @@ class CachedStepper:
 
     def _empty_cache(self, batch_size, length):
         # A text that is read again is written from its beginning to the end of the cache, past what there is of it.
-        return self._init_cache(batch_size, length, full=bool(self._rotations))
+        return self.init_cache(batch_size, length, full=bool(self._rotations))
 
     def _step(self, inputs, cache, index, tokens, padding, columns):
         positions = ops.maximum(columns[None] - padding[:, None], 0)
         if self._longest is not None:  # A row that has ended is carried along, past it if need be.
             positions = ops.minimum(positions, self._longest - 1)
-        logits, cache = self._forward(inputs, cache, index, positions, self._visible(tokens, padding))
+        logits, cache = self.forward(inputs, cache, index, positions, self._visible(tokens, padding))
         return logits[:, 0], join_heads(cache) if self.uses_xla and not backend.are_buffers(cache) else cache
 
     def _visible(self, tokens, padding):
