@@ -49,18 +49,18 @@ class RowCache:
     def _whole(self):
         return split_heads(backend.read_buffers(self.values) if self._in_buffers else self.values, self.rows)
 
-    def resize(self, kept, rows, length, index):
+    def resize(self, kept, rows, length, index, in_buffers):
         """Another number of rows and slots.
 
         Args:
             kept: list of int, the rows that stay, which become the first ones.
-            rows, length: int.
+            rows, length, in_buffers: as for the class.
             index: int, the clock. All that a kept row has stands in the latest places before it.
         """
         sources = np.array([*kept, *[0] * (rows - len(kept))], "int32")
         slots = (_places(length, index - 1) % self.length).astype("int32")
         cache = keras.tree.map_structure(lambda leaf: _taken(leaf, sources, slots), self._whole())
-        self.rows, self.length = rows, length
+        self.rows, self.length, self._in_buffers = rows, length, in_buffers
         self._set(cache)
 
     def put(self, row, begin, count, index, cache):

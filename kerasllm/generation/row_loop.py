@@ -11,20 +11,26 @@ from kerasllm import backend
 from kerasllm.generation.loop import NO_TOKEN, are_finite
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import KNOWN_WHEN_RUN, sample
-from kerasllm.layers.cache import latest_places, split_heads, join_heads
+from kerasllm.layers.cache import join_heads, latest_places, split_heads
 
 MOST_STEPS = 16
 TOP_TOKENS = 20  # whose log-probabilities are reported
 
 
-def compiled_loop(model, stepper, in_buffers, penalises, reports):
-    """`run`, compiled for a model: see there."""
+def compiled_loop(model, stepper, way, penalises, reports):
+    """`run`, compiled for a model.
+
+    Args:
+        way: "whole", by XLA; "runs", where XLA compiles runs of layers, and the cache is in buffers; or "plain", which
+            XLA compiles nothing of, and whose products take all cores of a CPU.
+        stepper, penalises, reports: see `run`.
+    """
     function = functools.partial(run, stepper.forward, penalises, reports)
-    if backend.on_cpu():
+    if backend.on_cpu() and way != "plain":
         function = in_float32(model, function)
-    if not in_buffers:
+    if way == "whole":
         return backend.compile_function(function, model.variables)
-    runs = vars(model).setdefault("_compiled_row_runs", {})
+    runs = vars(model).setdefault("_compiled_row_runs", {}) if way == "runs" else None
 
     def traced(*args):
         with backend.sharing(runs):

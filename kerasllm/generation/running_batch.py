@@ -30,6 +30,7 @@ from kerasllm.models.shapes import context_length, length_dependent_rotations, o
 PIECES = (16, 64, 256)  # tokens that are read at once
 MOST_END_IDS = 8
 CHUNKS_BEFORE_SHRINKING = 64
+FEW_WEIGHTS = 10_000_000  # with which a step of several rows takes one core less time than all need to begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +167,6 @@ class RunningBatch:
         self._rules = Rules(**_kept_rules(model))
         self._allowed = np.arange(self.vocab_size)[None] < (vocab_size or self.vocab_size)
         self._allowed[:, [i for i in self._rules.suppress_tokens if i < self.vocab_size]] = False
-        plain = model.transformer.positions not in BIASED
-        self._in_buffers = backend.IS_TENSORFLOW and backend.on_cpu() and plain
         self._loops, self._rows, self._cache = {}, [], None
         self._index = self._idle_chunks = 0
 
@@ -239,13 +238,14 @@ class RunningBatch:
         steps = min(steps, MOST_STEPS)
         self._fit(min(self._longest_now() + steps, self.longest))
         penalises = any(self._penalty(row) != 1 for row in self._rows)
-        key = penalises, any(row.settings.reports for row in self._rows)
+        way = self._way(self._cache.rows)
+        key = way, penalises, any(row.settings.reports for row in self._rows)
         if key not in self._loops:
-            self._loops[key] = compiled_loop(self.model, self.stepper, self._in_buffers, *key)
+            self._loops[key] = compiled_loop(self.model, self.stepper, *key)
         counts = np.array(self._index, "int32"), np.array(steps, "int32")
         results = self._loops[key](*counts, self._settings(), self._seen(penalises), self._cache.values)
         now, _, drawn, done, tokens, reported, cache = results
-        if not self._in_buffers:
+        if way != "runs":
             self._cache.values = cache
         self._index = int(now)
         drawn, done, tokens, *reported = map(np.asarray, (drawn, done, tokens, *reported))
@@ -279,15 +279,22 @@ class RunningBatch:
 
     def _resize(self, rows, length):
         rows, length = self._size(rows, length)
+        in_buffers = self._way(rows) == "runs"
         self._idle_chunks = 0
         if self._cache is None or not self._rows:
             if self._cache is None or (self._cache.rows, self._cache.length) != (rows, length):
                 self._cache = None  # before there is another
-                self._cache = RowCache(self.stepper, rows, length, self._in_buffers)
+                self._cache = RowCache(self.stepper, rows, length, in_buffers)
             return
-        self._cache.resize([row.number for row in self._rows], rows, length, self._index)
+        self._cache.resize([row.number for row in self._rows], rows, length, self._index, in_buffers)
         for number, row in enumerate(self._rows):
             row.number = number
+
+    def _way(self, rows):
+        """How the loop for so many rows is compiled: see `row_loop.compiled_loop`."""
+        if not (backend.IS_TENSORFLOW and backend.on_cpu()) or self.model.transformer.positions in BIASED:
+            return "whole"
+        return "plain" if rows > 1 and self.model.count_params() > FEW_WEIGHTS else "runs"
 
     def _penalty(self, row):
         own = row.settings.repetition_penalty
