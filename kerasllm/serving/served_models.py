@@ -1,5 +1,6 @@
 """What a model is asked for by requests, in the engine's terms: prompts, settings, limits."""
 
+import dataclasses
 import threading
 
 from kerasllm.generation.embedding import embed
@@ -109,7 +110,7 @@ class TextModel:
             repetition_penalty=asked.repetition_penalty,
             reports=reports,
         )
-        each = [settings if asked.seed is None else _with_seed(settings, asked.seed + number) for number in range(n)]
+        each = [settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number) for number in range(n)]
         stop = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or ())
         return lambda tell: Request(prompt_ids, each, stop, tell)
 
