@@ -33,8 +33,8 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_translate),
-        *(_add_classify, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
+        *(_add_translate, _add_classify, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -204,6 +204,39 @@ def _add_chat(commands):
         "--shorten", action="store_true", help="leave out the oldest turns of a chat that outgrows the model's context"
     )
     _add_drawing(command)
+
+
+def _add_serve(commands):
+    command = _add_command(
+        commands,
+        "serve",
+        "serve models to any client of OpenAI's, and a page to chat on, until Ctrl-C",
+        "\nNeeds the packages fastapi, uvicorn and prometheus_client.",
+    )
+    command.add_argument(
+        "model", nargs="+", metavar="RUN", help="run folder, a folder in Hugging Face's format or a .gguf file"
+    )
+    command.add_argument(
+        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, this machine alone)"
+    )
+    command.add_argument("--port", type=_positive(int), default=8000, metavar="N", help="(default: 8000)")
+    command.add_argument("--api-key", metavar="KEY", help="what requests have to bring (default: $KERASLLM_API_KEY)")
+    for flag, kind, default, help in (
+        ("--rows", int, 16, "texts that are written at once"),
+        ("--queue", int, 128, "requests that may wait; more are answered with 429"),
+        ("--timeout", float, 600.0, "seconds that a request may take, which then ends where it is"),
+        ("--max-body", int, 2**20, "bytes that a request may have"),
+        ("--kept-mb", int, 512, "megabytes for what was read of earlier texts"),
+    ):
+        command.add_argument(
+            flag, type=_positive(kind), default=default, metavar="N", help=f"{help} (default: {default:g})"
+        )
+    command.add_argument(
+        "--max-tokens", type=_positive(int), metavar="N", help="tokens that a request may ask for (default: the context)"
+    )
 
 
 def _add_model(command):

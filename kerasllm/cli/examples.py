@@ -32,6 +32,8 @@ kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Huggi
     "chat": """kerasllm chat --model Qwen3-0.6B
 kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
+    "serve": """kerasllm serve my-run   # http://127.0.0.1:8000
+kerasllm serve SmolLM2-135M-Instruct all-MiniLM-L6-v2 --port 8080 --api-key secret   # it chats, and embeds""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "merge": "kerasllm merge my-tuned my-run",

@@ -44,8 +44,8 @@ class Stepwise(tf.Module):
         if any(getattr(layer, "kernel_layer", None) is not None for layer in model._flatten_layers()):
             raise ValueError(f"{model.name} is quantized, and {format} quantizes floats: load it with quantize=False.")
         self.variables_of_model = [variable.value for variable in model.variables]
-        self._forward = in_float32(model, stepper._forward)
-        self._nested = stepper._init_cache(1, 1, full=True)
+        self._forward = in_float32(model, stepper.forward)
+        self._nested = stepper.init_cache(1, 1, full=True)
         self.cache_shapes = [(cache.key.shape[1], cache.key.shape[3]) for cache in _own_caches(self._nested)]
 
     def step(self, tokens, caches, index, position_ids, visible=None):

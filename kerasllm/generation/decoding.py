@@ -20,6 +20,7 @@ from kerasllm.generation.prefix import first_unread
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import SETTINGS, get_sampler
+from kerasllm.generation.speculation import speculative_stepper
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
 from kerasllm.models.shapes import output_width
@@ -73,6 +74,7 @@ class Decoding:
         seed: int or None. The same seed draws the same tokens; so does the same row of a larger batch.
         cached: see `stepping.get_stepper`.
         prefix: from `read_prefix`, of this model: tokens with which prompts begin, and which need not be read again.
+        draft: "lookup" or a `CausalLM`, for one prompt: see `speculation.py`.
         **options: temperature, top_k, top_p and min_p of `samplers.get_sampler`; repetition_penalty,
             no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens and begin_suppress_tokens of
             `standard_rules.Rules`.
@@ -96,6 +98,7 @@ class Decoding:
         seed=None,
         cached=None,
         prefix=None,
+        draft=None,
         **options,
     ):
         sampler = get_sampler(sampler, **{name: options.pop(name) for name in SETTINGS if name in options})
@@ -125,8 +128,8 @@ class Decoding:
             seed = whole_number("seed", seed, -(2**63))
 
         check_causal(model)
-        stepper = get_stepper(model, cached)
-        P, L = buffer_lengths(model, max(lengths), self.max_new_tokens)
+        stepper = get_stepper(model, cached) if draft is None else speculative_stepper(model, draft, len(prompts))
+        P, L = buffer_lengths(model, max(lengths), self.max_new_tokens + stepper.ahead)
         self._inputs, self._padding = fill_buffers(prompts, P, L)
         self._tokens, self._done = self._inputs.pop("token_ids"), np.zeros(len(prompts), bool)
         self._index = self._start = P
@@ -145,7 +148,7 @@ class Decoding:
         rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
         first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
         self._prefix = prefix.cache if first else ()
-        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, cached, P, first)
+        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, (cached, draft), P, first)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= self._padding[:, None]) & (places < P))
         self._rule_state = rule.start(ops.convert_to_tensor(self._tokens), is_prompt, V)

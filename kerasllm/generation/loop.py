@@ -26,20 +26,21 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
     if key not in compiled:
         functions = (
             functools.partial(prefill, stepper, sampler.graph_key, rule, prompt_length, first),
-            functools.partial(decode, stepper, sampler.graph_key, rule),
+            functools.partial(stepper.loop or functools.partial(decode, stepper), sampler.graph_key, rule),
         )
         if stepper.uses_xla and backend.on_cpu():
             functions = [in_float32(model, function) for function in functions]
         start, go_on = functions
-        start = backend.compile_function(start, model.variables, xla=False, by_shape=True)
+        variables = [*model.variables, *stepper.variables]
+        start = backend.compile_function(start, variables, xla=False, by_shape=True)
         if stepper.in_runs:
-            compiled[key] = _in_runs(start, go_on, model, compiled.setdefault(("runs", *weights), {}))
+            compiled[key] = _in_runs(start, go_on, variables, compiled.setdefault(("runs", *weights), {}))
         else:
-            compiled[key] = start, backend.compile_function(go_on, model.variables, stepper.uses_xla)
+            compiled[key] = start, backend.compile_function(go_on, variables, stepper.uses_xla)
     return compiled[key]
 
 
-def _in_runs(prefill, decode, model, runs):
+def _in_runs(prefill, decode, variables, runs):
     """The same where the graph of `decode` calls compiled functions, kept in a dict: its state is in buffers, which
     they write to."""
 
@@ -47,7 +48,7 @@ def _in_runs(prefill, decode, model, runs):
         with backend.sharing(runs):
             return decode(*args)
 
-    traced = backend.compile_function(traced, model.variables, xla=False, by_shape=True)
+    traced = backend.compile_function(traced, variables, xla=False, by_shape=True)
 
     def start(*args):
         *drawn, state, rule_state = prefill(*args)
@@ -67,7 +68,7 @@ def prefill(
     `decode`; `prefix` is for `stepper.start`."""
     with backend.sharing():
         logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
-    *drawn, rule_state = _draw(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
+    *drawn, rule_state = draw_next(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
     return *drawn, state, rule_state
 
 
@@ -94,7 +95,7 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
         a row's logits were not finite, it has `NO_TOKEN`, and all rows have ended.
     """
 
-    draw = functools.partial(_draw, sampler_key, rule)
+    draw = functools.partial(draw_next, sampler_key, rule)
 
     def is_unfinished(index, tokens, done, *_):
         return ops.logical_and(index < limit, ops.logical_not(ops.all(done)))
@@ -114,14 +115,14 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
     return ops.while_loop(is_unfinished, step, (index, tokens, done, state, rule_state))
 
 
-def _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
+def draw_next(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
     """One more token of each row, drawn by logits (B, V) for place `index`: the index after it, tokens, done, and the
     state of the rule."""
     logits = ops.cast(logits, "float32")
-    are_finite = _are_finite(logits)
+    finite = are_finite(logits)
     logits = rule.apply(logits, rule_state)
     drawn = sample(sampler_key, settings, logits, ops.stack([settings["seed"], index - settings["start"]]))
-    drawn = ops.where(done, 0, ops.where(are_finite, drawn, NO_TOKEN))
+    drawn = ops.where(done, 0, ops.where(finite, drawn, NO_TOKEN))
     tokens = backend.slice_update(tokens, drawn[:, None], (0, index))
     ended = ops.any(drawn[:, None] == settings["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - settings["start"] >= settings["limits"]))
@@ -129,6 +130,6 @@ def _draw(sampler_key, rule, settings, logits, index, tokens, done, rule_state):
     return index + 1, tokens, done, rule.advance(rule_state, drawn)
 
 
-def _are_finite(logits):
+def are_finite(logits):
     """Whether each row has a likeliest token, bool (B,). (A model may rule tokens out by minus infinity.)"""
     return ops.logical_and(ops.all(logits < float("inf"), axis=-1), ops.any(logits > -float("inf"), axis=-1))

@@ -126,9 +126,9 @@ def sample(graph_key, settings, logits, seed):
     """Draws one token for each row.
 
     Args:
-        graph_key, settings: of a `Sampler`.
+        graph_key, settings: of a `Sampler`. For `KNOWN_WHEN_RUN` settings may be (B, 1), one for each row.
         logits: float32 (B, V).
-        seed: int32 (2,).
+        seed: int32 (2,), or (B, 2), which draws for each row what it would draw alone.
 
     Returns:
         int32 (B,).
@@ -146,7 +146,7 @@ def sample(graph_key, settings, logits, seed):
     if filters:
         scaled = keep_likely(scaled, settings["top_k"], settings["top_p"], settings["min_p"])
     # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
-    uniform = backend.stateless_uniform(ops.shape(logits), seed)
+    uniform = _uniform(ops.shape(logits), seed)
     noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)
     return ops.cast(ops.argmax(scaled + noise, axis=-1), "int32")
 
@@ -158,8 +158,15 @@ def _sampled_as_asked(settings, logits, seed):
         return lambda: sample((None, greedy, filters), settings, logits, seed)
 
     filters = ops.logical_or(settings["top_k"] > 0, ops.logical_or(settings["top_p"] < 1, settings["min_p"] > 0))
-    drawn = functools.partial(ops.cond, filters, kind(False, True), kind(False, False))
-    return ops.cond(settings["temperature"] > 0, drawn, kind(True, False))
+    drawn = functools.partial(ops.cond, ops.any(filters), kind(False, True), kind(False, False))
+    return ops.cond(ops.any(settings["temperature"] > 0), drawn, kind(True, False))
+
+
+def _uniform(shape, seed):
+    if len(seed.shape) == 1:
+        return backend.stateless_uniform(shape, seed)
+    rows = backend.one_by_one(lambda row: backend.stateless_uniform((1, shape[1]), seed[row]), seed.shape[0], "float32")
+    return rows[:, 0]
 
 
 def keep_likely(logits, top_k, top_p, min_p):

@@ -47,7 +47,7 @@ def get_stepper(model, cached=None):
     """
     if cached is not False:
         if isinstance(model, CausalLM) and type(model).call is CausalLM.call:
-            return CachedStepper(model, model.init_cache, _call_causal_lm(model), takes_buffers=_is_deep(model))
+            return CachedStepper(model, model.init_cache, causal_lm_forward(model), takes_buffers=is_deep(model))
         layers = chain_of_layers(model)
         if layers is not None and all(map(_keeps_tokens_apart, layers)):
             return _chain_stepper(model, layers)
@@ -85,19 +85,21 @@ def _keeps_tokens_apart(layer):
     return type(layer) in TOKENWISE
 
 
-def _is_deep(model):
+def is_deep(model):
     """Whether a `CausalLM` is one of many layers, of which XLA compiles runs, and not the whole loop."""
     transformer = model.transformer
     is_plain = transformer.positions not in (*BIASED, "disentangled") and not length_dependent_rotations(model)
     return is_plain and transformer.num_layers > MOST_AS_A_WHOLE
 
 
-def _call_causal_lm(model):
+def causal_lm_forward(model, last_only=True):
+    """The `forward` of a `CachedStepper` for a `CausalLM`; or else the logits of all tokens, (B, T, V)."""
     in_layers = set(map(id, model.transformer.weights))
     outside = [weight for weight in model.weights if id(weight) not in in_layers]
 
     def forward(inputs, cache, index, positions, visible):
-        x, cache = model.hidden_states(inputs, visible, positions, cache, index, training=False, last_only=True)
+        options = {"training": False, "last_only": last_only}
+        x, cache = model.hidden_states(inputs, visible, positions, cache, index, **options)
         if backend.compiles_shared():
             return backend.shared(model.logits, x, variables=outside, alike="logits"), cache
         return model.logits(x), cache
@@ -146,11 +148,18 @@ class CachedStepper:
             (logits (B, 1, V) of the last token, cache).
         mask_zero: bool. The model hides token 0, as `Embedding(mask_zero=True)` asks.
         takes_buffers: bool. The cache may be in `backend.buffers`.
+
+    Attributes:
+        loop: a function in the place of `loop.decode`, or None.
+        variables: those that it reads beside the model's.
+        ahead: int, places behind the last token that it writes to.
     """
 
+    loop, variables, ahead = None, (), 0
+
     def __init__(self, model, init_cache, forward, mask_zero=False, takes_buffers=False):
-        self._init_cache = init_cache
-        self._forward = forward
+        self.init_cache = init_cache
+        self.forward = forward
         self._longest = context_length(model)
         self._rotations = length_dependent_rotations(model)
         self._mask_zero = mask_zero
@@ -188,8 +197,8 @@ class CachedStepper:
         """A cache with all of one text, int32 (1, Q), for other texts to begin with."""
         Q = token_ids.shape[1]
         positions = ops.arange(Q, dtype="int32")[None]
-        cache = self._init_cache(1, Q, full=True)
-        return self._forward(
+        cache = self.init_cache(1, Q, full=True)
+        return self.forward(
             {"token_ids": token_ids}, cache, 0, positions, self._visible(token_ids, ops.zeros((1,), "int32"))
         )[1]
 
@@ -214,14 +223,18 @@ class CachedStepper:
 
     def _empty_cache(self, batch_size, length):
         # A text that is read again is written from its beginning to the end of the cache, past what there is of it.
-        return self._init_cache(batch_size, length, full=bool(self._rotations))
+        return self.init_cache(batch_size, length, full=bool(self._rotations))
 
     def _step(self, inputs, cache, index, tokens, padding, columns):
-        positions = ops.maximum(columns[None] - padding[:, None], 0)
-        if self._longest is not None:  # A row that has ended is carried along, past it if need be.
-            positions = ops.minimum(positions, self._longest - 1)
-        logits, cache = self._forward(inputs, cache, index, positions, self._visible(tokens, padding))
+        positions = self._positions(columns, padding)
+        logits, cache = self.forward(inputs, cache, index, positions, self._visible(tokens, padding))
         return logits[:, 0], join_heads(cache) if self.uses_xla and not backend.are_buffers(cache) else cache
+
+    def _positions(self, columns, padding):
+        positions = ops.maximum(columns[None] - padding[:, None], 0)
+        if self._longest is None:
+            return positions
+        return ops.minimum(positions, self._longest - 1)  # A row that has ended is carried along, past it if need be.
 
     def _visible(self, tokens, padding):
         real = ops.arange(ops.shape(tokens)[1], dtype="int32")[None] >= padding[:, None]
@@ -232,6 +245,7 @@ class PlainStepper:
     """Calls the model on the whole text at every step: right for any causal model, and slow."""
 
     uses_xla = in_runs = False
+    loop, variables, ahead = None, (), 0
 
     def __init__(self, model):
         self._model = model

@@ -53,6 +53,9 @@ def generate(
                 behind penalties, and before what rules tokens out.
             seed: int. The same seed draws the same text.
             prefix: from `read_prefix`, a beginning that prompts share, which is then not read again.
+            draft: "lookup", which guesses what stood after the same tokens before, or a smaller `CausalLM` of the same
+                vocabulary. Several tokens are then made at once where guesses are right; the text is the same. Several
+                prompts are continued one after another.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
     Returns:
@@ -135,4 +138,23 @@ def start_decoding(model, tokenizer, prompts, max_new_tokens, options):
     """A `Decoding` of prompts (list of dicts of inputs) that ends where the tokenizer's texts end."""
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
     options = {**rule_options(model, given["end_ids"]), **given}
-    return Decoding(model, prompts, max_new_tokens, **options)
+    if options.get("draft") is None or len(prompts) == 1:
+        return Decoding(model, prompts, max_new_tokens, **options)
+    return _OneByOne([Decoding(model, [prompt], max_new_tokens, **options) for prompt in prompts])
+
+
+class _OneByOne:
+    """Several `Decoding`s of one prompt each, as one of all of them."""
+
+    def __init__(self, decodings):
+        self._decodings = decodings
+        self.max_new_tokens = max(decoding.max_new_tokens for decoding in decodings)
+
+    def run(self, steps):
+        return any([decoding.run(steps) for decoding in self._decodings])
+
+    def end(self, row):
+        self._decodings[row].end(0)
+
+    def new_ids(self):
+        return [decoding.new_ids()[0] for decoding in self._decodings]

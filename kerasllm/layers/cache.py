@@ -76,12 +76,12 @@ class RingCache(NamedTuple):
         """As for `KeyValueCache`; negative for slots that are empty."""
         slots = ops.arange(ops.shape(self.key)[2], dtype="int32")
         if isinstance(length, int) and length == 1:
-            return _latest(slots, index)
-        return ops.concatenate([_latest(slots, index - 1), index + ops.arange(length, dtype="int32")])
+            return latest_places(slots, index)
+        return ops.concatenate([latest_places(slots, index - 1), index + ops.arange(length, dtype="int32")])
 
     def begun_with(self, prefix, padding, index):
         """As for `KeyValueCache`."""
-        places = _latest(ops.arange(ops.shape(self.key)[2], dtype="int32"), index - 1)
+        places = latest_places(ops.arange(ops.shape(self.key)[2], dtype="int32"), index - 1)
         return RingCache(*(_rows_from(part, places, padding) for part in prefix))
 
     def seen_by(self, length):
@@ -100,7 +100,7 @@ class RingCache(NamedTuple):
         see what the last takes the place of."""
         if key.shape[2] == 1:
             slot = index % ops.shape(self.key)[2]
-            cache = RingCache(_write(self.key, key, slot), _write(self.value, value, slot))
+            cache = type(self)(_write(self.key, key, slot), _write(self.value, value, slot))
             return *cache, cache
         both = [ops.concatenate(parts, axis=2) for parts in ((self.key, key), (self.value, value))]
         return *both, RingCache(self._turned(self.key, key, index), self._turned(self.value, value, index))
@@ -109,8 +109,19 @@ class RingCache(NamedTuple):
     def _turned(old, new, index):
         """Slots with the latest of old and new tokens."""
         T = ops.shape(new)[2]
-        newest = _latest(ops.arange(ops.shape(old)[2], dtype="int32"), index + T - 1) - index
+        newest = latest_places(ops.arange(ops.shape(old)[2], dtype="int32"), index + T - 1) - index
         return ops.where(newest[:, None] >= 0, ops.take(new, ops.maximum(newest, 0), axis=2), old)
+
+
+class SharedRing(RingCache):
+    """A ring whose rows hold texts that begin at places of their own: masks are for its slots, and say which places are
+    a row's."""
+
+    __slots__ = ()
+
+    def columns(self, mask, places):
+        """As for `RingCache`, of a mask (B, slots)."""
+        return mask
 
 
 class BlockCache(NamedTuple):
@@ -169,7 +180,7 @@ def split_heads(cache, batch_size):
     return keras.tree.map_structure(split, cache)
 
 
-def _latest(slots, last):
+def latest_places(slots, last):
     """The latest place up to `last` that each slot holds."""
     return last - (last - slots) % ops.shape(slots)[0]
 

@@ -75,9 +75,14 @@ class Rotation:
         exponents = (-np.arange(0, self._width, 2) / (self._width - 2)).astype("float32")
         return self._frequencies * ops.exp(ops.log(1 + factor * beyond) * exponents)
 
+    @property
+    def original_length(self):
+        """The longest text whose angles are those of short ones, where they depend on the length."""
+        return self._scaling["original_max_position_embeddings"]
+
     def changes_at(self, lengths):
         """Whether the angles in texts of these lengths are not those in texts one token shorter: bool like them."""
-        original = self._scaling["original_max_position_embeddings"]
+        original = self.original_length
         return lengths == original + 1 if self._kind == "longrope" else lengths > original
 
     def table(self, position_ids, lengths, dtype):

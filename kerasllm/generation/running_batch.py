@@ -1,0 +1,359 @@
+"""Texts that are continued side by side, and join and leave while others go on: what a server decodes with.
+
+A prompt is read into a cache of its own, in pieces between which others may go on, all but its last token. Then it
+takes a row of the batch, whose loop reads that token and draws, a few steps at a time. Shapes: R rows, V vocab.
+"""
+
+import dataclasses
+import functools
+import random
+import warnings
+
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.generation.buffers import check_prompts
+from kerasllm.generation.kept_texts import KeptTexts
+from kerasllm.generation.loop import NO_TOKEN
+from kerasllm.generation.precision import in_float32
+from kerasllm.generation.row_cache import RowCache, length_bucket
+from kerasllm.generation.row_loop import MOST_STEPS, compiled_loop
+from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.settings import rule_options
+from kerasllm.generation.standard_rules import Rules
+from kerasllm.generation.stepping import get_stepper
+from kerasllm.layers.positions import BIASED
+from kerasllm.models import CausalLM
+from kerasllm.models.shapes import context_length, length_dependent_rotations, output_width
+
+PIECES = (16, 64, 256)  # tokens that are read at once
+MOST_END_IDS = 8
+CHUNKS_BEFORE_SHRINKING = 64
+FEW_WEIGHTS = 10_000_000  # with which a step of several rows takes one core less time than all need to begin
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSettings:
+    """How one text is continued.
+
+    Args:
+        max_new_tokens: int.
+        sampler: Sampler.
+        seed: int or None. The same seed draws what `generate` draws for the prompt alone.
+        end_ids: tuple of int, which end the text.
+        repetition_penalty: float or None, that of the model's settings: see `standard_rules.Rules`.
+        reports: bool, whether log-probabilities are wanted.
+    """
+
+    max_new_tokens: int
+    sampler: Sampler = Sampler()
+    seed: int | None = None
+    end_ids: tuple = ()
+    repetition_penalty: float | None = None
+    reports: bool = False
+
+
+@dataclasses.dataclass
+class Drawn:
+    """What a row has drawn in a few steps.
+
+    Attributes:
+        ids: list of int, without the end token.
+        has_ended: bool, and `by_end_token` whether by an end token.
+        is_finite: bool, False where the model's logits were not.
+        reports: for each id its log-probability, and the ids and log-probabilities of the likeliest; or [].
+    """
+
+    ids: list
+    has_ended: bool = False
+    by_end_token: bool = False
+    is_finite: bool = True
+    reports: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """A text in the batch.
+
+    Attributes:
+        settings: RowSettings.
+        ids: list of int, all of the text, of which the last is not read yet.
+        number: int, its row now.
+        begin: int, the place of its first token on the clock.
+        drawn: int, how many of the ids are drawn.
+        done: bool.
+    """
+
+    settings: RowSettings
+    ids: list
+    number: int
+    begin: int
+    drawn: int = 0
+    done: bool = False
+
+
+class Reading:
+    """A prompt on its way into a cache of its own.
+
+    Attributes:
+        ids: list of int.
+        known: int, how many of its tokens were read by others.
+        left: int, how many are to be read.
+    """
+
+    def __init__(self, batch, ids):
+        self.ids, self._batch = ids, batch
+        self._target = len(ids) - 1
+        self._places = length_bucket(max(self._target, 1), batch.longest)
+        self.known, self.cache = batch.kept.begun_with(ids[:-1], self._places)
+        if self.cache is None:
+            self.cache = batch.stepper.init_cache(1, self._places, full=True)
+        self._read = self.known
+
+    @property
+    def left(self):
+        return self._target - self._read
+
+    def read_piece(self):
+        """Reads some more tokens; returns whether any are left."""
+        if not self.left:
+            return False
+        size = min(next((size for size in PIECES if size >= self.left), PIECES[-1]), self._places)
+        start = min(self._read, self._places - size)  # Some known ones are read again, if need be.
+        piece = self.ids[:-1][start : start + size]
+        tokens = np.zeros((1, size), "int32")
+        tokens[0, : len(piece)] = piece
+        self.cache = self._batch.read(tokens, np.array(start, "int32"), self.cache)
+        self._read = start + len(piece)
+        if not self.left:
+            self._batch.kept.keep(self.ids[:-1], self.cache)
+        return self.left > 0
+
+
+class RunningBatch:
+    """Rows of texts that are continued together.
+
+    Args:
+        model: a `CausalLM`.
+        vocab_size: int or None. Ids from here on are never drawn.
+        most_rows: int.
+        kept_bytes: int, how much memory the caches of earlier texts may take, which others may begin with.
+
+    Attributes:
+        longest: int, the most tokens that a text may have.
+        kept: KeptTexts.
+
+    Raises:
+        TypeError: if the model is another.
+
+    Example:
+        >>> batch = RunningBatch(model, tokenizer.vocab_size)
+        >>> reading = batch.begin(tokenizer.encode("Once upon"))
+        >>> while reading.read_piece():
+        ...     pass
+        >>> row = batch.join(reading, RowSettings(max_new_tokens=8))
+        >>> drawn = batch.run(8)[row].ids
+    """
+
+    def __init__(self, model, vocab_size=None, most_rows=16, kept_bytes=2**29):
+        if not isinstance(model, CausalLM) or type(model).call is not CausalLM.call:
+            raise TypeError(f"Texts are continued side by side by a CausalLM, got a {type(model).__name__}.")
+        self.model, self.most_rows = model, most_rows
+        self.stepper = get_stepper(model, cached=True)
+        self.longest = _longest(model)
+        self.kept = KeptTexts(kept_bytes)
+        self.vocab_size = output_width(model)
+        self._rules = Rules(**_kept_rules(model))
+        self._allowed = np.arange(self.vocab_size)[None] < (vocab_size or self.vocab_size)
+        self._allowed[:, [i for i in self._rules.suppress_tokens if i < self.vocab_size]] = False
+        self._loops, self._rows, self._cache = {}, [], None
+        self._index = self._idle_chunks = 0
+
+    @functools.cached_property
+    def read(self):
+        """A compiled function (tokens (1, T), place of the first, cache) -> cache."""
+
+        def read(tokens, start, cache):
+            with backend.sharing():
+                positions = start + ops.arange(tokens.shape[1], dtype="int32")
+                positions = ops.minimum(positions, self.longest - 1)[None]
+                return self.stepper.forward({"token_ids": tokens}, cache, start, positions, None)[1]
+
+        read = in_float32(self.model, read) if backend.on_cpu() else read
+        return backend.compile_function(read, self.model.variables, xla=False, by_shape=True)
+
+    @property
+    def num_rows(self):
+        """How many texts are in it."""
+        return len(self._rows)
+
+    def begin(self, ids):
+        """A `Reading` of a prompt, a list of int.
+
+        Raises:
+            ValueError: if it is empty or longer than the model takes, or has ids that the model does not know.
+        """
+        check_prompts(self.model, [{"token_ids": ids}], self.vocab_size)
+        if len(ids) >= self.longest:
+            raise ValueError(f"A prompt of {len(ids)} tokens does not fit the model's context of {self.longest}.")
+        return Reading(self, ids)
+
+    def join(self, reading, settings):
+        """Gives a prompt that has been read a row, which is returned. One `Reading` may join several times.
+
+        Raises:
+            ValueError: if there are `most_rows` already.
+        """
+        if len(self._rows) >= self.most_rows:
+            raise ValueError(f"All {self.most_rows} rows are taken.")
+        count = len(reading.ids) - 1
+        if not self._rows:  # What the ring holds is nobody's: it may as well be small, and its clock begin anew.
+            self._index = 0
+            self._resize(1, count + 1)
+        elif len(self._rows) == self._cache.rows or count >= self._cache.length:
+            self._resize(len(self._rows) + 1, max(count + 1, self._longest_now()))
+        number = min(set(range(self._cache.rows)) - {row.number for row in self._rows})
+        begin = self._index - count
+        self._cache.put(number, begin, count, self._index, reading.cache)
+        seed = random.getrandbits(31) if settings.seed is None else settings.seed % 2**31
+        limit = min(settings.max_new_tokens, self.longest - count - 1)
+        settings = dataclasses.replace(settings, seed=seed, max_new_tokens=limit)
+        row = Row(settings, list(reading.ids), number, begin)
+        self._rows.append(row)
+        return row
+
+    def leave(self, row):
+        """Frees a row; what was read of its text is kept for others."""
+        self._rows.remove(row)
+        self.kept.keep(row.ids[:-1], functools.partial(self._cache.take, row.number, row.begin))
+
+    def run(self, steps):
+        """Draws up to `steps` more tokens, `MOST_STEPS` at most, for each row: a dict from rows to `Drawn`.
+
+        Rows that have ended are to leave before the next call.
+        """
+        if not self._rows:
+            return {}
+        steps = min(steps, MOST_STEPS)
+        self._fit(min(self._longest_now() + steps, self.longest))
+        penalises = any(self._penalty(row) != 1 for row in self._rows)
+        way = self._way(self._cache.rows)
+        key = way, penalises, any(row.settings.reports for row in self._rows)
+        if key not in self._loops:
+            self._loops[key] = compiled_loop(self.model, self.stepper, *key)
+        counts = np.array(self._index, "int32"), np.array(steps, "int32")
+        results = self._loops[key](*counts, self._settings(), self._seen(penalises), self._cache.values)
+        now, _, drawn, done, tokens, reported, cache = results
+        if way != "runs":
+            self._cache.values = cache
+        self._index = int(now)
+        drawn, done, tokens, *reported = map(np.asarray, (drawn, done, tokens, *reported))
+        news = {}
+        for row in self._rows:
+            count = int(drawn[row.number]) - row.drawn
+            row.drawn, row.done = row.drawn + count, bool(done[row.number])
+            news[row] = _drawn(row, *(part[row.number, :count].tolist() for part in (tokens, *reported)))
+            row.ids += tokens[row.number, :count].tolist()
+        return news
+
+    def _longest_now(self):
+        """The tokens of the longest text, that which is drawn next among them."""
+        return max(self._index - row.begin for row in self._rows) + 1
+
+    def _fit(self, length):
+        """Makes the ring long enough, and after a while of less work than it is made for, smaller."""
+        rows, places = self._size(len(self._rows), length)
+        if places > self._cache.length:
+            self._resize(self._cache.rows, length)
+        self._idle_chunks = 0 if (rows, places) == (self._cache.rows, self._cache.length) else self._idle_chunks + 1
+        if self._idle_chunks > CHUNKS_BEFORE_SHRINKING:
+            self._resize(len(self._rows), length)
+
+    def _size(self, rows, length):
+        """Those numbers of rows and places for which something is compiled."""
+        size = 1
+        while size < rows:
+            size *= 4
+        return min(size, self.most_rows), length_bucket(length, self.longest)
+
+    def _resize(self, rows, length):
+        rows, length = self._size(rows, length)
+        in_buffers = self._way(rows) == "runs"
+        self._idle_chunks = 0
+        if self._cache is None or not self._rows:
+            if self._cache is None or (self._cache.rows, self._cache.length) != (rows, length):
+                self._cache = None  # before there is another
+                self._cache = RowCache(self.stepper, rows, length, in_buffers)
+            return
+        self._cache.resize([row.number for row in self._rows], rows, length, self._index, in_buffers)
+        for number, row in enumerate(self._rows):
+            row.number = number
+
+    def _way(self, rows):
+        """How the loop for so many rows is compiled: see `row_loop.compiled_loop`."""
+        if not (backend.IS_TENSORFLOW and backend.on_cpu()) or self.model.transformer.positions in BIASED:
+            return "whole"
+        return "plain" if rows > 1 and self.model.count_params() > FEW_WEIGHTS else "runs"
+
+    def _penalty(self, row):
+        own = row.settings.repetition_penalty
+        return self._rules.repetition_penalty if own is None else own
+
+    def _settings(self):
+        """What the loop wants to know of each row; one that is free has ended."""
+        R = self._cache.rows
+        settings = {
+            "last": np.zeros(R, "int32"),
+            "begins": np.full(R, self._index, "int32"),
+            "drawn": np.zeros(R, "int32"),
+            "limits": np.zeros(R, "int32"),
+            "done": np.ones(R, bool),
+            "seeds": np.zeros(R, "int32"),
+            "end_ids": np.full((R, MOST_END_IDS), -1, "int32"),
+            "penalty": np.ones((R, 1), "float32"),
+            "temperature": np.zeros((R, 1), "float32"),
+            "top_k": np.zeros((R, 1), "int32"),
+            "top_p": np.ones((R, 1), "float32"),
+            "min_p": np.zeros((R, 1), "float32"),
+        }
+        for row in self._rows:
+            own, end_ids = row.settings, row.settings.end_ids[:MOST_END_IDS]
+            values = {"last": row.ids[-1], "begins": row.begin, "drawn": row.drawn, "done": row.done}
+            values |= {"limits": own.max_new_tokens, "seeds": own.seed, "penalty": self._penalty(row)}
+            for name, value in {**values, **own.sampler.settings()}.items():
+                settings[name][row.number] = value
+            settings["end_ids"][row.number, : len(end_ids)] = end_ids
+        return {**settings, "allowed": self._allowed}
+
+    def _seen(self, penalises):
+        if not penalises:
+            return np.zeros((1, 1), bool)
+        seen = np.zeros((self._cache.rows, self.vocab_size), bool)
+        for row in self._rows:
+            seen[row.number, row.ids] = True
+        return seen
+
+
+def _drawn(row, ids, *reported):
+    """The `Drawn` of a row, of new ids and, where they are reported, what is."""
+    is_finite, end_ids = NO_TOKEN not in ids, row.settings.end_ids
+    end = next((place for place, token in enumerate(ids) if token in end_ids or token == NO_TOKEN), None)
+    reports = list(zip(*reported, strict=True))[:end] if row.settings.reports else []
+    by_end_token = end is not None and is_finite
+    return Drawn(ids[:end], row.done or end is not None, by_end_token, is_finite, reports)
+
+
+def _longest(model):
+    """The most tokens of a text, which where rotary positions turn longer ones otherwise is a shorter one."""
+    limits = [context_length(model), *(rotation.original_length for rotation in length_dependent_rotations(model))]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _kept_rules(model):
+    """What of a model's rules is followed here; of others a warning says that it is not."""
+    rules = rule_options(model, ())
+    unheeded = sorted(rules.keys() - {"repetition_penalty", "suppress_tokens"})
+    if unheeded:
+        warnings.warn(f"{model.name} asks for {', '.join(unheeded)}, which is not heeded side by side.", stacklevel=3)
+    return {name: value for name, value in rules.items() if name not in unheeded}

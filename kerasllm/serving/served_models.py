@@ -1,0 +1,164 @@
+"""What a model is asked for by requests, in the engine's terms: prompts, settings, limits."""
+
+import dataclasses
+import threading
+
+from kerasllm.generation.embedding import embed
+from kerasllm.generation.running_batch import RowSettings
+from kerasllm.generation.samplers import Sampler
+from kerasllm.models import TextEmbedder
+from kerasllm.serving.engine import Engine, Request
+from kerasllm.serving.protocol import BadRequest
+from kerasllm.tokenizers.chat_template import turn_end_id
+
+DEFAULT_TOKENS_OF_A_COMPLETION = 16  # as OpenAI's
+MOST_TEXTS = 64  # that are embedded at once
+
+
+def served_model(model, tokenizer, **options):
+    """A `TextModel` or an `EmbeddingModel`.
+
+    Args:
+        model: a `CausalLM` or a `TextEmbedder`.
+        tokenizer: its `Tokenizer`.
+        **options: of a `TextModel`.
+
+    Raises:
+        TypeError: for a model of another kind.
+    """
+    return EmbeddingModel(model, tokenizer) if isinstance(model, TextEmbedder) else TextModel(model, tokenizer, **options)
+
+
+class TextModel:
+    """A model that goes on with texts.
+
+    Args:
+        model: a `CausalLM`.
+        tokenizer: its `Tokenizer`.
+        most_tokens: int or None, the most that a request may ask for.
+        **options: of an `Engine`.
+    """
+
+    def __init__(self, model, tokenizer, most_tokens=None, **options):
+        self.tokenizer = tokenizer
+        self.engine = Engine(model, tokenizer, **options)
+        self._most_tokens = most_tokens
+        self.start, self.stop, self.warm_up = self.engine.start, self.engine.stop, self.engine.warm_up
+
+    def token_text(self, token):
+        return self.tokenizer.decode([token], skip_special=False)
+
+    def chat_job(self, asked):
+        """A function that makes the `Request` of a `ChatRequest`.
+
+        Raises:
+            BadRequest: if it cannot be answered.
+        """
+        if self.tokenizer.chat_template is None:
+            raise BadRequest("The model was not trained to chat, and has no chat template: use /v1/completions.", "model")
+        try:
+            prompt_ids = self.tokenizer.encode_chat([message.plain() for message in asked.messages])
+        except (TypeError, ValueError) as error:
+            raise BadRequest(str(error), "messages") from None
+        most = asked.max_completion_tokens or asked.max_tokens
+        turn_end = turn_end_id(self.tokenizer)
+        end_ids = (*self.tokenizer.end_ids, *([] if turn_end is None else [turn_end]))
+        return self._job(asked, prompt_ids, most, end_ids, "messages", bool(asked.logprobs))
+
+    def completion_jobs(self, asked):
+        """As `chat_job`, for each prompt of a `CompletionRequest`."""
+        prompts = asked.prompt
+        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+            prompts = [prompts]
+        if not 0 < len(prompts) * (asked.n or 1) <= self.engine.rows:
+            raise BadRequest(f"There may be 1 to {self.engine.rows} texts in a request.", "prompt")
+        most = asked.max_tokens or DEFAULT_TOKENS_OF_A_COMPLETION
+        reports, end_ids = asked.logprobs is not None, tuple(self.tokenizer.end_ids)
+        return [self._job(asked, self._encoded(prompt), most, end_ids, "prompt", reports) for prompt in prompts]
+
+    def _encoded(self, prompt):
+        if not isinstance(prompt, str):
+            if max(prompt) >= self.engine.vocab_size:
+                raise BadRequest(f"The model has no token {max(prompt)}.", "prompt")
+            return prompt
+        ids = self.tokenizer.encode(prompt)
+        if not ids:  # It begins as texts do in training, after the end of another.
+            ids = [i for i in (self.tokenizer.end_id, self.tokenizer.start_id) if i is not None][:1]
+        if not ids:
+            raise BadRequest("The prompt is empty.", "prompt")
+        return ids
+
+    def _job(self, asked, prompt_ids, most, end_ids, param, reports):
+        space = self.engine.longest - len(prompt_ids)
+        if space < 1 or (most or 1) > space:
+            wanted = f" and an answer of {most}" if most else ""
+            raise BadRequest(
+                f"A prompt of {len(prompt_ids)} tokens{wanted} does not fit the context of {self.engine.longest}.",
+                param,
+                "context_length_exceeded",
+            )
+        if self._most_tokens is not None and most and most > self._most_tokens:
+            raise BadRequest(f"At most {self._most_tokens} tokens may be asked for, got {most}.", "max_tokens")
+        n = asked.n or 1
+        if n > self.engine.rows:
+            raise BadRequest(f"`n` may be up to {self.engine.rows} here, got {n}.", "n")
+        settings = RowSettings(
+            max_new_tokens=min(most or space, self._most_tokens or space),
+            sampler=_sampler(asked),
+            seed=asked.seed,
+            end_ids=end_ids,
+            repetition_penalty=asked.repetition_penalty,
+            reports=reports,
+        )
+        each = [settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number) for number in range(n)]
+        stop = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or ())
+        return lambda tell: Request(prompt_ids, each, stop, tell)
+
+    def embed(self, asked):
+        raise BadRequest("The model makes no embeddings: serve a TextEmbedder for them.", "model")
+
+
+class EmbeddingModel:
+    """A model that makes vectors of texts.
+
+    Args:
+        model: a `TextEmbedder`.
+        tokenizer: its `Tokenizer`.
+    """
+
+    engine = None
+
+    def __init__(self, model, tokenizer):
+        self._model, self._tokenizer, self._one_at_a_time = model, tokenizer, threading.Lock()
+
+    def start(self):
+        pass
+
+    stop = warm_up = start
+
+    def token_text(self, token):
+        return self._tokenizer.decode([token])
+
+    def embed(self, asked):
+        """The vectors, float32 (N, W), of an `EmbeddingRequest`, and how many tokens its texts have."""
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        if not 0 < len(texts) <= MOST_TEXTS:
+            raise BadRequest(f"There may be 1 to {MOST_TEXTS} texts in a request.", "input")
+        if not all(texts):
+            raise BadRequest("A text to embed is not empty.", "input")
+        with self._one_at_a_time:
+            vectors = embed(self._model, self._tokenizer, texts)
+        if asked.dimensions not in (None, vectors.shape[1]):
+            raise BadRequest(f"`dimensions` is {vectors.shape[1]} here, got {asked.dimensions}.", "dimensions")
+        return vectors, sum(map(len, self._tokenizer.encode_batch(texts)))
+
+    def chat_job(self, asked):
+        raise BadRequest("The model makes embeddings alone: use /v1/embeddings.", "model")
+
+    completion_jobs = chat_job
+
+
+def _sampler(asked):
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    top_p = 1.0 if asked.top_p is None else asked.top_p
+    return Sampler(temperature, asked.top_k or 0, top_p, asked.min_p or 0.0)

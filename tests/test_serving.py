@@ -1,0 +1,272 @@
+"""`kerasllm serve` as OpenAI's own client knows it, and as those who mean it no good do."""
+
+import contextlib
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import kerasllm
+from kerasllm.generation.running_batch import RowSettings
+from kerasllm.models import CausalLM, TextEmbedder, TransformerConfig
+from kerasllm.serving.engine import Engine, QueueFull, Request
+
+openai = pytest.importorskip("openai")
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
+uvicorn = pytest.importorskip("uvicorn")
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a: {% endif %}"
+)
+KEY = "secret"
+ASKED = [{"role": "user", "content": "The fox"}]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    text = ["The class of a thing is what the thing is an instance of, said the quick fox." * 20]
+    tokenizer = kerasllm.tokenizers.Tokenizer.train(text, kind="char", progress=False)
+    tokenizer.chat_template = TEMPLATE
+    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, max_length=64)
+    model = CausalLM(config)
+    for seed, weight in enumerate(model.weights):
+        weight.assign(np.random.default_rng(seed).normal(size=weight.shape) * 0.3)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def server(tiny):
+    """Models, the address under which they are served, and the server."""
+    from kerasllm.serving.app import make_app
+    from kerasllm.serving.served_models import served_model
+
+    model, tokenizer = tiny
+    embedder = TextEmbedder(TransformerConfig(tokenizer.vocab_size, 1, 16, 2, 32, max_length=32), width=8)
+    served = {"tiny": served_model(model, tokenizer, rows=4, queue=64), "vectors": served_model(embedder, tokenizer)}
+    with running(make_app(served, api_key=KEY, most_bytes=10_000)) as address:
+        yield served, address, embedder
+
+
+@contextlib.contextmanager
+def running(app):
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def client(server):
+    with openai.OpenAI(base_url=server[1] + "/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def test_the_client_gets_what_the_model_writes(server, client, tiny):
+    model, tokenizer = tiny
+    assert [each.id for each in client.models.list()] == ["tiny", "vectors"]
+    assert client.models.retrieve("tiny").id == "tiny"
+    asked = {"model": "tiny", "messages": ASKED, "max_tokens": 12}
+
+    greedy = client.chat.completions.create(**asked, temperature=0, logprobs=True, top_logprobs=2)
+    (choice,) = greedy.choices
+    written = kerasllm.chat(model, tokenizer, ASKED, 12)
+    assert (choice.message.content, choice.finish_reason) == (written, "length")
+    prompt_ids = tokenizer.encode_chat(ASKED)
+    assert (greedy.usage.prompt_tokens, greedy.usage.completion_tokens) == (len(prompt_ids), 12)
+    assert "".join(token.token for token in choice.logprobs.content if "<|" not in token.token) == written
+    logits = np.asarray(model(np.array(prompt_ids, "int32")[None]))[0, -1].astype("float64")
+    expected = np.sort(logits - np.log(np.exp(logits).sum()))[::-1]
+    first = choice.logprobs.content[0]
+    assert first.logprob == first.top_logprobs[0].logprob
+    np.testing.assert_allclose([top.logprob for top in first.top_logprobs], expected[:2], atol=1e-4)
+
+    chunks = list(
+        client.chat.completions.create(**asked, temperature=0, stream=True, stream_options={"include_usage": True})
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == written
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks[-2:-1]] == ["length"]
+    assert chunks[-1].usage.completion_tokens == 12
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == len(prompt_ids) - 1
+
+    drawn = client.completions.create(model="tiny", prompt=["The fox", "A"], n=2, max_tokens=10, seed=3, temperature=1.5)
+    options = {"sampler": "random", "temperature": 1.5}
+    for prompt, texts in zip(("The fox", "A"), (drawn.choices[:2], drawn.choices[2:]), strict=True):
+        of_generate = [kerasllm.generate(model, tokenizer, prompt, 10, seed=seed, **options) for seed in (3, 4)]
+        assert [text.text for text in texts] == of_generate
+    assert [choice.index for choice in drawn.choices] == [0, 1, 2, 3]
+
+    whole = kerasllm.generate(model, tokenizer, "The fox", 30)
+    stop = whole[4:6]
+    ended = client.completions.create(
+        model="tiny", prompt="The fox", max_tokens=30, temperature=0, stop=[stop], logprobs=1
+    )
+    (choice,) = ended.choices
+    assert (choice.text, choice.finish_reason) == (whole[: whole.index(stop)], "stop")
+    assert len(choice.logprobs.tokens) < 12 and len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs)
+
+    texts = ["a fox", "the thing"]
+    vectors = client.embeddings.create(model="vectors", input=texts)
+    np.testing.assert_allclose(
+        [each.embedding for each in vectors.data], kerasllm.embed(server[2], tokenizer, texts), rtol=1e-5
+    )
+    plain = client.embeddings.create(model="vectors", input=texts[0], encoding_format="float")
+    np.testing.assert_allclose(plain.data[0].embedding, vectors.data[0].embedding, rtol=1e-5)
+
+
+def test_what_cannot_be_answered_is_refused_in_openais_form(server, client):
+    chat, text = client.chat.completions.create, client.completions.create
+    for status, named, call in (
+        (404, "no model 'other'", lambda: chat(model="other", messages=ASKED)),
+        (400, "temperature", lambda: chat(model="tiny", messages=ASKED, temperature=9)),
+        (400, "frequency_penalty", lambda: chat(model="tiny", messages=ASKED, frequency_penalty=1.0)),
+        (400, "response_format", lambda: chat(model="tiny", messages=ASKED, response_format={"type": "json_object"})),
+        (400, "context of 64", lambda: chat(model="tiny", messages=ASKED, max_tokens=100)),
+        (400, "up to 4", lambda: chat(model="tiny", messages=ASKED, n=5)),
+        (400, "1 to 4 texts", lambda: text(model="tiny", prompt=["a"] * 5)),
+        (400, "no token 9999", lambda: text(model="tiny", prompt=[9999])),
+        (400, "embeddings alone", lambda: chat(model="vectors", messages=ASKED)),
+        (400, "no embeddings", lambda: client.embeddings.create(model="tiny", input="a")),
+        (413, "10000 bytes", lambda: text(model="tiny", prompt="a" * 10_001)),
+        (401, "API key", lambda: client.with_options(api_key="wrong").models.list()),
+    ):
+        with pytest.raises(openai.APIStatusError, match=named) as refused:
+            call()
+        assert refused.value.status_code == status
+    assert httpx.get(server[1] + "/v1/nothing", headers={"Authorization": f"Bearer {KEY}"}).status_code == 404
+    plain = httpx.post(server[1] + "/v1/completions", content="{}", headers={"Authorization": f"Bearer {KEY}"})
+    assert plain.status_code == 415, "what a browser sends for any page"
+
+
+MALFORMED = [
+    *(b"", b"null", b"[]", b"{", b'"', b"\xff\xfe", b'{"messages": "x"}', b'{"messages": []}', b"[" * 9_000),
+    *(b'{"messages": [{"role": "user"}]}', b'{"messages": [{"role": 1, "content": "x"}]}', b'{"a": 1' + b"0" * 5_000),
+    *(b'{"prompt": null}', b'{"prompt": {}}', b'{"prompt": [[]]}', b'{"prompt": [-1]}', b'{"prompt": [1e9]}'),
+    *(b'{"prompt": "x", "temperature": NaN}', b'{"prompt": "x", "n": true}', b'{"prompt": "\\ud800"}'),
+    *(b'{"prompt": "x", "stop": ""}', b'{"prompt": "x", "stop": [1]}', b'{"prompt": "x", "max_tokens": "5"}'),
+    *(b'{"prompt": "x", "seed": 99999999999999999999}', b'{"prompt": "x", "stream_options": 1}', b'{"input": 1}'),
+    b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://x"}]}]}',
+]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_a_malformed_body_gives_a_4xx(server, capfd, count):
+    paths = ("chat/completions", "completions", "embeddings")
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    draw = random.Random(0)
+    good = {"model": "tiny", "messages": ASKED, "prompt": "The fox", "input": "a", "max_tokens": 4, "stop": ["x"]}
+    with httpx.Client(base_url=server[1] + "/v1/", headers=headers) as client:
+        for number in range(count):
+            body = bytearray(MALFORMED[number % len(MALFORMED)])
+            if number >= len(MALFORMED):  # a good one, damaged where it no longer can be one
+                body = bytearray(json.dumps(good).encode())
+                kind = draw.randrange(3)
+                if kind == 0:
+                    del body[draw.randrange(len(body) - 1) :]
+                elif kind == 1:
+                    body[draw.randrange(len(body))] = draw.choice(b"\x00\x01\xff")
+                else:
+                    body += draw.choice([b"}", b"]", b"{}", b"\x00", b",", b"1"])
+            answer = client.post(paths[number % 3], content=bytes(body))
+            assert 400 <= answer.status_code < 500, (bytes(body), answer.text)
+            assert answer.json()["error"]["message"]
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_one_who_leaves_frees_the_row_and_past_the_queue_is_429(server, client, monkeypatch):
+    engine = server[0]["tiny"].engine
+    slow = engine._batch.run
+
+    def run(steps):
+        time.sleep(0.05)
+        return slow(1)
+
+    monkeypatch.setattr(engine._batch, "run", run)
+    asked = {"model": "tiny", "prompt": "The fox", "max_tokens": 50, "temperature": 0}
+    stream = client.completions.create(**asked, stream=True, n=4)
+    next(iter(stream))
+    assert engine.num_running == 4
+    monkeypatch.setattr(engine, "_queue_size", 0)
+    with pytest.raises(openai.RateLimitError, match="waiting already"):
+        client.completions.create(**asked)
+    stream.close()
+    wait_until(lambda: engine.num_running == 0)
+    monkeypatch.setattr(engine, "_queue_size", 9)
+    with pytest.raises(openai.APITimeoutError):
+        client.completions.create(**asked, timeout=0.4)
+    wait_until(lambda: engine.num_running == 0)
+    monkeypatch.setattr(engine, "_seconds", 0.4)
+    (cut,) = client.completions.create(**asked).choices
+    assert cut.finish_reason == "length"
+    assert 0 < len(cut.text) < 50
+
+
+def wait_until(condition, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_those_who_wait_are_told_when_the_engine_stops(tiny):
+    engine, told = Engine(*tiny, queue=1), []
+    request = Request([1, 2], [RowSettings(5)], [], told.append)
+    engine.submit(request)
+    with pytest.raises(QueueFull, match="1 requests are waiting"):
+        engine.submit(Request([1], [RowSettings(5)], [], told.append))
+    engine._stops = True
+    engine.start()
+    engine.stop()
+    assert str(told[0]) == "The server is stopping."
+
+
+def test_the_page_and_the_metrics(server):
+    page = httpx.get(server[1])
+    assert page.status_code == 200
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace('http-equiv="', ""), "nothing is loaded from elsewhere"
+    metrics = httpx.get(server[1] + "/metrics").text
+    assert 'kerasllm_requests_total{path="/v1/completions",status="200"}' in metrics
+    assert "kerasllm_running 0.0" in metrics
+
+
+@pytest.mark.soak
+def test_sigterm_lets_those_finish_who_are_being_answered(tiny, tmp_path):
+    kerasllm.save(*tiny, tmp_path / "tiny")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "kerasllm", "serve", str(tmp_path / "tiny"), "--port", str(port), "--rows", "4"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "Serving tiny" in process.stdout.readline()
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=5)
+        client.models.list()
+        answers = []
+
+        def ask():
+            asked = {"model": "tiny", "prompt": "The fox", "max_tokens": 50, "temperature": 0}
+            answers.append(client.completions.create(**asked).choices[0])
+
+        threads = [threading.Thread(target=ask) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert process.wait(timeout=60) == 0
+        assert "Traceback" not in process.stderr.read()
+    assert len({answer.text for answer in answers}) == 1
+    assert len(answers) == 12
