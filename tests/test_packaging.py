@@ -36,6 +36,7 @@ ROOMS = {
     "data": ["tokenizers", "words"],
     "generation": ["models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],
+    "dialogue": ["data", "extras", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],

@@ -16,6 +16,7 @@ from kerasllm.generation.options import real_number, whole_number
 
 NAMES = ("greedy", "random", "top_k", "top_p", "min_p")
 SETTINGS = ("temperature", "top_k", "top_p", "min_p")
+FEW = 128  # of top-k, so few tokens are sorted, and not the whole vocabulary
 KNOWN_WHEN_RUN = (None, False, None)  # The `graph_key` of a `Sampler` whose settings the running graph alone knows.
 
 
@@ -57,6 +58,8 @@ class Sampler:
         """What the graph of a draw depends on, apart from the settings that it takes as inputs."""
         greedy = self.temperature == 0 or self.top_k == 1
         filters = not greedy and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
+        if filters and 0 < self.top_k <= FEW:
+            filters = FEW
         return self.choose, greedy, filters
 
     def settings(self):
@@ -144,7 +147,8 @@ def sample(graph_key, settings, logits, seed):
     hot = settings["temperature"] > 0
     scaled = logits / ops.where(hot, settings["temperature"], 1.0)
     if filters:
-        scaled = keep_likely(scaled, settings["top_k"], settings["top_p"], settings["min_p"])
+        most = FEW if filters == FEW else None
+        scaled = keep_likely(scaled, settings["top_k"], settings["top_p"], settings["min_p"], most)
     # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
     uniform = backend.stateless_uniform(ops.shape(logits), seed)
     noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)
@@ -162,18 +166,22 @@ def _sampled_as_asked(settings, logits, seed):
     return ops.cond(settings["temperature"] > 0, drawn, kind(True, False))
 
 
-def keep_likely(logits, top_k, top_p, min_p):
+def keep_likely(logits, top_k, top_p, min_p, most=None):
     """Sets the logits that top-k, then top-p, then min-p leave out to minus infinity; ties are kept.
 
     Args:
         logits: float32 (B, V).
         top_k: int scalar; 0 keeps all. top_p, min_p: float scalars; 1 and 0 keep all.
+        most: int or None. The top-k are known to be at most so many, so that the others need not be sorted.
 
     Returns:
         float32 (B, V).
     """
-    descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
-    rank = ops.arange(ops.shape(logits)[-1], dtype="int32")
+    if most is None:
+        descending = ops.flip(ops.sort(logits, axis=-1), axis=-1)
+    else:
+        descending, _ = ops.top_k(logits, min(most, logits.shape[-1]))
+    rank = ops.arange(ops.shape(descending)[-1], dtype="int32")
     in_top_k = ops.logical_or(rank < top_k, top_k == 0)
     probabilities = ops.softmax(ops.where(in_top_k, descending, -float("inf")))
     mass_before = ops.cumsum(probabilities, axis=-1) - probabilities
