@@ -7,6 +7,7 @@ import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
+from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
 
 CONVERTED = ("run", "huggingface", "saved-model", "gguf")
@@ -116,13 +117,17 @@ def _add_tune(commands):
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
     settings = [setting for setting in dataclasses.fields(TrainSettings) if setting.name in ("base", "data")]
     settings += [setting for setting in dataclasses.fields(TrainSettings) if setting not in settings]
-    defaults = TuneTask.defaults({})
+    tasks = {name: task for name, task in TASKS.items() if task.tunes}
+    of_task = {"help": "; ".join(f"{name} {task.learns}" for name, task in tasks.items()), "choices": tuple(tasks)}
+    unused = set.intersection(*({*task.unused_settings} for task in tasks.values()))
+    defaults = {**TuneTask.defaults({}), "task": TuneTask.name}
     for setting in settings:
-        if setting.name in ("task", "model", *TuneTask.unused_settings):
+        if setting.name in ("model", *unused):
             continue
         help = OF_TUNE.get(setting.name, setting.metadata["help"].removeprefix("tune only: "))
         default, first = defaults.get(setting.name, setting.default), ["model"] if setting.name == "base" else []
-        _add_setting(command, setting.name, {**setting.metadata, "help": help}, default, first)
+        about = {**setting.metadata, **(of_task if setting.name == "task" else {"help": help})}
+        _add_setting(command, setting.name, about, default, first)
     for name in TuneTask.fields:
         _add_setting(command, name, {**MODEL_FLAGS[name], "help": OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
     _add_field(command)

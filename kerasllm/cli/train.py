@@ -36,8 +36,9 @@ def run(arguments):
 
 def merged_settings(arguments):
     """The defaults, what the YAML file says over them, and the flags over both."""
-    values = read_yaml(arguments.config) if arguments.config else {}
-    task = {"task": "tune"} if arguments.command == "tune" else {}
-    settings = TrainSettings(**merge_settings(values, {**given_settings(arguments), **task}))
+    values, given = read_yaml(arguments.config) if arguments.config else {}, given_settings(arguments)
+    tuned = TASKS.get(str({**values, **given}.get("task")))
+    task = {"task": "tune"} if arguments.command == "tune" and not (tuned and tuned.tunes) else {}
+    settings = TrainSettings(**merge_settings(values, {**given, **task}))
     check_new_folder(settings.out)
     return settings

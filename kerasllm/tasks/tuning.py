@@ -28,6 +28,7 @@ class TuneTask(CausalTask):
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *OF_CLASSIFYING,
     )
+    tunes = True
     validation_share = 1.0  # of windows one by one
     fields = ("max_length", "dropout", "attention_dropout", "remat")  # those of `model` that mean something
 
