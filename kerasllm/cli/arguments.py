@@ -5,6 +5,7 @@ import dataclasses
 
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks import TASKS
@@ -180,6 +181,7 @@ def _add_evaluate(commands):
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )
+    add_dialogue_arguments(command)
     command.add_argument("--json", action="store_true", help="print JSON in place of the table")
     command.add_argument("--out", metavar="FILE", help="write the JSON into this file too")
 

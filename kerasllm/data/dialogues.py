@@ -28,6 +28,7 @@ def dialogue_dataset(
     start_step: int = 0,
     *,
     shuffle: bool = True,
+    written: Iterable[Sequence[Mapping[str, Any]]] | None = None,
 ) -> tf.data.Dataset:
     """Batches of which a model learns both to reply and to rate replies, as LaMDA does.
 
@@ -40,6 +41,8 @@ def dialogue_dataset(
         conversations: iterable of lists of {"role", "content", "ratings"}, such as `read_chats` gives.
         tokenizer: `kerasllm.tokenizers.Tokenizer`, with a chat template.
         seq_len, batch_size, seed, epochs, start_step, shuffle: see `chat_dataset`.
+        written: iterable of conversations whose replies are learned in place of those, such as
+            `kerasllm.dialogue.keep_good` keeps. None for the same.
 
     Returns:
         A `tf.data.Dataset`, as `chat_dataset` gives it.
@@ -63,48 +66,46 @@ def dialogue_dataset(
     check_least(1, seq_len=seq_len, batch_size=batch_size, epochs=epochs)
     check_least(0, seed=seed, start_step=start_step)
     tokenizer = as_tokenizer(tokenizer)
-    stream = dialogue_stream(conversations, tokenizer, seq_len, seed)
+    stream = dialogue_stream(conversations, tokenizer, seq_len, seed, written)
     return batches_of(stream, tokenizer, seq_len, batch_size, seed, epochs, start_step, True, shuffle)
 
 
-def dialogue_stream(conversations, tokenizer, seq_len, seed=0):
+def dialogue_stream(conversations, tokenizer, seq_len, seed=0, written=None):
     """The `Stream` of both kinds of examples, first those of replies. What is learned has weights: a rating is one
     token, and counts as much as the mean reply."""
     chats = [checked_chat(chat, f"conversations[{n}]")[0] for n, chat in enumerate(conversations)]
-    unrated = [chat for chat in chats if not rated_replies([chat])]
-    rated = rated_replies(chats) + (rate_replies(unrated, seed) if unrated else [])
-    written = filter(None, map(_worth_writing, chats))
-    replies = [_fitting(chat, tokenizer.encode_chat_with_mask, seq_len) for chat in written]
-    ratings = [_fitting(chat, lambda chat: _rated(tokenizer, chat), seq_len) for chat in rated]
-    num_replies = sum(message["role"] == ANSWER for chat in chats for message in chat)
-    weight = max(1, round(sum(sum(mask) for _, mask in filter(None, replies)) / num_replies))
-    examples = [(*example, 1) for example in replies if example] + [
-        (*example, weight) for example in ratings if example
-    ]
-    if not examples:
+    written = list(filter(None, map(_worth_writing, chats))) if written is None else list(written)
+    replies = _examples(written, tokenizer.encode_chat_with_mask, seq_len)
+    ratings = _examples(with_ratings(chats, seed), lambda chat: rated_ids(tokenizer, chat, chat[-1][RATINGS]), seq_len)
+    if not replies and not ratings:
         raise ValueError(f"There is nothing to learn from: no dialogue fits into seq_len={seq_len} tokens.")
-    tokens = [np.array(ids, "int32") for ids, _, _ in examples]
-    learned = [np.array(mask, "int32") * weight for _, mask, weight in examples]
+    num_replies = sum(message["role"] == ANSWER for chat in written for message in chat)
+    weight = max(1, round(sum(sum(mask) for _, mask in replies) / max(num_replies, 1)))
+    tokens = [np.array(ids, "int32") for ids, _ in replies + ratings]
+    learned = [np.array(mask, "int32") for _, mask in replies] + [
+        np.array(mask, "int32") * weight for _, mask in ratings
+    ]
     ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
     return Stream(np.concatenate(tokens), np.concatenate(learned), ends, np.arange(len(tokens)))
 
 
-def rated_replies(chats):
-    """The beginnings of chats that end with a reply that has ratings."""
-    return [chat[: n + 1] for chat in chats for n, message in enumerate(chat) if message.get(RATINGS)]
-
-
-def _rated(tokenizer, chat):
-    return rated_ids(tokenizer, chat, chat[-1][RATINGS])
+def with_ratings(chats, seed=0):
+    """Beginnings of chats that end with a reply that has ratings; for those without any, ratings are made."""
+    rated = [[chat[: n + 1] for n, message in enumerate(chat) if message.get(RATINGS)] for chat in chats]
+    unrated = [chat for chat, found in zip(chats, rated, strict=True) if not found]
+    return [one for found in rated for one in found] + (rate_replies(unrated, seed) if unrated else [])
 
 
 def _worth_writing(chat):
     """A chat up to its first reply that is not to be learned from; None where that is the first."""
-    bad = (
-        n for n, message in enumerate(chat) if message.get(RATINGS) and not is_good(checked_ratings(message[RATINGS]))
-    )
+    bad = (n for n, m in enumerate(chat) if m.get(RATINGS) and not is_good(checked_ratings(m[RATINGS])))
     chat = chat[: next(bad, len(chat))]
     return chat if any(message["role"] == ANSWER for message in chat) else None
+
+
+def _examples(chats, encode, seq_len):
+    """The ids and masks of chats without the oldest turns, as many as need be; of those that fit so."""
+    return list(filter(None, (_fitting(chat, encode, seq_len) for chat in chats)))
 
 
 def _fitting(chat, encode, seq_len):

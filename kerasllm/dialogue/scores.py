@@ -8,8 +8,7 @@ import keras
 import numpy as np
 
 from kerasllm.data.chats import ANSWER, checked_chat
-from kerasllm.data.dialogues import rated_replies
-from kerasllm.data.made_ratings import rate_replies
+from kerasllm.data.dialogues import with_ratings
 from kerasllm.data.ratings import ATTRIBUTES, RATINGS
 from kerasllm.dialogue.grounding import makes_claims
 from kerasllm.dialogue.judging import rate
@@ -126,17 +125,12 @@ def judge_scores(
         >>> print(scores["sensible"]["auc"])
     """
     chats = [checked_chat(chat, f"conversations[{n}]")[0] for n, chat in enumerate(conversations)]
-    unrated = [chat for chat in chats if not rated_replies([chat])]
-    rated = rated_replies(chats) + (rate_replies(unrated) if unrated else [])
+    rated = with_ratings(chats)
     found = rate(model, tokenizer, rated, batch_size)
     scores = {}
     for place, (name, good) in enumerate(ATTRIBUTES.items()):
-        pairs = [
-            (one[place], chat[-1][RATINGS][name] == good)
-            for one, chat in zip(found, rated, strict=True)
-            if name in chat[-1][RATINGS]
-        ]
-        values = [np.array([value for value, is_good in pairs if is_good == kind]) for kind in (True, False)]
+        known = [(chat[-1][RATINGS].get(name), one[place]) for chat, one in zip(rated, found, strict=True)]
+        values = [np.array([value for rating, value in known if rating == kind]) for kind in (good, 1 - good)]
         if all(map(len, values)):
             scores[name] = {"auc": _auc(*values), "good": len(values[0]), "bad": len(values[1])}
     return scores

@@ -23,7 +23,8 @@ OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
 # The settings of a run that learns labels, and of one that begins with a model.
 OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
-NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING)
+OF_DIALOGUE = ("judge",)
+NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_DIALOGUE)
 
 
 class Task:
