@@ -18,6 +18,7 @@ from kerasllm.generation.endings import ending_logits
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
+WORDS = ["a", "b", "c"]
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}{{ m.content }}{{ eos_token }}{% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}a{% endif %}"
 
@@ -35,7 +36,11 @@ def writer():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"num_kv_heads": 1}, {"attention_window": [None, 4]}, {"positions": "learned"}]
+    "options",
+    [
+        {"num_kv_heads": 1},
+        pytest.param({"attention_window": [None, 4], "positions": "learned"}, marks=pytest.mark.soak),
+    ],
 )
 def test_endings_of_shared_beginnings_have_the_logits_of_whole_texts(options):
     model = CausalLM(TransformerConfig(40, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64, **options))
@@ -67,19 +72,19 @@ def test_ratings_are_the_products_of_what_the_model_says_of_each(writer):
     np.testing.assert_allclose(several[0], expected, rtol=1e-4)
     assert several[1] != several[2]
     long = ["what is it?", "that."] * 12
-    assert rate(model, tokenizer, long) == pytest.approx(rate(model, tokenizer, long[-6:]), rel=1e-4)
+    np.testing.assert_allclose(rate(model, tokenizer, long), rate(model, tokenizer, long[-8:]), rtol=1e-4)
 
 
 def test_the_best_of_the_safe_candidates_is_the_answer(writer):
     chats, draw = ["to be?"], {"max_new_tokens": 8, "seed": 3}
-    text, candidates = reply(*writer, chats, 6, return_candidates=True, **draw)
+    text, candidates = reply(*writer, chats, 6, return_candidates=True, min_safety=0, **draw)
     scores = [one.score for one in candidates]
     assert len(candidates) == 6 and scores == sorted(scores, reverse=True) and text == candidates[0].text
     assert len({one.text for one in candidates}) > 1
     best = candidates[0]
     assert best.score == pytest.approx(3 * best.ratings.sensible + best.ratings.specific + best.ratings.interesting)
     np.testing.assert_allclose(best.ratings, rate(*writer, [*chats, text]), rtol=1e-4)
-    assert reply(*writer, chats, 6, **draw) == text
+    assert reply(*writer, chats, 6, min_safety=0, **draw) == text
 
     least = sorted(one.ratings.safe for one in candidates)[3]
     safer, others = reply(*writer, chats, 6, return_candidates=True, min_safety=least, **draw)
@@ -120,36 +125,21 @@ def test_replies_and_ratings_become_examples_and_bad_replies_do_not(writer):
         rating_pieces(same)
 
 
-@given(
-    st.lists(
-        st.lists(st.sampled_from(["ab", "ac", "bd", "rare", "one", "two"]), min_size=1, max_size=4),
-        min_size=3,
-        max_size=8,
-    )
-)
-def test_made_ratings_follow_from_where_replies_are_from(dialogues):
+@given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), min_size=2, max_size=8), st.integers(0, 5))
+def test_made_ratings_follow_from_where_replies_are_from(dialogues, seed):
+    """What is said ends with the number of its dialogue."""
     chats = [
-        [
-            m
-            for word in replies
-            for m in ({"role": "user", "content": "x"}, {"role": "assistant", "content": word + str(n)})
-        ]
-        for n, replies in enumerate(dialogues)
+        [{"role": role, "content": f"{word} {n}"} for word in words for role in ("user", "assistant")]
+        for n, words in enumerate(dialogues)
     ]
-    rated = rate_replies(chats, seed=1)
-    assert rated == rate_replies(chats, seed=1) != [] and not any("ratings" in m for chat in chats for m in chat)
-    for chat in rated:
-        number = next(
-            n for n, full in enumerate(chats) if full[: len(chat) - 1] == chat[:-1] and len(full) >= len(chat)
-        )
-        own = any(
-            full[: len(chat) - 1] == chat[:-1] and chat[-1]["content"] in [m["content"] for m in full] for full in chats
-        )
-        assert (
-            chat[-1]["ratings"].get("sensible", 1) == 1
-            or chat[-1]["content"] not in [m["content"] for m in chats[number]]
-            or not own
-        )
+    rated = rate_replies(chats, seed)
+    assert rated == rate_replies(chats, seed) and not any("ratings" in m for chat in chats for m in chat)
+    own = 0
+    for *_, question, answer in rated:
+        is_own = question["content"][-1] == answer["content"][-1]
+        assert answer["ratings"].get("sensible") in ((1, None) if is_own else (0, None))
+        own += is_own and answer["ratings"].keys() == {"sensible", "specific"}
+    assert own == sum(map(len, dialogues))
     with pytest.raises(ValueError, match="Replies are drawn from other dialogues"):
         rate_replies(chats[:1])
 
@@ -266,6 +256,7 @@ def test_what_a_judge_finds_bad_is_not_kept(writer):
     assert [chat[0]["content"] for chat in kept] == ["ab"[int(np.argmax(found))]] and "ratings" not in kept[0][1]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("few_rounds")
 def test_a_model_learns_to_write_and_to_judge_and_is_measured(writer, tmp_path, capsys):
     """Replies of one letter: those that repeat the question's make sense."""
@@ -281,8 +272,8 @@ def test_a_model_learns_to_write_and_to_judge_and_is_measured(writer, tmp_path, 
     assert main([*tune, *options, "--steps", "60", "--out", str(out)]) == 0
     results = json.loads((out / "run.json").read_text())["results"]
     assert results["sensible_auc"] > 0.9 and results["rated"] == 30
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "the good one is rated higher: sensible" in shown
+    assert main(["inspect", str(out)]) == 0
+    assert "good rated higher than bad, sensible" in " ".join(capsys.readouterr().out.split())
 
     judged = ["--judge", str(out), "--candidates", "3"]
     written = tmp_path / "scores.json"

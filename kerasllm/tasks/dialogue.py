@@ -91,10 +91,7 @@ class DialogueTask(TuneTask):
         yield from TuneTask.rows(figures)
         for name, value in figures.items():
             if name.endswith("_auc"):
-                yield (
-                    f"of a good and a bad reply, the good one is rated higher: {name.removesuffix('_auc')}",
-                    f"{value:.1%}",
-                )
+                yield f"good rated higher than bad, {name.removesuffix('_auc')}", f"{value:.1%}"
         yield "measured on", f"{figures['rated']:,} ratings"
 
 
