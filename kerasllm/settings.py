@@ -178,6 +178,9 @@ class TrainSettings:
     chat_format: str | None = _setting(
         None, str, "tune only: how chats are written, chatml or a template in Jinja2 (default: the tokenizer's own)"
     )
+    judge: str | None = _setting(
+        None, str, "dialogue only: run folder of a judge; replies that it finds bad are not learned", metavar="FOLDER"
+    )
 
     loss: str | None = _setting(
         None,

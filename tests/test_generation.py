@@ -183,6 +183,24 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
 
 
+@pytest.mark.parametrize("options", [{}, {"num_kv_heads": 1}, {"cached": False}])
+def test_equal_prompts_are_read_once_and_draw_what_they_draw_alone(options, monkeypatch):
+    """One head of keys has a cache of another form."""
+    options, cached = dict(options), options.get("cached")
+    options.pop("cached", None)
+    model, read = causal_lm(**options), []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda inputs: read.append(tuple(inputs["token_ids"].shape)) or embed(inputs))
+    prompts = [[3, 4, 5], [6] * 11, [3, 4, 5], [3, 4, 5]]
+    draw = {"sampler": "random", "temperature": 0.5, "seed": 3, "cached": cached}
+    texts = generate_ids(model, prompts, 12, **draw)
+    assert len(set(map(tuple, texts))) == 4  # four draws, of two prompts
+    assert read[0][0] == 2
+    assert generate_ids(model, prompts[:1] * 3, 12, **draw)[0] == texts[0]
+    monkeypatch.setattr("kerasllm.generation.decoding.shared_prompts", lambda prompts: ())
+    assert generate_ids(model, prompts, 12, **draw) == texts
+
+
 @pytest.mark.skipif(not backend.on_cpu(), reason="other devices multiply 16 bits as fast as they can")
 @pytest.mark.optimised
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("mixed_float16", marks=pytest.mark.soak)])

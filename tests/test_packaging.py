@@ -36,6 +36,7 @@ ROOMS = {
     "data": ["backend", "tokenizers", "words"],
     "generation": ["models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],
+    "dialogue": ["data", "extras", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
@@ -160,7 +161,7 @@ def test_what_the_package_imports_is_required():
     listed = (ROOT / "requirements.txt").read_text().lower().replace("-", "_")
     distributions = {"yaml": "pyyaml"}
     # Another backend, what is measured against, and what reads some files.
-    optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp"}
+    optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
     for path in FILES:
         for name in imported_modules(path):

@@ -5,6 +5,7 @@ import dataclasses
 
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks import TASKS
@@ -180,6 +181,7 @@ def _add_evaluate(commands):
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
     )
+    add_dialogue_arguments(command)
     command.add_argument("--json", action="store_true", help="print JSON in place of the table")
     command.add_argument("--out", metavar="FILE", help="write the JSON into this file too")
 
@@ -220,7 +222,10 @@ def _add_serve(commands):
         "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
     )
     command.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, this machine alone)"
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen (default: 127.0.0.1, this machine alone)",
     )
     command.add_argument("--port", type=_positive(int), default=8000, metavar="N", help="(default: 8000)")
     command.add_argument("--api-key", metavar="KEY", help="what requests have to bring (default: $KERASLLM_API_KEY)")
@@ -235,7 +240,10 @@ def _add_serve(commands):
             flag, type=_positive(kind), default=default, metavar="N", help=f"{help} (default: {default:g})"
         )
     command.add_argument(
-        "--max-tokens", type=_positive(int), metavar="N", help="tokens that a request may ask for (default: the context)"
+        "--max-tokens",
+        type=_positive(int),
+        metavar="N",
+        help="tokens that a request may ask for (default: the context)",
     )
 
 

@@ -19,13 +19,15 @@ kerasllm train --resume my-run   # goes on with a run that was interrupted or ki
 kerasllm tune --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --test questions.txt --out smol
 kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-chats   # it has not learned to chat
 kerasllm tune --model my-run --data chats.jsonl --adapter none --out whole   # all weights are trained
+kerasllm tune --task dialogue --model my-run --data dialogues.jsonl --out my-lamda   # it writes and judges
 kerasllm tune --config tune.yaml --rank 8 --out my-assistant   # tune.yaml: `base: my-run` and so on; flags win
 kerasllm tune --resume my-assistant   # goes on with a run that was interrupted or killed
 kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",
     "evaluate": """kerasllm evaluate --model my-run --data held-out.txt --stride 64
 kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
 kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
-kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names""",
+kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names
+kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",

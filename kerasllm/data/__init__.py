@@ -5,7 +5,9 @@ from kerasllm.data.chat_windows import chat_dataset
 from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
 from kerasllm.data.deduplication import deduplicate
+from kerasllm.data.dialogues import dialogue_dataset
 from kerasllm.data.labelled import label_names, read_labelled
+from kerasllm.data.made_ratings import rate_replies
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
 from kerasllm.data.parallel import read_pairs, remove_overlap
@@ -24,10 +26,12 @@ __all__ = [
     "classification_dataset",
     "clean",
     "deduplicate",
+    "dialogue_dataset",
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",
     "preference_dataset",
+    "rate_replies",
     "read_chats",
     "read_labelled",
     "read_pairs",

@@ -1,9 +1,10 @@
-"""Conversations in files: what others call messages, ShareGPT, Alpaca and prompt/completion, all as lists of messages.
+"""Conversations in files: messages, ShareGPT, Alpaca, prompt/completion and turns, all as lists of messages.
 
 A message is a dict with a "role" and a "content". A conversation is a list of them, or a dict with such "messages" and
 the "tools" that they may call.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ _OTHER_ROLES = {
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "model"), ANSWER),
     **dict.fromkeys(("observation", "function_response"), "tool"),
 }
-_FIELDS = (*_LISTS, "prompt", "completion", "tools")  # lists that are read of a Parquet file
+_FIELDS = (*_LISTS, "turns", "prompt", "completion", "tools")  # lists that are read of a Parquet file
 
 
 def read_chats(
@@ -41,6 +42,7 @@ def read_chats(
     - Alpaca: "instruction" and "output". An "input" that is not blank stands below the instruction, after an empty
       line.
     - prompt and completion: two texts, or two lists of messages.
+    - a dialogue: texts under "turns", or dicts with a "content", said by the user and the assistant in turn.
 
     A text under "system" is the system's message. White space is kept.
 
@@ -166,8 +168,8 @@ def _chat_of(record, place):
     if messages is None:
         what = f"the fields {', '.join(map(repr, record))}" if isinstance(record, dict) else f"{record!r:.80}"
         raise ValueError(
-            f'{place} is no conversation: it has {what}, and not "messages" or "conversations", "instruction" and '
-            '"output", or "prompt" and "completion".'
+            f'{place} is no conversation: it has {what}, and not "messages", "conversations" or "turns", "instruction" '
+            'and "output", or "prompt" and "completion".'
         )
     if isinstance(system := fields.get("system"), str) and system.strip():
         messages.insert(0, _said("system", system))
@@ -182,6 +184,9 @@ def _messages_of(fields):
     for name in _LISTS:
         if isinstance(fields.get(name), list):
             return list(fields[name])
+    if isinstance(fields.get("turns"), list):
+        pairs = zip(itertools.cycle(("user", ANSWER)), fields["turns"], strict=False)
+        return [{"role": role, **turn} if isinstance(turn, dict) else _said(role, turn) for role, turn in pairs]
     if isinstance(fields.get("instruction"), str) and "output" in fields:
         given = fields.get("input")
         question = f"{fields['instruction']}\n\n{given}" if isinstance(given, str) and given.strip() else None

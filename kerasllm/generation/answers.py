@@ -83,7 +83,7 @@ def stream_chat(
     def encode(messages):
         return tokenizer.encode_chat(messages, chat_template=chat_template, **variables)
 
-    prompt_ids = _fitting(encode, messages, context_length(model), max_new_tokens, shorten)
+    prompt_ids = fitting_ids(encode, messages, context_length(model), max_new_tokens, shorten)
     turn_end = turn_end_id(tokenizer, chat_template, **variables)
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
     prompt = {"token_ids": prompt_ids}
@@ -91,7 +91,7 @@ def stream_chat(
     return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
 
 
-def _fitting(encode, messages, longest, max_new_tokens, shorten):
+def fitting_ids(encode, messages, longest, max_new_tokens, shorten):
     """The ids of a chat with space for its answer: `max_new_tokens`, or where shortened half of the context or what is
     drawn at most if nothing is said.
 

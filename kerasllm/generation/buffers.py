@@ -71,6 +71,24 @@ def fill_buffers(prompts, P, L):
     return inputs, np.array([P - len(prompt["token_ids"]) for prompt in prompts], "int32")
 
 
+def shared_prompts(prompts):
+    """Which prompts are to be read where some are equal, as when several texts are drawn of one.
+
+    Args:
+        prompts: as for `fill_buffers`.
+
+    Returns:
+        The rows of the first of each, int32 (U,), and for each row which of those it begins with, int32 (B,). Nothing,
+        (), where all differ, or have inputs that are not per token.
+    """
+    keys = [tuple(sorted((name, tuple(ids)) for name, ids in p.items() if is_per_token(name))) for p in prompts]
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    if len(first) == len(prompts) or not all(map(is_per_token, prompts[0])):
+        return ()
+    rows = sorted(first.values())
+    return np.array(rows, "int32"), np.array([rows.index(first[key]) for key in keys], "int32")
+
+
 def limit_of_new_tokens(model, prompt_length, max_new_tokens):
     """Checks that prompt and continuation fit, and says how many tokens may be drawn."""
     limit = context_length(model)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buffers, limit_of_new_tokens
+from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buffers, limit_of_new_tokens, shared_prompts
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, NOT_FINITE, compiled_decoder
 from kerasllm.generation.options import GENERATION_WORDS, whole_number
@@ -148,6 +148,7 @@ class Decoding:
         rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
         first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
         self._prefix = prefix.cache if first else ()
+        self._shared = shared_prompts(prompts)
         self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, (cached, draft), P, first)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= self._padding[:, None]) & (places < P))
@@ -158,7 +159,7 @@ class Decoding:
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
             state = self._tokens, self._done, self._rule_state
-            self._update(self._prefill(*state, self._padding, self._inputs, self._settings, self._prefix))
+            self._update(self._prefill(*state, self._padding, self._inputs, self._settings, self._prefix, self._shared))
         if not self._done.all() and limit > self._index:
             index, limit = np.array(self._index, "int32"), np.array(limit, "int32")
             state = index, self._tokens, self._done, self._state, self._rule_state

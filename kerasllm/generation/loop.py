@@ -5,6 +5,7 @@ Shapes: B batch, L places for prompt and continuation, V vocab.
 
 import functools
 
+import keras
 from keras import ops
 
 from kerasllm import backend
@@ -62,12 +63,27 @@ def _in_runs(prefill, decode, variables, runs):
 
 
 def prefill(
-    stepper, sampler_key, rule, prompt_length, first, tokens, done, rule_state, padding, inputs, settings, prefix=()
+    stepper,
+    sampler_key,
+    rule,
+    prompt_length,
+    first,
+    tokens,
+    done,
+    rule_state,
+    padding,
+    inputs,
+    settings,
+    prefix=(),
+    shared=(),
 ):
     """Reads the prompts from place `first` on and draws the first token after them. Arguments and results are those of
-    `decode`; `prefix` is for `stepper.start`."""
+    `decode`; `prefix` is for `stepper.start`, and `shared` from `buffers.shared_prompts`."""
+    prompts = {"token_ids": tokens, **inputs}
+    if shared:
+        prompts, padding = keras.tree.map_structure(lambda x: ops.take(x, shared[0], axis=0), (prompts, padding))
     with backend.sharing():
-        logits, state = stepper.start({"token_ids": tokens, **inputs}, padding, prompt_length, prefix, first)
+        logits, state = stepper.start(prompts, padding, prompt_length, prefix, first, *shared[1:])
     *drawn, rule_state = draw_next(sampler_key, rule, settings, logits, prompt_length, tokens, done, rule_state)
     return *drawn, state, rule_state
 

@@ -174,15 +174,16 @@ class CachedStepper:
     def uses_xla(self):
         return not taps.listeners()  # which may want to be told what is computed
 
-    def start(self, inputs, padding, prompt_length, prefix=(), first=0):
+    def start(self, inputs, padding, prompt_length, prefix=(), first=0, rows=None):
         """Logits (B, V) for the place after the prompt, and the state after the prompt.
 
         Args:
             inputs: dict from `buffers.fill_buffers`, prompts in the first `prompt_length` places.
-            padding: int32 (B,), how many places are padding.
+            padding: int32, of each prompt, how many places are padding.
             prompt_length: int scalar.
             prefix: from `read`, a beginning that the texts share.
             first: int, the first place that is read; what stands before it is in the prefix.
+            rows: int32 (B,) or None, the prompt that each row begins with, where that is not its own.
         """
         tokens = inputs["token_ids"]
         B, L = ops.shape(tokens)
@@ -191,7 +192,11 @@ class CachedStepper:
             cache = begun_with(cache, prefix, padding, first)
         columns = ops.arange(first, prompt_length, dtype="int32")
         prompt = {name: x[:, first:prompt_length] if is_per_token(name) else x for name, x in inputs.items()}
-        return self._step(prompt, cache, first, tokens, padding, columns)
+        logits, cache = self._step(prompt, cache, first, tokens, padding, columns)
+        if rows is None:
+            return logits, cache
+        cache = keras.tree.map_structure(lambda part: ops.take(part, rows, axis=0), split_heads(cache, B))
+        return ops.take(logits, rows, axis=0), join_heads(cache) if self.uses_xla else cache
 
     def read(self, token_ids):
         """A cache with all of one text, int32 (1, Q), for other texts to begin with."""
@@ -253,9 +258,10 @@ class PlainStepper:
         self._needs_endings = needs_endings(model)
         self._to_logits = log_of_probabilities(model)
 
-    def start(self, inputs, padding, prompt_length, prefix=(), first=0):
+    def start(self, inputs, padding, prompt_length, prefix=(), first=0, rows=None):
         """As `logits`, for the place after the prompt; all of it is read."""
-        return self.logits((), inputs, padding, prompt_length)
+        logits, state = self.logits((), inputs, padding, prompt_length)
+        return logits if rows is None else ops.take(logits, rows, axis=0), state
 
     def logits(self, state, inputs, padding, index):
         """Logits (B, V) for place `index`. The model sees texts that begin at the left; what stands to the right of

@@ -26,7 +26,9 @@ def served_model(model, tokenizer, **options):
     Raises:
         TypeError: for a model of another kind.
     """
-    return EmbeddingModel(model, tokenizer) if isinstance(model, TextEmbedder) else TextModel(model, tokenizer, **options)
+    return (
+        EmbeddingModel(model, tokenizer) if isinstance(model, TextEmbedder) else TextModel(model, tokenizer, **options)
+    )
 
 
 class TextModel:
@@ -55,7 +57,9 @@ class TextModel:
             BadRequest: if it cannot be answered.
         """
         if self.tokenizer.chat_template is None:
-            raise BadRequest("The model was not trained to chat, and has no chat template: use /v1/completions.", "model")
+            raise BadRequest(
+                "The model was not trained to chat, and has no chat template: use /v1/completions.", "model"
+            )
         try:
             prompt_ids = self.tokenizer.encode_chat([message.plain() for message in asked.messages])
         except (TypeError, ValueError) as error:
@@ -110,7 +114,10 @@ class TextModel:
             repetition_penalty=asked.repetition_penalty,
             reports=reports,
         )
-        each = [settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number) for number in range(n)]
+        each = [
+            settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number)
+            for number in range(n)
+        ]
         stop = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or ())
         return lambda tell: Request(prompt_ids, each, stop, tell)
 

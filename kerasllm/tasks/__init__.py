@@ -8,6 +8,7 @@ Every room may ask here, so nothing of the other rooms is imported before a task
 
 from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.classification import ClassificationTask
+from kerasllm.tasks.dialogue import DialogueTask
 from kerasllm.tasks.embedding import EmbeddingTask
 from kerasllm.tasks.masked import MaskedTask
 from kerasllm.tasks.preferring import PreferTask
@@ -23,7 +24,7 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, ClassificationTask, EmbeddingTask)
+_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, DialogueTask, ClassificationTask, EmbeddingTask)
 TASKS = {task.name: task for task in _ALL}
 
 

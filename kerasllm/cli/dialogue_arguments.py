@@ -1,0 +1,13 @@
+"""The flags of `kerasllm evaluate --task dialogue`."""
+
+# Those beside --task.
+OF_DIALOGUE = ("judge", "candidates", "documents")
+
+
+def add_dialogue_arguments(command):
+    command.add_argument(
+        "--task", choices=("dialogue",), help="have the model reply in dialogues, and judge the replies"
+    )
+    command.add_argument("--judge", metavar="FOLDER", help="dialogue: what judges (default: the model itself)")
+    command.add_argument("--candidates", type=int, metavar="N", help="dialogue: replies to choose from (default: 16)")
+    command.add_argument("--documents", metavar="PATH", help="dialogue: a folder of texts that the model may search")
