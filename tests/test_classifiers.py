@@ -111,6 +111,7 @@ def test_losses_are_those_of_the_problem():
     np.testing.assert_allclose(found["loss"], ((logits[:, 0] - numbers) ** 2).mean(), rtol=1e-5)
 
 
+@pytest.mark.soak
 def test_class_weights_and_ragged_rows_in_fit():
     import tensorflow as tf
 
@@ -335,6 +336,7 @@ def test_pairs_are_cut_and_their_texts_told_apart(of_pairs):
             kerasllm.classify(model, tokenizer, texts)
 
 
+@pytest.mark.soak
 def test_the_saved_model_answers_as_python_does(tokenizer, tmp_path):
     import tensorflow as tf
 

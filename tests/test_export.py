@@ -97,6 +97,7 @@ def test_it_draws_the_ids_that_python_draws(served, model, tokenizer, settings):
     assert served.generate_ids(PROMPTS, **settings) == expected
 
 
+@pytest.mark.soak
 def test_compiled_by_xla_it_draws_the_same_ids(model, tokenizer, tmp_path):
     kerasllm.export.saved_model(model, tokenizer, tmp_path / "model", text=False, compiled=True)
     graph = loader_impl.parse_saved_model(str(tmp_path / "model")).meta_graphs[0].graph_def

@@ -27,6 +27,9 @@ MODES = {
     "eager": {"run_eagerly": True},
     "parts": {"micro_batches": 2, "loss": TokenCrossentropy(chunk_size=5)},
 }
+IN_QUICK_MODES = pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.soak if mode == "XLA" else ()) for mode in MODES]
+)
 
 
 def make(kind=CausalLM, optimizer="sgd", loss=None, **options):
@@ -74,14 +77,14 @@ def of_real_tokens():
     return loss, shared("graph")[0].get_weights()
 
 
-@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.soak if m == "XLA" else ()) for m in MODES])
+@IN_QUICK_MODES
 def test_ignored_labels_are_neither_learned_nor_counted(mode, of_real_tokens):
     assert fitted(IDS, IGNORED, ALL, mode) == pytest.approx(of_real_tokens[0], rel=1e-5)
     for found, expected in zip(shared(mode)[0].get_weights(), of_real_tokens[1], strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@IN_QUICK_MODES
 def test_ids_outside_the_vocabulary_are_named_and_not_learned(mode):
     model, before = shared(mode)
     place = r"in row 4 of its batch, at position 3, is outside the model's vocabulary of 37 ids \(0 to 36\): "

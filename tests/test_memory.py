@@ -171,6 +171,7 @@ def test_what_is_computed_again_is_the_same(kind, remat, monkeypatch):
     close(found, stepped(kind, remat, 0.3, in_graph))
 
 
+@pytest.mark.soak
 def test_layers_that_are_alike_share_one_function(monkeypatch):
     def step_of(num_layers, remat="block"):
         keras.utils.set_random_seed(1)

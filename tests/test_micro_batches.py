@@ -109,6 +109,7 @@ def test_losses_of_layers_count_once():
         np.testing.assert_allclose(regularised - plain, -0.2 * kernel, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_every_saver_at_once_in_float16_is_the_plain_step_in_float32(monkeypatch):
     for name, value in {"LONG": 8, "OF_ONE": 4, "FEWEST_QUERIES": 4}.items():
         monkeypatch.setattr(tiles, name, value)

@@ -77,7 +77,8 @@ def test_lora_is_saved_merged(tokenizer, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Layer")  # of Keras, that not every layer can be quantized
-@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.soak
 def test_a_quantized_model_is_loaded_again(mode, tokenizer, tmp_path):
     model = CausalLM(CONFIG)
     model.quantize(mode, filters="output|embedding")

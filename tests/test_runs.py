@@ -68,6 +68,7 @@ def test_weights_have_plain_names_and_tied_ones_are_stored_once(run, config):
     assert sum(array.size for array in stored.values()) == config.num_parameters()
 
 
+@pytest.mark.soak
 def test_tensorflow_and_jax_read_each_other(run, tokenizer, tmp_path, run_python):
     ids = tokenizer.encode(TEXT)[:20]
     printed = run_python(
