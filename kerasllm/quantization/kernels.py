@@ -29,6 +29,7 @@ from kerasllm.quantization.blocks import (
 _VALUES_AT_ONCE = 2**21  # 8 MB in float32
 _LANES = 32  # neighbouring inputs that are multiplied side by side
 _CHAINS, _LINKS = 6, 4  # the most: see `_chains`
+_OF_4_BITS = 12  # vectors of bytes in a group, of which each takes as many registers as two of 8 bits
 # Both numbers of a byte, (256, 2).
 _PAIRS = {name: np.stack([np.repeat(levels, 16), np.tile(levels, 16)], axis=-1) for name, levels in LEVELS.items()}
 
@@ -248,10 +249,10 @@ def _row_times_8_bits(x, codes, absmax, *, count, width, kind):
 
 def _row_times_even_levels(x, codes, absmax, *, count, width, kind):
     """As `_row_times_4_bits`, of the levels -8/7, -7/7 … 7/7, which are computed in less time than looked up."""
-    lanes = BLOCK // 2
-    codes, scales = _in_chains(codes, count, lanes), _in_chains(absmax, count, 1)
+    lanes, in_chains = BLOCK // 2, functools.partial(_in_chains, most=_OF_4_BITS)
+    codes, scales = in_chains(codes, count, lanes), in_chains(absmax, count, 1)
     halves = _in_memory(ops.transpose(ops.reshape(x, (-1, 2))))  # the high of bytes, and the low
-    high, low = (_in_chains(half, 1, lanes) for half in (halves[0], halves[1]))
+    high, low = (in_chains(half, 1, lanes) for half in (halves[0], halves[1]))
     products = []
     for i, code in enumerate(codes):
         code = ops.cast(code, "int32")
@@ -267,24 +268,26 @@ def _in_memory(x):
     return ops.sum(ops.cast(x, "float32") * np.eye(2, dtype="float32")[..., None], axis=1)
 
 
-def _chains(count):
-    """A number of vectors as (groups, chains, links), whose product it is, with as few groups as can be.
+def _chains(count, most=_CHAINS * _LINKS):
+    """A number of vectors as (groups, chains, links), whose product it is, with as few groups as can be of at most so
+    many vectors.
 
     XLA writes out what is to be added in a group, all links of each chain; between groups is a loop. A sum waits for
     the one before it, as do the links of a chain: several chains keep a core busy.
     """
     sizes = itertools.product(range(1, _CHAINS + 1), range(1, _LINKS + 1))
-    chains, links = max((size for size in sizes if count % math.prod(size) == 0), key=math.prod)
+    fit = [size for size in sizes if count % math.prod(size) == 0 and math.prod(size) <= most]
+    chains, links = max(fit, key=math.prod)
     return count // (chains * links), chains, links
 
 
-def _in_chains(values, count, lanes):
+def _in_chains(values, count, lanes, **most):
     """What stands for inputs, of `count` outputs, as a list by chains of (count, groups, lanes, links).
 
     Links come last, though lanes are neighbours in memory: XLA loops in this order, and LLVM makes vectors of the
     innermost loop that it does not write out.
     """
-    groups, chains, links = _chains(math.prod(values.shape) // (count * lanes))
+    groups, chains, links = _chains(math.prod(values.shape) // (count * lanes), **most)
     values = ops.transpose(ops.reshape(values, (count, groups, chains, links, lanes)), (2, 0, 1, 4, 3))
     return [values[i] for i in range(chains)]
 
