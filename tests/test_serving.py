@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 import kerasllm
-from kerasllm.generation.running_batch import RowSettings
+from kerasllm.generation.rows import RowSettings
 from kerasllm.models import CausalLM, TextEmbedder, TransformerConfig
 from kerasllm.serving.engine import Engine, QueueFull, Request
 
@@ -101,7 +101,9 @@ def test_the_client_gets_what_the_model_writes(server, client, tiny):
     assert chunks[-1].usage.completion_tokens == 12
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == len(prompt_ids) - 1
 
-    drawn = client.completions.create(model="tiny", prompt=["The fox", "A"], n=2, max_tokens=10, seed=3, temperature=1.5)
+    drawn = client.completions.create(
+        model="tiny", prompt=["The fox", "A"], n=2, max_tokens=10, seed=3, temperature=1.5
+    )
     options = {"sampler": "random", "temperature": 1.5}
     for prompt, texts in zip(("The fox", "A"), (drawn.choices[:2], drawn.choices[2:]), strict=True):
         of_generate = [kerasllm.generate(model, tokenizer, prompt, 10, seed=seed, **options) for seed in (3, 4)]

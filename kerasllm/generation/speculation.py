@@ -163,9 +163,7 @@ def _drawn_while_right(draw, ids, logits, limit, index, tokens, done, rule_state
         return ops.logical_and(agrees, ops.logical_and(may, index - first < T))
 
     def step(index, tokens, done, rule_state, _):
-        new, tokens, done, rule_state = draw(
-            ops.take(logits, [index - first], axis=0), index, tokens, done, rule_state
-        )
+        new, tokens, done, rule_state = draw(ops.take(logits, [index - first], axis=0), index, tokens, done, rule_state)
         guess = ops.take(ids, ops.minimum(new - first, T - 1))
         return new, tokens, done, rule_state, ops.take(tokens[0], index) == guess
 
@@ -226,7 +224,11 @@ class DraftModel:
 
     def guess(self, sampler_key, settings, state, tokens, padding, index):
         """As for `LookUp`. Of the last pass the model may have missed the last guess: so it reads two tokens first."""
-        with backend.sharing(vars(self.model).setdefault("_compiled_guesses", {})) if backend.are_buffers(state) else contextlib.nullcontext():
+        with (
+            backend.sharing(vars(self.model).setdefault("_compiled_guesses", {}))
+            if backend.are_buffers(state)
+            else contextlib.nullcontext()
+        ):
             start = ops.maximum(index - 2, 0)
             ids = ops.take(tokens[0], start + ops.arange(2, dtype="int32"))
             logits, state = self._stepper.pass_over(state, ids[None], tokens, padding, start + 1)

@@ -11,7 +11,9 @@ from kerasllm.extras import optional
 SECONDS_TO_FINISH = 30
 
 
-def serve(folders, *, host="127.0.0.1", port=8000, api_key=None, most_bytes=2**20, quantize=None, warm_up=True, **options):
+def serve(
+    folders, *, host="127.0.0.1", port=8000, api_key=None, most_bytes=2**20, quantize=None, warm_up=True, **options
+):
     """Serves models until SIGTERM or Ctrl-C; what is being answered then is answered first.
 
     Args:
@@ -37,7 +39,10 @@ def serve(folders, *, host="127.0.0.1", port=8000, api_key=None, most_bytes=2**2
     names = [Path(folder).name for folder in folders]
     if len(set(names)) < len(names):
         raise ValueError(f"Models are told apart by their folders' names, got {', '.join(names)}: rename one.")
-    served = {name: served_model(*runs.load(folder, quantize=quantize), **options) for name, folder in zip(names, folders, strict=True)}
+    served = {
+        name: served_model(*runs.load(folder, quantize=quantize), **options)
+        for name, folder in zip(names, folders, strict=True)
+    }
     if warm_up:
         for model in served.values():
             model.warm_up()

@@ -4,7 +4,7 @@ import dataclasses
 import threading
 
 from kerasllm.generation.embedding import embed
-from kerasllm.generation.running_batch import RowSettings
+from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.samplers import Sampler
 from kerasllm.models import TextEmbedder
 from kerasllm.serving.engine import Engine, Request
@@ -26,7 +26,9 @@ def served_model(model, tokenizer, **options):
     Raises:
         TypeError: for a model of another kind.
     """
-    return EmbeddingModel(model, tokenizer) if isinstance(model, TextEmbedder) else TextModel(model, tokenizer, **options)
+    return (
+        EmbeddingModel(model, tokenizer) if isinstance(model, TextEmbedder) else TextModel(model, tokenizer, **options)
+    )
 
 
 class TextModel:
@@ -55,7 +57,9 @@ class TextModel:
             BadRequest: if it cannot be answered.
         """
         if self.tokenizer.chat_template is None:
-            raise BadRequest("The model was not trained to chat, and has no chat template: use /v1/completions.", "model")
+            raise BadRequest(
+                "The model has no chat template, as it was not trained to chat: use /v1/completions.", "model"
+            )
         try:
             prompt_ids = self.tokenizer.encode_chat([message.plain() for message in asked.messages])
         except (TypeError, ValueError) as error:
@@ -105,12 +109,14 @@ class TextModel:
         settings = RowSettings(
             max_new_tokens=min(most or space, self._most_tokens or space),
             sampler=_sampler(asked),
-            seed=asked.seed,
             end_ids=end_ids,
             repetition_penalty=asked.repetition_penalty,
             reports=reports,
         )
-        each = [settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number) for number in range(n)]
+        each = [
+            settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number)
+            for number in range(n)
+        ]
         stop = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or ())
         return lambda tell: Request(prompt_ids, each, stop, tell)
 
