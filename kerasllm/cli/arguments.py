@@ -5,7 +5,7 @@ import dataclasses
 
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
-from kerasllm.cli.examples import EXAMPLES, OF_TUNE
+from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks.tuning import TuneTask
@@ -205,7 +205,7 @@ def _add_chat(commands):
 def _add_serve(commands):
     command = _add_command(commands, "serve", "serve models to clients of OpenAI's, and a page to chat on, until Ctrl-C")
     command.add_argument("model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served")
-    _add_quantize(command)
+    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
     add_serve_arguments(command, _positive)
 
 
@@ -217,13 +217,7 @@ def _add_model(command):
         metavar="FOLDER",
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
-    _add_quantize(command)
-
-
-def _add_quantize(command):
-    command.add_argument(
-        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
-    )
+    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
 
 
 def _add_drawing(command):
