@@ -18,6 +18,7 @@ from kerasllm import optimizers as optimizers
 from kerasllm import quantization as quantization
 from kerasllm import recipe as recipe
 from kerasllm import runs as runs
+from kerasllm import serving as serving
 from kerasllm import settings as settings
 from kerasllm import tasks as tasks
 from kerasllm import tokenizers as tokenizers

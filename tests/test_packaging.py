@@ -50,7 +50,8 @@ ROOMS = {
     "settings": ["setting_values", "tasks", "words"],
     "recipe": ["callbacks", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
-    "cli": ["benchmark", "recipe"],
+    "serving": ["extras", "generation", "runs"],
+    "cli": ["benchmark", "recipe", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {
@@ -163,6 +164,7 @@ def test_what_the_package_imports_is_required():
     # Another backend, what is measured against, and what reads some files.
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
+    optional |= {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.generation import running_batch
+from kerasllm.generation import row_cache, running_batch
 from kerasllm.generation.kept_texts import KeptTexts
-from kerasllm.generation.running_batch import RowSettings, RunningBatch
+from kerasllm.generation.rows import RowSettings
+from kerasllm.generation.running_batch import RunningBatch
 from kerasllm.generation.samplers import Sampler
 
 END = 7
@@ -36,6 +37,7 @@ def read(batch, ids):
 )
 def test_texts_are_what_they_are_alone(model, few_weights, monkeypatch):
     monkeypatch.setattr(running_batch, "FEW_WEIGHTS", few_weights)
+    monkeypatch.setattr(row_cache, "SMALLEST_LENGTH", 64)
     random = np.random.default_rng(0)
     asked = [  # prompt, sampler, most tokens
         (random.integers(8, 97, size=length).tolist(), Sampler(**settings), most)

@@ -2,20 +2,23 @@
 
 import contextlib
 import json
+import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
 import kerasllm
-from kerasllm.generation.running_batch import RowSettings
+from kerasllm.generation.rows import RowSettings
 from kerasllm.models import CausalLM, TextEmbedder, TransformerConfig
 from kerasllm.serving.engine import Engine, QueueFull, Request
 
@@ -101,7 +104,9 @@ def test_the_client_gets_what_the_model_writes(server, client, tiny):
     assert chunks[-1].usage.completion_tokens == 12
     assert chunks[-1].usage.prompt_tokens_details.cached_tokens == len(prompt_ids) - 1
 
-    drawn = client.completions.create(model="tiny", prompt=["The fox", "A"], n=2, max_tokens=10, seed=3, temperature=1.5)
+    drawn = client.completions.create(
+        model="tiny", prompt=["The fox", "A"], n=2, max_tokens=10, seed=3, temperature=1.5
+    )
     options = {"sampler": "random", "temperature": 1.5}
     for prompt, texts in zip(("The fox", "A"), (drawn.choices[:2], drawn.choices[2:]), strict=True):
         of_generate = [kerasllm.generate(model, tokenizer, prompt, 10, seed=seed, **options) for seed in (3, 4)]
@@ -270,3 +275,74 @@ def test_sigterm_lets_those_finish_who_are_being_answered(tiny, tmp_path):
         assert "Traceback" not in process.stderr.read()
     assert len({answer.text for answer in answers}) == 1
     assert len(answers) == 12
+
+
+@pytest.mark.soak
+def test_many_clients_at_once(tiny):
+    """For `KERASLLM_SECONDS` (20) each: one after another, and 32 at once."""
+    from kerasllm.serving.app import make_app
+    from kerasllm.serving.served_models import served_model
+
+    _, tokenizer = tiny
+    model = CausalLM(TransformerConfig(tokenizer.vocab_size, 6, 384, 6, 1536, max_length=256))
+    prompts = [text[:length] for text in ("The class of a thing", "said the quick fox") for length in range(1, 17)]
+    expected = [kerasllm.generate(model, tokenizer, prompt, 40, seed=7, temperature=0.7) for prompt in prompts]
+    seconds, wrong = float(os.environ.get("KERASLLM_SECONDS", "20")), []
+    with running(make_app({"m": served_model(model, tokenizer, rows=32)})) as address:
+        client = openai.OpenAI(base_url=address + "/v1", api_key="x", max_retries=0, timeout=120)
+
+        def ask(number):
+            asked = {"model": "m", "prompt": prompts[number], "max_tokens": 40, "temperature": 0.7, "seed": 7}
+            stream = client.completions.create(**asked, stream=True)
+            if (text := "".join(chunk.choices[0].text for chunk in stream)) != expected[number]:
+                wrong.append((number, text))
+
+        def ask_for(seconds, number):
+            end, count = time.monotonic() + seconds, 0
+            while time.monotonic() < end:
+                ask((number + count) % 32)
+                count += 1
+            return count
+
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(ask, range(32)))  # which compiles
+            alone = ask_for(seconds, 0)
+            list(pool.map(ask_for, [seconds / 4] * 32, range(32)))
+            before = resident_bytes()
+            together = sum(pool.map(ask_for, [seconds] * 32, range(32)))
+    assert not wrong
+    assert together >= 3 * alone, (together, alone)
+    assert resident_bytes() < 1.1 * before
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.soak
+def test_the_page_in_a_browser(server):
+    """What is typed is answered as it comes, and stopped; nothing comes from elsewhere."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("There is no Chromium.")
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page, asked, errors = browser.new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", errors.append)
+        page.goto(server[1])
+        page.fill("#key", KEY)
+        page.press("#key", "Tab")
+        playwright.expect(page.locator("#model option")).to_have_count(2)
+        page.fill("#temperature", "0")
+        page.fill("#max_tokens", "12")
+        page.fill("#text", "The fox")
+        page.press("#text", "Enter")
+        playwright.expect(page.locator("#send")).to_be_enabled(timeout=60_000)
+        written = kerasllm.chat(server[0]["tiny"].engine._batch.model, server[0]["tiny"].tokenizer, ASKED, 12)
+        assert page.locator(".assistant").text_content() == written
+        browser.close()
+    assert not errors
+    assert all(url.startswith(server[1]) for url in asked)

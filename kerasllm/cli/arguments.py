@@ -6,7 +6,8 @@ import dataclasses
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
-from kerasllm.cli.examples import EXAMPLES, OF_TUNE
+from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
+from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
@@ -209,42 +210,10 @@ def _add_chat(commands):
 
 
 def _add_serve(commands):
-    command = _add_command(
-        commands,
-        "serve",
-        "serve models to any client of OpenAI's, and a page to chat on, until Ctrl-C",
-        "\nNeeds the packages fastapi, uvicorn and prometheus_client.",
-    )
-    command.add_argument(
-        "model", nargs="+", metavar="RUN", help="run folder, a folder in Hugging Face's format or a .gguf file"
-    )
-    command.add_argument(
-        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
-    )
-    command.add_argument(
-        "--host",
-        default="127.0.0.1",
-        metavar="ADDRESS",
-        help="where to listen (default: 127.0.0.1, this machine alone)",
-    )
-    command.add_argument("--port", type=_positive(int), default=8000, metavar="N", help="(default: 8000)")
-    command.add_argument("--api-key", metavar="KEY", help="what requests have to bring (default: $KERASLLM_API_KEY)")
-    for flag, kind, default, help in (
-        ("--rows", int, 16, "texts that are written at once"),
-        ("--queue", int, 128, "requests that may wait; more are answered with 429"),
-        ("--timeout", float, 600.0, "seconds that a request may take, which then ends where it is"),
-        ("--max-body", int, 2**20, "bytes that a request may have"),
-        ("--kept-mb", int, 512, "megabytes for what was read of earlier texts"),
-    ):
-        command.add_argument(
-            flag, type=_positive(kind), default=default, metavar="N", help=f"{help} (default: {default:g})"
-        )
-    command.add_argument(
-        "--max-tokens",
-        type=_positive(int),
-        metavar="N",
-        help="tokens that a request may ask for (default: the context)",
-    )
+    command = _add_command(commands, "serve", "serve models to clients of OpenAI's, and a page to chat on, until Ctrl-C")
+    command.add_argument("model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served")
+    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
+    add_serve_arguments(command, _positive)
 
 
 def _add_model(command):
@@ -255,9 +224,7 @@ def _add_model(command):
         metavar="FOLDER",
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
-    command.add_argument(
-        "--quantize", metavar="KIND", help="keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
-    )
+    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
 
 
 def _add_drawing(command):

@@ -19,10 +19,11 @@ def run(arguments):
             f"The tokenizer in {arguments.model} has no chat template: its model was not trained to chat. `kerasllm "
             "generate` continues a text."
         )
+    conversation = kerasllm.generation.Conversation(model)
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        options = {"shorten": arguments.shorten, **drawing_options(arguments)}
+        options = {"shorten": arguments.shorten, "prefix": conversation, **drawing_options(arguments)}
         pieces = kerasllm.stream_chat(model, tokenizer, messages, **options)
         messages.append({"role": "assistant", "content": print_pieces(pieces)})
 

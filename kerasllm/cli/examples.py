@@ -56,6 +56,8 @@ kerasllm inspect my-run/checkpoints/step-00000500""",
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }
 
+QUANTIZE = "keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
+
 OF_TUNE = {
     "adapter": "what is trained beside the model's kernels, or none to train all of it",
     "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",

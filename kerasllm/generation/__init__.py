@@ -5,7 +5,7 @@ from kerasllm.generation.classifying import Classification, classify
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.embedding import embed
 from kerasllm.generation.hidden_tokens import fill_mask
-from kerasllm.generation.prefix import Prefix, read_prefix
+from kerasllm.generation.prefix import Conversation, Prefix, read_prefix
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.samplers import Sampler
 from kerasllm.generation.text import generate, stream
@@ -13,6 +13,7 @@ from kerasllm.generation.translation import translate
 
 __all__ = [
     "Classification",
+    "Conversation",
     "LogitsRule",
     "Prefix",
     "Sampler",

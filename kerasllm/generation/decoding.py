@@ -16,7 +16,7 @@ from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buff
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, NOT_FINITE, compiled_decoder
 from kerasllm.generation.options import GENERATION_WORDS, whole_number
-from kerasllm.generation.prefix import first_unread
+from kerasllm.generation.prefix import Conversation, first_unread
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.rules import read_rules
 from kerasllm.generation.samplers import SETTINGS, get_sampler
@@ -149,6 +149,7 @@ class Decoding:
         first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
         self._prefix = prefix.cache if first else ()
         self._shared = shared_prompts(prompts)
+        self._stepper, self._conversation = stepper, prefix if isinstance(prefix, Conversation) else None
         self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, (cached, draft), P, first)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= self._padding[:, None]) & (places < P))
@@ -180,6 +181,13 @@ class Decoding:
     def end(self, row):
         """Ends a row where it stands."""
         self._done[row] = True
+
+    def keep(self):
+        """Hands what was read of the first prompt to the `Conversation` that was given as prefix, if one was."""
+        if self._conversation is not None and self._index > self._start and not self._stepper.turns_anew:
+            begin = int(self._padding[0])
+            ids = self._tokens[0, begin : self._index - 1].tolist()
+            self._conversation.grow(ids, self._stepper.cache_of(self._state, len(self._tokens)), 0, begin)
 
     def new_ids(self):
         """For each row, the ids drawn so far, up to and without its end id."""

@@ -11,6 +11,7 @@ from kerasllm.generation.buffers import SMALLEST_BUCKET
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.prompts import as_prompts, encode_prompt
 from kerasllm.generation.stepping import get_stepper
+from kerasllm.layers.cache import BlockCache, KeyValueCache
 from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.models.shapes import context_length, length_dependent_rotations
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -29,6 +30,47 @@ class Prefix:
     def __init__(self, model: keras.Model, token_ids: list[int], cache: Any) -> None:
         self.model, self.token_ids, self.cache = model, token_ids, cache
         self.adapters = adapters_in_use(model)
+
+
+class Conversation(Prefix):
+    """A prefix that grows: what was read of a chat, turn by turn.
+
+    Given to each turn as `prefix`, it makes the next one read only what is new: its first token comes about as soon as
+    that of the first turn. (Layers with a window keep too little of a text, and then nothing is kept.)
+
+    Args:
+        model: the model that chats.
+
+    Example:
+        >>> conversation = kerasllm.generation.Conversation(model)
+        >>> for line in lines:
+        ...     messages.append({"role": "user", "content": line})
+        ...     answer = kerasllm.chat(model, tokenizer, messages, prefix=conversation)
+        ...     messages.append({"role": "assistant", "content": answer})
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(model, [], None)
+
+    def grow(self, token_ids: list[int], cache: Any, row: int, begin: int) -> None:
+        """Takes what was read of a text.
+
+        Args:
+            token_ids: list of int.
+            cache: that of a batch, after which `row` holds the text, from place `begin` on.
+        """
+        if not all(isinstance(block, BlockCache) and isinstance(block.own, KeyValueCache) for block in cache):
+            return
+        places = SMALLEST_BUCKET
+        while places < len(token_ids):
+            places *= 2
+
+        def cut(part):
+            part = part[row : row + 1, :, begin : begin + len(token_ids)]
+            return ops.pad(part, ((0, 0), (0, 0), (0, places - len(token_ids)), (0, 0)))
+
+        self.token_ids, self.cache = token_ids, keras.tree.map_structure(cut, cache)
+        self.adapters = adapters_in_use(self.model)
 
 
 def read_prefix(model: keras.Model, tokenizer: Tokenizer, text: str | Sequence[int]) -> Prefix:
@@ -78,6 +120,8 @@ def first_unread(prefix, model, prompts, P):
         raise TypeError(f"`prefix` is what kerasllm.generation.read_prefix returns, got {type(prefix).__name__}.")
     if prefix.model is not model:
         raise ValueError(f"`prefix` was read by {prefix.model.name}, which is not this model: read it again by this.")
+    if not prefix.token_ids:
+        return 0
     if prefix.adapters != adapters_in_use(model):
         raise ValueError("`prefix` was read with other adapters than those in use: read it again.")
     names = {name for prompt in prompts for name in prompt} - {"token_ids"}

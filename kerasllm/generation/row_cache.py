@@ -14,7 +14,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.layers.cache import KeyValueCache, SharedRing, join_heads, split_heads
 
-SMALLEST_LENGTH = 64
+SMALLEST_LENGTH = 256
 
 
 def length_bucket(length, longest):

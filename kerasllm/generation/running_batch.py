@@ -15,11 +15,10 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.buffers import check_prompts
 from kerasllm.generation.kept_texts import KeptTexts
-from kerasllm.generation.loop import NO_TOKEN
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.row_cache import RowCache, length_bucket
 from kerasllm.generation.row_loop import MOST_STEPS, compiled_loop
-from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.rows import Row, newly_drawn
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
@@ -31,66 +30,6 @@ PIECES = (16, 64, 256)  # tokens that are read at once
 MOST_END_IDS = 8
 CHUNKS_BEFORE_SHRINKING = 64
 FEW_WEIGHTS = 10_000_000  # with which a step of several rows takes one core less time than all need to begin
-
-
-@dataclasses.dataclass(frozen=True)
-class RowSettings:
-    """How one text is continued.
-
-    Args:
-        max_new_tokens: int.
-        sampler: Sampler.
-        seed: int or None. The same seed draws what `generate` draws for the prompt alone.
-        end_ids: tuple of int, which end the text.
-        repetition_penalty: float or None, that of the model's settings: see `standard_rules.Rules`.
-        reports: bool, whether log-probabilities are wanted.
-    """
-
-    max_new_tokens: int
-    sampler: Sampler = Sampler()
-    seed: int | None = None
-    end_ids: tuple = ()
-    repetition_penalty: float | None = None
-    reports: bool = False
-
-
-@dataclasses.dataclass
-class Drawn:
-    """What a row has drawn in a few steps.
-
-    Attributes:
-        ids: list of int, without the end token.
-        has_ended: bool, and `by_end_token` whether by an end token.
-        is_finite: bool, False where the model's logits were not.
-        reports: for each id its log-probability, and the ids and log-probabilities of the likeliest; or [].
-    """
-
-    ids: list
-    has_ended: bool = False
-    by_end_token: bool = False
-    is_finite: bool = True
-    reports: list = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(eq=False)
-class Row:
-    """A text in the batch.
-
-    Attributes:
-        settings: RowSettings.
-        ids: list of int, all of the text, of which the last is not read yet.
-        number: int, its row now.
-        begin: int, the place of its first token on the clock.
-        drawn: int, how many of the ids are drawn.
-        done: bool.
-    """
-
-    settings: RowSettings
-    ids: list
-    number: int
-    begin: int
-    drawn: int = 0
-    done: bool = False
 
 
 class Reading:
@@ -152,7 +91,7 @@ class RunningBatch:
         >>> reading = batch.begin(tokenizer.encode("Once upon"))
         >>> while reading.read_piece():
         ...     pass
-        >>> row = batch.join(reading, RowSettings(max_new_tokens=8))
+        >>> row = batch.join(reading, rows.RowSettings(max_new_tokens=8))
         >>> drawn = batch.run(8)[row].ids
     """
 
@@ -253,7 +192,7 @@ class RunningBatch:
         for row in self._rows:
             count = int(drawn[row.number]) - row.drawn
             row.drawn, row.done = row.drawn + count, bool(done[row.number])
-            news[row] = _drawn(row, *(part[row.number, :count].tolist() for part in (tokens, *reported)))
+            news[row] = newly_drawn(row, *(part[row.number, :count].tolist() for part in (tokens, *reported)))
             row.ids += tokens[row.number, :count].tolist()
         return news
 
@@ -333,15 +272,6 @@ class RunningBatch:
         for row in self._rows:
             seen[row.number, row.ids] = True
         return seen
-
-
-def _drawn(row, ids, *reported):
-    """The `Drawn` of a row, of new ids and, where they are reported, what is."""
-    is_finite, end_ids = NO_TOKEN not in ids, row.settings.end_ids
-    end = next((place for place, token in enumerate(ids) if token in end_ids or token == NO_TOKEN), None)
-    reports = list(zip(*reported, strict=True))[:end] if row.settings.reports else []
-    by_end_token = end is not None and is_finite
-    return Drawn(ids[:end], row.done or end is not None, by_end_token, is_finite, reports)
 
 
 def _longest(model):

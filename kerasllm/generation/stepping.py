@@ -207,6 +207,15 @@ class CachedStepper:
             {"token_ids": token_ids}, cache, 0, positions, self._visible(token_ids, ops.zeros((1,), "int32"))
         )[1]
 
+    @property
+    def turns_anew(self):
+        """Whether what was read is read again as a text grows."""
+        return bool(self._rotations)
+
+    def cache_of(self, state, batch_size):
+        """The cache in a state, as layers know it."""
+        return split_heads(backend.read_buffers(state) if backend.are_buffers(state) else state, batch_size)
+
     def logits(self, cache, inputs, padding, index):
         """Logits (B, V) for place `index`, and the state after the token before it: what is not per token has been read
         with the prompt."""
@@ -233,7 +242,11 @@ class CachedStepper:
     def _step(self, inputs, cache, index, tokens, padding, columns):
         positions = self._positions(columns, padding)
         logits, cache = self.forward(inputs, cache, index, positions, self._visible(tokens, padding))
-        return logits[:, 0], join_heads(cache) if self.uses_xla and not backend.are_buffers(cache) else cache
+        return logits[:, 0], self._kept(cache)
+
+    def _kept(self, cache):
+        """A cache as the loop carries it."""
+        return join_heads(cache) if self.uses_xla and not backend.are_buffers(cache) else cache
 
     def _positions(self, columns, padding):
         positions = ops.maximum(columns[None] - padding[:, None], 0)
@@ -251,6 +264,8 @@ class PlainStepper:
 
     uses_xla = in_runs = False
     loop, variables, ahead = None, (), 0
+
+    turns_anew = True
 
     def __init__(self, model):
         self._model = model

@@ -52,7 +52,8 @@ def generate(
             rules: list of `LogitsRule`, rules of your own; or a list of such lists, one for each prompt. They come
                 behind penalties, and before what rules tokens out.
             seed: int. The same seed draws the same text.
-            prefix: from `read_prefix`, a beginning that prompts share, which is then not read again.
+            prefix: from `read_prefix`, a beginning that prompts share, which is then not read again; for a chat that
+                goes on, a `Conversation`.
             draft: "lookup", which guesses what stood after the same tokens before, or a smaller `CausalLM` of the same
                 vocabulary. Several tokens are then made at once where guesses are right; the text is the same. Several
                 prompts are continued one after another.
@@ -132,6 +133,7 @@ def pieces(decoding, text_stream):
         if piece := text_stream.read(new_ids, is_last=not is_unfinished):
             yield piece
         is_unfinished = is_unfinished and not text_stream.stopped
+    decoding.keep()
 
 
 def start_decoding(model, tokenizer, prompts, max_new_tokens, options):

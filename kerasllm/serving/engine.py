@@ -9,7 +9,8 @@ import threading
 import time
 import traceback
 
-from kerasllm.generation.running_batch import RowSettings, RunningBatch
+from kerasllm.generation.rows import RowSettings
+from kerasllm.generation.running_batch import RunningBatch
 from kerasllm.generation.text_stream import TextStream
 
 SECONDS_OF_A_CHUNK = 0.1

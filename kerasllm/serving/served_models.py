@@ -4,7 +4,7 @@ import dataclasses
 import threading
 
 from kerasllm.generation.embedding import embed
-from kerasllm.generation.running_batch import RowSettings
+from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.samplers import Sampler
 from kerasllm.models import TextEmbedder
 from kerasllm.serving.engine import Engine, Request
@@ -58,7 +58,7 @@ class TextModel:
         """
         if self.tokenizer.chat_template is None:
             raise BadRequest(
-                "The model was not trained to chat, and has no chat template: use /v1/completions.", "model"
+                "The model has no chat template, as it was not trained to chat: use /v1/completions.", "model"
             )
         try:
             prompt_ids = self.tokenizer.encode_chat([message.plain() for message in asked.messages])
@@ -109,7 +109,6 @@ class TextModel:
         settings = RowSettings(
             max_new_tokens=min(most or space, self._most_tokens or space),
             sampler=_sampler(asked),
-            seed=asked.seed,
             end_ids=end_ids,
             repetition_penalty=asked.repetition_penalty,
             reports=reports,
