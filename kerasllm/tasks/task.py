@@ -24,7 +24,8 @@ OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
 OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
 OF_PREFERENCES = ("loss", "beta")
-NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES)
+OF_DISTILLING = ("teacher",)
+NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES, *OF_DISTILLING)
 
 
 class Task:
