@@ -135,7 +135,7 @@ def test_a_reward_model_learns_from_pairs_however_a_batch_is_cut(tmp_path):
         moves.append([new - old for new, old in zip(model.get_weights(), before, strict=True)])
     for part, whole in zip(*moves, strict=True):
         assert np.linalg.norm(part - whole) <= 1e-5 * np.linalg.norm(whole)
-    assert np.linalg.norm(moves[0][-1]) > 0.1
+    assert np.linalg.norm(moves[0][-1]) > 0.01
     rows = np.array([ids[0][0]])
     model.save(tmp_path / "model.keras")
     kerasllm.save(model, TOKENIZER, tmp_path / "run")
