@@ -192,6 +192,13 @@ class TrainSettings:
         None, float, "prefer only: what rewards are multiplied by, higher stays nearer to the model as it was", least=0
     )
 
+    teacher: str | None = _setting(
+        None,
+        str,
+        "causal only: a model, as for --from, whose probabilities are learned beside the tokens, with its tokenizer",
+        metavar="FOLDER",
+    )
+
     def __init__(self, **given):
         given = in_own_names(given)
         task = given.get("task", "causal")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 
 import kerasllm
 from kerasllm.losses import Distillation
@@ -81,3 +82,35 @@ def test_what_cannot_be_distilled_is_said(tmp_path):
         kerasllm.data.with_teacher(data, make(3), 3, tmp_path / "teacher")
     with pytest.raises(ValueError, match="`mix` must be from 0 to 1, got 2"):
         Distillation(mix=2)
+
+
+SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data/tinyshakespeare is not there")
+def test_a_student_learns_more_from_a_teacher_than_from_the_same_steps_of_hard_labels():
+    text = SHAKESPEARE.read_text()
+    training, held_out = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :][:50_000]
+    tokenizer = kerasllm.tokenizers.Tokenizer.train([training], kind="char", progress=False)
+    valid = kerasllm.data.causal_lm_dataset([held_out], tokenizer, 128, 32, shuffle=False, progress=False)
+
+    def trained(num_layers, d_model, text, steps, loss, seed):
+        keras.utils.set_random_seed(seed)
+        sizes = {"num_layers": num_layers, "d_model": d_model, "num_heads": 4, "dff": 4 * d_model, "max_length": 128}
+        options = {"norm": "rms", "activation": "relu_squared", "use_bias": False}
+        model = CausalLM(TransformerConfig(vocab_size=tokenizer.vocab_size, **sizes, **options))
+        data = kerasllm.data.causal_lm_dataset([text], tokenizer, 128, 16, seed, epochs=100, progress=False)
+        schedule = kerasllm.optimizers.warmup_cosine(3e-3, 20, steps)
+        model.compile(kerasllm.optimizers.AdamW(schedule), loss)
+        model.fit(data.take(steps), verbose=0)
+        model.compile()
+        return model, model.evaluate(valid, verbose=0, return_dict=True)["loss"]
+
+    teacher, _ = trained(3, 128, training, 350, None, 9)
+    for seed in range(3):
+        losses = [
+            trained(1, 64, training[:100_000], 200, loss, seed)[1] for loss in (None, Distillation(teacher=teacher))
+        ]
+        print(f"seed {seed}: hard labels {losses[0]:.4f}, distilled {losses[1]:.4f}")
+        assert losses[1] < losses[0] - 0.03

@@ -47,6 +47,11 @@ SMALL = {
         "passes": 2, "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
         "small_steps": 3, "colored": 2,
     },
+    "09_preferences.ipynb": {
+        "source": "pairs.jsonl", "checkpoint": None, "held_out_count": 8, "seq_len": 160, "batch_size": 8,
+        "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
+        "small_passes": 1, "new_tokens": 6,
+    },
 }  # fmt: skip
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
@@ -65,6 +70,9 @@ def sources():
     return {
         "corpus.txt": text,
         "chats.jsonl": "\n".join(json.dumps({"prompt": first, "completion": second}) for first, second in pairs),
+        "pairs.jsonl": "\n".join(
+            json.dumps({"prompt": first, "chosen": second[:40], "rejected": first[:40]}) for first, second in pairs
+        ),
         "labelled.csv": "text,label\n" + "\n".join(f'"{first}",{first[0]}' for first, _ in pairs),
     }
 

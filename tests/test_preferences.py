@@ -7,7 +7,7 @@ import pytest
 import kerasllm
 from kerasllm.data import preference_dataset
 from kerasllm.losses import DPO, KTO, ORPO, SimPO
-from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.models import CausalLM, RewardModel, TransformerConfig
 
 TOKENIZER = kerasllm.tokenizers.Tokenizer.train(["abcdefghijklmnopqrstuvwxyz "], kind="char", progress=False)
 SIZES = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 24}
@@ -111,3 +111,125 @@ def test_losses_are_those_of_the_papers_and_parts_of_a_batch_make_the_same_updat
         moves.append([new - old for new, old in zip(model.get_weights(), before, strict=True)])
     for part, whole in zip(*moves, strict=True):
         assert np.linalg.norm(part - whole) <= 1e-5 * np.linalg.norm(whole) > 0
+
+
+def reward_model():
+    model = RewardModel.from_model(make())
+    model.head_output.set_weights([np.random.default_rng(4).normal(size=(16, 1))])
+    return model
+
+
+def test_a_reward_model_learns_from_pairs_however_a_batch_is_cut(tmp_path):
+    data, moves = batches("dpo"), []
+    for micro_batches in (1, 4):
+        model = reward_model()
+        texts = [[pair["prompt"] + pair[name] for name in ("chosen", "rejected")] for pair in PAIRS]
+        ids = [[[*TOKENIZER.encode(text), TOKENIZER.end_id] for text in pair] for pair in texts]
+        margin = np.array([np.subtract(*(float(model(np.array([one]))[0, 0]) for one in pair)) for pair in ids])
+        wanted = np.mean(np.log1p(np.exp(-margin))), np.mean(margin > 0), np.mean(margin)
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(1.0), micro_batches=micro_batches, run_eagerly=True)
+        history = model.fit(data, shuffle=False, verbose=0).history
+        found = [history[name][0] for name in ("loss", "reward_accuracy", "reward_margin")]
+        assert found == pytest.approx(wanted, rel=1e-4)
+        moves.append([new - old for new, old in zip(model.get_weights(), before, strict=True)])
+    for part, whole in zip(*moves, strict=True):
+        assert np.linalg.norm(part - whole) <= 1e-5 * np.linalg.norm(whole)
+    assert np.linalg.norm(moves[0][-1]) > 0.01
+    rows = np.array([ids[0][0]])
+    model.save(tmp_path / "model.keras")
+    kerasllm.save(model, TOKENIZER, tmp_path / "run")
+    for loaded in (keras.models.load_model(tmp_path / "model.keras"), kerasllm.load(tmp_path / "run")[0]):
+        assert type(loaded) is RewardModel
+        np.testing.assert_allclose(loaded(rows), model(rows), rtol=1e-5)
+
+
+def test_a_model_with_adapters_is_its_own_reference():
+    model = make()
+    given = batches("dpo", reference=model)
+    with pytest.raises(ValueError, match="needs what a reference says"):
+        model.compile("sgd", DPO(), run_eagerly=True)
+        model.evaluate(batches("dpo"), verbose=0)
+    kerasllm.adapters.add(model, rank=2, alpha=4)
+    draw = np.random.default_rng(5)
+    for weight in model.trainable_variables:
+        weight.assign(draw.normal(scale=0.3, size=weight.shape))
+    model.compile("sgd", DPO(), run_eagerly=True)
+    found = [model.evaluate(data, verbose=0, return_dict=True) for data in (batches("dpo"), given)]
+    assert found[0] == pytest.approx(found[1], rel=1e-4) and abs(found[0]["chosen_change"]) > 0.1
+    model.transformer.final_norm.trainable = True
+    with pytest.raises(ValueError, match="is trained beside the adapters"):
+        model.compile("sgd", DPO(), run_eagerly=True)
+        model.evaluate(batches("dpo"), verbose=0)
+
+
+def test_what_a_reference_says_is_kept_with_what_it_was_computed_of(tmp_path):
+    file, reference = tmp_path / "reference.safetensors", make(1)
+    first = batches("dpo", reference=reference, reference_file=file)
+    again = batches("dpo", reference_file=file)
+    assert first.reference == again.reference and len(first.reference) == 64
+    for ours, theirs in zip(first, again, strict=True):
+        np.testing.assert_array_equal(ours[1]["reference_log_probs"], theirs[1]["reference_log_probs"])
+    with pytest.raises(ValueError, match="is of another reference"):
+        batches("dpo", reference=make(2), reference_file=file)
+    with pytest.raises(ValueError, match="is of other texts"):
+        preference_dataset(PAIRS[:3], TOKENIZER, 24, 3, reference_file=file)
+
+
+CHATS = [
+    {
+        "prompt": [{"role": "user", "content": "hi"}],
+        "chosen": "ho",
+        "rejected": [{"role": "assistant", "content": "ha"}],
+    },
+    {
+        "chosen": [
+            *({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+            *({"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}),
+        ],
+        "rejected": [
+            *({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}),
+            *({"role": "user", "content": "c"}, {"role": "assistant", "content": "e"}),
+        ],
+    },
+]
+
+
+def test_of_a_chat_the_last_answer_alone_counts():
+    template = "{% for m in messages %}{{ m.content }}{{ eos_token }} {% endfor %}"
+    data = preference_dataset(CHATS, TOKENIZER, 24, 2, shuffle=False, chat_template=template)
+    inputs, targets, weight = next(iter(data))
+    learned = [
+        [TOKENIZER.decode(targets["labels"][i, j][weight[i, j] > 0], skip_special=False) for j in (0, 1)]
+        for i in (0, 1)
+    ]
+    assert sorted(learned) == [["d<|endoftext|>", "e<|endoftext|>"], ["ho<|endoftext|>", "ha<|endoftext|>"]]
+    is_text = inputs["document_ids"].numpy() > 0
+    np.testing.assert_array_equal(
+        targets["labels"].numpy()[..., :-1][is_text[..., 1:]], inputs["token_ids"][..., 1:][is_text[..., 1:]]
+    )
+    assert (targets["labels"].numpy()[..., :-1][~is_text[..., 1:]] == -100).all()
+
+
+@pytest.mark.parametrize(
+    ("records", "loss", "message"),
+    [
+        (SINGLES, DPO(), "DPO learns from pairs of answers"),
+        (PAIRS, KTO(), "KTO learns from single answers"),
+        ([*PAIRS, *SINGLES], None, "Either all records are pairs"),
+        ([{"prompt": "a", "chosen": "b"}], None, r"pairs\[0\] is no {prompt, chosen, rejected}"),
+        (
+            [{"prompt": "a", "completion": "b", "label": "good"}],
+            None,
+            "has the \"label\" 'good', which is true or false",
+        ),
+        ([{"prompt": "a" * 30, "chosen": "b", "rejected": "c"}], None, "1 of them are longer than seq_len=24"),
+        (SINGLES[:1] * 2, None, "All 2 answers are to the same prompt"),
+    ],
+)
+def test_what_is_no_preference_is_refused(records, loss, message):
+    with pytest.raises(ValueError, match=message):
+        data = preference_dataset(records, TOKENIZER, 24, 2)
+        model = make()
+        model.compile("sgd", loss)
+        model.fit(data, verbose=0)

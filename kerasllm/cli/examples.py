@@ -13,12 +13,14 @@ kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-l
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars
 kerasllm train --task classify --data reviews.csv --from gpt2 --adapter lora --rank 16 --out stars   # few weights learn
+kerasllm train --data corpus --teacher my-run --num-layers 2 --d-model 128 --out small   # learns what my-run says
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
     "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
 kerasllm tune --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --test questions.txt --out smol
 kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-chats   # it has not learned to chat
 kerasllm tune --model my-run --data chats.jsonl --adapter none --out whole   # all weights are trained
+kerasllm tune --task prefer --model my-assistant-whole --data pairs.jsonl --out preferred   # of two answers
 kerasllm tune --task dialogue --model my-run --data dialogues.jsonl --out my-lamda   # it writes and judges
 kerasllm tune --config tune.yaml --rank 8 --out my-assistant   # tune.yaml: `base: my-run` and so on; flags win
 kerasllm tune --resume my-assistant   # goes on with a run that was interrupted or killed

@@ -1,10 +1,11 @@
 """`--task causal`: a model learns to predict the next token of a text."""
 
 import dataclasses
+import functools
 
 import kerasllm
 from kerasllm.tasks.corpus import Zipped
-from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_ENCODERS, OF_TOKEN_TYPES, SAMPLE
+from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, OF_DISTILLING, OF_ENCODERS, OF_TOKEN_TYPES, SAMPLE
 from kerasllm.tasks.text import TextTask
 
 _SCORES = (
@@ -24,12 +25,54 @@ class CausalTask(TextTask):
     function = "generate"
     scored_by = "perplexity"
     command = 'generate --model {} --prompt "The" --temperature 0.8 --seed 1'
+    unused_settings = tuple(name for name in TextTask.unused_settings if name not in OF_DISTILLING)
     unused_fields = (*OF_ENCODERS, *OF_TOKEN_TYPES, "embedding_size")
     has_stride = True
 
     @staticmethod
     def model_class():
         return kerasllm.models.CausalLM
+
+    def config(self):
+        config, teacher = super().config(), self._teacher
+        if teacher is None:
+            return config
+        settings = self.settings
+        for name in ("tokenizer", "label_smoothing"):
+            if getattr(settings, name) != type(settings).__dataclass_fields__[name].default:
+                raise ValueError(f"{name} does nothing beside teacher: leave it out.")
+        if config.max_length > teacher[0].config.max_length:
+            raise ValueError(
+                f"max_length={config.max_length} is more than the {teacher[0].config.max_length} tokens that "
+                f"{settings.teacher} takes."
+            )
+        return config
+
+    def tokenizer(self):
+        return self._teacher and self._teacher[1]
+
+    def fitted(self, config, tokenizer):
+        if self._teacher is None:
+            return super().fitted(config, tokenizer)
+        return dataclasses.replace(config, vocab_size=self._teacher[0].config.vocab_size)
+
+    def loss(self):
+        if self._teacher is None:
+            return super().loss()
+        from kerasllm.losses import Distillation
+
+        return Distillation(teacher=self._teacher[0], chunk_size=self.settings.loss_chunk or 256)
+
+    @functools.cached_property
+    def _teacher(self):
+        """The pair (model, tokenizer) to learn from, or None."""
+        if self.settings.teacher is None:
+            return None
+        dtype, _ = kerasllm.training.precision(self.settings.precision)
+        model, tokenizer = kerasllm.load(self.settings.teacher, dtype)
+        if not isinstance(model, self.model_class()):
+            raise TypeError(f"A teacher is a causal model, and {self.settings.teacher} holds a {type(model).__name__}.")
+        return model, tokenizer
 
     @staticmethod
     def make_dataset(*args, **options):

@@ -3,17 +3,17 @@
 import functools
 
 import kerasllm
-from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE
+from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE, OF_DISTILLING
 from kerasllm.tasks.tuning import TuneTask
 
 _LOSSES = {"dpo": "DPO", "ipo": "DPO", "orpo": "ORPO", "simpo": "SimPO", "kto": "KTO"}
 _FIGURES = (
     ("reward_accuracy", "preferred answers that gained more", "{:.2%}"),
     ("reward_margin", "margin of implied rewards", "{:,.4f}"),
-    ("chosen_before", "log-probability of preferred answers before, nats", "{:,.2f}"),
+    ("chosen_before", "log-probability of the preferred, nats", "{:,.2f}"),
     ("chosen_change", "and its change", "{:+,.2f}"),
-    ("chosen_log_prob", "log-probability of preferred answers, nats per token", "{:,.4f}"),
-    ("kl", "divergence from the model before, nats per token", "{:,.4f}"),
+    ("chosen_log_prob", "log-probability of their tokens", "{:,.4f}"),
+    ("kl", "divergence per token, nats", "{:,.4f}"),
 )
 
 
@@ -29,8 +29,7 @@ class PreferTask(TuneTask):
     unused_settings = (
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *("packed", "label_smoothing"),
-        *OF_CLASSIFYING,
-        *OF_DIALOGUE,
+        *(*OF_CLASSIFYING, *OF_DIALOGUE, *OF_DISTILLING),
     )
 
     @staticmethod

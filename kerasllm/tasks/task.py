@@ -25,7 +25,8 @@ OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
 OF_PREFERENCES = ("loss", "beta")
 OF_DIALOGUE = ("judge",)
-NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES, *OF_DIALOGUE)
+OF_DISTILLING = ("teacher",)
+NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES, *OF_DIALOGUE, *OF_DISTILLING)
 
 
 class Task:
