@@ -12,7 +12,6 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.buffers import buffer_lengths, fill_buffers, shared_prompts
 from kerasllm.generation.loop import NOT_FINITE
-from kerasllm.generation.precision import in_float32
 from kerasllm.layers import taps
 from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.models.shapes import length_dependent_rotations
@@ -70,7 +69,6 @@ def _compiled(model):
     key = ("endings", frozenset(map(id, model.weights)), adapters_in_use(model))
     if key not in compiled:
         read = functools.partial(_read, model)
-        read = in_float32(model, read) if backend.on_cpu() else read
         compiled[key] = backend.compile_function(read, model.variables, xla=False, by_shape=True)
     return compiled[key]
 
