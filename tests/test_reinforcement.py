@@ -1,4 +1,4 @@
-"""Learning from rewards: the loss beside NumPy, the update however a batch is cut, and answers that are the model's own."""
+"""Learning from rewards: the loss beside NumPy, the update however a batch is cut, and whose answers they are."""
 
 import json
 
@@ -45,28 +45,31 @@ def fitted(loss, batch, micro_batches=1, seed=0):
     model.compile(keras.optimizers.SGD(1.0), loss, micro_batches=micro_batches)
     before = model.get_weights()
     logs = model.fit(repeated(batch), verbose=0).history
-    return {name: values[0] for name, values in logs.items()}, [a - b for a, b in zip(before, model.get_weights())]
+    return {name: values[0] for name, values in logs.items()}, [
+        a - b for a, b in zip(before, model.get_weights(), strict=True)
+    ]
+
+
+def said(model, ids, is_learned):
+    """Log-probabilities of the tokens of an answer, of one text alone, by NumPy."""
+    logits = np.array(model(ids[None]))[0].astype("float64")
+    found = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return found[np.arange(len(ids) - 1), ids[1:]][is_learned]
 
 
 def expected(model, reference, batch, old, beta, epsilon, scale):
     """The loss and what is reported beside it, answer by answer."""
     inputs, targets, weight = keras.tree.map_structure(np.array, batch)
-    tokens, divergences, lengths, total = [], [], [], 0
+    tokens, divergences, lengths = [], [], []
     for group in range(len(weight)):
         rewards = targets["rewards"][group].astype("float64")
         advantages = rewards - rewards.mean()
         advantages = advantages / (rewards.std(ddof=1) + 1e-4) if scale else advantages
         for row in range(G):
             count = int(inputs["document_ids"][group, row].sum())
-            ids = inputs["token_ids"][group, row, :count]
-
-            def said(of):
-                logits = np.array(of(ids[None]))[0].astype("float64")
-                found = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-                return found[np.arange(count - 1), ids[1:]][weight[group, row, : count - 1] > 0]
-
-            new, other = said(model), said(reference)
-            before = new if old is None else said(old)
+            answer = inputs["token_ids"][group, row, :count], weight[group, row, : count - 1] > 0
+            new, other = said(model, *answer), said(reference, *answer)
+            before = new if old is None else said(old, *answer)
             ratio = np.exp(new - before)
             gain = ratio * advantages[row]
             if epsilon:
@@ -194,7 +197,7 @@ def test_an_answer_is_learned_to_its_end():
 
 def test_a_reward_model_reads_prompt_and_answer():
     judge = make(3, RewardModel)
-    inputs, targets, weight = next(iter(groups(make(), [judge, lambda prompt, answer: 2.0], batch_size=1)))
+    inputs, targets, _ = next(iter(groups(make(), [judge, lambda prompt, answer: 2.0], batch_size=1)))
     for row in range(G):
         count = int(np.sum(inputs["document_ids"][0, row]))
         alone = float(judge(inputs["token_ids"][0, row : row + 1, :count])[0, 0])
@@ -216,7 +219,7 @@ def test_ready_rewards(tmp_path):
         with pytest.raises(ValueError) as raised:
             load_reward(name)
         assert message in str(raised.value)
-    with pytest.raises(FileNotFoundError, match="There is no file none.py"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file none\.py"):
         load_reward("none.py:mine")
     pytest.importorskip("jsonschema", reason="jsonschema is not installed: pip install jsonschema")
     schema = {"type": "object", "required": ["a"]}
@@ -245,7 +248,7 @@ def test_what_is_no_task_is_refused(tmp_path):
     with pytest.raises(ValueError, match="leave no space for an answer of max_new_tokens=23 in the 24 tokens"):
         groups(make(), max_new_tokens=23)
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
-    with pytest.raises(ValueError, match='tasks.jsonl, line 2 has no "prompt"'):
+    with pytest.raises(ValueError, match=r'tasks\.jsonl, line 2 has no "prompt"'):
         list(read_tasks(tmp_path / "tasks.jsonl"))
     for options, message in {"beta": "`beta` must be at least 0", "epsilon": "`epsilon` must be above 0"}.items():
         with pytest.raises(ValueError, match=message):

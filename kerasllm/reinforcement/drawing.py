@@ -95,7 +95,9 @@ def _of_function(function, name):
         try:
             value = float(value)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"The reward {name} gives numbers, and gave {value!r:.80} for {answer.text!r:.80}.") from error
+            raise TypeError(
+                f"The reward {name} gives numbers, and gave {value!r:.80} for {answer.text!r:.80}."
+            ) from error
         if not math.isfinite(value):
             raise ValueError(f"The reward {name} must give finite numbers, and gave {value} for {answer.text!r:.80}.")
         return value

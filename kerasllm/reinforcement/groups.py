@@ -146,7 +146,7 @@ def groups_of(
     greedy=False,
     shuffle=True,
 ):
-    """What `group_dataset` makes of `Questions` and `Rewards`; `policy` is a function () -> model, asked at each step."""
+    """What `group_dataset` makes of `Questions` and `Rewards`; `policy` is a function () -> model."""
     steps_per_epoch = -(-len(questions.prompts) // batch_size)
     lengths = np.array([len(prompt.ids) for prompt in questions.prompts])
     batches_in = functools.lru_cache(maxsize=1)(

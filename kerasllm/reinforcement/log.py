@@ -31,10 +31,10 @@ class AnswerLog:
     def _cut(self, step):
         """Leaves what is of steps before this one, counted from 0."""
         if self.path.exists():
-            with replacing(self.path) as draft:
-                before, after = open(self.path, encoding="utf-8"), open(draft, "w", encoding="utf-8")
-                with before, after:
-                    after.writelines(line for line in before if line.endswith("\n") and _step_of(line) <= step)
+            with replacing(self.path) as draft, open(self.path, encoding="utf-8") as before:
+                kept = (line for line in before if line.endswith("\n") and _step_of(line) <= step)
+                with open(draft, "w", encoding="utf-8") as after:
+                    after.writelines(kept)
         return step
 
 

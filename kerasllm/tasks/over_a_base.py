@@ -2,7 +2,7 @@
 
 import kerasllm
 from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
-from kerasllm.tasks.task import OF_DIALOGUE, OF_ENCODERS, OF_PREFERENCES, SAMPLE, Task
+from kerasllm.tasks.task import OF_DIALOGUE, OF_ENCODERS, OF_PREFERENCES, OF_REWARDS, SAMPLE, Task
 
 
 class OverABaseTask(Task):
@@ -12,6 +12,7 @@ class OverABaseTask(Task):
         *("chat_format", "packed", "clean", "deduplicate"),
         *("batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
         *OF_PREFERENCES,
+        *OF_REWARDS,
         *OF_DIALOGUE,
     )
     unused_fields = OF_ENCODERS

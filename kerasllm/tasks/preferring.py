@@ -3,7 +3,7 @@
 import functools
 
 import kerasllm
-from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE
+from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE, OF_REWARDS
 from kerasllm.tasks.tuning import TuneTask
 
 _LOSSES = {"dpo": "DPO", "ipo": "DPO", "orpo": "ORPO", "simpo": "SimPO", "kto": "KTO"}
@@ -30,6 +30,7 @@ class PreferTask(TuneTask):
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *("packed", "label_smoothing"),
         *OF_CLASSIFYING,
+        *OF_REWARDS,
         *OF_DIALOGUE,
     )
 
