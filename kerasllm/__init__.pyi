@@ -17,6 +17,7 @@ from kerasllm import models as models
 from kerasllm import optimizers as optimizers
 from kerasllm import quantization as quantization
 from kerasllm import recipe as recipe
+from kerasllm import reinforcement as reinforcement
 from kerasllm import runs as runs
 from kerasllm import serving as serving
 from kerasllm import settings as settings

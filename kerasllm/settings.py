@@ -182,6 +182,15 @@ class TrainSettings:
         None, str, "dialogue only: run folder of a judge; replies that it finds bad are not learned", metavar="FOLDER"
     )
 
+    reward: tuple[str, ...] = _setting(
+        (),
+        str,
+        "reward only: what an answer is worth, or several that are added up: exact, regex:PATTERN, json_schema, "
+        "json_schema:FILE.json, length:CHARACTERS, or FILE.py:FUNCTION of (prompt, answer) or (prompt, answer, task)",
+        metavar="REWARD",
+    )
+    group_size: int = _setting(8, int, "reward only: answers to each prompt of a step", least=2)
+    answer_tokens: int = _setting(128, int, "reward only: the most tokens of an answer", least=1)
     loss: str | None = _setting(
         None,
         str,
@@ -189,7 +198,11 @@ class TrainSettings:
         choices=("dpo", "ipo", "orpo", "simpo", "kto"),
     )
     beta: float | None = _setting(
-        None, float, "prefer only: what rewards are multiplied by, higher stays nearer to the model as it was", least=0
+        None,
+        float,
+        "prefer: what rewards are multiplied by; reward: what the divergence is (default: 0); higher stays nearer to "
+        "the model as it was",
+        least=0,
     )
 
     teacher: str | None = _setting(

@@ -37,6 +37,7 @@ ROOMS = {
     "generation": ["models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
+    "reinforcement": ["data", "extras", "files", "generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],

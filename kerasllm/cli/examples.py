@@ -22,6 +22,7 @@ kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-ch
 kerasllm tune --model my-run --data chats.jsonl --adapter none --out whole   # all weights are trained
 kerasllm tune --task prefer --model my-assistant-whole --data pairs.jsonl --out preferred   # of two answers
 kerasllm tune --task dialogue --model my-run --data dialogues.jsonl --out my-lamda   # it writes and judges
+kerasllm tune --task reward --model my-run --data sums.jsonl --reward exact --out my-sums   # right answers
 kerasllm tune --config tune.yaml --rank 8 --out my-assistant   # tune.yaml: `base: my-run` and so on; flags win
 kerasllm tune --resume my-assistant   # goes on with a run that was interrupted or killed
 kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",

@@ -28,13 +28,14 @@ class Batches(NamedTuple):
     indices_of: Callable = lambda step: ()
 
 
-def dataset_of(batches, epochs, start_step):
+def dataset_of(batches, epochs, start_step, ahead=2):
     """The `tf.data.Dataset` of known length that gives the batches of steps start_step, start_step + 1, …
 
     Args:
         batches: `Batches`.
         epochs: int, how often it goes through them.
         start_step: int, batches to leave out at the beginning.
+        ahead: int, batches that are read before they are asked for.
 
     Returns:
         The data set, whose attribute `documents_at` is that of the batches.
@@ -56,7 +57,8 @@ def dataset_of(batches, epochs, start_step):
         return element(*tf.numpy_function(lambda *a: weak_read()(*a), arguments, types, stateful=False))
 
     dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step))
+    dataset = dataset.prefetch(ahead) if ahead else dataset
     # Autotuning has nothing to tune here, and its thread sleeps 10 ms, 20 ms, 40 ms …: the end of an epoch waits until
     # it wakes, which can take as long as the epoch itself (measured: 20.5 s for an epoch of 10.3 s).
     options = tf.data.Options()

@@ -193,6 +193,12 @@ class Decoding:
         """For each row, the ids drawn so far, up to and without its end id."""
         return self._new_ids
 
+    def drawn_ids(self):
+        """The same with the end id, where a row ended by one."""
+        lengths = [min(len(ids) + 1, limit) for ids, limit in zip(self._new_ids, self._limits, strict=True)]
+        first = self._start
+        return [self._tokens[row, first : first + length].tolist() for row, length in enumerate(lengths)]
+
 
 def _until(ids, end_ids):
     for i, token in enumerate(ids):

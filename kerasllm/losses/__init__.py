@@ -6,6 +6,7 @@ items.py           `ItemLoss`: what a loss is a mean over
 base.py            `LogProbabilityLoss`: how it is called, summed and saved
 cross_entropy.py   `TokenCrossentropy`
 preferences.py     `DPO`, `SimPO`, `ORPO`, `KTO`, over answers that were preferred to others
+policy.py          `GRPO`, over answers that the model drew
 distillation.py    `Distillation`, from what a teacher says
 bradley_terry.py   `BradleyTerry`, over rewards of texts
 contrastive.py     `InfoNCE`, over vectors of texts
@@ -17,11 +18,13 @@ from kerasllm.losses.contrastive import InfoNCE
 from kerasllm.losses.cross_entropy import TokenCrossentropy
 from kerasllm.losses.distillation import Distillation
 from kerasllm.losses.likelihood import OutputLayer
+from kerasllm.losses.policy import GRPO
 from kerasllm.losses.preferences import DPO, KTO, ORPO, SimPO
 from kerasllm.losses.targets import token_weights
 
 __all__ = [
     "DPO",
+    "GRPO",
     "KTO",
     "ORPO",
     "BradleyTerry",

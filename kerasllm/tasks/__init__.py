@@ -12,6 +12,7 @@ from kerasllm.tasks.dialogue import DialogueTask
 from kerasllm.tasks.embedding import EmbeddingTask
 from kerasllm.tasks.masked import MaskedTask
 from kerasllm.tasks.preferring import PreferTask
+from kerasllm.tasks.rewarding import RewardTask
 from kerasllm.tasks.task import Task
 from kerasllm.tasks.translation import TranslationTask
 from kerasllm.tasks.tuning import TuneTask
@@ -24,7 +25,10 @@ def __dir__():  # what completion shows
 
 
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
-_ALL = (CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, DialogueTask, ClassificationTask, EmbeddingTask)
+_ALL = (
+    *(CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, RewardTask, DialogueTask),
+    *(ClassificationTask, EmbeddingTask),
+)
 TASKS = {task.name: task for task in _ALL}
 
 

@@ -2,7 +2,7 @@
 
 import kerasllm
 from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
-from kerasllm.tasks.task import OF_DIALOGUE, OF_DISTILLING, OF_ENCODERS, OF_PREFERENCES, SAMPLE, Task
+from kerasllm.tasks.task import OF_ENCODERS, OF_SPECIAL, SAMPLE, Task
 
 
 class OverABaseTask(Task):
@@ -11,7 +11,7 @@ class OverABaseTask(Task):
     unused_settings = (
         *("chat_format", "packed", "clean", "deduplicate"),
         *("batch_tokens", "micro_batches", "label_smoothing", "loss_chunk"),
-        *(*OF_PREFERENCES, *OF_DIALOGUE, *OF_DISTILLING),
+        *OF_SPECIAL,
     )
     unused_fields = OF_ENCODERS
     num_columns = 2

@@ -3,7 +3,7 @@
 import functools
 
 import kerasllm
-from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE, OF_DISTILLING
+from kerasllm.tasks.task import NOT_OF_CHATS, OF_PREFERENCES
 from kerasllm.tasks.tuning import TuneTask
 
 _LOSSES = {"dpo": "DPO", "ipo": "DPO", "orpo": "ORPO", "simpo": "SimPO", "kto": "KTO"}
@@ -29,7 +29,7 @@ class PreferTask(TuneTask):
     unused_settings = (
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *("packed", "label_smoothing"),
-        *(*OF_CLASSIFYING, *OF_DIALOGUE, *OF_DISTILLING),
+        *(name for name in NOT_OF_CHATS if name not in OF_PREFERENCES),
     )
 
     @staticmethod

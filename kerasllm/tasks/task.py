@@ -24,9 +24,12 @@ OF_TOKEN_TYPES = ("num_token_types", "num_task_types")
 OF_CLASSIFYING = ("text_column", "label_column", "problem", "balanced")
 OF_TUNING = ("base", "adapter", "quantize", "rank", "alpha", "adapter_layers", "train_also", "chat_format")
 OF_PREFERENCES = ("loss", "beta")
+OF_REWARDS = ("reward", "group_size", "answer_tokens")
 OF_DIALOGUE = ("judge",)
 OF_DISTILLING = ("teacher",)
-NOT_OF_TEXT = (*OF_TUNING, *OF_CLASSIFYING, *OF_PREFERENCES, *OF_DIALOGUE, *OF_DISTILLING)
+OF_SPECIAL = (*OF_PREFERENCES, *OF_REWARDS, *OF_DIALOGUE, *OF_DISTILLING)
+NOT_OF_CHATS = (*OF_CLASSIFYING, *OF_SPECIAL)
+NOT_OF_TEXT = (*OF_TUNING, *NOT_OF_CHATS)
 
 
 class Task:

@@ -9,7 +9,7 @@ from pathlib import Path
 import kerasllm
 from kerasllm.tasks.adapting import adapt, adapter_defaults, is_adapted, load_base
 from kerasllm.tasks.causal import CausalTask
-from kerasllm.tasks.task import OF_CLASSIFYING, OF_DIALOGUE, OF_DISTILLING, OF_PREFERENCES
+from kerasllm.tasks.task import NOT_OF_CHATS
 
 DEFAULT_WINDOW = 1024  # tokens, where the model takes as many
 VALIDATION_SHARE = 0.1
@@ -26,8 +26,7 @@ class TuneTask(CausalTask):
     command = "chat --model {}"
     unused_settings = (
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
-        *OF_CLASSIFYING,
-        *(*OF_PREFERENCES, *OF_DIALOGUE, *OF_DISTILLING),
+        *NOT_OF_CHATS,
     )
     tunes = True
     items = "conversations"  # what it learns from
