@@ -7,14 +7,11 @@ import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
+from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
-
-CONVERTED = ("run", "huggingface", "saved-model", "gguf")
-EXPORTED = ("saved-model", "litert", "onnx")
-GGUF_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 
 def parse(argv=None):
@@ -210,9 +207,7 @@ def _add_chat(commands):
 
 
 def _add_serve(commands):
-    command = _add_command(commands, "serve", "serve models to clients of OpenAI's, and a page to chat on, until Ctrl-C")
-    command.add_argument("model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served")
-    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
+    command = _add_command(commands, "serve", "serve models to OpenAI's clients, with a page to chat on, until Ctrl-C")
     add_serve_arguments(command, _positive)
 
 
@@ -314,43 +309,8 @@ def _add_export(commands):
     command = _add_command(
         commands, "export", "write a trained model as a TensorFlow SavedModel, or for the edge, and check it"
     )
-    command.add_argument("model", metavar="RUN", help="run folder of the model, or a folder in Hugging Face's format")
-    command.add_argument("folder", metavar="OUT", help="folder to make; with --to litert a file, .litertlm or .tflite")
-    command.add_argument("--to", choices=EXPORTED, default="saved-model", help="format (default: saved-model)")
-    _add_saved_model(command)
-    command.add_argument("--quantize", choices=("int8", "int4"), help="kernels in 8 or 4 bits (litert)")
-    command.add_argument(
-        "--context",
-        type=_positive(int),
-        metavar="N",
-        help="the most tokens of prompt and answer together (litert; default: the model's, up to 2048)",
-    )
-
-
-def _add_saved_model(command):
-    command.add_argument(
-        "--compiled",
-        action="store_true",
-        help="a SavedModel whose loop XLA compiles when it first runs: quicker, where the server has XLA",
-    )
-    command.add_argument(
-        "--ids",
-        action="store_true",
-        help="a SavedModel that takes and gives token ids alone, where the tokenizer cannot run in a graph",
-    )
+    add_export_arguments(command, _positive)
 
 
 def _add_convert(commands):
-    command = _add_command(commands, "convert", "write a model in another format")
-    command.add_argument("model", metavar="SOURCE", help="run folder, folder in Hugging Face's format, or .gguf file")
-    command.add_argument("folder", metavar="DESTINATION", help="folder to make, or .gguf file")
-    command.add_argument(
-        "--to",
-        choices=CONVERTED,
-        help="format to write (default: GGUF where the name ends so; else a run folder from Hugging Face's format and "
-        "from GGUF, and Hugging Face's format from a run folder)",
-    )
-    command.add_argument(
-        "--dtype", choices=GGUF_TYPES, default="F16", help="type of the matrices of a GGUF file (default: F16)"
-    )
-    _add_saved_model(command)
+    add_convert_arguments(_add_command(commands, "convert", "write a model in another format"))

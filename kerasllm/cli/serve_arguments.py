@@ -1,8 +1,14 @@
-"""The flags of `kerasllm serve`: where it listens, and what it bears."""
+"""The flags of `kerasllm serve`: what it serves, where it listens, and what it bears."""
+
+from kerasllm.cli.examples import QUANTIZE
 
 
 def add_serve_arguments(command, positive):
     """Adds them to a parser; `positive` makes a type of numbers above 0."""
+    command.add_argument(
+        "model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served"
+    )
+    command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
     command.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, from here alone)"
     )
