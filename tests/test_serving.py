@@ -331,7 +331,7 @@ def test_the_page_in_a_browser(server):
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page, asked, errors = browser.new_page(), [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto(server[1])
         page.fill("#key", KEY)
         page.press("#key", "Tab")

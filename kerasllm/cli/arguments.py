@@ -203,8 +203,12 @@ def _add_chat(commands):
 
 
 def _add_serve(commands):
-    command = _add_command(commands, "serve", "serve models to clients of OpenAI's, and a page to chat on, until Ctrl-C")
-    command.add_argument("model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served")
+    command = _add_command(
+        commands, "serve", "serve models to clients of OpenAI's, and a page to chat on, until Ctrl-C"
+    )
+    command.add_argument(
+        "model", nargs="+", metavar="RUN", help="what the others take as --model; several may be served"
+    )
     command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
     add_serve_arguments(command, _positive)
 

@@ -231,6 +231,8 @@ class RunningBatch:
 
     def _way(self, rows):
         """How the loop for so many rows is compiled: see `row_loop.compiled_loop`."""
+        if not self.stepper.uses_xla:
+            return "plain"
         if not (backend.IS_TENSORFLOW and backend.on_cpu()) or self.model.transformer.positions in BIASED:
             return "whole"
         return "plain" if rows > 1 and self.model.count_params() > FEW_WEIGHTS else "runs"
