@@ -225,6 +225,21 @@ def wait_until(condition, seconds=5):
         time.sleep(0.02)
 
 
+def test_after_a_failure_others_are_served(client, server, monkeypatch, capfd):
+    engine = server[0]["tiny"].engine
+
+    def fail(steps):
+        raise RuntimeError("out of memory")
+
+    asked = {"model": "tiny", "prompt": "The fox", "max_tokens": 5, "temperature": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batch, "run", fail)
+        with pytest.raises(openai.InternalServerError, match="The model failed"):
+            client.completions.create(**asked)
+    assert "out of memory" in capfd.readouterr().err
+    assert client.completions.create(**asked).usage.completion_tokens == 5
+
+
 def test_those_who_wait_are_told_when_the_engine_stops(tiny):
     engine, told = Engine(*tiny, queue=1), []
     request = Request([1, 2], [RowSettings(5)], [], told.append)

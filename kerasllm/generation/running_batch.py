@@ -167,6 +167,10 @@ class RunningBatch:
         self._rows.remove(row)
         self.kept.keep(row.ids[:-1], functools.partial(self._cache.take, row.number, row.begin))
 
+    def clear(self):
+        """Frees all rows, and keeps nothing of them: what a loop that failed has left may be anything."""
+        self._rows, self._cache = [], None
+
     def run(self, steps):
         """Draws up to `steps` more tokens, `MOST_STEPS` at most, for each row: a dict from rows to `Drawn`.
 
