@@ -33,7 +33,10 @@ def read(batch, ids):
 
 @pytest.mark.parametrize(
     "few_weights",
-    [pytest.param(0, id="plain graph"), pytest.param(10**9, id="compiled runs", marks=pytest.mark.soak)],
+    [
+        pytest.param(0, id="plain graph"),
+        pytest.param(10**9, id="compiled runs", marks=[pytest.mark.soak, pytest.mark.optimised]),
+    ],
 )
 def test_texts_are_what_they_are_alone(model, few_weights, monkeypatch):
     monkeypatch.setattr(running_batch, "FEW_WEIGHTS", few_weights)

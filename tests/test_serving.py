@@ -225,6 +225,21 @@ def wait_until(condition, seconds=5):
         time.sleep(0.02)
 
 
+def test_after_a_failure_others_are_served(client, server, monkeypatch, capfd):
+    engine = server[0]["tiny"].engine
+
+    def fail(steps):
+        raise RuntimeError("out of memory")
+
+    asked = {"model": "tiny", "prompt": "The fox", "max_tokens": 5, "temperature": 0}
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._batch, "run", fail)
+        with pytest.raises(openai.InternalServerError, match="The model failed"):
+            client.completions.create(**asked)
+    assert "out of memory" in capfd.readouterr().err
+    assert client.completions.create(**asked).usage.completion_tokens == 5
+
+
 def test_those_who_wait_are_told_when_the_engine_stops(tiny):
     engine, told = Engine(*tiny, queue=1), []
     request = Request([1, 2], [RowSettings(5)], [], told.append)
@@ -331,7 +346,7 @@ def test_the_page_in_a_browser(server):
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page, asked, errors = browser.new_page(), [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto(server[1])
         page.fill("#key", KEY)
         page.press("#key", "Tab")

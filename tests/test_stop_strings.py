@@ -31,6 +31,9 @@ class Scripted:
     def end(self, row):
         self.ended[row], self.rows[row] = True, self.rows[row][: self.drawn]
 
+    def keep(self):
+        pass
+
     def new_ids(self):
         return [list(row[: self.drawn]) for row in self.rows]
 

@@ -167,6 +167,10 @@ class RunningBatch:
         self._rows.remove(row)
         self.kept.keep(row.ids[:-1], functools.partial(self._cache.take, row.number, row.begin))
 
+    def clear(self):
+        """Frees all rows, and keeps nothing of them: what a loop that failed has left may be anything."""
+        self._rows, self._cache = [], None
+
     def run(self, steps):
         """Draws up to `steps` more tokens, `MOST_STEPS` at most, for each row: a dict from rows to `Drawn`.
 
@@ -231,6 +235,8 @@ class RunningBatch:
 
     def _way(self, rows):
         """How the loop for so many rows is compiled: see `row_loop.compiled_loop`."""
+        if not self.stepper.uses_xla:
+            return "plain"
         if not (backend.IS_TENSORFLOW and backend.on_cpu()) or self.model.transformer.positions in BIASED:
             return "whole"
         return "plain" if rows > 1 and self.model.count_params() > FEW_WEIGHTS else "runs"

@@ -55,7 +55,8 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
 
     @app.exception_handler(BadRequest)
     async def bad_request(request, error):
-        return _error(error.status, error.message, "invalid_request_error", error.param, error.code)
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        return _error(error.status, error.message, kind, error.param, error.code)
 
     @app.exception_handler(HTTPException)
     async def no_such_page(request, error):

@@ -120,7 +120,7 @@ class Engine:
     def warm_up(self):
         """Compiles what the first requests need: the loop for one text and for as many as there may be."""
         for rows in {1, self.rows}:
-            reading = self._batch.begin([0] * 17)
+            reading = self._batch.begin([0] * min(17, self.longest - 1))
             while reading.read_piece():
                 pass
             rows = [self._batch.join(reading, RowSettings(1)) for _ in range(rows)]
@@ -226,8 +226,8 @@ class Engine:
         requests = {text.request: None for text in self._texts.values()}
         if self._reading:
             requests[self._reading[0]] = None
-        for row in list(self._texts):
-            self._leave(row)
+        self._texts.clear()
+        self._batch.clear()
         self._reading = None
         for request in requests:
             request.cancelled = True
