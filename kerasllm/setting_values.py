@@ -1,4 +1,4 @@
-"""What values a setting takes: its description, which is that of its flag too, and the checks; and the model's settings."""
+"""What values a setting takes: its description, which is that of its flag too, and the checks. And those of a model."""
 
 import re
 
