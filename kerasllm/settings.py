@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from kerasllm.setting_values import about, checked, plain
+from kerasllm.setting_values import MODEL_FLAGS, SHORT, about, checked, plain
 from kerasllm.tasks import TASKS
 from kerasllm.words import advice
 
@@ -261,31 +261,6 @@ class TrainSettings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
-# Fields of `model` with flags of their own.
-MODEL_FLAGS = {
-    "num_layers": about(int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1),
-    "d_model": about(int, "width of the model", least=1),
-    "num_heads": about(int, "number of attention heads; divides --d-model", least=1),
-    "dff": about(int, "width of the feed-forward layers", least=1),
-    "max_length": about(int, "tokens in a training window, and the longest the model takes", least=2),
-    "dropout": about(float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1),
-    "attention_dropout": about(
-        float, "share of attention probabilities dropped in training (default: as --dropout)", least=0, below=1
-    ),
-    "remat": about(
-        str, "what the backward pass computes again in each layer, to save memory: block, attention or feed_forward"
-    ),
-}
-# Other names of settings, in flags and files.
-SHORT = {
-    "layers": "num_layers",
-    "heads": "num_heads",
-    "context": "max_length",
-    "lr": "learning_rate",
-    "warmup": "warmup_steps",
-    "ema": "ema_momentum",
-    "from": "base",
-}
 _NAMES = [setting.name for setting in dataclasses.fields(TrainSettings)]
 
 

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 import kerasllm
 from kerasllm.losses import Distillation
@@ -84,13 +83,9 @@ def test_what_cannot_be_distilled_is_said(tmp_path):
         Distillation(mix=2)
 
 
-SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare" / "input.txt"
-
-
 @pytest.mark.soak
-@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="../shared/data/tinyshakespeare is not there")
-def test_a_student_learns_more_from_a_teacher_than_from_the_same_steps_of_hard_labels():
-    text = SHAKESPEARE.read_text()
+def test_a_student_learns_more_from_a_teacher_than_from_the_same_steps_of_hard_labels(shared_data):
+    text = (shared_data / "tinyshakespeare" / "input.txt").read_text()
     training, held_out = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :][:50_000]
     tokenizer = kerasllm.tokenizers.Tokenizer.train([training], kind="char", progress=False)
     valid = kerasllm.data.causal_lm_dataset([held_out], tokenizer, 128, 32, shuffle=False, progress=False)

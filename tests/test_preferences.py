@@ -1,5 +1,7 @@
 """Losses over preferred answers: numbers beside NumPy, the update however a batch is cut, and what the data hold."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -233,3 +235,17 @@ def test_what_is_no_preference_is_refused(records, loss, message):
         model = make()
         model.compile("sgd", loss)
         model.fit(data, verbose=0)
+
+
+def test_a_reward_model_goes_to_hugging_face_and_back(tmp_path):
+    config = TransformerConfig.preset(
+        "llama", vocab_size=TOKENIZER.vocab_size, num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, dff=24
+    )
+    model = RewardModel(config)
+    kerasllm.huggingface.save(model, TOKENIZER, tmp_path / "theirs")
+    assert json.loads((tmp_path / "theirs" / "config.json").read_text())["architectures"] == [
+        "LlamaForSequenceClassification"
+    ]
+    loaded = RewardModel.from_model(kerasllm.huggingface.load(tmp_path / "theirs")[0])
+    rows = np.array([TOKENIZER.encode("so be it")])
+    np.testing.assert_allclose(loaded(rows), model(rows), atol=1e-6)

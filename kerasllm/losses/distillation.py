@@ -96,7 +96,9 @@ class Distillation(LogProbabilityLoss):
         y_true, weight = self.targets(y_true, sample_weight, y_pred)
         V = y_pred.shape[-1]
         labels = ops.reshape(within(labels_of(y_true), V), (-1,))
-        rows = [ops.reshape(y_true[name], (-1, ops.shape(y_true[name])[-1])) for name in _GIVEN if name in y_true]
+        rows = [ops.reshape(y_true[name], (-1, y_true[name].shape[-1])) for name in _GIVEN if name in y_true]
+        if "teacher_hidden" in y_true:
+            rows = [ops.reshape(self.teacher.logits(y_true["teacher_hidden"]), (-1, V))]
 
         @ops.custom_gradient
         def values(logits):
