@@ -225,6 +225,13 @@ def test_plot_prefers_a_changing_learning_rate_to_the_speed():
     assert draw_run([row, {**row, "step": 2, "learning_rate": 2e-3}]).axes[1].get_ylabel() == "learning rate"
 
 
+def test_plot_shows_rewards_in_place_of_a_loss_that_says_nothing():
+    row = {"step": 1, "loss": 1e-4, "perplexity": None, "learning_rate": 1e-3, "tokens_per_second": 5000.0}
+    axes = draw_run([row, {**row, "reward": 0.0, "val_reward": 0.25}, {**row, "step": 2, "reward": 0.5}]).axes[0]
+    assert axes.get_ylabel() == "reward"
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0, 0.5], [0, 0.5], [0.25]]
+
+
 def test_files_that_exist_are_left_alone(tmp_path):
     model, ids, _ = known_run()
     for name, callback in [("log.csv", RunLog(tmp_path)), ("curve.png", RunPlot(tmp_path / "curve.png"))]:

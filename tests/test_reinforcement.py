@@ -24,6 +24,12 @@ def make(seed=0, kind=CausalLM):
     return model
 
 
+@pytest.fixture(scope="module")
+def policy():
+    """A model that no test trains, so that what it draws with is compiled once."""
+    return make()
+
+
 def odd(prompt, answer):
     return float(len(answer) % 2) + 0.1 * answer.count("1")
 
@@ -38,6 +44,15 @@ def repeated(batch):
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensors(batch)
+
+
+def log_probs(model, batch):
+    """Of the labels, (B, G, T)."""
+    ids, documents, labels, weight = (
+        np.array(a).reshape(len(TASKS) * G, -1) for a in (*batch[0].values(), batch[1]["labels"], batch[2])
+    )
+    inputs = {"token_ids": ids, "document_ids": documents}
+    return np.array(model.log_probabilities(inputs, np.maximum(labels, 0), weight)).reshape(batch[2].shape)
 
 
 def fitted(loss, batch, micro_batches=1, seed=0):
@@ -88,18 +103,11 @@ def expected(model, reference, batch, old, beta, epsilon, scale):
 
 
 @pytest.mark.parametrize(("beta", "epsilon", "scale"), [(0.0, None, False), (0.3, 0.05, True)])
-def test_numbers_are_those_of_numpy(beta, epsilon, scale):
-    model, reference, old = make(), make(1), make(2)
+def test_numbers_are_those_of_numpy(beta, epsilon, scale, policy):
+    model, reference, old = policy, make(1), make(2)
     batch = next(iter(groups(old if epsilon else model, reference=reference)))
     if epsilon:  # drawn by an older model
-        batch[1]["old_log_probs"] = np.array(
-            [
-                old.log_probabilities(
-                    {name: ids[i] for name, ids in batch[0].items()}, np.maximum(batch[1]["labels"][i], 0), batch[2][i]
-                )
-                for i in range(3)
-            ]
-        )
+        batch[1]["old_log_probs"] = log_probs(old, batch)
     wanted = expected(model, reference, batch, old if epsilon else None, beta, epsilon, scale)
     found, changes = fitted(GRPO(beta, epsilon, scale, chunk_size=7), batch)
     for name, value in found.items():
@@ -111,25 +119,19 @@ def test_numbers_are_those_of_numpy(beta, epsilon, scale):
     assert max(np.abs(change).max() for change in changes) > 1e-3
 
 
-def test_gradient_is_that_of_the_mean_reward():
+def test_gradient_is_that_of_the_mean_reward(policy):
     """By finite differences of advantages times log-probabilities, in the direction that the step took."""
-    batch = next(iter(groups(make())))
+    batch = next(iter(groups(policy)))
     _, changes = fitted(GRPO(), batch)
     targets = np.array(batch[1]["rewards"], "float64")
     advantages = targets - targets.mean(axis=1, keepdims=True)
 
+    model = make()
+    weights = model.get_weights()
+
     def objective(scale):
-        model = make()
-        model.set_weights([w - scale * c for w, c in zip(model.get_weights(), changes, strict=True)])
-        log_probs = [
-            np.array(
-                model.log_probabilities(
-                    {name: ids[i] for name, ids in batch[0].items()}, np.maximum(batch[1]["labels"][i], 0), batch[2][i]
-                )
-            )
-            for i in range(3)
-        ]
-        return -(np.array(log_probs) * advantages[..., None]).sum() / np.array(batch[2]).sum()
+        model.set_weights([w - scale * c for w, c in zip(weights, changes, strict=True)])
+        return -(log_probs(model, batch) * advantages[..., None]).sum() / np.array(batch[2]).sum()
 
     slope = (objective(1e-2) - objective(-1e-2)) / 2e-2
     assert slope == pytest.approx(-sum((change.astype("float64") ** 2).sum() for change in changes), rel=1e-2)
@@ -181,9 +183,8 @@ def test_answers_are_of_the_model_as_it_is(tmp_path):
     assert line["reward"] == pytest.approx(odd(line["prompt"], line["answer"]), abs=1e-5)
 
 
-def test_an_answer_is_learned_to_its_end():
-    model = make()
-    inputs, targets, weight = keras.tree.map_structure(np.array, next(iter(groups(model, batch_size=1))))
+def test_an_answer_is_learned_to_its_end(policy):
+    inputs, targets, weight = keras.tree.map_structure(np.array, next(iter(groups(policy, batch_size=1))))
     endings = set()
     for row in range(G):
         learned = targets["labels"][0, row][weight[0, row] > 0]
@@ -195,9 +196,9 @@ def test_an_answer_is_learned_to_its_end():
         assert TOKENIZER.decode(prompt.tolist()) in [task["prompt"] for task in TASKS]
 
 
-def test_a_reward_model_reads_prompt_and_answer():
+def test_a_reward_model_reads_prompt_and_answer(policy):
     judge = make(3, RewardModel)
-    inputs, targets, _ = next(iter(groups(make(), [judge, lambda prompt, answer: 2.0], batch_size=1)))
+    inputs, targets, _ = next(iter(groups(policy, [judge, lambda prompt, answer: 2.0], batch_size=1)))
     for row in range(G):
         count = int(np.sum(inputs["document_ids"][0, row]))
         alone = float(judge(inputs["token_ids"][0, row : row + 1, :count])[0, 0])
@@ -239,14 +240,14 @@ def test_ready_rewards(tmp_path):
         (lambda prompt, answer: float("nan"), Exception, "must give finite numbers, and gave nan"),
     ],
 )
-def test_what_is_no_reward_is_refused(reward, error, message):
+def test_what_is_no_reward_is_refused(policy, reward, error, message):
     with pytest.raises(error, match=message):
-        next(iter(groups(make(), reward)))
+        next(iter(groups(policy, reward, batch_size=1)))
 
 
-def test_what_is_no_task_is_refused(tmp_path):
+def test_what_is_no_task_is_refused(policy, tmp_path):
     with pytest.raises(ValueError, match="leave no space for an answer of max_new_tokens=23 in the 24 tokens"):
-        groups(make(), max_new_tokens=23)
+        groups(policy, max_new_tokens=23)
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
     with pytest.raises(ValueError, match=r'tasks\.jsonl, line 2 has no "prompt"'):
         list(read_tasks(tmp_path / "tasks.jsonl"))

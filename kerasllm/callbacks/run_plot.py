@@ -15,8 +15,9 @@ class RunPlot(RunRecorder):
     """Draws the run as a PNG at the end of each epoch.
 
     The upper panel shows the training loss, thin as it is and thick as it trends, with the validation loss of each
-    epoch, in nats per token and, on the right, as perplexity. The lower one shows the learning rate, or the speed
-    where the rate is constant and the speed known.
+    epoch, in nats per token and, on the right, as perplexity. Where a model learns from rewards, their means of each
+    epoch take its place. The lower panel shows the learning rate, or the speed where the rate is constant and the speed
+    known.
 
     Args:
         path: The PNG file; its folder is made if missing.
@@ -80,18 +81,19 @@ def draw_run(rows):
 
 
 def _draw_loss(axes, rows):
-    steps, loss = _series(rows, "loss")
+    name = "reward" if any("reward" in row for row in rows) else "loss"
+    steps, loss = _series(rows, name)
     if len(steps):
         trend = _moving_average(loss)
         dot = "o" if len(steps) == 1 else None
         axes.plot(steps, loss, color=_TRAINING, alpha=0.4, linewidth=0.8)
         axes.plot(steps, trend, color=_TRAINING, linewidth=2, marker=dot, label=f"training   {trend[-1]:.4f}")
-    steps, loss = _series(rows, "val_loss")
+    steps, loss = _series(rows, f"val_{name}")
     if len(steps):
         label = f"validation {loss[-1]:.4f}"
         axes.plot(steps, loss, color=_VALIDATION, linewidth=1.5, marker="o", markersize=5, label=label)
     has_perplexity = any(row.get("perplexity", 0) is not None for row in rows or [{}])
-    axes.set_ylabel("loss (nats per token)" if has_perplexity else "loss")
+    axes.set_ylabel("loss (nats per token)" if has_perplexity else name)
     if axes.lines:
         axes.legend(frameon=False, prop={"family": "monospace", "size": 10}, labelcolor="#33373d", loc="upper right")
     if has_perplexity:
@@ -126,7 +128,7 @@ def _draw_rate_or_speed(axes, rows):
 
 def _series(rows, name):
     """Steps and finite values; the row that ends an epoch takes the place of the one before it at the same step."""
-    points = {row["step"]: row[name] for row in rows if np.isfinite(row.get(name) or np.nan)}
+    points = {row["step"]: row[name] for row in rows if row.get(name) is not None and np.isfinite(row[name])}
     return np.array(list(points.items()), dtype="float64").reshape(-1, 2).T
 
 

@@ -13,7 +13,8 @@ class RunRecorder(keras.callbacks.Callback):
     """Turns what Keras logs into rows, every few steps and at the end of each epoch, and hands them to a subclass.
 
     A row is a dict of step, epoch, seconds, loss, and where known perplexity, tokens, learning_rate,
-    tokens_per_second; at the end of an epoch also val_loss and val_perplexity. `RunLog` says what they mean.
+    tokens_per_second; at the end of an epoch also val_loss and val_perplexity, reward and val_reward. `RunLog` says what
+    they mean.
 
     Subclasses define `prepare()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
     an epoch.
@@ -147,7 +148,7 @@ class RunRecorder(keras.callbacks.Callback):
         if done > self._row_done:
             self._last_row = self._make_row(done, logs)
         row = {**self._last_row, "step": self.steps, "epoch": self._epoch, "seconds": self.seconds}
-        for name in ("val_loss", "val_perplexity"):
+        for name in ("val_loss", "val_perplexity", "reward", "val_reward"):
             if name in logs:
                 row[name] = logs[name]
         if "val_loss" in row:
