@@ -99,7 +99,9 @@ def expected(name, model, reference):
     return loss, (margin > 0).mean(), margin.mean(), means[:, 0].mean()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.soak if name in ("ipo", "simpo") else ()) for name in LOSSES]
+)
 def test_losses_are_those_of_the_papers_and_parts_of_a_batch_make_the_same_update(name):
     reference = make(3)
     data = batches(name, reference=reference)

@@ -13,8 +13,8 @@ class RunRecorder(keras.callbacks.Callback):
     """Turns what Keras logs into rows, every few steps and at the end of each epoch, and hands them to a subclass.
 
     A row is a dict of step, epoch, seconds, loss, and where known perplexity, tokens, learning_rate,
-    tokens_per_second; at the end of an epoch also val_loss and val_perplexity, reward and val_reward. `RunLog` says what
-    they mean.
+    tokens_per_second; at the end of an epoch also val_loss and val_perplexity, reward and val_reward. `RunLog` says
+    what they mean.
 
     Subclasses define `prepare()`, before training; `record(row)`; and `record_epoch(row, logs)`, after the last row of
     an epoch.
