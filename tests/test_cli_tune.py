@@ -156,3 +156,31 @@ def test_other_tasks_take_no_base(folder, tmp_path, capsys):
     arguments = ["--data", str(folder / "questions.txt"), "--base", "base", "--out", str(tmp_path / "new")]
     assert main(["train", *arguments]) == 2
     assert "base does nothing for the task causal: leave it out" in capsys.readouterr().err
+
+
+def test_a_model_learns_from_rewards(folder, tmp_path, capsys):
+    tasks, run = tmp_path / "tasks.jsonl", tmp_path / "run"
+    tasks.write_text("".join(json.dumps({"prompt": letter, "answer": letter}) + "\n" for letter in "abcdefghij"))
+    (tmp_path / "own.py").write_text("def many_b(prompt, answer):\n    return answer.count('b')\n")
+    given = ["tune", "--task", "reward", "--model", str(folder / "base"), "--data", str(tasks), "--steps", "4"]
+    given += ["--batch-size", "3", "--group-size", "4", "--answer-tokens", "5", "--lr", "0.02", "--save-every", "2"]
+    assert main([*given, "--beta", "0.1", "--reward", f"{tmp_path}/own.py:many_b", "length:2", "--out", str(run)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "reward of answers before" in printed and "divergence from the model before" in printed
+    results = json.loads((run / "run.json").read_text())["results"]
+    assert results["tasks"] == 1 and {"reward", "reward_before", "answer_tokens", "kl"} < results.keys()
+    lines = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [step for step in (1, 2, 3, 4) for _ in range(12)]
+    for line in lines:
+        assert line["prompt"][0]["role"] == "user"
+        assert line["rewards"]["many_b"] == line["answer"].count("b")
+        assert line["reward"] == pytest.approx(sum(line["rewards"].values()), abs=1e-5)
+
+    for more, message in {
+        (): "Nothing says what an answer is worth: give --reward",
+        ("--reward", "exact", "--adapter", "none", "--beta", "0.1"): "beta=0.1 keeps a model near to what it was",
+        ("--reward", "exact", "--loss", "dpo"): "loss does nothing for the task reward",
+        ("--reward", "best"): "There is no reward 'best'",
+    }.items():
+        assert main([*given, *more, "--out", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err

@@ -90,7 +90,7 @@ def expected(model, reference, batch, old, beta, epsilon, scale):
             if epsilon:
                 gain = np.minimum(gain, np.clip(ratio, 1 - epsilon, 1 + epsilon) * advantages[row])
             kl = np.exp(other - new) - (other - new) - 1
-            tokens.append(-gain + beta * kl)
+            tokens.append(-gain + beta * ratio * kl)
             divergences.append(kl.mean())
             lengths.append(len(new))
     tokens = np.concatenate(tokens)

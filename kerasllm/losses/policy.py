@@ -54,7 +54,8 @@ class GRPO(LogProbabilityLoss):
         >>> model.compile(kerasllm.optimizers.AdamW(1e-6), loss=kerasllm.losses.GRPO())
 
     Reference: Shao et al. 2024, https://arxiv.org/abs/2402.03300; without the standard deviation and by tokens: Liu et
-    al. 2025, https://arxiv.org/abs/2503.20783, and Yu et al. 2025, https://arxiv.org/abs/2503.14476
+    al. 2025, https://arxiv.org/abs/2503.20783, and Yu et al. 2025, https://arxiv.org/abs/2503.14476; the divergence, by
+    p / p_old: DeepSeek-V3.2, https://arxiv.org/abs/2512.02556
     """
 
     mean_over = "sequences"
@@ -105,7 +106,9 @@ class GRPO(LogProbabilityLoss):
         gain = ratio * advantages
         if self.epsilon is not None:
             gain = ops.minimum(gain, ops.clip(ratio, 1 - self.epsilon, 1 + self.epsilon) * advantages)
-        losses = -gain + self.beta * _divergence(log_probs, y_true) if self.beta else -gain
+        losses = -gain
+        if self.beta:  # By the ratio, as then its gradient is that of the divergence, and not of the estimate alone.
+            losses = losses + self.beta * ratio * _divergence(log_probs, y_true)
         return ops.sum(losses * weight, axis=1) * share
 
     def item_measures(self, log_probs, weight, y_true):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.tasks.task import NOT_OF_CHATS, OF_REWARDS
-from kerasllm.tasks.tuning import TuneTask
+from kerasllm.tasks.tuning import BEFORE, TuneTask
 
 ANSWERS = "answers.jsonl"  # all that were drawn
 
@@ -98,14 +98,12 @@ class RewardTask(TuneTask):
     def begin(self, model, tokenizer):
         from kerasllm import report
         from kerasllm.files import write_json
-        from kerasllm.tasks.tuning import BEFORE
 
         report.stage("Measuring what the model does before it is tuned")
         write_json(Path(self.settings.out) / BEFORE, self._figures(model))
 
     def score(self, model, tokenizer):
         from kerasllm.files import read_json
-        from kerasllm.tasks.tuning import BEFORE
 
         before = read_json(Path(self.settings.out) / BEFORE)
         return {**self._figures(model), "reward_before": before["reward"], "tasks": len(self._chats["valid"])}

@@ -97,7 +97,8 @@ def test_loss_and_gradients_are_those_of_trl(beta, epsilon, scale, setting, tmp_
     options = trl.GRPOConfig(
         output_dir=str(tmp_path / "theirs"), beta=beta, epsilon=epsilon, loss_type="bnpo", num_generations=G,
         per_device_train_batch_size=2 * G, max_completion_length=TOKENS, report_to="none", use_cpu=True, bf16=False,
-        gradient_checkpointing=False, scale_rewards="group" if scale else "none",
+        gradient_checkpointing=False,
+        scale_rewards="group" if scale else "none",
     )  # fmt: skip
     theirs = transformers.AutoTokenizer.from_pretrained(folder / "policy")
     theirs.pad_token = theirs.pad_token or theirs.eos_token or "*"
