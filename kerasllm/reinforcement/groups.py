@@ -153,7 +153,7 @@ def groups_of(
         functools.partial(batches_by_length, lengths, batch_size, seed, shuffle)
     )
     tokenizer, most = questions.tokenizer, questions.max_new_tokens
-    answers_log = None if log is None else AnswerLog(log, start_step)
+    answers_log = None if log is None else AnswerLog(log)
     of_reference = reference and backend.compile_function(reference.log_probabilities, reference.variables, xla=False)
 
     def rows_of(step):
