@@ -40,7 +40,7 @@ def rate_replies(conversations: Iterable[Sequence[Mapping[str, Any]]], seed: int
     Alien frightened me. {'sensible': 1, 'specific': 1}
     Pizza would be lovely. {'sensible': 0}
     """
-    dialogues = [list(dialogue) for dialogue in conversations]
+    dialogues = [list(map(dict, dialogue)) for dialogue in conversations]
     replies = [(number, m["content"]) for number, d in enumerate(dialogues) for m in d if _is_reply(m)]
     if len({number for number, _ in replies}) < 2:
         raise ValueError(f"Replies are drawn from other dialogues, got {len(dialogues)} with replies: give more.")

@@ -70,6 +70,8 @@ def checked_preference(record: Mapping[str, Any], place: str) -> Preference:
     """A record as a `Preference`, or a ValueError that says what it lacks."""
     if not isinstance(record, Mapping):
         raise ValueError(f"{place} is no {_FORMS}: it is {record!r:.80}.")
+    answers: tuple[Any, ...]
+    desired: bool | None
     if "completion" in record and "label" in record:
         label = record["label"]
         if label not in (True, False, 0, 1):
@@ -79,9 +81,9 @@ def checked_preference(record: Mapping[str, Any], place: str) -> Preference:
         answers, desired = (record["chosen"], record["rejected"]), None
     else:
         raise ValueError(f"{place} is no {_FORMS}: it has the fields {', '.join(map(repr, record))}.")
-    prompt = record.get("prompt")
+    prompt: Any = record.get("prompt")
     if prompt is None and all(isinstance(answer, list | tuple) for answer in answers) and desired is None:
-        prompt, answers = _common_prompt(*answers)
+        prompt, answers = _common_prompt(record["chosen"], record["rejected"])
     is_text = isinstance(prompt, str)
     if not is_text and not isinstance(prompt, list | tuple):
         raise ValueError(f'{place} has no "prompt", a text or a list of messages: it has {prompt!r:.80}.')
