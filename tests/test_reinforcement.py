@@ -9,7 +9,7 @@ import pytest
 import kerasllm
 from kerasllm.losses import GRPO
 from kerasllm.models import CausalLM, RewardModel, TransformerConfig
-from kerasllm.reinforcement import exact, group_dataset, json_schema, length, load_reward, read_tasks, regex
+from kerasllm.reinforcement import drawing, exact, group_dataset, json_schema, length, load_reward, read_tasks, regex
 
 TOKENIZER = kerasllm.tokenizers.Tokenizer.train(["0123456789+="], kind="char", progress=False)
 SIZES = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 24}
@@ -141,37 +141,35 @@ def test_equal_rewards_change_nothing():
     model = make()
     model.compile(kerasllm.optimizers.AdamW(1e-2, weight_decay=0.0), GRPO())
     before = model.get_weights()
-    model.fit(groups(model, lambda prompt, answer: 0.1, group_size=3, epochs=3), verbose=0)
+    model.fit(groups(model, lambda prompt, answer: 0.9, group_size=3, epochs=3), verbose=0)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_answers_are_of_the_model_as_it_is(tmp_path):
+def test_answers_are_of_the_model_as_it_is(tmp_path, monkeypatch):
     """Of its weights at that step; a run that goes on draws what the whole run drew, and learns the same."""
-    seen, after = [], []
+    seen, after, draw = [], [], drawing.draw
 
-    def told(prompt, answer):
-        seen.append(np.sum(model.get_weights()[0]))
-        return odd(prompt, answer)
-
-    def remember(step, logs):
-        after.append(np.sum(model.get_weights()[0]))
+    def told(policy, *arguments):
+        seen.append(np.sum(policy.get_weights()[0]))
+        return draw(policy, *arguments)
 
     def run(start_step, epochs, weights=None):
-        nonlocal model
         model = make()
         model.compile(keras.optimizers.SGD(0.5), GRPO())
         if weights is not None:
             model.set_weights(weights)
-        data = groups(model, told, batch_size=1, epochs=epochs, start_step=start_step, log=tmp_path / "answers.jsonl")
-        told_after = keras.callbacks.LambdaCallback(on_train_batch_end=remember)
+        data = groups(model, batch_size=1, epochs=epochs, start_step=start_step, log=tmp_path / "answers.jsonl")
+        told_after = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda step, logs: after.append(np.sum(model.get_weights()[0]))
+        )
         model.fit(data, verbose=0, shuffle=False, callbacks=[told_after])
         return model.get_weights()
 
-    model = None
+    monkeypatch.setattr(kerasllm.reinforcement.groups, "draw", told)
     whole = run(0, 2)
     assert len(set(after)) == 6
-    assert seen[G:] == [weights for weights in after[:-1] for _ in range(G)]
+    assert seen[1:] == after[:-1]
     lines = (tmp_path / "answers.jsonl").read_text()
     half = run(0, 1)
     resumed = run(3, 2, half)
