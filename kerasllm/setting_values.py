@@ -41,7 +41,7 @@ def _checked_texts(name, about, value):
         return about["alone"] if value else ()
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, (list, tuple)) or not all(isinstance(item, str) for item in values):
-        raise ValueError(f"{name} takes a {about['metavar'].lower()} or a list of them, not {value!r}.")
+        raise ValueError(f"{name} takes a {(about['metavar'] or 'name').lower()} or a list of them, not {value!r}.")
     return tuple(values)
 
 

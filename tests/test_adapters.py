@@ -126,7 +126,8 @@ def test_adapters_are_float32_over_any_precision():
         assert layer(x).dtype == "bfloat16" and {weight.dtype for weight in member.weights} == {"float32"}
 
 
-@pytest.mark.parametrize("tied", [pytest.param(True, marks=pytest.mark.soak), False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.soak
 def test_rows_of_some_tokens_are_trained_alone(tied, tokenizer, tmp_path):
     config = dataclasses.replace(LLAMA, num_layers=1, tie_embeddings=tied, logit_soft_cap=9.0)
     model, table = far(CausalLM(config)), "token_embedding/embeddings"

@@ -235,6 +235,7 @@ def test_labels_are_read_from_all_kinds_of_files(tmp_path):
             list(read_labelled(tmp_path / "b.csv", **options))
 
 
+@pytest.mark.soak
 def test_the_commands(tmp_path, capsys, few_rounds):
     run, data = tmp_path / "run", tmp_path / "data.csv"
     lines = [f"{text},{label}" for text, label in zip(TEXTS, LABELS, strict=True)]

@@ -158,6 +158,7 @@ def test_other_tasks_take_no_base(folder, tmp_path, capsys):
     assert "base does nothing for the task causal: leave it out" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_a_model_learns_from_rewards(folder, tmp_path, capsys):
     tasks, run = tmp_path / "tasks.jsonl", tmp_path / "run"
     tasks.write_text("".join(json.dumps({"prompt": letter, "answer": letter}) + "\n" for letter in "abcdefghij"))

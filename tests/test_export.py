@@ -117,6 +117,7 @@ def test_the_default_signature_goes_on_as_far_as_generate_does(served, model, to
     assert served.continue_by_default(texts) == [kerasllm.generate(model, tokenizer, text) for text in texts]
 
 
+@pytest.mark.soak
 def test_a_row_that_ends_says_so(tokenizer, tmp_path):
     """A model whose every next token is the one before it, but behind "b" comes the end."""
     table = np.eye(tokenizer.vocab_size, dtype="float32")

@@ -101,6 +101,7 @@ def test_ids_outside_the_vocabulary_are_named_and_not_learned(mode):
     fitted(IDS, replaced(LABELS, -100), ALL, mode)
 
 
+@pytest.mark.soak
 def test_which_label_is_ignored_can_be_said_and_metrics_leave_it_out():
     model = make(loss=TokenCrossentropy(ignore_class=-1), metrics=["accuracy"], optimizer=AdamW(0.05))
     labels = np.where(REAL > 0, LABELS, -1)
@@ -239,6 +240,7 @@ def test_without_labels_the_next_token_is_learned():
     np.testing.assert_array_equal(weight, follows)
 
 
+@pytest.mark.soak
 def test_ragged_batches_are_filled_up(of_real_tokens):
     rows, labels = ragged(IDS), ragged(LABELS)
     data = tf.data.Dataset.from_tensor_slices((rows, labels)).batch(6)

@@ -66,7 +66,8 @@ def make():
     return model
 
 
-@pytest.mark.parametrize("kind", [pytest.param(SequenceLoss, marks=pytest.mark.soak), PairLoss])
+@pytest.mark.parametrize("kind", [SequenceLoss, PairLoss])
+@pytest.mark.soak
 def test_a_batch_counts_what_the_loss_is_a_mean_over_however_it_is_cut(kind):
     log_probs = np.array(keras.ops.log_softmax(make()(IDS)), "float64")
     found = {}

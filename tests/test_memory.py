@@ -159,7 +159,7 @@ def stepped(kind, remat, dropout, in_graph):
 
 @pytest.mark.parametrize(
     ("kind", "remat"),
-    [pytest.param(kind, "block", marks=() if kind == "causal" else pytest.mark.soak) for kind in MODELS]
+    [pytest.param(kind, "block", marks=pytest.mark.soak) for kind in MODELS]
     + [("causal", "attention"), ("causal", "feed_forward")],
 )
 def test_what_is_computed_again_is_the_same(kind, remat, monkeypatch):

@@ -67,6 +67,7 @@ def test_parts_of_a_batch_make_the_update_of_the_whole(model_class, optimizer, c
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.soak
 def test_fit_takes_batches_of_any_number_of_rows():
     model = make()
     model.compile(AdamW(0.01), micro_batches=4)

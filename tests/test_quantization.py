@@ -99,6 +99,7 @@ def test_codes_are_those_of_the_paper():
     assert quantize_4bit(np.zeros((3, 1), "float32"), LEVELS["nf4"])[0].tolist() == [0x77, 0x77]
 
 
+@pytest.mark.soak
 def test_a_quantized_model_is_saved_loaded_and_exported(tmp_path):
     model = float_model()
     quantize(model, "nf4-dq")
@@ -122,6 +123,7 @@ def test_a_quantized_model_is_saved_loaded_and_exported(tmp_path):
     np.testing.assert_array_equal(grown(IDS)[..., :40], model(IDS))
 
 
+@pytest.mark.soak
 def test_a_table_that_is_embedding_and_output_is_quantized_too(tmp_path):
     tied = dataclasses.replace(CONFIG, tie_embeddings=True)
     model, plain = float_model(tied), float_model(tied)

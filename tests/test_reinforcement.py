@@ -102,7 +102,9 @@ def expected(model, reference, batch, old, beta, epsilon, scale):
     }
 
 
-@pytest.mark.parametrize(("beta", "epsilon", "scale"), [(0.0, None, False), (0.3, 0.05, True)])
+@pytest.mark.parametrize(
+    ("beta", "epsilon", "scale"), [(0.0, None, False), pytest.param(0.3, 0.05, True, marks=pytest.mark.soak)]
+)
 def test_numbers_are_those_of_numpy(beta, epsilon, scale, policy):
     model, reference, old = policy, make(1), make(2)
     batch = next(iter(groups(old if epsilon else model, reference=reference)))

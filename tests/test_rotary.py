@@ -91,6 +91,7 @@ IDS = np.random.default_rng(0).integers(1, 40, (3, 20)).astype("int32")
 LENGTHS = [3, 12, 20]
 
 
+@pytest.mark.soak
 def test_text_with_a_cache_is_text_without(model):
     prompts = [IDS[0, :4].tolist(), IDS[1, :11].tolist(), IDS[2, :6].tolist()]
     texts = generate_ids(model, prompts, max_new_tokens=20)

@@ -34,7 +34,7 @@ def read(batch, ids):
 @pytest.mark.parametrize(
     "few_weights",
     [
-        pytest.param(0, id="plain graph"),
+        pytest.param(0, id="plain graph", marks=pytest.mark.soak),
         pytest.param(10**9, id="compiled runs", marks=[pytest.mark.soak, pytest.mark.optimised]),
     ],
 )

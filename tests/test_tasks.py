@@ -208,6 +208,7 @@ class EchoTask(TextTask):
         return ServedEcho(model)
 
 
+@pytest.mark.soak
 def test_a_new_task_trains_evaluates_exports_and_is_known_to_all(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TASKS, "echo", EchoTask)
     run = str(tmp_path / "run")
