@@ -171,6 +171,7 @@ def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     assert "served exists" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 def test_a_model_is_converted_and_back(tmp_path, capsys):
     ours, theirs, back, served = (str(tmp_path / name) for name in ("ours", "theirs", "back", "served"))
     tokenizer = kerasllm.tokenizers.Tokenizer.train(["the cat saw a dog"], kind="char", progress=False)

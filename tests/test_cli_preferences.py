@@ -30,6 +30,7 @@ def prefer(folder, out, *more, data="pairs"):
     return main(["tune", "--task", "prefer", "--model", str(folder / "base"), *data, *small, *more])
 
 
+@pytest.mark.soak
 def test_a_model_learns_what_is_preferred(folder, tmp_path, capsys):
     run = tmp_path / "run"
     assert prefer(folder, run, "--adapter", "none", "--lr", "0.01", "--epochs", "5", "--micro-batches", "2") == 0

@@ -10,7 +10,7 @@ import kerasllm
 from kerasllm.cli import main
 from kerasllm.export import comparison
 
-pytestmark = pytest.mark.usefixtures("few_rounds")
+pytestmark = [pytest.mark.usefixtures("few_rounds"), pytest.mark.soak]
 WORDS = {"the": "der", "a": "ein", "dog": "Hund", "man": "Mann", "sees": "sieht", "hears": "hört", "old": "alte"}
 SMALL = ["--preset", "transformer-laptop", "--layers", "1", "--d-model", "32", "--heads", "2", "--dff", "64"]
 SMALL += ["--steps", "25", "--vocab-size", "300"]

@@ -112,6 +112,7 @@ def test_compiled_by_xla_it_draws_the_same_ids(model, tokenizer, tmp_path):
         compiled.generate_ids(PROMPTS, temperature=-1.0)
 
 
+@pytest.mark.soak
 def test_the_default_signature_goes_on_as_far_as_generate_does(served, model, tokenizer):
     texts = ["to be", "o" * 30, ""]
     assert served.continue_by_default(texts) == [kerasllm.generate(model, tokenizer, text) for text in texts]
@@ -266,6 +267,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_touched(model, tokeni
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.soak
 def test_where_a_tokenizer_cannot_be_had_ids_are_served(model, tokenizer, tmp_path):
     engine = tokenizers.Tokenizer.from_str(tokenizer.engine.to_str())
     engine.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

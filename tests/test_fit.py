@@ -117,6 +117,7 @@ def test_which_label_is_ignored_can_be_said_and_metrics_leave_it_out():
     assert float(metric.result()) == pytest.approx(float(plain.result()), rel=1e-6)
 
 
+@pytest.mark.soak
 def test_losses_of_keras_take_logits_and_go_on_as_keras_does_it():
     kind = keras.losses.SparseCategoricalCrossentropy
     logits = make()(IDS)

@@ -203,7 +203,8 @@ def test_equal_prompts_are_read_once_and_draw_what_they_draw_alone(options, monk
 
 @pytest.mark.skipif(not backend.on_cpu(), reason="other devices multiply 16 bits as fast as they can")
 @pytest.mark.optimised
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("mixed_float16", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_float16"])
+@pytest.mark.soak
 def test_cpus_decode_narrow_models_in_float32(dtype):
     config = TransformerConfig.preset("gpt2", vocab_size=V, num_layers=2, d_model=32, num_heads=4, dff=64)
     narrow, wide = scattered(CausalLM(config, dtype=dtype)), CausalLM(config)

@@ -124,6 +124,7 @@ def test_a_model_of_ones_own_reads_token_ids_alone():
         generate_ids(model, {"token_ids": [3], "token_type_ids": [1]})
 
 
+@pytest.mark.soak
 def test_the_documented_subclass_trains_is_scored_saved_and_exported(tmp_path):
     names = {"keras": keras, "kerasllm": kerasllm}
     (example,) = doctest.DocTestParser().get_examples(CausalLM.embed.__doc__)

@@ -148,6 +148,7 @@ def test_equal_rewards_change_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.soak
 def test_answers_are_of_the_model_as_it_is(tmp_path, monkeypatch):
     """Of its weights at that step; a run that goes on draws what the whole run drew, and learns the same."""
     seen, after, draw = [], [], drawing.draw

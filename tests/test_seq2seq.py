@@ -329,6 +329,7 @@ def test_the_best_come_first_and_none_twice_whatever_stands_beside(translator):
     assert best[1] == best[4] == [("", 0.0)]
 
 
+@pytest.mark.soak
 def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_path):
     tokenizers = tokenizer_of(0), tokenizer_of(1)
     model = small(

@@ -40,6 +40,7 @@ def test_text_is_what_it_is_without_guesses(is_deep, options, monkeypatch):
     assert passes, "and something was guessed"
 
 
+@pytest.mark.soak
 def test_draws_are_of_the_models_distribution():
     """Chi-squared of 50,000 draws of the second token against its exact distribution: with a draft that is another
     model, and by the very function that `generate` draws with."""
