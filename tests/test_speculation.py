@@ -29,7 +29,7 @@ DRAWS = [{}, {"sampler": "top_k", "top_k": 5, "temperature": 0.8, "seed": 1, "re
 @pytest.mark.parametrize("options", [DRAWS[0], pytest.param(DRAWS[1], marks=pytest.mark.soak)])
 def test_text_is_what_it_is_without_guesses(is_deep, options, monkeypatch):
     if is_deep:
-        monkeypatch.setattr(stepping, "MOST_IN_A_RUN", 1)
+        monkeypatch.setattr(stepping, "MOST_AS_A_WHOLE", 1)
     model, small = made(2, 0, attention_window=(None, 24)), made(1, 1)
     passes = []
     whole = speculation.SpeculativeStepper.pass_over
