@@ -48,7 +48,7 @@ SMALL = {
         "small_steps": 3, "colored": 2,
     },
     "09_preferences.ipynb": {
-        "source": "pairs.jsonl", "checkpoint": None, "held_out_count": 8, "seq_len": 160, "batch_size": 8,
+        "source": "pairs.jsonl", "checkpoint": None, "held_out_count": 8, "seq_len": 160, "batch_size": 3,
         "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
         "small_passes": 1, "new_tokens": 6,
     },
