@@ -294,8 +294,8 @@ def test_sigterm_lets_those_finish_who_are_being_answered(tiny, tmp_path):
 
 @pytest.mark.soak
 def test_many_clients_at_once(tiny):
-    """For 20 s each: one after another, and 32 at once. With `KERASLLM_SECONDS`, which is to be given where nothing else
-    runs, it is for so many, and 32 are three times as quick."""
+    """For 20 s each: one after another, and 32 at once. With `KERASLLM_SECONDS`, to be given where nothing else runs,
+    it is for so many, and 32 are three times as quick."""
     from kerasllm.serving.app import make_app
     from kerasllm.serving.served_models import served_model
 
