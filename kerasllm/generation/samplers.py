@@ -152,7 +152,7 @@ def sample(graph_key, settings, logits, seed):
 
 
 def _sampled_as_asked(settings, logits, seed):
-    """As `sample`; what the settings do not ask for, such as to sort all logits, is not done."""
+    """As `sample`; what the settings do not ask for, such as to look for the likeliest, is not done."""
 
     def kind(greedy, filters):
         return lambda: sample((None, greedy, filters), settings, logits, seed)

@@ -20,6 +20,7 @@ pytest.importorskip("trl", reason="TRL is not installed: pip install trl==1.16.0
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 import datasets  # noqa: E402
 import trl  # noqa: E402
+from parity.torch_gradients import check_step  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -114,12 +115,4 @@ def test_loss_and_gradients_are_those_of_trl(beta, epsilon, scale, setting, tmp_
     ours.compile(keras.optimizers.SGD(1.0), loss, micro_batches=2)
     history = ours.fit(tf.data.Dataset.from_tensors(batch), verbose=0).history
     assert history["loss"][0] == pytest.approx(float(their_loss.detach()), abs=1e-5)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.copy_(weight.grad)
-    policy.save_pretrained(tmp_path / "gradients")  # as weights, so that they have the names and forms of ours
-    (tmp_path / "gradients" / "tokenizer.json").write_bytes((folder / "policy" / "tokenizer.json").read_bytes())
-    gradients, _ = kerasllm.huggingface.load(tmp_path / "gradients")
-    for weight, was, gradient in zip(ours.weights, before, gradients.weights, strict=True):
-        found, expected = was - np.array(weight), np.array(gradient)
-        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-6, weight.path
+    check_step(ours, before, policy, folder / "policy" / "tokenizer.json", tmp_path / "gradients")

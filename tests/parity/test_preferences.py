@@ -20,6 +20,7 @@ pytest.importorskip("trl", reason="TRL is not installed: pip install trl==1.16.0
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 import datasets  # noqa: E402
 import trl  # noqa: E402
+from parity.torch_gradients import check_step  # noqa: E402
 from trl.experimental.cpo import CPOConfig, CPOTrainer  # noqa: E402
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer  # noqa: E402
 
@@ -122,15 +123,7 @@ def test_losses_and_gradients_are_those_of_trl(name, folders, tmp_path):
     before = [np.array(weight) for weight in model.weights]
     history = model.fit(data, verbose=0).history
     assert history["loss"][0] == pytest.approx(float(loss.detach()), abs=1e-5)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.copy_(weight.grad)
-    policy.save_pretrained(tmp_path / "gradients")  # as weights, so that they have the names and forms of ours
-    (tmp_path / "gradients" / "tokenizer.json").write_bytes((folders / "policy" / "tokenizer.json").read_bytes())
-    gradients, _ = kerasllm.huggingface.load(tmp_path / "gradients")
-    for weight, old, gradient in zip(model.weights, before, gradients.weights, strict=True):
-        found, expected = old - np.array(weight), np.array(gradient)
-        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected) + 1e-6, weight.path
+    check_step(model, before, policy, folders / "policy" / "tokenizer.json", tmp_path / "gradients")
 
 
 @pytest.mark.parametrize("name", ["dpo", "reward"])
