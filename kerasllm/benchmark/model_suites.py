@@ -14,6 +14,7 @@ TUNED = {
 }
 SMOLLM2 = {**TUNED, "num_layers": 30}  # SmolLM2-135M's, whole.
 PROMPT = 64
+_LITERT = ("litert_lm", "litert_lm_builder", "litert_quantizer")
 
 
 def tuning(model=TUNED, data=None):
@@ -64,6 +65,8 @@ def real(model=None):
         for label, dtype in llama_cpp if model else ():
             settings = {**shape, "dtype": dtype}
             all_programs.append(Program(label, "generate_real_llama_cpp", settings, ("xllamacpp", "gguf")))
+        if bits < 16:
+            all_programs.append(_litert_lm(f"int{int(bits)}", weights, 16, 112))
         limit = Program("memory", "read_limit", {"model": weights, "bits": bits}) if batch_size == 1 else None
         name = {32: "float32", 16: "bfloat16", 8: "8 bits", 4.5: "4 bits"}[bits]
         return Case(f"batch {batch_size}, {name}", all_programs, limit)
@@ -106,15 +109,16 @@ def served(model=SMOLLM2):
 def edge(model=SMOLLM2):
     """The suite of LiteRT; `model` is that of `served`."""
     shape = {"model": model, "prompt_length": PROMPT, "new_tokens": PROMPT}
-    needs = ("litert_lm", "litert_lm_builder", "litert_quantizer")
     programs = [
         Program("kerasllm", "generate_in_python", {**shape, "batch_size": 1}),
-        *(
-            Program(f"LiteRT-LM, {kind or 'float32'}", "generate_litert_lm", {**shape, "quantize": kind}, needs)
-            for kind in (None, "int8", "int4")
-        ),
+        *(_litert_lm(kind, **shape) for kind in (None, "int8", "int4")),
     ]
     return Suite(f"At the edge, {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", [Case("batch 1", programs)])
+
+
+def _litert_lm(kind, model, prompt_length, new_tokens):
+    settings = {"model": model, "prompt_length": prompt_length, "new_tokens": new_tokens, "quantize": kind}
+    return Program(f"LiteRT-LM, {kind or 'float32'}", "generate_litert_lm", settings, _LITERT)
 
 
 def first_answer(model=None):
