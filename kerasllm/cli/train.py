@@ -6,7 +6,8 @@ from pathlib import Path
 from kerasllm.cli.arguments import given_settings
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
-from kerasllm.settings import TrainSettings, merge_settings, read_yaml
+from kerasllm.settings import TrainSettings, read_yaml
+from kerasllm.settings.names import merge_settings
 from kerasllm.tasks import TASKS
 
 
