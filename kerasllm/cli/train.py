@@ -30,7 +30,7 @@ def run(arguments):
         raise
     report.table(f"{out}: on what was held out", recipe.rows(record))
     report.next_commands(
-        f"kerasllm {TASKS[record['settings']['task']].command.format(run_folder)}",
+        f"kerasllm {TASKS[record['settings']['task']].command_for(record['results'], run_folder)}",
         f"{command} --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 

@@ -173,7 +173,8 @@ class TrainSettings:
         (),
         str,
         "reward only: what an answer is worth, or several that are added up: exact, regex:PATTERN, json_schema, "
-        "json_schema:FILE.json, length:CHARACTERS, or FILE.py:FUNCTION of (prompt, answer) or (prompt, answer, task)",
+        "json_schema:FILE.json, length:CHARACTERS, reasoning_gym, or FILE.py:FUNCTION of (prompt, answer) or (prompt, "
+        "answer, task)",
         metavar="REWARD",
     )
     group_size: int = _setting(8, int, "reward only: answers to each prompt of a step", least=2)
