@@ -22,7 +22,8 @@ from kerasllm.cli.arguments import parse
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.optimizers import AdamW, Muon
-from kerasllm.settings import MODEL_FLAGS, TrainSettings, merge_settings
+from kerasllm.settings import TrainSettings
+from kerasllm.settings.names import MODEL_FLAGS, merge_settings
 from kerasllm.tasks.corpus import Corpus, Measured
 from kerasllm.tokenizers import Tokenizer
 

@@ -162,12 +162,14 @@ def test_other_tasks_take_no_base(folder, tmp_path, capsys):
 def test_a_model_learns_from_rewards(folder, tmp_path, capsys):
     tasks, run = tmp_path / "tasks.jsonl", tmp_path / "run"
     tasks.write_text("".join(json.dumps({"prompt": letter, "answer": letter}) + "\n" for letter in "abcdefghij"))
-    (tmp_path / "own.py").write_text("def many_b(prompt, answer):\n    return answer.count('b')\n")
+    own = "def many_b(prompt, answer):\n    return answer.count('b')\ndef broken(prompt, answer):\n    return {}['b']\n"
+    (tmp_path / "own.py").write_text(own)
     given = ["tune", "--task", "reward", "--model", str(folder / "base"), "--data", str(tasks), "--steps", "4"]
     given += ["--batch-size", "3", "--group-size", "4", "--answer-tokens", "5", "--lr", "0.02", "--save-every", "2"]
     assert main([*given, "--beta", "0.1", "--reward", f"{tmp_path}/own.py:many_b", "length:2", "--out", str(run)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "reward of answers before" in printed and "divergence from the model before" in printed
+    assert f"Next: kerasllm chat --model {run} " in printed
     results = json.loads((run / "run.json").read_text())["results"]
     assert results["tasks"] == 1 and {"reward", "reward_before", "answer_tokens", "kl"} < results.keys()
     lines = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
@@ -182,6 +184,12 @@ def test_a_model_learns_from_rewards(folder, tmp_path, capsys):
         ("--reward", "exact", "--adapter", "none", "--beta", "0.1"): "beta=0.1 keeps a model near to what it was",
         ("--reward", "exact", "--loss", "dpo"): "loss does nothing for the task reward",
         ("--reward", "best"): "There is no reward 'best'",
+        ("--reward", f"{tmp_path}/own.py:broken"): "(own.py, line 4): KeyError: 'b'",
     }.items():
         assert main([*given, *more, "--out", str(tmp_path / "other")]) == 2
-        assert message in capsys.readouterr().err
+        error = " ".join(capsys.readouterr().err.split())
+        assert message in error and len(error) < 250
+
+    plain = [str(folder / "plain") if word == str(folder / "base") else word for word in given]
+    assert main([*plain, "--steps", "1", "--reward", "exact", "--out", str(tmp_path / "plain run")]) == 0
+    assert f"kerasllm generate --model '{tmp_path / 'plain run'}' --prompt j" in capsys.readouterr().out

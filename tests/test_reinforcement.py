@@ -9,7 +9,18 @@ import pytest
 import kerasllm
 from kerasllm.losses import GRPO
 from kerasllm.models import CausalLM, RewardModel, TransformerConfig
-from kerasllm.reinforcement import drawing, exact, group_dataset, json_schema, length, load_reward, read_tasks, regex
+from kerasllm.reinforcement import (
+    drawing,
+    exact,
+    group_dataset,
+    gym_score,
+    gym_tasks,
+    json_schema,
+    length,
+    load_reward,
+    read_tasks,
+    regex,
+)
 
 TOKENIZER = kerasllm.tokenizers.Tokenizer.train(["0123456789+="], kind="char", progress=False)
 SIZES = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24, "max_length": 24}
@@ -244,6 +255,43 @@ def test_ready_rewards(tmp_path):
 def test_what_is_no_reward_is_refused(policy, reward, error, message):
     with pytest.raises(error, match=message):
         next(iter(groups(policy, reward, batch_size=1)))
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_reward_that_fails_says_where_and_why(policy, eagerly):
+    def broken(prompt, answer):
+        return {"town": 1.0}["city"]
+
+    policy.compile("sgd", GRPO(), run_eagerly=eagerly)
+    message = r"The reward broken failed for '.*' \(test_reinforcement\.py, line \d+\): KeyError: 'city'$"
+    with pytest.raises(ValueError, match=message) as raised:
+        (policy.fit if eagerly else policy.evaluate)(groups(policy, broken, batch_size=1), verbose=0)
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_tasks_of_reasoning_gym_are_made_and_judged(tmp_path):
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install reasoning-gym")
+    made = gym_tasks("chain_sum", size=3, seed=1, max_terms=2)
+    assert made == gym_tasks("chain_sum", size=3, seed=1, max_terms=2) != gym_tasks("chain_sum", size=3, seed=1)
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in made))
+    for task in read_tasks(tmp_path / "tasks.jsonl"):
+        scores = [gym_score("", answer, task) for answer in (f" {task['answer']}.0\n", task["answer"] + "1", "", "x")]
+        assert scores[0] == 1 > max(scores[1:])
+    (task,) = read_tasks("reasoning_gym:prime_factorization:1:7")
+    assert load_reward("reasoning_gym")("", "no number", task) == 0  # which the package raises for
+    for source, message in {
+        "reasoning_gym:chain_sums": "has no tasks 'chain_sums'. Did you mean `chain_sum`?",
+        "reasoning_gym:chain_sum:many": "NAME:SIZE or with :SEED, not",
+        "reasoning_gym:chain_sum:0": "makes no chain_sum with size=0",
+        "reasoning_gym:n_queens": "runs Python code where it judges n_queens",
+    }.items():
+        with pytest.raises(ValueError) as raised:
+            list(read_tasks(source))
+        assert message in str(raised.value)
+    with pytest.raises(ValueError, match="Another version of reasoning-gym made this task"):
+        gym_score("", "1", {**made[0], "answer": "another"})
+    with pytest.raises(ValueError, match="judges its own tasks"):
+        gym_score("", "1", TASKS[0])
 
 
 def test_what_is_no_task_is_refused(policy, tmp_path):

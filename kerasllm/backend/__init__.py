@@ -37,6 +37,7 @@ from kerasllm.backend.gradients import (
     with_gradient,
 )
 from kerasllm.backend.ragged import filled, is_ragged
+from kerasllm.backend.raised import as_raised, told
 from kerasllm.backend.recomputing import remat
 from kerasllm.backend.shared_functions import (
     are_buffers,
@@ -80,6 +81,7 @@ __all__ = [
     "are_buffers",
     "are_few",
     "as_integers",
+    "as_raised",
     "as_tensor",
     "buffers",
     "by_rows",
@@ -131,6 +133,7 @@ __all__ = [
     "static_shape",
     "sum_of_rows",
     "sum_over_replicas",
+    "told",
     "track",
     "unwritten",
     "update_if_finite",

@@ -1,6 +1,6 @@
 """The command line: every command, from quickstart to bench.
 
-`arguments.py` parses, `settings.py` says what a training run can be told, and each command has a file of its own, which
+`arguments.py` parses, `settings/` says what a training run can be told, and each command has a file of its own, which
 is imported once the arguments are known to be right: `--help` and a typing mistake answer at once.
 """
 

@@ -9,7 +9,9 @@ from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
-from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
+from kerasllm.settings import TrainSettings
+from kerasllm.settings.names import MODEL_FLAGS, SHORT
+from kerasllm.settings.reading import read_fields
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
 

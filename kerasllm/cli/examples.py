@@ -63,7 +63,8 @@ QUANTIZE = "keep its kernels in 4 or 8 bits: nf4, nf4-dq, fp4, int4 or int8"
 
 OF_TUNE = {
     "adapter": "what is trained beside the model's kernels, or none to train all of it",
-    "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion",
+    "data": "conversations to learn: .jsonl, .json or .parquet of messages, ShareGPT, Alpaca or prompt and completion; "
+    "reward: tasks, or reasoning_gym:NAME:SIZE:SEED",
     "valid": "conversations to measure on (default: the last 10 %% of --data, not trained on)",
     "test": "questions that are answered before and after, in answers.md: a text with one a line, or records",
     "packed": "windows hold several conversations, which do not see each other",

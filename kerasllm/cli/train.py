@@ -6,7 +6,8 @@ from pathlib import Path
 from kerasllm.cli.arguments import given_settings
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
-from kerasllm.settings import TrainSettings, merge_settings, read_yaml
+from kerasllm.settings import TrainSettings, read_yaml
+from kerasllm.settings.names import merge_settings
 from kerasllm.tasks import TASKS
 
 
@@ -29,7 +30,7 @@ def run(arguments):
         raise
     report.table(f"{out}: on what was held out", recipe.rows(record))
     report.next_commands(
-        f"kerasllm {TASKS[record['settings']['task']].command.format(run_folder)}",
+        f"kerasllm {TASKS[record['settings']['task']].command_for(record['results'], run_folder)}",
         f"{command} --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from kerasllm import backend
+
 
 class Batches(NamedTuple):
     """Batches by their step, counted through all epochs.
@@ -54,7 +56,7 @@ def dataset_of(batches, epochs, start_step, ahead=2):
 
     def batch_at(step):
         arguments = [step, *indices_of(step)]
-        return element(*tf.numpy_function(lambda *a: weak_read()(*a), arguments, types, stateful=False))
+        return element(*tf.numpy_function(backend.told(lambda *a: weak_read()(*a)), arguments, types, stateful=False))
 
     dataset = tf.data.Dataset.range(start_step, steps).map(batch_at)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - start_step))

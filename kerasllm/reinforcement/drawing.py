@@ -5,6 +5,8 @@ Shapes: N answers, T time.
 
 import inspect
 import math
+import traceback
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -89,9 +91,15 @@ def _of_function(function, name):
     if not callable(function):
         raise TypeError(f"A reward is a function (prompt, answer) -> float or a RewardModel, got {function!r}.")
     takes_task = _takes_three(function)
+    is_ready = (getattr(function, "__module__", None) or "").startswith("kerasllm.")  # which says itself what is wrong
 
     def value_of(task, answer):
-        value = function(task["prompt"], answer.text, *([task] if takes_task else []))
+        try:
+            value = function(task["prompt"], answer.text, *([task] if takes_task else []))
+        except Exception as error:
+            if isinstance(error, ValueError) and is_ready:
+                raise
+            raise ValueError(f"The reward {name} failed for {answer.text!r:.80}{_said(error)}") from error
         try:
             value = float(value)
         except (TypeError, ValueError) as error:
@@ -106,6 +114,13 @@ def _of_function(function, name):
         return np.array([value_of(task, answer) for task, answer in zip(tasks, answers, strict=True)], "float32")
 
     return scores
+
+
+def _said(error):
+    """Where in the reward it was raised, and what it says."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    place = f" ({Path(frames[0].filename).name}, line {frames[0].lineno})" if frames else ""
+    return f"{place}: {type(error).__name__}: {error}"
 
 
 def _takes_three(function):

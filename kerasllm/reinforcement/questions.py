@@ -8,6 +8,7 @@ from kerasllm.data.chats import checked_chat, plain_message
 from kerasllm.data.formats import TEXT, kind_of
 from kerasllm.data.records import read_records
 from kerasllm.data.sources import files_of
+from kerasllm.reinforcement.gym import SOURCE, gym_tasks_of
 
 
 def read_tasks(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Iterator[dict[str, Any]]:
@@ -15,7 +16,8 @@ def read_tasks(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Itera
 
     Args:
         source: a file (.jsonl, .json, .parquet, .csv or .tsv), a folder, a glob, or a list of those. A prompt is a
-            text, or a list of messages.
+            text, or a list of messages. Also "reasoning_gym:NAME", with ":SIZE" or ":SIZE:SEED" behind it: see
+            `gym_tasks`.
 
     Returns:
         An iterator of dicts, for `group_dataset`.
@@ -23,6 +25,7 @@ def read_tasks(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Itera
     Raises:
         FileNotFoundError: where a source does not exist.
         ValueError: for a file that is damaged, or a record without a prompt, with the file and the line.
+        ImportError: where reasoning-gym is asked for and not installed.
 
     Example:
 
@@ -33,14 +36,17 @@ def read_tasks(source: str | os.PathLike | Sequence[str | os.PathLike]) -> Itera
     """
     sources = source if isinstance(source, list | tuple) else [source]
     count = 0
-    for path in (file for one in sources for file in files_of(one)):
+    made = [one for one in sources if isinstance(one, str) and one.startswith(SOURCE)]
+    for one in made:
+        yield from gym_tasks_of(one)
+    for path in (file for one in sources if one not in made for file in files_of(one)):
         kind = kind_of(path)
         if kind == TEXT:
             raise ValueError(f"{path} is a text, and tasks are in .jsonl, .json, .parquet, .csv or .tsv files.")
         for place, record in read_records(path, kind, ["prompt"], _has_prompt):
             count += 1
             yield checked_task(record, place)
-    if not count:
+    if not count and not made:
         raise ValueError(f"{source!s} holds no tasks.")
 
 

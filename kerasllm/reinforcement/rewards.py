@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kerasllm.extras import optional
+from kerasllm.reinforcement.gym import gym_score
 
 
 def exact(prompt: Any, answer: str, task: Mapping[str, Any]) -> float:
@@ -132,8 +133,8 @@ def load_reward(name: str) -> Callable[..., float]:
     """The reward that a text names, as `kerasllm tune --reward` does.
 
     Args:
-        name: str: "exact"; "regex:PATTERN"; "json_schema", or "json_schema:FILE.json"; "length:CHARACTERS"; or
-            "FILE.py:FUNCTION", a function of your own, whose file is run.
+        name: str: "exact"; "regex:PATTERN"; "json_schema", or "json_schema:FILE.json"; "length:CHARACTERS";
+            "reasoning_gym", which is `gym_score`; or "FILE.py:FUNCTION", a function of your own, whose file is run.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -149,6 +150,8 @@ def load_reward(name: str) -> Callable[..., float]:
         return exact
     if name == "json_schema":
         return json_schema()
+    if name == "reasoning_gym":
+        return gym_score
     if kind == "regex" and argument:
         return regex(argument)
     if kind == "length" and argument.isdecimal():
@@ -160,7 +163,7 @@ def load_reward(name: str) -> Callable[..., float]:
         return _function_in(Path(file), function)
     raise ValueError(
         f"There is no reward {name!r}: it is exact, regex:PATTERN, json_schema, json_schema:FILE.json, "
-        "length:CHARACTERS or FILE.py:FUNCTION."
+        "length:CHARACTERS, reasoning_gym or FILE.py:FUNCTION."
     )
 
 

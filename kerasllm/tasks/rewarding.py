@@ -1,6 +1,7 @@
 """`--task reward`: a model that answers learns by what its answers are worth."""
 
 import functools
+import shlex
 from pathlib import Path
 
 import kerasllm
@@ -106,7 +107,19 @@ class RewardTask(TuneTask):
         from kerasllm.files import read_json
 
         before = read_json(Path(self.settings.out) / BEFORE)
-        return {**self._figures(model), "reward_before": before["reward"], "tasks": len(self._chats["valid"])}
+        asked = _asked(self._chats["valid"][0], tokenizer)["prompt"]
+        return {
+            **self._figures(model),
+            "reward_before": before["reward"],
+            "tasks": len(self._chats["valid"]),
+            "prompt": asked if isinstance(asked, str) else None,  # of a model that does not chat
+        }
+
+    @classmethod
+    def command_for(cls, results, folder):
+        if results["prompt"] is None:
+            return super().command_for(results, folder)
+        return f"generate --model {folder} --prompt {shlex.quote(results['prompt'])}"
 
     @staticmethod
     def rows(figures):

@@ -50,7 +50,7 @@ class Task:
         learns: str, what it learns, for `kerasllm train --help`.
         function: str, the function of `kerasllm` that uses such a model.
         scored_by: str, the function of `kerasllm.evaluation` that scores it.
-        command: str, arguments of `kerasllm` that try a model, with {} for its folder.
+        command: str, arguments of `kerasllm` that try a model, with {} for its folder: see `command_for`.
         unused_settings: names of the settings that mean nothing here, and are refused.
         unused_fields: names of the fields of `TransformerConfig` that mean nothing here, likewise.
         num_columns: int, how many columns of a table, or fields of records, are read.
@@ -191,6 +191,11 @@ class Task:
             A dict, as `score`.
         """
         raise NotImplementedError
+
+    @classmethod
+    def command_for(cls, results, folder):
+        """Arguments of `kerasllm` that try a model in a folder, quoted for a shell, which was scored so."""
+        return cls.command.format(folder)
 
     @staticmethod
     def rows(figures):

@@ -44,14 +44,17 @@ class ScreenedModel(keras.Model):
         if validation_data is not None:
             validation_data = self._prepared(*keras.utils.unpack_x_y_sample_weight(validation_data))
             validation_data = keras.utils.pack_x_y_sample_weight(*validation_data)
+        options = {"sample_weight": sample_weight, "validation_data": validation_data, **kwargs}
         try:
-            return super().fit(x, y, *args, sample_weight=sample_weight, validation_data=validation_data, **kwargs)
+            with backend.as_raised():
+                return super().fit(x, y, *args, **options)
         finally:
             self._take_class_weight(None)
 
     def evaluate(self, x=None, y=None, *args, sample_weight=None, **kwargs):
         x, y, sample_weight = self._prepared(x, y, sample_weight)
-        return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
+        with backend.as_raised():
+            return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         x, _, _ = self._prepared(x)

@@ -1,4 +1,4 @@
-"""What values a setting takes: its description, which is that of its flag too, and the checks. And those of a model."""
+"""What values a setting takes: its description, which is that of its flag too, and the checks."""
 
 import re
 
@@ -59,30 +59,3 @@ def plain(value):
     if not isinstance(value, (str, bool, int, float, type(None))) or value != value:
         raise ValueError(f"model takes numbers, texts, lists and mappings, not {value!r}.")
     return value
-
-
-# Fields of `model` with flags of their own.
-MODEL_FLAGS = {
-    "num_layers": about(int, "number of Transformer blocks; to translate, of encoder and decoder each", least=1),
-    "d_model": about(int, "width of the model", least=1),
-    "num_heads": about(int, "number of attention heads; divides --d-model", least=1),
-    "dff": about(int, "width of the feed-forward layers", least=1),
-    "max_length": about(int, "tokens in a training window, and the longest the model takes", least=2),
-    "dropout": about(float, "share of activations dropped in training (default: the preset's, or 0)", least=0, below=1),
-    "attention_dropout": about(
-        float, "share of attention probabilities dropped in training (default: as --dropout)", least=0, below=1
-    ),
-    "remat": about(
-        str, "what the backward pass computes again in each layer, to save memory: block, attention or feed_forward"
-    ),
-}
-# Other names of settings, in flags and files.
-SHORT = {
-    "layers": "num_layers",
-    "heads": "num_heads",
-    "context": "max_length",
-    "lr": "learning_rate",
-    "warmup": "warmup_steps",
-    "ema": "ema_momentum",
-    "from": "base",
-}

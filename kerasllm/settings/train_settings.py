@@ -6,30 +6,17 @@ that are asked for most have flags of their own (`MODEL_FLAGS`), and some settin
 
 import dataclasses
 from dataclasses import MISSING, dataclass, field
-from pathlib import Path
 
-import yaml
-
-from kerasllm.setting_values import MODEL_FLAGS, SHORT, about, checked, plain
+from kerasllm.settings.names import MODEL_FLAGS, SHORT, in_own_names
+from kerasllm.settings.values import about, checked, plain
 from kerasllm.tasks import TASKS
 from kerasllm.words import advice
-
-__all__ = ["TrainSettings", "read_yaml"]
-
-
-def __dir__():  # what completion shows
-    return __all__
-
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "stable")
 ADAPTERS = ("lora", "rslora", "dora", "none")
 QUANTIZED = ("nf4", "nf4-dq", "fp4", "int4", "int8")
-# What a run folder holds besides the model.
-RECORD, SETTINGS, CHECKPOINTS = "run.json", "settings.yaml", "checkpoints"
-# What the record says of the training itself, beside the scores of its task.
-FIGURES = ("steps", "trained_tokens", "seconds", "tokens_per_second")
 
 
 def _setting(default, kind, help, **more):
@@ -186,7 +173,8 @@ class TrainSettings:
         (),
         str,
         "reward only: what an answer is worth, or several that are added up: exact, regex:PATTERN, json_schema, "
-        "json_schema:FILE.json, length:CHARACTERS, or FILE.py:FUNCTION of (prompt, answer) or (prompt, answer, task)",
+        "json_schema:FILE.json, length:CHARACTERS, reasoning_gym, or FILE.py:FUNCTION of (prompt, answer) or (prompt, "
+        "answer, task)",
         metavar="REWARD",
     )
     group_size: int = _setting(8, int, "reward only: answers to each prompt of a step", least=2)
@@ -226,7 +214,7 @@ class TrainSettings:
                 value = checked(setting.name, setting.metadata, value, default)
             object.__setattr__(self, setting.name, value)
         if given:
-            raise TypeError(f"There is no setting {next(iter(given))!r}{_advice(next(iter(given)))}")
+            raise TypeError(f"There is no setting {next(iter(given))!r}{advice_on(next(iter(given)))}")
         self._check()
 
     def _check(self):
@@ -261,85 +249,12 @@ class TrainSettings:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
-_NAMES = [setting.name for setting in dataclasses.fields(TrainSettings)]
+NAMES = [setting.name for setting in dataclasses.fields(TrainSettings)]
 
 
-def in_own_names(given):
-    """Settings under the names of the fields of `TrainSettings`: short names said in full, fields of the model in it.
-
-    Args:
-        given: dict of settings, as in a YAML file.
-
-    Raises:
-        ValueError: for what is said twice.
-    """
-    values, model = {}, {} if given.get("model") is None else given["model"]
-    if not isinstance(model, dict):
-        raise ValueError(f"model takes fields of TransformerConfig with their values, not {model!r}.")
-    model = dict(model)
-    for name, value in given.items():
-        ours = SHORT.get(name, name)
-        if ours == "model" or (value is None and ours in MODEL_FLAGS):
-            continue
-        place = model if ours in MODEL_FLAGS else values
-        if ours in place:
-            raise ValueError(f"{ours} is given twice, once under another name or under `model`: give it once.")
-        place[ours] = value
-    return {**values, "model": model} if model else values
-
-
-def merge_settings(settings, over):
-    """Settings, and others that win over them; of `model`, field by field. Both as `in_own_names` takes them."""
-    settings, over = in_own_names(settings), in_own_names(over)
-    model = {**settings.get("model", {}), **over.get("model", {})}
-    return {**settings, **over, "model": model}
-
-
-def read_fields(texts):
-    """Fields of the model from the command line, list of "model.FIELD=VALUE"; the values are read as YAML."""
-    fields = {}
-    for text in texts:
-        name, is_there, value = text.partition("=")
-        prefix, _, name = name.strip().rpartition(".")
-        if not is_there or prefix != "model" or not name:
-            raise ValueError(f"--set takes a field of the model, such as model.num_kv_heads=2, not {text!r}.")
-        try:
-            fields[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ValueError(f"--set {text}: the value is not YAML.") from error
-    return fields
-
-
-def read_yaml(path):
-    """Reads settings from a YAML file.
-
-    Args:
-        path: path of a file with a mapping from names of settings, as in the flags but with underscores, to values.
-
-    Returns:
-        A dict of the settings it gives, under the names that it gives them.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a mapping, or has a key that is no setting; the message names it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no settings file {path}; --config takes a YAML file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold lines such as `batch_size: 32`, not a {type(values).__name__}.")
-    for key in values:
-        if key not in (*_NAMES, *MODEL_FLAGS, *SHORT):
-            raise ValueError(f"{path} has the unknown setting {key!r}{_advice(str(key))}")
-    return values
-
-
-def _advice(name):
-    known = [*_NAMES, *MODEL_FLAGS]
+def advice_on(name):
+    """What is said of a name that no setting has: what it may have been, or which there are."""
+    known = [*NAMES, *MODEL_FLAGS]
     return advice(name.replace("-", "_"), known, SHORT) or (
         f"; the settings are {', '.join(known)}, and the fields of TransformerConfig under `model`."
     )
