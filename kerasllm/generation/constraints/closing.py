@@ -9,7 +9,8 @@ import numpy as np
 _GROWTH = 32
 _IN_STRING = b"~"  # which stands in JSON's strings alone
 _FIRST = (b"}", b"]", b'"')
-_THEN = b",:.-0123456789"
+_DIGITS = b"1234567890"
+_THEN = b",:" + _DIGITS + b".-"
 
 
 class Ends:
@@ -29,24 +30,31 @@ class Ends:
         self._inside = self._outside.copy()
         self._inside[[i for i, token in enumerate(tokens[:vocab_size]) if token == b'"']] = -1
         self._in_string = next((index for index, token in enumerate(tokens) if token == _IN_STRING), None)
+        places = {_DIGITS[place : place + 1]: place for place in range(10)}
+        self._digits = {index: places[token] for index, token in enumerate(tokens) if token in places}
 
     def way(self, matcher, most):
         """Ids that end a text, perhaps none, or None where none were found of so many."""
-        ids, matcher = [], matcher.deep_copy()
+        ids, turn, matcher = [], 0, matcher.deep_copy()
         while not matcher.is_accepting():
             if len(ids) >= most or matcher.is_error():
                 return None
-            more = matcher.compute_ff_tokens() or [self._next(matcher.compute_bitmask())]
+            more = matcher.compute_ff_tokens() or [self._next(matcher.compute_bitmask(), turn)]
             ids += more
+            turn += more[-1] in self._digits
             if not matcher.consume_tokens(more):
                 return None
         return ids if len(ids) <= most else None
 
-    def _next(self, mask):
+    def _next(self, mask, turn):
+        """A token that may follow. Digits take turns, until a number may end."""
         allowed = np.flatnonzero(np.unpackbits(np.frombuffer(mask, "uint8"), bitorder="little"))
         allowed = allowed[allowed < len(self._outside)]
         ranks = self._inside if self._in_string in allowed else self._outside
-        return int(allowed[ranks[allowed].argmin()]) if allowed.size else 0
+        best = int(allowed[ranks[allowed].argmin()]) if allowed.size else 0
+        if best not in self._digits:
+            return best
+        return min(self._digits.keys() & set(allowed.tolist()), key=lambda index: (self._digits[index] - turn) % 10)
 
 
 def _rank(token):

@@ -83,7 +83,9 @@ class GuidedText:
             self._matcher.consume_tokens(self.forced)
         fill_next_token_bitmask(self._matcher, words)
         if self._matcher.is_error() or not words.any():
-            reason = _first_line(self._matcher.get_error()) or "the tokenizer's vocabulary has no token that may follow"
+            reason = _first_line(self._matcher.get_error())
+            if not reason or "NoExtension" in reason:
+                reason = "the tokenizer's vocabulary has no token that may follow"
             self.failure = f"`{self._kind}` cannot be followed: {reason}."
 
     def read(self, token, end_ids):
