@@ -32,6 +32,7 @@ TEMPLATE = (
 )
 KEY = "secret"
 ASKED = [{"role": "user", "content": "The fox"}]
+HELD = {"model": "tiny", "messages": ASKED}
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +132,32 @@ def test_the_client_gets_what_the_model_writes(server, client, tiny):
     np.testing.assert_allclose(plain.data[0].embedding, vectors.data[0].embedding, rtol=1e-5)
 
 
+def of_schema(schema):
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+
+
+def test_answers_are_held_to_a_schema_beside_others(tiny, client):
+    free = {**HELD, "max_tokens": 40, "temperature": 0}
+    held = {**HELD, "n": 3, "seed": 1, "temperature": 2.0, "response_format": of_schema({"enum": [None, False]})}
+    with ThreadPoolExecutor(2) as pool:
+        beside = pool.submit(client.chat.completions.create, **free)
+        answer = client.chat.completions.create(**held)
+        assert beside.result().choices[0].message.content == kerasllm.chat(*tiny, ASKED, 40)
+    assert {choice.message.content for choice in answer.choices} <= {"null", "false"}
+    assert {choice.finish_reason for choice in answer.choices} == {"stop"}
+    pieces = client.chat.completions.create(**{**held, "n": 1}, stream=True)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == answer.choices[0].message.content
+
+
 def test_what_cannot_be_answered_is_refused_in_openais_form(server, client):
     chat, text = client.chat.completions.create, client.completions.create
     for status, named, call in (
         (404, "no model 'other'", lambda: chat(model="other", messages=ASKED)),
         (400, "temperature", lambda: chat(model="tiny", messages=ASKED, temperature=9)),
         (400, "frequency_penalty", lambda: chat(model="tiny", messages=ASKED, frequency_penalty=1.0)),
-        (400, "response_format", lambda: chat(model="tiny", messages=ASKED, response_format={"type": "json_object"})),
+        (400, "vocabulary has no token", lambda: chat(**HELD, response_format={"type": "json_object"})),
+        (400, "Invalid type", lambda: chat(**HELD, response_format=of_schema({"type": "any"}))),
+        (400, "lacks `json_schema.schema`", lambda: chat(**HELD, response_format={"type": "json_schema"})),
         (400, "context of 64", lambda: chat(model="tiny", messages=ASKED, max_tokens=100)),
         (400, "up to 4", lambda: chat(model="tiny", messages=ASKED, n=5)),
         (400, "1 to 4 texts", lambda: text(model="tiny", prompt=["a"] * 5)),

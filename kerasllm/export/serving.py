@@ -9,16 +9,19 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 
 from kerasllm import backend
-from kerasllm.files import new_folder
+from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tasks import TASKS, task_of
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
+
+_CONSTRAINTS = "constraints.json"
 
 
 def saved_model(
@@ -28,6 +31,7 @@ def saved_model(
     *,
     text: bool = True,
     compiled: bool = False,
+    constraints: Mapping[str, str | Sequence[str]] | None = None,
 ) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
@@ -41,6 +45,9 @@ def saved_model(
             the scalars of `generate` -> token_ids int32 (B, N), new tokens with 0 after a row's end; lengths int32
             (B,), how many of them are text.
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
+        constrained, where there are `constraints`: as `generate`, with two more string scalars: constraint, the name of
+            what the texts are held to; and finish, "valid" for texts that end within max_new_tokens as they should, or
+            "length" for texts that are cut there.
 
     Those of a `Seq2SeqLM`:
         serving_default: text string (B,) -> text string (B,), the translations that `kerasllm.translate` gives.
@@ -82,11 +89,13 @@ def saved_model(
             compiled: once for each batch size and each length of prompts and of continuations, rounded up. Quicker
             then, where the runtime has XLA: `tf.saved_model.load` has, TensorFlow Serving on CPUs with its flag
             `--xla_cpu_compilation_enabled`.
+        constraints: dict from names to regular expressions (str) or choices (list of str), for models that continue
+            texts: what a text may be held to, as by `generate` with `regex` and `choices`.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
         ValueError: for a model that is not causal or takes one text length only, a tokenizer that cannot run in a
-            graph, or a model of another kind that is to be compiled; the message names the part.
+            graph, or a model of another kind that is to be compiled or held to something; the message names the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
@@ -105,22 +114,25 @@ def saved_model(
             f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a "
             f"{type(model).__name__}: leave it out."
         )
+    if constraints and (task.name != "causal" or not text):
+        raise ValueError("`constraints` are for models that continue texts, and with text: leave them out.")
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
-            _write(model, tokenizer, draft, text, compiled)
+            _write(model, tokenizer, draft, text, compiled, constraints)
         else:
-            _write_in_another_process(model, tokenizer, draft, text, compiled)
+            _write_in_another_process(model, tokenizer, draft, text, compiled, constraints)
         (draft / "assets.extra").mkdir()
         save_tokenizer(tokenizer, draft / "assets.extra")
 
 
-def _write(model, tokenizer, folder, text, compiled):
+def _write(model, tokenizer, folder, text, compiled, constraints):
     import tensorflow as tf
 
     task = task_of(model) or TASKS["causal"]
-    served = task.served(model, tokenizer, text, **({"compiled": True} if compiled else {}))
+    of_causal = {"compiled": compiled, "constraints": constraints} if task.name == "causal" else {}
+    served = task.served(model, tokenizer, text, **of_causal)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         for name, function in signatures.items():
@@ -129,11 +141,12 @@ def _write(model, tokenizer, folder, text, compiled):
             tf.saved_model.save(served, str(folder), signatures)
 
 
-def _write_in_another_process(model, tokenizer, folder, text, compiled):
+def _write_in_another_process(model, tokenizer, folder, text, compiled, constraints):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
+        write_json(Path(between) / _CONSTRAINTS, dict(constraints or {}))
         options = [name for name, is_on in (("text", text), ("compiled", compiled)) if is_on]
         command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *options]
         package = Path(__file__).parents[2]
@@ -148,7 +161,8 @@ def _write_in_another_process(model, tokenizer, folder, text, compiled):
 def write_from_files(source, folder, *options):
     """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
     model, tokenizer = keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source)
-    _write(model, tokenizer, folder, "text" in options, "compiled" in options)
+    constraints = read_json(Path(source) / _CONSTRAINTS)
+    _write(model, tokenizer, folder, "text" in options, "compiled" in options, constraints)
 
 
 @contextlib.contextmanager

@@ -22,11 +22,11 @@ from kerasllm.tokenizers.in_graph import InGraphTokenizer
 
 LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
 
-_TEXT = tf.TensorSpec((None,), tf.string, "text")
-_RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
+TEXT = tf.TensorSpec((None,), tf.string, "text")
+RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
 _TOKEN_IDS = tf.TensorSpec((None, None), tf.int32, "token_ids")
 _LENGTHS = tf.TensorSpec((None,), tf.int32, "prompt_lengths")
-_SETTINGS = [
+DRAW = [
     tf.TensorSpec((), tf.int32, "max_new_tokens"),
     tf.TensorSpec((), tf.float32, "temperature"),
     tf.TensorSpec((), tf.int32, "top_k"),
@@ -79,9 +79,9 @@ class ServedIds(tf.Module):
         self._compiled = compiled
         in_16_bits = compiled and backend.on_cpu()  # as in Python's loop
         self._written = in_float32(model, self._written_by) if in_16_bits else self._written_by
-        self._draw = traced_once(self._checked_draw, _RAGGED_IDS, *_SETTINGS)
+        self._draw = traced_once(self._checked_draw, RAGGED_IDS, *DRAW)
 
-    @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
+    @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *DRAW], autograph=False)
     def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
         checks = [
             *self._check_ids(token_ids),
@@ -102,8 +102,9 @@ class ServedIds(tf.Module):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
-    def _checked_draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
-        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
+    def _checked_draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed, *held):
+        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked. What texts are held
+        to is known to a `ConstrainedModel`."""
         checks = [
             check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
             check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
@@ -114,6 +115,7 @@ class ServedIds(tf.Module):
         with tf.control_dependencies(checks):
             limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
+        settings |= dict(zip(("which", "must_end"), held, strict=False))
         settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
         return self._continue(prompts, limits, KNOWN_WHEN_RUN, settings)
 
@@ -167,12 +169,18 @@ class ServedIds(tf.Module):
         settings = {**settings, "start": P}
         places = tf.range(tf.shape(tokens)[1])[None]
         is_prompt = (places >= padding[:, None]) & (places < P)
-        rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
-        how = self._stepper, sampler_key, self._rule
+        rule = self._rule_of(settings)
+        rule_state = rule.start(tokens, is_prompt, self._vocab_size)
+        settings["tables"] = rule.tables(self._vocab_size)
+        how = self._stepper, sampler_key, rule
         done = tf.zeros_like(padding, tf.bool)
         first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
         index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
         return index, tokens
+
+    def _rule_of(self, settings):
+        """What rules the logits."""
+        return self._rule
 
     def _buckets(self, prompt_length, new_tokens):
         """Both rounded up as `buffers.buffer_lengths` does, so that the loop is seldom compiled anew."""
@@ -207,10 +215,10 @@ class ServedModel(ServedIds):
         super().__init__(model, tokenizer, compiled)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
-        self._encode = traced_once(self._prompts, _TEXT)
-        self._continuation = traced_once(self._in_graph.continuation, _RAGGED_IDS, _RAGGED_IDS)
+        self._encode = traced_once(self._prompts, TEXT)
+        self._continuation = traced_once(self._in_graph.continuation, RAGGED_IDS, RAGGED_IDS)
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
+    @tf.function(input_signature=[TEXT], autograph=False)
     def serving_default(self, text):
         prompts = self._encode(text)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
@@ -219,10 +227,12 @@ class ServedModel(ServedIds):
         new, _ = self._continue(prompts, limits, greedy.graph_key, {**greedy.settings(), "seed": tf.constant(0)})
         return {"text": self._continuation(prompts, new)}
 
-    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
+    @tf.function(input_signature=[TEXT, *DRAW], autograph=False)
     def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
         prompts = self._encode(text)
-        new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        return self._answers(prompts, *self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed))
+
+    def _answers(self, prompts, new, ended):
         return {
             "text": self._continuation(prompts, new),
             "tokens": tf.cast(new.row_lengths(), tf.int32),

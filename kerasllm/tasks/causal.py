@@ -92,9 +92,11 @@ class CausalTask(TextTask):
         yield "measured on", f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes"
 
     @staticmethod
-    def served(model, tokenizer, text, compiled=False):
-        from kerasllm.export import signatures
+    def served(model, tokenizer, text, compiled=False, constraints=None):
+        from kerasllm.export import constrained, signatures
 
+        if constraints:
+            return constrained.ConstrainedModel(model, tokenizer, compiled, constraints)
         return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, compiled)
 
     @staticmethod
