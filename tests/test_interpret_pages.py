@@ -47,7 +47,7 @@ def test_what_is_drawn_needs_nothing_from_elsewhere(model, tokenizer):
     results = [
         interpret.logit_lens(model, tokenizer, SCRIPTS),
         interpret.attention(model, tokenizer, SCRIPTS),
-        interpret.attribute_logit(model, [tokenizer.encode("abc")]),
+        interpret.attribute_logit(model, np.array([tokenizer.encode("abc")])),
         interpret.head_scores(model, length=4),
     ]
     for result in results:

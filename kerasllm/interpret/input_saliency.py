@@ -10,12 +10,12 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.interpret.baselines import embeddings_of
 from kerasllm.interpret.drawings import ColouredText
 from kerasllm.interpret.pictures import Picture
 from kerasllm.interpret.reading import ask, read
 from kerasllm.interpret.recording import as_array
 from kerasllm.layers.options import check_choice
-from kerasllm.models import Seq2SeqLM
 
 METHODS = ("integrated_gradients", "gradient_x_input", "occlusion")
 CLOSE = 0.01  # how far integrated gradients may be from what they should add up to
@@ -32,7 +32,7 @@ class Saliency(Picture):
         contrasts: list of K str, what it was compared with, or empty.
         values: float64 (K, N), what each token adds to each logit; tokens that a logit does not see have 0.
         scores: float64 (K,), the logits, or how much larger they are than those of the contrast.
-        baseline_scores: float64 (K,), the same where nothing was read: of integrated gradients, `values` add up to the
+        baseline_scores: float64 (K,), the same of nothing but the baseline: integrated gradients add up to the
             difference.
         method: str.
         num_source: int, how many of the tokens are a translation's source; 0 elsewhere.
@@ -61,7 +61,16 @@ class Saliency(Picture):
 
 
 def saliency(
-    model, tokenizer, text, target=None, *, method="integrated_gradients", contrast=None, steps=None, batch_size=16
+    model,
+    tokenizer,
+    text,
+    target=None,
+    *,
+    method="integrated_gradients",
+    contrast=None,
+    baseline="mean",
+    steps=None,
+    batch_size=16,
 ):
     """What each token of a text means to a prediction.
 
@@ -72,11 +81,13 @@ def saliency(
         target: str, what is predicted: a continuation, of which each token is explained from all that stands before it;
             a translation; the token for a mask; the label of a classifier, or its number. None for the likeliest next
             token, label, or translation.
-        method: "integrated_gradients" adds gradients up on the straight way from embeddings of zeros
+        method: "integrated_gradients" adds gradients up on the straight way from a baseline to the embeddings
             (https://arxiv.org/abs/1703.01365); "gradient_x_input" multiplies the gradient with the embedding;
-            "occlusion" is how much smaller the logit is where a token's embedding is zeros.
+            "occlusion" is how much smaller the logit is with the baseline in a token's place.
         contrast: what the target is compared with: another token, or as many as the target has, or another label. What
             is explained is then how much larger the target's logit is (https://arxiv.org/abs/2202.10419).
+        baseline: what stands for no token: "mean", the mean of all embeddings; "zeros", which are no good start where a
+            norm stands before anything is added, as in Llama; or a token, str or int, such as that of padding.
         steps: int, of integrated gradients; None for 50, and twice as many until their sum is right to 1 %.
         batch_size: int, texts at once.
 
@@ -92,13 +103,14 @@ def saliency(
         >>> found.save("saliency.html")
     """
     read_text = read(model, tokenizer, text, target)
-    return saliency_of(model, read_text, ask(model, read_text, target, contrast), method, steps, batch_size)
+    return saliency_of(model, read_text, ask(model, read_text, target, contrast), method, baseline, steps, batch_size)
 
 
-def saliency_of(model, text, question, method="integrated_gradients", steps=None, batch_size=16):
+def saliency_of(model, text, question, method="integrated_gradients", baseline="mean", steps=None, batch_size=16):
     """The `Saliency` of a `reading.Text` for a `reading.Question`."""
     check_choice("method", method, METHODS)
-    asked = _Asked(model, text, question, batch_size)
+    embedded, baselines = embeddings_of(model, text, "zeros" if method == "gradient_x_input" else baseline)
+    asked = _Asked(model, embedded, baselines, question, batch_size)
     scores, baseline_scores = asked.scores([1.0]), asked.scores([0.0])
     if method == "integrated_gradients":
         values = _integrated(asked, scores - baseline_scores, steps)
@@ -134,36 +146,32 @@ def _integrated(asked, difference, steps):
 class _Asked:
     """The logits that are asked for as a function of embeddings, a list with one tensor for each side."""
 
-    def __init__(self, model, text, question, batch_size):
+    def __init__(self, model, embedded, baselines, question, batch_size):
         self._model, self._question, self._batch_size = model, question, batch_size
-        self._names = ["embeddings"]
-        if isinstance(model, Seq2SeqLM):
-            self._names = ["source_embeddings", "target_embeddings"]
-            embedded = [model.embed(text.inputs, side=side) for side in ("source", "target")]
-        else:
-            embedded = [model.embed(text.inputs)]
-        self._embedded = [as_array(x)[0] for x in embedded]
+        self._names = list(model._embeddings)
+        self._baselines = baselines
+        self._ways = [x - baseline for x, baseline in zip(embedded, baselines, strict=True)]
         self._num_logits = len(question.targets)
 
     def scores(self, factors):
-        """With embeddings times one factor: float64 (K,)."""
+        """So far on the way from the baseline to the embeddings: float64 (K,)."""
         return np.concatenate([self._run(*rows, False)[0] for rows in self._rows(factors)])
 
     def gradients(self, factors):
-        """Gradients with embeddings times each factor, times these embeddings, summed up for each token: float64
-        (factors, K, N)."""
+        """Gradients at each point of the way, times the way, summed up for each token: float64 (factors, K, N)."""
         found = [self._run(*rows, True)[1] for rows in self._rows(factors)]
         return np.concatenate(found).reshape(len(factors), self._num_logits, -1)
 
     def scores_without_each(self):
         """Without each token: float64 (K, N)."""
-        lengths = [len(x) for x in self._embedded]
+        lengths = [len(way) for way in self._ways]
         masks = np.split(1.0 - np.eye(sum(lengths)), np.cumsum(lengths)[:-1], axis=1)
         count = sum(lengths)
         found = []
         for begin in range(0, count * self._num_logits, self._batch_size):
             rows = np.arange(begin, min(begin + self._batch_size, count * self._num_logits))
-            embedded = [x * mask[rows % count][..., None] for x, mask in zip(self._embedded, masks, strict=True)]
+            parts = zip(self._baselines, self._ways, masks, strict=True)
+            embedded = [baseline + way * mask[rows % count][..., None] for baseline, way, mask in parts]
             found.append(self._run(embedded, rows // count, False)[0])
         return np.concatenate(found).reshape(self._num_logits, count)
 
@@ -173,18 +181,21 @@ class _Asked:
         for begin in range(0, len(which), self._batch_size):
             some = which[begin : begin + self._batch_size]
             along = np.array([factor for factor, _ in some])[:, None, None]
-            yield [x * along for x in self._embedded], np.array([number for _, number in some])
+            yield (
+                [base + way * along for base, way in zip(self._baselines, self._ways, strict=True)],
+                np.array([number for _, number in some]),
+            )
 
     def _run(self, embedded, numbers, with_gradients):
-        """The logits of rows, float64 (R,), and, where they are wanted, products of gradients and embeddings (R, N)."""
+        """The logits of rows, float64 (R,), and, where they are wanted, products of gradients and the way (R, N)."""
         tensors = [ops.cast(ops.convert_to_tensor(x), self._model.compute_dtype) for x in embedded]
         picked = self._picked(numbers)
         if not with_gradients:
             return as_array(picked(*tensors)).astype("float64"), None
         scores, gradients = backend.input_gradients(picked, tensors)
         products = [
-            (as_array(gradient).astype("float64") * x).sum(axis=-1)
-            for gradient, x in zip(gradients, self._embedded, strict=True)
+            (as_array(gradient).astype("float64") * way).sum(axis=-1)
+            for gradient, way in zip(gradients, self._ways, strict=True)
         ]
         return as_array(scores).astype("float64"), np.concatenate(products, axis=1)
 

@@ -30,10 +30,8 @@ def token_texts(tokenizer, ids):
     for place, token in enumerate(ids):
         name = tokenizer.engine.id_to_token(token) or f"#{token}"
         text = continuation(tokenizer, ids[max(0, place - 1) : place], [token])
-        in_bytes = _bytes_of(name)
-        if text == "" or (BROKEN in text and in_bytes is not None):
-            text = name if in_bytes is None else f"‹{in_bytes.hex(' ').upper()}›"
-        shown.append(visible(text))
+        part = _part_of_letter(name) if BROKEN in tokenizer.decode([token]) else None
+        shown.append(visible(text or name) if part is None else f"‹{part.hex(' ').upper()}›")
     return shown
 
 
@@ -56,10 +54,12 @@ def _letter(letter):
     return f"U+{ord(letter):04X}"
 
 
-def _bytes_of(name):
-    """The bytes that the name of a token stands for in byte-level vocabularies and in SentencePiece's; or None."""
+def _part_of_letter(name):
+    """The bytes of a token that has parts of letters, in byte-level vocabularies and in SentencePiece's; or None."""
     if found := _BYTE_TOKEN.fullmatch(name):
-        return bytes([int(found[1], 16)])
-    if _BYTE_OF_CHARACTER.keys() >= set(name):
-        return bytes(_BYTE_OF_CHARACTER[character] for character in name)
-    return None
+        part = bytes([int(found[1], 16)])
+    elif _BYTE_OF_CHARACTER.keys() >= set(name):
+        part = bytes(_BYTE_OF_CHARACTER[character] for character in name)
+    else:
+        return None
+    return part if BROKEN in part.decode(errors="replace") else None
