@@ -38,6 +38,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
+    "interpret": ["generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
@@ -51,7 +52,7 @@ ROOMS = {
     "recipe": ["callbacks", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["extras", "generation", "runs"],
-    "cli": ["benchmark", "recipe", "serving"],
+    "cli": ["benchmark", "interpret", "recipe", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

@@ -46,6 +46,10 @@ kerasllm translate --model en-de --file sentences.en > sentences.de""",
     "classify": """kerasllm classify --model stars --text "I would see it again."
 kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
 kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
+    "explain": """kerasllm explain --model my-run --text "The capital of France is" --target " Paris" --out why.html
+kerasllm explain --model my-run --text "The cat sat on the" --target " mat" --contrast " dog" --out cat.html
+kerasllm explain --model stars --text "I would see it again." --out label.html   # a classifier's label
+kerasllm explain --model en-de --text "A dog runs." --out translation.html""",
     "export": """kerasllm export my-run my-run-saved-model
 kerasllm export my-run served/1 --compiled   # quicker, where the server has XLA
 kerasllm export my-run served/2 --constraint "date=[0-9]{4}-[0-9]{2}-[0-9]{2}"   # texts of this form, on request
