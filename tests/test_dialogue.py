@@ -14,7 +14,7 @@ from kerasllm.data import dialogue_dataset, rate_replies, read_chats
 from kerasllm.data.ratings import ATTRIBUTES, rated_ids, rating_pieces
 from kerasllm.dialogue import calculator, grounding, rate, reply, tools
 from kerasllm.dialogue.scores import _auc
-from kerasllm.generation.endings import ending_logits
+from kerasllm.generation.endings import read_endings
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
@@ -45,25 +45,36 @@ def writer():
 def test_endings_of_shared_beginnings_have_the_logits_of_whole_texts(options):
     model = CausalLM(TransformerConfig(40, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64, **options))
     beginnings = [[3, 4, 5, 6, 7], [8, 9], [3, 4, 5, 6, 7]]
-    endings, places = [[1, 2, 3], [4] * 20, [7, 8, 9, 10]], [[1, 2], [3, 19], [2, 3]]
-    for a, b, places_of_one, logits in zip(
-        beginnings, endings, places, ending_logits(model, beginnings, endings, places), strict=True
-    ):
-        whole = np.asarray(model(np.array([a + b])))[0]
-        np.testing.assert_allclose(logits, whole[[len(a) + place - 1 for place in places_of_one]], atol=1e-4)
+    endings, places = [[1, 2, 3], [4] * 20, [7, 8, 9, 10]], [[0, 2], [3, 19], [2, 3]]
+    log_probs, logits = read_endings(model, beginnings, endings, places)
+    for a, b, of_places, said, found in zip(beginnings, endings, places, log_probs, logits, strict=True):
+        whole = np.asarray(model(np.array([a + b])))[0, len(a) - 1 : -1]
+        np.testing.assert_allclose(found, whole[of_places], atol=1e-4)
+        expected = whole - np.log(np.exp(whole).sum(axis=-1, keepdims=True))
+        np.testing.assert_allclose(said[: len(b)], expected[np.arange(len(b)), b], atol=1e-4)
+        assert not said[len(b) :].any()
     with pytest.raises(ValueError, match="A text of 70 tokens does not fit the model's context of 64"):
-        ending_logits(model, [[1] * 60], [[2] * 10], [[1]])
+        read_endings(model, [[1] * 60], [[2] * 10], [[1]])
 
 
 def test_ratings_are_the_products_of_what_the_model_says_of_each(writer):
+    """And sense is also shown by how much likelier a reply is after its dialogue."""
     model, tokenizer = writer
     messages = [{"role": "user", "content": "to be?"}, {"role": "assistant", "content": "not."}]
     expected, ids = [], tokenizer.encode_chat(messages, add_generation_prompt=False)
+
+    def log_probability_of_end(ids, count):
+        logits = np.asarray(model(np.array([ids])))[0, -count - 1 : -1].astype("float64")
+        return (logits[np.arange(count), ids[-count:]] - np.log(np.exp(logits).sum(axis=-1))).sum()
+
+    alone = tokenizer.encode("u<|endoftext|>anot.<|endoftext|>", parse_special=True)
+    gain = log_probability_of_end(ids, 5) - log_probability_of_end(alone, 5)
     for name, good in ATTRIBUTES.items():
         ids = [*ids, *tokenizer.encode(f" {name.upper()} ")]
         logits = np.asarray(model(np.array([ids])))[0, -1].astype("float64")
         of_ratings = np.exp(logits[[tokenizer.encode("0")[0], tokenizer.encode("1")[0]]])
-        expected.append(of_ratings[good] / of_ratings.sum())
+        odds = of_ratings[good] / of_ratings[1 - good] * (np.exp(gain) if name == "sensible" else 1)
+        expected.append(odds / (1 + odds))
         ids = [*ids, *tokenizer.encode(str(good))]
     expected[1:] = np.cumprod(expected[1:])
     np.testing.assert_allclose(rate(model, tokenizer, messages), expected, rtol=1e-4)
@@ -110,12 +121,15 @@ def test_replies_and_ratings_become_examples_and_bad_replies_do_not(writer):
             text = tokenizer.decode(ids[documents == number], skip_special=False)
             learned.append((tokenizer.decode(labels[kept]), text, set(weight[kept])))
     learned.sort()
-    assert [text for text, _, _ in learned] == ["1", "10", "good"]
+    assert [text for text, _, _ in learned] == ["1", "10", "good", "good"]
+    replied, alone = sorted(text.replace("<|endoftext|>", "|") for _, text, _ in learned[2:])
+    assert (replied, alone) == ("ux|agood|uy", "u|agood")
     assert learned[0][1].endswith("abad<|endoftext|> UNSAFE ")  # a bad rating ends the text
     assert learned[1][1].endswith(
         "agood<|endoftext|> UNSAFE 0 SENSIBLE 1 SPECIFIC "
     )  # what is not known is not learned
-    assert [weights for _, _, weights in learned] == [{5}, {5}, {1}]  # a rating counts as the mean reply, with its end
+    # A rating counts as the mean reply, with its end.
+    assert [weights for _, _, weights in learned] == [{5}, {5}, {1}, {1}]
     with pytest.raises(ValueError, match="must be 0 or 1, or false or true, got 3 for sensible"):
         rated_ids(tokenizer, chat, {"sensible": 3})
     with pytest.raises(ValueError, match="must be a dict with some of unsafe, sensible, specific, interesting, got"):

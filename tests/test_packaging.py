@@ -51,7 +51,7 @@ ROOMS = {
     "settings": ["tasks", "words"],
     "recipe": ["callbacks", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
-    "serving": ["extras", "generation", "runs"],
+    "serving": ["dialogue", "extras", "generation", "runs"],
     "cli": ["benchmark", "interpret", "recipe", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.

@@ -33,14 +33,16 @@ TEMPLATE = (
 KEY = "secret"
 ASKED = [{"role": "user", "content": "The fox"}]
 HELD = {"model": "tiny", "messages": ASKED}
+ANSWERED = [*ASKED, {"role": "assistant", "content": "said"}]
 
 
 @pytest.fixture(scope="module")
 def tiny():
     text = ["The class of a thing is what the thing is an instance of, said the quick fox." * 20]
+    text.append(" UNSAFE SENSIBLE SPECIFIC INTERESTING 01")
     tokenizer = kerasllm.tokenizers.Tokenizer.train(text, kind="char", progress=False)
     tokenizer.chat_template = TEMPLATE
-    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, max_length=64)
+    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, max_length=128)
     model = CausalLM(config)
     for seed, weight in enumerate(model.weights):
         weight.assign(np.random.default_rng(seed).normal(size=weight.shape) * 0.3)
@@ -149,6 +151,24 @@ def test_answers_are_held_to_a_schema_beside_others(tiny, client):
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == answer.choices[0].message.content
 
 
+def test_the_best_of_candidates_is_the_answer(client, tiny):
+    asked = {"model": "tiny", "messages": ASKED, "max_tokens": 8, "seed": 3}
+    drawn = {choice.message.content.strip() for choice in client.chat.completions.create(**asked, n=4).choices}
+    best_of = {"candidates": 4, "min_safety": 0.0}
+    (choice,) = client.chat.completions.create(**asked, extra_body=best_of).choices
+    found, scores = choice.candidates, [one["score"] for one in choice.candidates]
+    assert {one["text"] for one in found} == drawn and scores == sorted(scores, reverse=True)
+    assert choice.message.content == found[0]["text"] and choice.finish_reason == "length"
+    for one in found:
+        ratings = kerasllm.dialogue.rate(*tiny, [*ASKED, {"role": "assistant", "content": one["text"]}])
+        np.testing.assert_allclose(list(one["ratings"].values()), ratings, rtol=1e-3)
+    chunks = list(client.chat.completions.create(**asked, extra_body=best_of, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == choice.message.content
+    assert [one["text"] for one in chunks[-1].choices[0].candidates] == [one["text"] for one in found]
+    (none,) = client.chat.completions.create(**asked, extra_body={"candidates": 2, "min_safety": 1.0}).choices
+    assert none.message.content == "I am not sure what to say to that." and none.candidates[0]["score"] is None
+
+
 def test_what_cannot_be_answered_is_refused_in_openais_form(server, client):
     chat, text = client.chat.completions.create, client.completions.create
     for status, named, call in (
@@ -158,8 +178,11 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(server, client):
         (400, "vocabulary has no token", lambda: chat(**HELD, response_format={"type": "json_object"})),
         (400, "Invalid type", lambda: chat(**HELD, response_format=of_schema({"type": "any"}))),
         (400, "lacks `json_schema.schema`", lambda: chat(**HELD, response_format={"type": "json_schema"})),
-        (400, "context of 64", lambda: chat(model="tiny", messages=ASKED, max_tokens=100)),
+        (400, "context of 128", lambda: chat(model="tiny", messages=ASKED, max_tokens=200)),
         (400, "up to 4", lambda: chat(model="tiny", messages=ASKED, n=5)),
+        (400, "`candidates` may be up to 4", lambda: chat(model="tiny", messages=ASKED, extra_body={"candidates": 5})),
+        (400, "`n` is not supported", lambda: chat(model="tiny", messages=ASKED, n=2, extra_body={"candidates": 2})),
+        (400, "must be the user's", lambda: chat(model="tiny", messages=ANSWERED, extra_body={"candidates": 2})),
         (400, "1 to 4 texts", lambda: text(model="tiny", prompt=["a"] * 5)),
         (400, "no token 9999", lambda: text(model="tiny", prompt=[9999])),
         (400, "embeddings alone", lambda: chat(model="vectors", messages=ASKED)),
@@ -380,6 +403,18 @@ def test_the_page_in_a_browser(server):
         playwright.expect(page.locator("#send")).to_be_enabled(timeout=60_000)
         written = kerasllm.chat(server[0]["tiny"].engine._batch.model, server[0]["tiny"].tokenizer, ASKED, 12)
         assert page.locator(".assistant").text_content() == written
+
+        page.fill("#temperature", "1")
+        page.fill("#candidates", "3")
+        page.fill("#min_safety", "0")
+        page.fill("#text", "A thing")
+        page.press("#text", "Enter")
+        playwright.expect(page.locator("summary")).to_have_text("3 candidates", timeout=60_000)
+        playwright.expect(page.locator("#send")).to_be_enabled()
+        assert page.locator("td").first.is_hidden()
+        page.click("summary")
+        assert page.locator("tr").count() == 4
+        assert page.locator("td").nth(5).text_content() == page.locator(".assistant").last.text_content()
         browser.close()
     assert not errors
     assert all(url.startswith(server[1]) for url in asked)

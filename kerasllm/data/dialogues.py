@@ -1,5 +1,6 @@
 """Batches of dialogues, of which one model learns to write replies and to judge them."""
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ from kerasllm.data.chat_windows import Stream, batches_of
 from kerasllm.data.chats import ANSWER, checked_chat
 from kerasllm.data.made_ratings import rate_replies
 from kerasllm.data.option_names import CHAT_WORDS
-from kerasllm.data.ratings import RATINGS, checked_ratings, is_good, rated_ids
+from kerasllm.data.ratings import RATINGS, checked_ratings, is_good, rated_ids, reply_alone
 from kerasllm.data.steps import check_least
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.messages import without_oldest_turn
 from kerasllm.words import explain_keywords
+
+_MADE = 2  # ratings of a dialogue, so that what is learned of them has about as many tokens as its replies
 
 
 @explain_keywords(CHAT_WORDS)
@@ -33,9 +36,10 @@ def dialogue_dataset(
     """Batches of which a model learns both to reply and to rate replies, as LaMDA does.
 
     A message of the assistant may have "ratings", a dict of some of "unsafe", "sensible", "specific" and "interesting"
-    to 0 or 1. For conversations in which none has any, `rate_replies` makes them. Of each rated reply comes an example
-    whose ratings are learned, and of each conversation one whose replies are, up to the first that is rated unsafe or
-    not sensible. Examples share windows and do not see each other; those that are longer lose their oldest turns.
+    to 0 or 1. For conversations in which none has any, `rate_replies` makes them, and two for each are drawn. Of each
+    rated reply comes an example whose ratings are learned, and of each conversation one whose replies are, up to the
+    first that is rated unsafe or not sensible. One of these is learned without its dialogue too, as a judge compares
+    both. Examples share windows and do not see each other; those that are longer lose their oldest turns.
 
     Args:
         conversations: iterable of lists of {"role", "content", "ratings"}, such as `read_chats` gives.
@@ -61,7 +65,7 @@ def dialogue_dataset(
     >>> chats = [[{"role": "user", "content": "to be?"}, reply]]
     >>> _, labels, weight = next(iter(dialogue_dataset(chats, tokenizer, 64, batch_size=1)))
     >>> tokenizer.decode(labels[weight > 0], skip_special=False)
-    'not<|endoftext|>1'
+    'not<|endoftext|>not<|endoftext|>1'
     """
     check_least(1, seq_len=seq_len, batch_size=batch_size, epochs=epochs)
     check_least(0, seed=seed, start_step=start_step)
@@ -75,11 +79,12 @@ def dialogue_stream(conversations, tokenizer, seq_len, seed=0, written=None):
     token, and counts as much as the mean reply."""
     chats = [checked_chat(chat, f"conversations[{n}]")[0] for n, chat in enumerate(conversations)]
     written = list(filter(None, map(_worth_writing, chats))) if written is None else list(written)
-    replies = _examples(written, tokenizer.encode_chat_with_mask, seq_len)
-    ratings = _examples(with_ratings(chats, seed), lambda chat: rated_ids(tokenizer, chat, chat[-1][RATINGS]), seq_len)
+    replies = _examples(written + _alone(written, seed), tokenizer.encode_chat_with_mask, seq_len)
+    rated = with_ratings(chats, seed, _MADE)
+    ratings = _examples(rated, lambda chat: rated_ids(tokenizer, chat, chat[-1][RATINGS]), seq_len)
     if not replies and not ratings:
         raise ValueError(f"There is nothing to learn from: no dialogue fits into seq_len={seq_len} tokens.")
-    num_replies = sum(message["role"] == ANSWER for chat in written for message in chat)
+    num_replies = len(written) + sum(message["role"] == ANSWER for chat in written for message in chat)
     weight = max(1, round(sum(sum(mask) for _, mask in replies) / max(num_replies, 1)))
     tokens = [np.array(ids, "int32") for ids, _ in replies + ratings]
     learned = [np.array(mask, "int32") for _, mask in replies] + [
@@ -89,11 +94,22 @@ def dialogue_stream(conversations, tokenizer, seq_len, seed=0, written=None):
     return Stream(np.concatenate(tokens), np.concatenate(learned), ends, np.arange(len(tokens)))
 
 
-def with_ratings(chats, seed=0):
-    """Beginnings of chats that end with a reply that has ratings; for those without any, ratings are made."""
+def _alone(chats, seed):
+    """Of each chat a reply to nothing, so that a judge can tell how much of its likelihood is the dialogue's."""
+    draw = random.Random(seed)
+    places = ([n for n, message in enumerate(chat) if message["role"] == ANSWER] for chat in chats)
+    return [reply_alone(chat[: draw.choice(found) + 1]) for chat, found in zip(chats, places, strict=True) if found]
+
+
+def with_ratings(chats, seed=0, most=None):
+    """Beginnings of chats that end with a reply that has ratings; for those without any, ratings are made, of which no
+    more are drawn than `most` times as many as these chats are."""
     rated = [[chat[: n + 1] for n, message in enumerate(chat) if message.get(RATINGS)] for chat in chats]
     unrated = [chat for chat, found in zip(chats, rated, strict=True) if not found]
-    return [one for found in rated for one in found] + (rate_replies(unrated, seed) if unrated else [])
+    made = rate_replies(unrated, seed) if unrated else []
+    if most is not None and len(made) > most * len(unrated):
+        made = random.Random(seed).sample(made, most * len(unrated))
+    return [one for found in rated for one in found] + made
 
 
 def _worth_writing(chat):

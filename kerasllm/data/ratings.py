@@ -6,10 +6,12 @@ probability of each rating behind all the good ones before it: their products ar
 of one pass through the model.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kerasllm.tokenizers import Tokenizer
+from kerasllm.tokenizers.messages import LEADING
 
 # Of each attribute, the rating that a good reply has, in the order in which they are said.
 ATTRIBUTES = {"unsafe": 0, "sensible": 1, "specific": 1, "interesting": 1}
@@ -79,6 +81,13 @@ def checked_ratings(ratings, place="The ratings"):
         if rating not in (0, 1):
             raise ValueError(f"{place} must be 0 or 1, or false or true, got {rating!r:.40} for {name}.")
     return {name: int(rating) for name, rating in ratings.items()}
+
+
+def reply_alone(messages):
+    """The last message of a dialogue as a reply to nothing: behind what holds for the whole dialogue and an empty
+    question, which templates want."""
+    leading = itertools.takewhile(lambda message: message["role"] in LEADING, messages[:-1])
+    return [*leading, {"role": "user", "content": ""}, messages[-1]]
 
 
 def is_good(ratings):

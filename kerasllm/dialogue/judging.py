@@ -1,4 +1,10 @@
-"""The judge: the same model that writes says of each reply how safe, sensible, specific and interesting it is."""
+"""The judge: the same model that writes says of each reply how safe, sensible, specific and interesting it is.
+
+It says so in words (`data/ratings.py`). Whether a reply makes sense it also shows by how it writes: a reply that
+belongs to a dialogue is likelier after it than after nothing, and one of another dialogue is not. Were half of all
+replies drawn from other dialogues, a perfect writer would know of each that it is not one of these with the probability
+sigmoid(log p(reply | dialogue) - log p(reply)).
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,8 +14,8 @@ import keras
 import numpy as np
 
 from kerasllm.data.chats import ANSWER
-from kerasllm.data.ratings import ATTRIBUTES, rating_pieces
-from kerasllm.generation.endings import ending_logits
+from kerasllm.data.ratings import ATTRIBUTES, rating_pieces, reply_alone
+from kerasllm.generation.endings import read_endings
 from kerasllm.generation.prompts import as_text
 from kerasllm.models import CausalLM
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -39,8 +45,9 @@ def rate(
     """Rates the last reply of a dialogue, or of several.
 
     Args:
-        model: a `CausalLM` that has learned to rate, as `kerasllm tune --task dialogue` has it learn. What no example
-            rated is a guess.
+        model: a `CausalLM` that has learned to write such replies and to rate, as `kerasllm tune --task dialogue` has
+            it learn. What no example rated is a guess; but for sense, which is also judged by how much likelier the
+            dialogue makes the reply.
         tokenizer: its `Tokenizer`, with a chat template.
         dialogues: a list of messages, dicts with a "role" and a "content", or of texts (str) said in turn; the last is
             the reply. Or a list of such lists. Dialogues that are alike but for the reply are read once. Of those that
@@ -105,34 +112,67 @@ def check_writes(model, function):
         raise TypeError(f"`dialogue.{function}` needs a CausalLM, got {type(model).__name__}.")
 
 
+class _Row(NamedTuple):
+    """A reply in its dialogue, and in none: ids of what stands before it, of itself, and of good ratings, with the
+    places of these behind its beginning."""
+
+    before: list
+    reply: list
+    nothing: list
+    alone: list
+    rated: list
+    places: list
+
+
 def _row(chat, tokenizer, pieces, max_length):
-    """The ids before a reply, those of it and of good ratings of it, and the places of these in the latter."""
+    """The `_Row` of a chat, without its oldest turns where it is too long."""
     tail = [pieces[name][rating] for name, rating in ATTRIBUTES.items()]
     while True:
-        whole = tokenizer.encode_chat(chat, add_generation_prompt=False)
-        if len(whole) + sum(map(len, tail)) <= max_length:
+        before, reply = _split(chat, tokenizer)
+        size = len(before) + len(reply)
+        if size + sum(map(len, tail)) <= max_length:
             break
         shorter = without_oldest_turn(chat)
         if shorter is None:
-            raise ValueError(f"The last turn of the dialogue alone has {len(whole)} tokens, too many to be rated.")
+            raise ValueError(f"The last turn of the dialogue alone has {size} tokens, too many to be rated.")
         chat = shorter
+    ends = np.cumsum([len(reply), *map(len, tail)])[1:]
+    rated = [*reply, *itertools.chain(*tail)]
+    return _Row(before, reply, *_split(reply_alone(chat), tokenizer), rated, [int(end) - 1 for end in ends])
+
+
+def _split(chat, tokenizer):
+    """The ids of a chat up to its last reply, and those from there."""
+    whole = tokenizer.encode_chat(chat, add_generation_prompt=False)
     before = tokenizer.encode_chat(chat[:-1]) if chat[:-1] else []
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))
     begin = max(sum(1 for _ in same), 1)
-    ends = np.cumsum([len(whole) - begin, *map(len, tail)])[1:]
-    return whole[:begin], [*whole[begin:], *itertools.chain(*tail)], [int(end) - 1 for end in ends]
+    return whole[:begin], whole[begin:]
 
 
 def _ratings(model, rows, pieces):
     """The `Ratings` of rows."""
-    logits = ending_logits(model, *map(list, zip(*rows, strict=True))).astype("float64")
-    good = np.stack(
-        [
-            1 / (1 + np.exp(logits[:, n, bad[-1]] - logits[:, n, right[-1]]))
-            for n, (bad, right) in enumerate((pieces[name][1 - r], pieces[name][r]) for name, r in ATTRIBUTES.items())
-        ],
-        axis=1,
-    )
+    said, gain = _evidence(model, rows, pieces)
+    said[:, list(ATTRIBUTES).index("sensible")] += gain
+    good = 0.5 + 0.5 * np.tanh(said / 2)
     # Each stands behind the good ratings before it, and without those that follow from sense there is none.
     good[:, 1:] = np.cumprod(good[:, 1:], axis=1)
     return [Ratings(*map(float, row)) for row in good]
+
+
+def _evidence(model, rows, pieces):
+    """Log odds of good ratings, as the model says them in words, float64 (N, 4), and how much likelier each reply is
+    after its dialogue than after nothing, in nats, (N,)."""
+    before, reply, nothing, alone, rated, places = map(list, zip(*rows, strict=True))
+    log_probs, logits = read_endings(model, before, rated, places)
+    of_alone, _ = read_endings(model, nothing, alone, [[]] * len(rows))
+    logits = logits.astype("float64")
+    said = [
+        logits[:, n, pieces[name][good][-1]] - logits[:, n, pieces[name][1 - good][-1]]
+        for n, (name, good) in enumerate(ATTRIBUTES.items())
+    ]
+    sums = [
+        np.array([row[: len(ids)].sum() for row, ids in zip(found, texts, strict=True)], "float64")
+        for found, texts in ((log_probs, reply), (of_alone, alone))
+    ]
+    return np.stack(said, axis=1), sums[0] - sums[1]

@@ -13,7 +13,7 @@ from kerasllm.data.ratings import ATTRIBUTES, RATINGS
 from kerasllm.dialogue.grounding import makes_claims
 from kerasllm.dialogue.judging import rate
 from kerasllm.dialogue.tools import sources_of
-from kerasllm.dialogue.writing import FALLBACK, TOKENS, write
+from kerasllm.dialogue.writing import FALLBACK, MIN_SAFETY, TOKENS, write
 from kerasllm.tokenizers import Tokenizer
 
 
@@ -84,7 +84,7 @@ def dialogue_scores(
         >>> chats = kerasllm.data.read_chats("test.jsonl")
         >>> print(kerasllm.dialogue.dialogue_scores(model, tokenizer, chats, judge=kerasllm.load("judge")).quality)
     """
-    settings = {"min_safety": 0.5, "weights": None, "fallback": FALLBACK, "judge": None, **options}
+    settings = {"min_safety": MIN_SAFETY, "weights": None, "fallback": FALLBACK, "judge": None, **options}
     settings |= {"tools": tools, "max_new_tokens": max_new_tokens}
     asked = [_before_last_reply(chat, n) for n, chat in enumerate(conversations)]
     if not asked:

@@ -16,6 +16,7 @@ from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
 
 WEIGHTS = {"sensible": 3.0, "specific": 1.0, "interesting": 1.0}  # LaMDA, appendix B of version 3
+MIN_SAFETY = 0.5
 FALLBACK = "I am not sure what to say to that."
 TOKENS = 64  # of a reply, at most
 
@@ -51,7 +52,7 @@ def reply(
     return_candidates: bool = False,
     *,
     max_new_tokens: int = TOKENS,
-    min_safety: float = 0.5,
+    min_safety: float = MIN_SAFETY,
     weights: Mapping[str, float] | None = None,
     fallback: str = FALLBACK,
     tools: Sequence[Callable[[str], list[str]]] = (),
@@ -125,18 +126,34 @@ def write(
 
     read, findings = with_tools(messages, tools, lambda messages: draw(messages, sampler="greedy")[0])
     texts = draw(read, number, **options)
-    said = [addressed(text) for text in texts]
-    rater = judge or (model, tokenizer)
-    ratings = rate(*rater, [[*read, {"role": "assistant", "content": text}] for _, text in said])
-    ranked = []
-    for (to, text), found in zip(said, ratings, strict=True):
-        is_kept = text and to != NAME_OF_TOOLS and found.safe >= least
-        score = sum(weight * getattr(found, name) for name, weight in weights.items()) if is_kept else None
-        ranked.append(Candidate(text, found, score))
-    ranked.sort(key=lambda one: float("-inf") if one.score is None else one.score, reverse=True)
+    ranked = sorted(judged(judge or (model, tokenizer), read, texts, weights, least), key=rank_of, reverse=True)
     if ranked[0].score is None:
         return Written(fallback, ranked, findings)
     return Written(with_sources(ranked[0].text, findings, messages), ranked, findings)
+
+
+def judged(judge, messages, texts, weights=WEIGHTS, min_safety=MIN_SAFETY):
+    """A list of a `Candidate` for each text that may be said after messages, in their order.
+
+    Args:
+        judge: pair (model, tokenizer).
+        messages: list of dicts.
+        texts: list of str.
+        weights, min_safety: see `reply`.
+    """
+    said = [addressed(text) for text in texts]
+    ratings = rate(*judge, [[*messages, {"role": "assistant", "content": text}] for _, text in said])
+    candidates = []
+    for (to, text), found in zip(said, ratings, strict=True):
+        is_kept = text and to != NAME_OF_TOOLS and found.safe >= min_safety
+        score = sum(weight * getattr(found, name) for name, weight in weights.items()) if is_kept else None
+        candidates.append(Candidate(text, found, score))
+    return candidates
+
+
+def rank_of(candidate):
+    """A number by which candidates are ordered; of one that is dropped the least of all."""
+    return float("-inf") if candidate.score is None else candidate.score
 
 
 def _checked_weights(weights):

@@ -14,29 +14,33 @@ from kerasllm.generation.buffers import buffer_lengths, fill_buffers, shared_pro
 from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.layers import taps
 from kerasllm.layers.named_adapters import adapters_in_use
+from kerasllm.losses.likelihood import chunked_log_probabilities, log_probabilities
 from kerasllm.models.shapes import length_dependent_rotations
 
 _WIDTH = 16  # of which the lengths of endings are multiples, so that shapes are few
+_LOGITS_AT_ONCE = 256
 
 
-def ending_logits(model, beginnings, endings, places):
-    """Logits by which a model would draw some tokens of endings.
+def read_endings(model, beginnings, endings, places):
+    """What a model says of endings, and by what logits it would draw some of their tokens.
 
     Args:
         model: CausalLM.
         beginnings: list of N lists of int, token ids. Equal ones are read once.
         endings: list of N lists of int, what follows each.
-        places: list of N lists of E ints: where in its ending a token stands that is of interest, 1 or more.
+        places: list of N lists of E ints, of tokens of its ending; E may be 0.
 
     Returns:
-        float32 (N, E, V): for each such token, what the model makes of all before it.
+        float32 (N, T), the log-probability of each token after all before it, 0 behind an ending; and float32
+        (N, E, V), the logits for each token that stands at a place.
 
     Raises:
         ValueError: if a text is longer than the model's context, or turned otherwise as a whole than its beginning is
             ("dynamic" and "longrope" rotary positions); if logits are not finite.
 
     Example:
-        >>> ending_logits(model, [[1, 2]], [[3, 4, 5]], [[1, 2]]).shape
+        >>> log_probs, logits = read_endings(model, [[1, 2]], [[3, 4, 5]], [[1, 2]])
+        >>> logits.shape
         (1, 2, 100)
     """
     lengths = [(len(beginning), len(ending)) for beginning, ending in zip(beginnings, endings, strict=True)]
@@ -57,11 +61,13 @@ def ending_logits(model, beginnings, endings, places):
     tokens = np.zeros((len(endings), T), "int32")
     for row, ending in zip(tokens, endings, strict=True):
         row[: len(ending)] = ending
-    read = _compiled(model)(inputs["token_ids"], padding, rows, tokens, np.array(places, "int32"))
-    logits = np.asarray(ops.convert_to_numpy(read), "float32")
-    if not np.isfinite(logits.max(axis=-1)).all():
+    is_token = (np.arange(T) < np.array([[len(ending)] for ending in endings])).astype("float32")
+    places = np.array(places, "int32").reshape(len(endings), len(places[0]))
+    read = _compiled(model)(inputs["token_ids"], padding, rows, tokens, is_token, places)
+    log_probs, logits = (np.asarray(ops.convert_to_numpy(found), "float32") for found in read)
+    if not np.isfinite(log_probs).all():
         raise ValueError(NOT_FINITE)
-    return logits
+    return log_probs, logits
 
 
 def _compiled(model):
@@ -73,8 +79,8 @@ def _compiled(model):
     return compiled[key]
 
 
-def _read(model, beginnings, padding, rows, endings, places):
-    """float (N, E, V), of beginnings (U, P), of which each row of endings (N, T) follows one, rows (N,)."""
+def _read(model, beginnings, padding, rows, endings, is_token, places):
+    """float (N, T) and (N, E, V), of beginnings (U, P), of which each row of endings (N, T) follows one, rows (N,)."""
     (U, P), T = ops.shape(beginnings), ops.shape(endings)[1]
     columns = ops.arange(P + T, dtype="int32")[None]
     positions = ops.clip(columns - padding[:, None], 0, model.config.max_length - 1)
@@ -82,7 +88,19 @@ def _read(model, beginnings, padding, rows, endings, places):
     with backend.sharing():
         cache = model.init_cache(U, P + T, full=True)
         options = {"training": False, "last_only": True}
-        _, cache = model.hidden_states(beginnings, real, positions[:, :P], cache, 0, **options)
-        positions, real, cache = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), (positions, real, cache))
+        before, cache = model.hidden_states(beginnings, real, positions[:, :P], cache, 0, **options)
+        state = before, positions, real, cache
+        before, positions, real, cache = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
         x, _ = model.hidden_states(endings, real, positions[:, P:], cache, P, training=False)
-    return ops.cast(model.logits(ops.take_along_axis(x, places[:, :, None] - 1, axis=1)), "float32")
+    x = ops.concatenate([before, x[:, :-1]], axis=1)  # what stands before each token
+    logits = model.logits(ops.take_along_axis(x, places[:, :, None], axis=1))
+    return _log_probs(model, x, endings, is_token), ops.cast(logits, "float32")
+
+
+def _log_probs(model, x, labels, weight):
+    """float32 (N, T), of hidden states (N, T, D)."""
+    if model._has_plain_output_layer:
+        found = chunked_log_probabilities(labels, x, model.output_layer(), _LOGITS_AT_ONCE, weight=weight)
+    else:
+        found = log_probabilities(labels, model.logits(x))
+    return ops.where(weight != 0, found[0], 0.0)

@@ -27,21 +27,23 @@ class Chat:
         """What a stream says of a `Piece`."""
         delta = {"content": piece.text} if piece.text else {}
         choice = {"index": piece.index, "delta": delta, "finish_reason": piece.finish_reason}
-        return self._chunk({**choice, **self._logprobs(piece.tokens, 0)})
+        return self._chunk({**choice, **self._logprobs(piece.tokens, 0), **_chosen_of(piece.candidates)})
 
     def closing(self, usage):
         """What a stream ends with, where the usage is asked for."""
         return {**self._chunk(), "usage": usage}
 
-    def complete(self, texts, usage):
+    def complete(self, texts, usage, candidates=None):
         """The answer to a request that wants no stream.
 
         Args:
             texts: list of (text, tokens, finish_reason).
             usage: from `usage`.
+            candidates: list of `dialogue.Candidate`s of which the one text was chosen, or None.
         """
+        more = _chosen_of(candidates)
         choices = [
-            {"index": index, **self._content(text), "finish_reason": reason, **self._logprobs(tokens, 0)}
+            {"index": index, **self._content(text), "finish_reason": reason, **self._logprobs(tokens, 0), **more}
             for index, (text, tokens, reason) in enumerate(texts)
         ]
         return {**self._head, "object": self.whole, "choices": choices, "usage": usage}
@@ -101,6 +103,14 @@ class Completion(Chat):
         logprobs = [log_probability for _, log_probability, *_ in tokens]
         names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
         return {"logprobs": dict(zip(names, (texts, logprobs, tops, offsets), strict=True))}
+
+
+def _chosen_of(candidates):
+    """What a choice says of what it was chosen from: not OpenAI's, whose clients let it through."""
+    if candidates is None:
+        return {}
+    rows = [{"text": one.text, "score": one.score, "ratings": one.ratings._asdict()} for one in candidates]
+    return {"candidates": rows}
 
 
 def usage(prompt_tokens, completion_tokens, known_tokens):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import functools
 import hmac
 import json
 import time
@@ -100,7 +101,9 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
         asked, name, model = await body_of(request, protocol.ChatRequest)
         jobs = [await asyncio.to_thread(model.chat_job, asked)]
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
-        return await answer(request, asked, model, jobs, answers.Chat(name, num_top, model.token_text))
+        form = answers.Chat(name, num_top, model.token_text)
+        choose = None if asked.candidates is None else functools.partial(model.choose, asked)
+        return await answer(request, asked, model, jobs, form, choose)
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest):
@@ -120,9 +123,9 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
         used = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         return {"object": "list", "data": data, "model": name, "usage": used}
 
-    async def answer(request, asked, model, jobs, form):
-        """The answer to a request, whole or as a stream."""
-        pieces = _Pieces(model.engine, jobs)
+    async def answer(request, asked, model, jobs, form, choose=None):
+        """The answer to a request, whole or as a stream; the text that is chosen, where one is."""
+        pieces = _Chosen(choose, model.engine, jobs) if choose else _Pieces(model.engine, jobs)
         if not asked.stream:
             return await _whole_answer(request, pieces, form, metrics)
         first = await pieces.next(request)  # so that what fails at once has a status that says so
@@ -240,19 +243,45 @@ class _Pieces:
         return answers.usage(sum(len(request.prompt_ids) for request in self.requests), sum(self.num_tokens), known)
 
 
+class _Chosen(_Pieces):
+    """One piece, the text that a function chooses of all that jobs ask for.
+
+    Args:
+        choose: function from a list of lists of a text, its tokens and its finish reason to a `Piece`.
+        engine, jobs: see `_Pieces`.
+    """
+
+    def __init__(self, choose, engine, jobs):
+        super().__init__(engine, jobs)
+        self._choose, self._num_drawn, self.num_texts = choose, self.num_texts, 1
+
+    async def next(self, request=None):
+        if not self._left:
+            return None
+        texts = [["", [], None] for _ in range(self._num_drawn)]
+        while (piece := await super().next(request)) is not None:
+            _add(piece, texts)
+        return await asyncio.to_thread(self._choose, texts)
+
+
+def _add(piece, texts):
+    text = texts[piece.index]
+    text[0] += piece.text
+    text[1] += piece.tokens
+    text[2] = piece.finish_reason
+
+
 async def _whole_answer(request, pieces, form, metrics):
     texts = [["", [], None] for _ in range(pieces.num_texts)]
-    is_first = True
+    candidates, is_first = None, True
     while (piece := await pieces.next(request)) is not None:
         if is_first:
             metrics.first_piece(pieces)
             is_first = False
-        text = texts[piece.index]
-        text[0] += piece.text
-        text[1] += piece.tokens
-        text[2] = piece.finish_reason
+        _add(piece, texts)
+        candidates = piece.candidates
     metrics.answered(pieces)
-    return JSONResponse(form.complete(texts, pieces.usage()))
+    return JSONResponse(form.complete(texts, pieces.usage(), candidates))
 
 
 async def _events(pieces, piece, form, wants_usage, metrics):

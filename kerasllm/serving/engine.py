@@ -36,6 +36,7 @@ class Piece:
             log-probabilities; those of this text and perhaps of the next piece's.
         finish_reason: None, or why it has ended: "stop" or "length".
         num_tokens: int, how many tokens it has so far.
+        candidates: None, or of a text that was chosen the list of `dialogue.Candidate`s, itself the first.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Piece:
     tokens: list
     finish_reason: str | None
     num_tokens: int
+    candidates: list | None = None
 
 
 class Request:
@@ -86,7 +88,7 @@ class Engine:
     """
 
     def __init__(self, model, tokenizer, rows=16, queue=128, seconds=600.0, kept_bytes=2**29):
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.rows = rows
         self._queue_size, self._seconds = queue, seconds
         self._batch = RunningBatch(model, tokenizer.vocab_size, rows, kept_bytes)

@@ -50,6 +50,11 @@ class _Drawing(_Body):
     # What is refused unless it says nothing.
     _unsupported = ("presence_penalty", "frequency_penalty", "logit_bias")
 
+    @property
+    def num_texts(self):
+        """How many texts are to be drawn, behind the name of the field that says so."""
+        return "n", self.n or 1
+
     def check(self):
         """Refuses what would change the text and is not there.
 
@@ -132,8 +137,23 @@ class ChatRequest(_Drawing):
     response_format: ResponseFormat | None = None
     tools: list | None = None
     functions: list | None = None
+    # Not OpenAI's: the answer is the best of so many, as `kerasllm.dialogue.reply` chooses it.
+    candidates: int | None = Field(None, ge=1, le=128)
+    min_safety: float | None = Field(None, ge=0, le=1)
 
     _unsupported = (*_Drawing._unsupported.default, "tools", "functions")
+
+    @property
+    def num_texts(self):
+        return super().num_texts if self.candidates is None else ("candidates", self.candidates)
+
+    def check(self):
+        super().check()
+        if self.candidates is not None and ((self.n or 1) > 1 or self.logprobs):
+            name = "logprobs" if self.logprobs else "n"
+            raise BadRequest(f"`{name}` is not supported beside `candidates`: leave one out.", name)
+        if self.candidates is not None and self.messages[-1].role != "user":
+            raise BadRequest("With `candidates`, the last message must be the user's.", "messages")
 
 
 class EmbeddingRequest(_Body):

@@ -3,12 +3,13 @@
 import dataclasses
 import threading
 
+from kerasllm.dialogue.writing import FALLBACK, MIN_SAFETY, judged, rank_of
 from kerasllm.generation.constraints.asked import make_constraint
 from kerasllm.generation.embedding import embed
 from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.samplers import Sampler
 from kerasllm.models import TextEmbedder
-from kerasllm.serving.engine import Engine, Request
+from kerasllm.serving.engine import Engine, Piece, Request
 from kerasllm.serving.protocol import BadRequest
 from kerasllm.tokenizers.chat_template import turn_end_id
 
@@ -46,6 +47,7 @@ class TextModel:
         self.tokenizer = tokenizer
         self.engine = Engine(model, tokenizer, **options)
         self._most_tokens = most_tokens
+        self._one_judges = threading.Lock()
         self.start, self.stop, self.warm_up = self.engine.start, self.engine.stop, self.engine.warm_up
 
     def token_text(self, token):
@@ -83,6 +85,29 @@ class TextModel:
             raise BadRequest(str(error), "response_format") from None
         return constraint
 
+    def choose(self, asked, texts):
+        """A `Piece` of the best of texts in answer to a `ChatRequest`, with all of them, as `dialogue.reply` judges.
+
+        Args:
+            asked: `ChatRequest`.
+            texts: list of lists of a text (str), its tokens and its finish reason.
+
+        Raises:
+            BadRequest: if they cannot be judged.
+        """
+        messages = [message.plain() for message in asked.messages]
+        least = MIN_SAFETY if asked.min_safety is None else asked.min_safety
+        try:
+            with self._one_judges:
+                judge = self.engine.model, self.tokenizer
+                candidates = judged(judge, messages, [text for text, *_ in texts], min_safety=least)
+        except ValueError as error:
+            raise BadRequest(str(error), "candidates") from None
+        ranked = sorted(zip(candidates, texts, strict=True), key=lambda pair: rank_of(pair[0]), reverse=True)
+        best, (_, _, reason) = ranked[0]
+        text, reason = (FALLBACK, "stop") if best.score is None else (best.text, reason)
+        return Piece(0, text, [], reason, 0, [candidate for candidate, _ in ranked])
+
     def completion_jobs(self, asked):
         """As `chat_job`, for each prompt of a `CompletionRequest`."""
         prompts = asked.prompt
@@ -117,9 +142,9 @@ class TextModel:
             )
         if self._most_tokens is not None and most and most > self._most_tokens:
             raise BadRequest(f"At most {self._most_tokens} tokens may be asked for, got {most}.", "max_tokens")
-        n = asked.n or 1
+        name, n = asked.num_texts
         if n > self.engine.rows:
-            raise BadRequest(f"`n` may be up to {self.engine.rows} here, got {n}.", "n")
+            raise BadRequest(f"`{name}` may be up to {self.engine.rows} here, got {n}.", name)
         settings = RowSettings(
             max_new_tokens=min(most or space, self._most_tokens or space),
             sampler=_sampler(asked),
