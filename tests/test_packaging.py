@@ -38,6 +38,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
+    "safety": ["generation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],

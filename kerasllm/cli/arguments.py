@@ -9,6 +9,7 @@ from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
+from kerasllm.cli.watermark_arguments import add_detect_arguments, add_watermark_argument
 from kerasllm.settings import MODEL_FLAGS, SHORT, TrainSettings, read_fields
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
@@ -33,7 +34,7 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
-        *(_add_translate, _add_classify, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_translate, _add_classify, _add_detect, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -240,6 +241,7 @@ def _add_drawing(command):
     command.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes used tokens less likely")
     command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    add_watermark_argument(command)
 
 
 def _add_translate(commands):
@@ -272,6 +274,13 @@ def _add_classify(commands):
     _add_texts(command, "text, or the two of a pair", nargs="+")
     command.add_argument("--pairs", action="store_true", help="lines have two texts, with a tab between")
     command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
+
+
+def _add_detect(commands):
+    command = _add_command(
+        commands, "detect", "say whether texts bear a watermark, a line for each: yes or no, z-score, p-value, text"
+    )
+    add_detect_arguments(command)
 
 
 def _add_inspect(commands):

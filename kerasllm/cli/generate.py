@@ -1,5 +1,6 @@
 """`kerasllm generate`: a model goes on with a prompt, and the text appears as it is made."""
 
+from kerasllm.cli.detect import read_watermark_file
 from kerasllm.cli.startup import start_keras
 
 _DRAW = ("sampler", "temperature", "top_k", "top_p", "min_p", "seed")
@@ -21,6 +22,8 @@ def drawing_options(arguments):
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
     if "seed" in options:  # which is asked for a draw
         options.setdefault("sampler", "random")
+    if arguments.watermark is not None:
+        options["watermark"] = read_watermark_file(arguments.watermark)
     return options
 
 

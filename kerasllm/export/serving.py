@@ -4,17 +4,21 @@ What its signatures do is in signatures.py.
 """
 
 import contextlib
+import dataclasses
+import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from kerasllm import backend
-from kerasllm.files import new_folder
+from kerasllm.files import new_folder, write_json
+from kerasllm.generation.watermarks import read_watermark
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tasks import TASKS, task_of
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
@@ -28,6 +32,7 @@ def saved_model(
     *,
     text: bool = True,
     compiled: bool = False,
+    watermark: Any = None,
 ) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
@@ -82,11 +87,12 @@ def saved_model(
             compiled: once for each batch size and each length of prompts and of continuations, rounded up. Quicker
             then, where the runtime has XLA: `tf.saved_model.load` has, TensorFlow Serving on CPUs with its flag
             `--xla_cpu_compilation_enabled`.
+        watermark: as in `kerasllm.generate`, for models that continue texts: all that the SavedModel writes bears it.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
         ValueError: for a model that is not causal or takes one text length only, a tokenizer that cannot run in a
-            graph, or a model of another kind that is to be compiled; the message names the part.
+            graph, or a model of another kind that is to be compiled or marked; the message names the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
@@ -100,27 +106,28 @@ def saved_model(
             f"export it."
         )
     task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
-    if compiled and task.name != "causal":
-        raise ValueError(
-            f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a "
-            f"{type(model).__name__}: leave it out."
-        )
+    # What is asked for of the loop that continues texts.
+    asked = {"compiled": compiled, "watermark": None if watermark is None else read_watermark(watermark)}
+    asked = {name: value for name, value in asked.items() if value}
+    if asked and task.name != "causal":
+        name = next(iter(asked))
+        raise ValueError(f"`{name}` is for models that continue texts, got a {type(model).__name__}: leave it out.")
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
-            _write(model, tokenizer, draft, text, compiled)
+            _write(model, tokenizer, draft, text, asked)
         else:
-            _write_in_another_process(model, tokenizer, draft, text, compiled)
+            _write_in_another_process(model, tokenizer, draft, text, asked)
         (draft / "assets.extra").mkdir()
         save_tokenizer(tokenizer, draft / "assets.extra")
 
 
-def _write(model, tokenizer, folder, text, compiled):
+def _write(model, tokenizer, folder, text, asked):
     import tensorflow as tf
 
     task = task_of(model) or TASKS["causal"]
-    served = task.served(model, tokenizer, text, **({"compiled": True} if compiled else {}))
+    served = task.served(model, tokenizer, text, **asked)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         for name, function in signatures.items():
@@ -129,13 +136,14 @@ def _write(model, tokenizer, folder, text, compiled):
             tf.saved_model.save(served, str(folder), signatures)
 
 
-def _write_in_another_process(model, tokenizer, folder, text, compiled):
+def _write_in_another_process(model, tokenizer, folder, text, asked):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
-        options = [name for name, is_on in (("text", text), ("compiled", compiled)) if is_on]
-        command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *options]
+        plain = {name: dataclasses.asdict(value) if name == "watermark" else value for name, value in asked.items()}
+        write_json(Path(between) / "asked.json", {"text": text, **plain})
+        command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -145,10 +153,12 @@ def _write_in_another_process(model, tokenizer, folder, text, compiled):
         raise RuntimeError(f"The export under TensorFlow failed: {lines[-1] if lines else finished.returncode}")
 
 
-def write_from_files(source, folder, *options):
-    """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
+def write_from_files(source, folder):
+    """What the second process does: reads `model.keras`, the tokenizer and what is asked for from `source`, and writes
+    into `folder`."""
     model, tokenizer = keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source)
-    _write(model, tokenizer, folder, "text" in options, "compiled" in options)
+    asked = json.loads((Path(source) / "asked.json").read_text())
+    _write(model, tokenizer, folder, asked.pop("text"), asked)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from kerasllm.export.checks import check, fitting, traced_once
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS, SMALLEST_BUCKET
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
+from kerasllm.generation.own_rules import with_rules
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import KNOWN_WHEN_RUN, Sampler
 from kerasllm.generation.settings import rule_options
@@ -59,11 +60,12 @@ class ServedIds(tf.Module):
         model: a causal Keras model from ids (B, T) to logits (B, T, V).
         tokenizer: its `Tokenizer`, which says where texts end.
         compiled: bool. XLA compiles the loop, in the runtime.
+        watermark: see `kerasllm.generate`.
     """
 
     SIGNATURES: tuple[str, ...] = ("generate_ids", "forward")
 
-    def __init__(self, model, tokenizer, compiled=False):
+    def __init__(self, model, tokenizer, compiled=False, watermark=None):
         super().__init__()
         check_causal(model)
         self.variables_of_model = [variable.value for variable in model.variables]
@@ -74,7 +76,8 @@ class ServedIds(tf.Module):
         self._learned = self._max_length or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         rules = Rules(**rule_options(model, tokenizer.end_ids))
-        self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
+        own = with_rules({"watermark": watermark}, model, tokenizer, 1).get("rules", ())
+        self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size, own)
         self._end_ids = tokenizer.end_ids or [-1]
         self._compiled = compiled
         in_16_bits = compiled and backend.on_cpu()  # as in Python's loop
@@ -198,13 +201,13 @@ class ServedModel(ServedIds):
     """These, and the functions that take text.
 
     Args:
-        model, tokenizer, compiled: see `ServedIds`.
+        model, tokenizer, compiled, watermark: see `ServedIds`.
     """
 
     SIGNATURES = ("serving_default", "generate", *ServedIds.SIGNATURES)
 
-    def __init__(self, model, tokenizer, compiled=False):
-        super().__init__(model, tokenizer, compiled)
+    def __init__(self, model, tokenizer, compiled=False, watermark=None):
+        super().__init__(model, tokenizer, compiled, watermark)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
         self._encode = traced_once(self._prompts, _TEXT)

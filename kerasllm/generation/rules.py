@@ -59,6 +59,11 @@ class LogitsRule:
         token 0 is.)"""
         return logits
 
+    def apply_last(self, logits, state):
+        """The same for the logits that are drawn from, which temperature has divided and top_k, top_p and min_p have
+        filtered: the place of watermarks."""
+        return logits
+
     def advance(self, state, token):
         """The state after a drawn token, int32 (B,). (For a text that has ended, it is 0 and means nothing.)"""
         return state
@@ -84,6 +89,11 @@ class InOrder(LogitsRule):
     def apply(self, logits, state):
         for rule, rule_state in zip(self.rules, state, strict=True):
             logits = rule.apply(logits, rule_state)
+        return logits
+
+    def apply_last(self, logits, state):
+        for rule, rule_state in zip(self.rules, state, strict=True):
+            logits = rule.apply_last(logits, rule_state)
         return logits
 
     def advance(self, state, token):
@@ -120,6 +130,10 @@ class ByRow(LogitsRule):
     def apply(self, logits, state):
         has_rule, state = state
         return ops.where(has_rule, self._rule.apply(logits, state), logits)
+
+    def apply_last(self, logits, state):
+        has_rule, state = state
+        return ops.where(has_rule, self._rule.apply_last(logits, state), logits)
 
     def advance(self, state, token):
         has_rule, state = state

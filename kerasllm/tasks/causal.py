@@ -92,10 +92,10 @@ class CausalTask(TextTask):
         yield "measured on", f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes"
 
     @staticmethod
-    def served(model, tokenizer, text, compiled=False):
+    def served(model, tokenizer, text, **asked):
         from kerasllm.export import signatures
 
-        return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, compiled)
+        return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, **asked)
 
     @staticmethod
     def compared(model, tokenizer, signatures):
