@@ -39,6 +39,7 @@ ROOMS = {
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
     "safety": ["generation"],
+    "interpret": ["evaluation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
@@ -53,7 +54,7 @@ ROOMS = {
     "recipe": ["callbacks", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["extras", "generation", "runs"],
-    "cli": ["benchmark", "recipe", "serving"],
+    "cli": ["benchmark", "interpret", "recipe", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

@@ -22,6 +22,10 @@ TEXT = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,;:!?"
 KEYS = (654, 400, 836, 123, 2**40 + 5, 443, 597, 160)
 
 
+def soak(*values):
+    return pytest.param(*values, marks=pytest.mark.soak)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer.train([TEXT], kind="char", progress=False)
@@ -34,7 +38,7 @@ def model(tokenizer):
     )
 
 
-@pytest.mark.parametrize(("size", "count"), [(1000, 250), (700, 650), (3, 1), (2, 1)])
+@pytest.mark.parametrize(("size", "count"), [(1000, 250), soak(700, 650), soak(3, 1), soak(2, 1)])
 def test_a_shuffle_in_a_graph_is_that_of_swaps_one_by_one(size, count):
     seeds = np.array([0, 1, 77, 2**32 - 1], "uint32")
     found = backend.compile_function(lambda seeds: in_front(seeds, size, count), [], xla=False)(seeds)
@@ -61,8 +65,8 @@ def is_green(watermark, context, token, size):
     "watermark",
     [
         GreenList(),
-        GreenList(greenlist_ratio=0.6, bias=-1.5, hashing_key=2**50 + 7, context_width=3),
-        GreenList(seeding_scheme="selfhash", context_width=3, hashing_key=2**45 + 3),
+        soak(GreenList(greenlist_ratio=0.6, bias=-1.5, hashing_key=2**50 + 7, context_width=3)),
+        soak(GreenList(seeding_scheme="selfhash", context_width=3, hashing_key=2**45 + 3)),
     ],
     ids=str,
 )
@@ -134,7 +138,7 @@ def test_the_first_tokens_are_left_alone_where_asked():
     assert changed == [False, False, True]
 
 
-@pytest.mark.parametrize("watermark", [GreenList(), SynthID(KEYS)], ids=["green", "tournament"])
+@pytest.mark.parametrize("watermark", [soak(GreenList()), SynthID(KEYS)], ids=["green", "tournament"])
 def test_a_mark_is_found_by_its_key_and_where_it_is(watermark, model, tokenizer):
     prompts, rules = [[1, 2, 3], [4], [1, 2, 3]], [[watermark], [], [watermark]]
     options = {"temperature": 1.0, "seed": 1, "suppress_tokens": [0, 1, 2]}
@@ -160,11 +164,11 @@ def test_a_threshold_is_as_strict_as_asked(tokenizer):
 
 
 def test_repetitions_count_once_unless_asked(tokenizer):
-    once, often = ([3, 4] * 30 for _ in range(2))
-    assert detect(once, tokenizer, GreenList()).tokens == 2
-    assert detect(often, tokenizer, GreenList(), repeated=True).tokens == 59
-    assert detect(once, tokenizer, SynthID(KEYS)).tokens == 2
-    assert detect([], tokenizer, GreenList()) == [] and detect("", tokenizer, GreenList()).tokens == 0
+    text = [3, 4] * 30
+    assert detect(text, tokenizer, GreenList()).tokens == 2
+    assert detect(text, tokenizer, GreenList(), repeated=True).tokens == 59
+    assert detect(text, tokenizer, SynthID(KEYS)).tokens == 2
+    assert detect([], tokenizer, SynthID(KEYS)) == [] and detect("", tokenizer, SynthID(KEYS)).tokens == 0
 
 
 def test_settings_of_transformers_are_read():
@@ -200,11 +204,12 @@ def test_the_command_line_detects(tokenizer, tmp_path, capsys):
     tokenizer.save(tmp_path)
     watermark = SynthID(KEYS)
     (tmp_path / "marks.json").write_text(json.dumps(dataclasses.asdict(watermark)))
-    (tmp_path / "human.txt").write_text("\n\n".join(TEXT[place:] for place in range(20)))
+    lines = (json.dumps({"text": TEXT[place:]}) + "\n" for place in range(20))
+    (tmp_path / "human.jsonl").write_text("".join(lines))
     given = ["detect", "--model", str(tmp_path), "--watermark", str(tmp_path / "marks.json"), "--text", TEXT]
     assert main(given) == 0
     found = detect(TEXT, tokenizer, watermark)
     assert capsys.readouterr().out == f"no\t{found.z_score:.2f}\t{found.p_value:.1e}\t{TEXT}\n"
-    assert main([*given, "--json", "--calibrate", str(tmp_path / "human.txt"), "--rate", "0.5"]) == 0
+    assert main([*given, "--json", "--calibrate", str(tmp_path / "human.jsonl"), "--rate", "0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["threshold"] != 3
     assert main([*given, "--rate", "0.5"]) == 2 and "give that too" in capsys.readouterr().err

@@ -92,6 +92,30 @@ def value_and_gradients(function, variables, state, batch):
     return results, gradients
 
 
+def input_gradients(function, tensors):
+    """A function's values, and how their sum changes with what it is given.
+
+    Args:
+        function: a function of float tensors -> float (R,).
+        tensors: list of float tensors.
+
+    Returns:
+        The values (R,), and a list of gradients like the tensors.
+    """
+    if IS_TENSORFLOW:
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            values = function(*tensors)
+        return values, tape.gradient(values, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    def total(tensors):
+        values = function(*tensors)
+        return values.sum(), values
+
+    gradients, values = jax.grad(total, has_aux=True)(tensors)
+    return values, gradients
+
+
 def accumulate_gradients(function, variables, state, parts, shape=()):
     """Adds up `value_and_gradients` over the parts of a batch, nested tensors (parts, ...), one after the other; the
     second result is of the shape that is given."""

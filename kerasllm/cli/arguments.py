@@ -34,7 +34,8 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
-        *(_add_translate, _add_classify, _add_detect, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_translate, _add_classify, _add_explain, _add_detect, _add_merge, _add_export, _add_convert),
+        *(_add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -281,6 +282,27 @@ def _add_detect(commands):
         commands, "detect", "say whether texts bear a watermark, a line for each: yes or no, z-score, p-value, text"
     )
     add_detect_arguments(command)
+
+
+def _add_explain(commands):
+    command = _add_command(
+        commands,
+        "explain",
+        "write a page about a prediction: which tokens meant most, what each layer would say, where heads looked",
+    )
+    _add_model(command)
+    command.add_argument("--text", required=True, metavar="TEXT", help="what is continued, translated or classified")
+    command.add_argument(
+        "--target", metavar="TEXT", help="the continuation, translation or label to explain (default: the likeliest)"
+    )
+    command.add_argument("--contrast", metavar="TEXT", help="explain why the target and not this")
+    command.add_argument(
+        "--method",
+        choices=("integrated_gradients", "gradient_x_input", "occlusion"),
+        default="integrated_gradients",
+        help="what tokens mean is found by this (default: integrated_gradients)",
+    )
+    command.add_argument("--out", required=True, metavar="FILE", help="page to write, a file that ends in .html")
 
 
 def _add_inspect(commands):

@@ -65,7 +65,7 @@ def ending_logits(model, beginnings, endings, places):
 
 
 def _compiled(model):
-    compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
+    compiled = taps.compiled_for(model, "_compiled_decoders")
     key = ("endings", frozenset(map(id, model.weights)), adapters_in_use(model))
     if key not in compiled:
         read = functools.partial(_read, model)

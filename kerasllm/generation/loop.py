@@ -21,7 +21,7 @@ NOT_FINITE = "The model's logits are not finite, so it has diverged: train it wi
 def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first=0):
     """`prefill` and `decode`, compiled once for each model, kind of sampler and rules, and prompt bucket, of which
     places before `first` are read already."""
-    compiled = {} if taps.listeners() else vars(model).setdefault("_compiled_decoders", {})
+    compiled = taps.compiled_for(model, "_compiled_decoders")
     weights = frozenset(map(id, model.weights)), adapters_in_use(model)
     key = (sampler.graph_key, rule.graph_key, cached, prompt_length, first, *weights)
     if key not in compiled:

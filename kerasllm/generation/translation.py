@@ -18,6 +18,7 @@ from kerasllm.generation.prompts import as_texts
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.settings import BeamSettings, beam_settings
 from kerasllm.generation.standard_rules import Rules
+from kerasllm.layers import taps
 from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
@@ -220,7 +221,7 @@ def _bucket(size, smallest=SMALLEST_BUCKET):
 
 def _compiled_search(model, rule, renormalises):
     """`search_targets`, compiled once for each model and kind of rule (on JAX, for each shape)."""
-    compiled = vars(model).setdefault("_compiled_searches", {})
+    compiled = taps.compiled_for(model, "_compiled_searches")
     key = rule.graph_key, renormalises, frozenset(map(id, model.weights)), adapters_in_use(model)
     if key not in compiled:
 

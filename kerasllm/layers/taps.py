@@ -29,21 +29,41 @@ import fnmatch
 
 from kerasllm import backend
 
-# Functions (tensor, name) -> tensor, with the patterns of the names that they are for.
 _listeners = contextvars.ContextVar("listeners", default=())
+
+
+class _Listener:
+    """What listens to names.
+
+    Args:
+        patterns: list of str.
+        function: a function (tensor, name) -> tensor.
+        model: the Keras model whose taps alone it listens to, or None for all.
+    """
+
+    def __init__(self, patterns, function, model):
+        self.function = function
+        self.compiled = {}  # what is made while this is the last that listens
+        self._patterns = patterns
+        self._layers = None if model is None else frozenset(map(id, model._flatten_layers()))
+
+    def hears(self, layer, name):
+        return (self._layers is None or id(layer) in self._layers) and any(
+            matches(f"{layer.path}/{name}", pattern) for pattern in self._patterns
+        )
 
 
 def tap(x, layer, name):
     """The tensor `x`, called `name` in a layer; or what stands in its place, where it is changed."""
-    for patterns, function in _listeners.get():
-        if _is_named(f"{layer.path}/{name}", patterns):
-            x = function(x, f"{layer.path}/{name}")
+    for listener in _listeners.get():
+        if listener.hears(layer, name):
+            x = listener.function(x, f"{layer.path}/{name}")
     return x
 
 
 def is_tapped(layer, *names):
     """Whether anything listens to one of these names, so that it has to be computed."""
-    return any(_is_named(f"{layer.path}/{name}", patterns) for patterns, _ in _listeners.get() for name in names)
+    return any(listener.hears(layer, name) for listener in _listeners.get() for name in names)
 
 
 def listeners():
@@ -51,12 +71,23 @@ def listeners():
     return _listeners.get()
 
 
+def compiled_for(owner, name):
+    """A dict for functions that are compiled for a layer or a model, under a name of its own.
+
+    What is compiled while something listens has that in it: it is found again while just that listens, and gone after.
+    """
+    if not _listeners.get():
+        return vars(owner).setdefault(name, {})
+    return _listeners.get()[-1].compiled.setdefault((id(owner), name), {})
+
+
 @contextlib.contextmanager
-def recording(*patterns):
+def recording(*patterns, model=None):
     """Keeps what passes taps.
 
     Args:
         *patterns: str. Names, or ends of them, in which `*` stands for anything.
+        model: the Keras model whose taps alone are meant, or None for those of all models.
 
     Yields:
         dict from names to lists of what passed there, in order: tensors, and NumPy arrays of what a function computes
@@ -79,17 +110,18 @@ def recording(*patterns):
             backend.call_on_host(kept.append, x)
         return x
 
-    with _listening(patterns, record):
+    with _listening(patterns, record, model):
         yield found
         backend.wait_for_host()
 
 
 @contextlib.contextmanager
-def changing(functions):
+def changing(functions, model=None):
     """Puts something else in the place of what passes taps.
 
     Args:
         functions: dict from patterns, as in `recording`, to functions (tensor) -> tensor, of `keras.ops`.
+        model: as in `recording`.
 
     Example:
         >>> with kerasllm.layers.taps.changing({"block_1/attention/output": keras.ops.zeros_like}):
@@ -97,13 +129,13 @@ def changing(functions):
     """
     with contextlib.ExitStack() as stack:
         for pattern, function in functions.items():
-            stack.enter_context(_listening([pattern], lambda x, name, function=function: function(x)))
+            stack.enter_context(_listening([pattern], lambda x, name, function=function: function(x), model))
         yield
 
 
 @contextlib.contextmanager
-def _listening(patterns, function):
-    token = _listeners.set((*_listeners.get(), (patterns, function)))
+def _listening(patterns, function, model):
+    token = _listeners.set((*_listeners.get(), _Listener(patterns, function, model)))
     try:
         yield
     finally:
@@ -113,7 +145,3 @@ def _listening(patterns, function):
 def matches(path, pattern):
     """Whether a pattern, in which `*` stands for anything, is a path or the end of one."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
-
-
-def _is_named(path, patterns):
-    return any(matches(path, pattern) for pattern in patterns)

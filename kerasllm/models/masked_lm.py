@@ -82,5 +82,9 @@ class MaskedLM(TypedModel):
             position_ids=position_ids,
             training=training,
         )
-        x = self.head_norm(self.head_activation(self.head_dense(x)))
+        x = self.head(x)
         return x if return_hidden_states else self.logits(x)
+
+    def head(self, x):
+        """What stands between the Transformer and the output layer: float (B, T, D) -> as wide as embeddings are."""
+        return self.head_norm(self.head_activation(self.head_dense(x)))

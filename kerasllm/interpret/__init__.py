@@ -1,0 +1,45 @@
+"""Inside a model: what happens there, what it is for, and what changes if it were otherwise.
+
+`activations` gives what happens by name, `edit` puts something else in its place. `logit_lens` shows what a model would
+say layer by layer, `attention` where it looks, `attribute_logit` which parts made a logit, `saliency` which tokens,
+`patch` which places carry what differs between two texts, and `head_scores` what heads do. What they give can be looked
+at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property.
+"""
+
+from kerasllm.interpret.attention_heads import HeadScores, head_scores
+from kerasllm.interpret.attention_maps import Attention, AttentionMap, attention
+from kerasllm.interpret.attribution import Attribution, attribute_logit
+from kerasllm.interpret.editing import edit, names
+from kerasllm.interpret.explanation import explain
+from kerasllm.interpret.input_saliency import Saliency, saliency
+from kerasllm.interpret.lens import LogitLens, logit_lens
+from kerasllm.interpret.patching import Patching, patch
+from kerasllm.interpret.recording import activations
+from kerasllm.interpret.shown_tokens import token_texts
+from kerasllm.interpret.steering import SteeringEffect, SteeringVector, steer, steering_effect, steering_vector
+
+__all__ = [
+    "Attention",
+    "AttentionMap",
+    "Attribution",
+    "HeadScores",
+    "LogitLens",
+    "Patching",
+    "Saliency",
+    "SteeringEffect",
+    "SteeringVector",
+    "activations",
+    "attention",
+    "attribute_logit",
+    "edit",
+    "explain",
+    "head_scores",
+    "logit_lens",
+    "names",
+    "patch",
+    "saliency",
+    "steer",
+    "steering_effect",
+    "steering_vector",
+    "token_texts",
+]

@@ -1,0 +1,81 @@
+"""What there is to see in a picture, whatever draws it."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatMap:
+    """Numbers as colours.
+
+    Attributes:
+        values: float (R, C), from 0 to 1; where `signed`, of both signs, and the largest is the darkest.
+        rows, columns: lists of R and C str.
+        texts: R lists of C str to stand in the cells, or None.
+        signed: bool.
+        title: str.
+    """
+
+    values: np.ndarray
+    rows: list
+    columns: list
+    texts: list | None = None
+    signed: bool = False
+    title: str = ""
+
+    @property
+    def shares(self):
+        """The values as colours take them, from -1 to 1."""
+        return shares(self.values) if self.signed else np.clip(self.values, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatMaps:
+    """Several heat maps: a list of `HeatMap`."""
+
+    maps: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Numbers of both signs as bars: list of pairs (str, float), and what they are."""
+
+    pairs: list
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ColouredText:
+    """Tokens, coloured by what they mean to something, once for each row.
+
+    Attributes:
+        tokens: list of N str.
+        values: float (K, N).
+        rows: list of K str, what the tokens are coloured for.
+        title: str.
+    """
+
+    tokens: list
+    values: np.ndarray
+    rows: list
+    title: str = ""
+
+    @property
+    def shares(self):
+        """The values as colours take them, from -1 to 1, the largest of a row as dark as that of any other."""
+        return np.array([shares(row) for row in self.values])
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionView:
+    """Where heads look: a list of `AttentionMap`, and the head to show large, or None for all of them small."""
+
+    maps: list
+    head: int | None = None
+
+
+def shares(values):
+    """Numbers over the largest of them."""
+    values = np.asarray(values, "float64")
+    return values / max(np.abs(values).max(initial=0.0), 1e-12)

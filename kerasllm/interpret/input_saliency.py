@@ -1,0 +1,207 @@
+"""What the tokens of a text mean to a prediction, by gradients or by leaving each out.
+
+Shapes: K logits that are asked for, N tokens of all sides, R rows of a batch, T tokens of a side, D d_model.
+"""
+
+import dataclasses
+import warnings
+
+import numpy as np
+from keras import ops
+
+from kerasllm import backend
+from kerasllm.interpret.drawings import ColouredText
+from kerasllm.interpret.pictures import Picture
+from kerasllm.interpret.reading import ask, read
+from kerasllm.interpret.recording import as_array
+from kerasllm.layers.options import check_choice
+from kerasllm.models import Seq2SeqLM
+
+METHODS = ("integrated_gradients", "gradient_x_input", "occlusion")
+CLOSE = 0.01  # how far integrated gradients may be from what they should add up to
+FIRST_STEPS, MOST_STEPS = 50, 800
+
+
+@dataclasses.dataclass(frozen=True)
+class Saliency(Picture):
+    """What tokens mean to a prediction. See `saliency`.
+
+    Attributes:
+        tokens: list of N str, what was read: of a translation, the source and then the target.
+        targets: list of K str, what was asked for.
+        contrasts: list of K str, what it was compared with, or empty.
+        values: float64 (K, N), what each token adds to each logit; tokens that a logit does not see have 0.
+        scores: float64 (K,), the logits, or how much larger they are than those of the contrast.
+        baseline_scores: float64 (K,), the same where nothing was read: of integrated gradients, `values` add up to the
+            difference.
+        method: str.
+        num_source: int, how many of the tokens are a translation's source; 0 elsewhere.
+    """
+
+    tokens: list
+    targets: list
+    contrasts: list
+    values: np.ndarray
+    scores: np.ndarray
+    baseline_scores: np.ndarray
+    method: str
+    num_source: int = 0
+
+    @property
+    def total(self):
+        """Of all logits together: float64 (N,)."""
+        return self.values.sum(axis=0)
+
+    def _drawing(self):
+        rows = self.targets
+        if self.contrasts:
+            rows = [f"{target} / {other}" for target, other in zip(rows, self.contrasts, strict=True)]
+        title = f"{self.method.replace('_', ' ')}: blue speaks for what stands at the left, red against it"
+        return ColouredText(self.tokens, self.values, rows, title)
+
+
+def saliency(
+    model, tokenizer, text, target=None, *, method="integrated_gradients", contrast=None, steps=None, batch_size=16
+):
+    """What each token of a text means to a prediction.
+
+    Args:
+        model: `CausalLM`, `MaskedLM`, `Seq2SeqLM` or `SequenceClassifier`.
+        tokenizer: the model's `Tokenizer`, or a pair (source, target).
+        text: str, or token ids: what is continued, classified or translated, or has one mask.
+        target: str, what is predicted: a continuation, of which each token is explained from all that stands before it;
+            a translation; the token for a mask; the label of a classifier, or its number. None for the likeliest next
+            token, label, or translation.
+        method: "integrated_gradients" adds gradients up on the straight way from embeddings of zeros
+            (https://arxiv.org/abs/1703.01365); "gradient_x_input" multiplies the gradient with the embedding;
+            "occlusion" is how much smaller the logit is where a token's embedding is zeros.
+        contrast: what the target is compared with: another token, or as many as the target has, or another label. What
+            is explained is then how much larger the target's logit is (https://arxiv.org/abs/2202.10419).
+        steps: int, of integrated gradients; None for 50, and twice as many until their sum is right to 1 %.
+        batch_size: int, texts at once.
+
+    Returns:
+        `Saliency`.
+
+    Raises:
+        TypeError: for other models.
+        ValueError: for a target that is not possible.
+
+    Example:
+        >>> found = interpret.saliency(model, tokenizer, "The class of a thing", contrast=" the")
+        >>> found.save("saliency.html")
+    """
+    read_text = read(model, tokenizer, text, target)
+    return saliency_of(model, read_text, ask(model, read_text, target, contrast), method, steps, batch_size)
+
+
+def saliency_of(model, text, question, method="integrated_gradients", steps=None, batch_size=16):
+    """The `Saliency` of a `reading.Text` for a `reading.Question`."""
+    check_choice("method", method, METHODS)
+    asked = _Asked(model, text, question, batch_size)
+    scores, baseline_scores = asked.scores([1.0]), asked.scores([0.0])
+    if method == "integrated_gradients":
+        values = _integrated(asked, scores - baseline_scores, steps)
+    elif method == "gradient_x_input":
+        values = asked.gradients([1.0])[0]
+    else:
+        values = scores[:, None] - asked.scores_without_each()
+    tokens = [token for side in text.sides.values() for token in side]
+    num_source = len(text.sides.get("source_ids", ()))
+    answers = question.target_texts, question.contrast_texts
+    return Saliency(tokens, *answers, values, scores, baseline_scores, method, num_source)
+
+
+def _integrated(asked, difference, steps):
+    """Integrated gradients, float64 (K, N), by Gauss and Legendre's rule."""
+    number = FIRST_STEPS if steps is None else steps
+    while True:
+        nodes, weights = np.polynomial.legendre.leggauss(number)
+        along = asked.gradients((nodes + 1) / 2)
+        values = np.einsum("s,skn->kn", weights / 2, along)
+        error = np.abs(values.sum(axis=1) - difference) / np.maximum(np.abs(difference), 1e-6)
+        if steps is not None or error.max() <= CLOSE:
+            return values
+        if number >= MOST_STEPS:
+            warnings.warn(
+                f"Integrated gradients of {number} steps add up to the difference but for {error.max():.1%}.",
+                stacklevel=3,
+            )
+            return values
+        number *= 2
+
+
+class _Asked:
+    """The logits that are asked for as a function of embeddings, a list with one tensor for each side."""
+
+    def __init__(self, model, text, question, batch_size):
+        self._model, self._question, self._batch_size = model, question, batch_size
+        self._names = ["embeddings"]
+        if isinstance(model, Seq2SeqLM):
+            self._names = ["source_embeddings", "target_embeddings"]
+            embedded = [model.embed(text.inputs, side=side) for side in ("source", "target")]
+        else:
+            embedded = [model.embed(text.inputs)]
+        self._embedded = [as_array(x)[0] for x in embedded]
+        self._num_logits = len(question.targets)
+
+    def scores(self, factors):
+        """With embeddings times one factor: float64 (K,)."""
+        return np.concatenate([self._run(*rows, False)[0] for rows in self._rows(factors)])
+
+    def gradients(self, factors):
+        """Gradients with embeddings times each factor, times these embeddings, summed up for each token: float64
+        (factors, K, N)."""
+        found = [self._run(*rows, True)[1] for rows in self._rows(factors)]
+        return np.concatenate(found).reshape(len(factors), self._num_logits, -1)
+
+    def scores_without_each(self):
+        """Without each token: float64 (K, N)."""
+        lengths = [len(x) for x in self._embedded]
+        masks = np.split(1.0 - np.eye(sum(lengths)), np.cumsum(lengths)[:-1], axis=1)
+        count = sum(lengths)
+        found = []
+        for begin in range(0, count * self._num_logits, self._batch_size):
+            rows = np.arange(begin, min(begin + self._batch_size, count * self._num_logits))
+            embedded = [x * mask[rows % count][..., None] for x, mask in zip(self._embedded, masks, strict=True)]
+            found.append(self._run(embedded, rows // count, False)[0])
+        return np.concatenate(found).reshape(self._num_logits, count)
+
+    def _rows(self, factors):
+        """Yields batches: embeddings (R, T, D) of each side, and which logit each row is for, (R,)."""
+        which = [(factor, number) for factor in factors for number in range(self._num_logits)]
+        for begin in range(0, len(which), self._batch_size):
+            some = which[begin : begin + self._batch_size]
+            along = np.array([factor for factor, _ in some])[:, None, None]
+            yield [x * along for x in self._embedded], np.array([number for _, number in some])
+
+    def _run(self, embedded, numbers, with_gradients):
+        """The logits of rows, float64 (R,), and, where they are wanted, products of gradients and embeddings (R, N)."""
+        tensors = [ops.cast(ops.convert_to_tensor(x), self._model.compute_dtype) for x in embedded]
+        picked = self._picked(numbers)
+        if not with_gradients:
+            return as_array(picked(*tensors)).astype("float64"), None
+        scores, gradients = backend.input_gradients(picked, tensors)
+        products = [
+            (as_array(gradient).astype("float64") * x).sum(axis=-1)
+            for gradient, x in zip(gradients, self._embedded, strict=True)
+        ]
+        return as_array(scores).astype("float64"), np.concatenate(products, axis=1)
+
+    def _picked(self, numbers):
+        """A function of embeddings whose result is the logit that each row is for, less that of its contrast."""
+        question = self._question
+        targets = np.array(question.targets, "int32")[numbers]
+        contrasts = np.array(question.contrasts, "int32")[numbers] if question.contrasts else None
+        positions = None if question.positions is None else np.array(question.positions, "int32")[numbers]
+
+        def scores(*tensors):
+            logits = self._model(dict(zip(self._names, tensors, strict=True)), training=False)
+            if positions is not None:
+                logits = ops.take_along_axis(logits, positions[:, None, None], axis=1)[:, 0]
+            picked = ops.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
+            if contrasts is not None:
+                picked = picked - ops.take_along_axis(logits, contrasts[:, None], axis=1)[:, 0]
+            return ops.cast(picked, "float32")
+
+        return scores
