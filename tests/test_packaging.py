@@ -34,7 +34,7 @@ ROOMS = {
     "tasks": [],
     "tokenizers": ["files", "progress"],
     "data": ["backend", "tokenizers", "words"],
-    "generation": ["models", "tasks", "tokenizers"],
+    "generation": ["extras", "models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
@@ -167,7 +167,7 @@ def test_what_the_package_imports_is_required():
     # Another backend, what is measured against, and what reads some files.
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
-    optional |= {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+    optional |= {"outlines_core", "llguidance", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

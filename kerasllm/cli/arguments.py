@@ -5,6 +5,7 @@ import dataclasses
 
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.constraint_arguments import add_constraint_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
@@ -243,6 +244,7 @@ def _add_drawing(command):
     command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     add_watermark_argument(command)
+    add_constraint_arguments(command)
 
 
 def _add_translate(commands):

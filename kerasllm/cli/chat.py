@@ -8,6 +8,7 @@ from kerasllm.tasks import other_task
 
 
 def run(arguments):
+    drawing = drawing_options(arguments)
     start_keras()
     import kerasllm
 
@@ -23,7 +24,7 @@ def run(arguments):
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        options = {"shorten": arguments.shorten, "prefix": conversation, **drawing_options(arguments)}
+        options = {"shorten": arguments.shorten, "prefix": conversation, **drawing}
         pieces = kerasllm.stream_chat(model, tokenizer, messages, **options)
         messages.append({"role": "assistant", "content": print_pieces(pieces)})
 

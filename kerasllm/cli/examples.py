@@ -33,6 +33,7 @@ kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how ma
 kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
+kerasllm generate --model my-run --prompt "It was on " --regex "[0-9]{4}-[0-9]{2}-[0-9]{2}"   # a text of this form
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
     "chat": """kerasllm chat --model Qwen3-0.6B
 kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
@@ -53,6 +54,7 @@ kerasllm explain --model stars --text "I would see it again." --out label.html  
 kerasllm explain --model en-de --text "A dog runs." --out translation.html""",
     "export": """kerasllm export my-run my-run-saved-model
 kerasllm export my-run served/1 --compiled   # quicker, where the server has XLA
+kerasllm export my-run served/2 --constraint "date=[0-9]{4}-[0-9]{2}-[0-9]{2}"   # texts of this form, on request
 kerasllm export my-run my-run.litertlm --to litert --quantize int8   # for LiteRT-LM, on phones too
 kerasllm export my-run my-run-onnx --to onnx   # for onnxruntime-genai""",
     "convert": """kerasllm convert Qwen3-0.6B my-run   # from Hugging Face's format to a run folder

@@ -7,7 +7,7 @@ from kerasllm.cli.merge import load_merged
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder
 
-_OPTIONS = {"saved-model": ("compiled", "ids"), "litert": ("quantize", "context")}
+_OPTIONS = {"saved-model": ("compiled", "constraint", "ids"), "litert": ("quantize", "context")}
 
 
 def run(arguments):
@@ -33,13 +33,26 @@ def _write_saved_model(arguments, model, tokenizer):
     from kerasllm.export.comparison import check
 
     folder = arguments.folder
-    kerasllm.export.saved_model(model, tokenizer, folder, text=not arguments.ids, compiled=arguments.compiled)
+    constraints = _constraints(arguments.constraint or ())
+    options = {"text": not arguments.ids, "compiled": arguments.compiled, "constraints": constraints}
+    kerasllm.export.saved_model(model, tokenizer, folder, **options)
     difference = check(model, tokenizer, folder)
     takes = "token ids and no text" if arguments.ids else "text and returns text"
     report.stage(
         f"{folder} takes {takes}, with the model's own tokens and logits (largest difference {difference:.1e})"
     )
     report.next_commands(f"saved_model_cli show --dir {shlex.quote(folder)} --all")
+
+
+def _constraints(given):
+    """Names and regular expressions of NAME=PATTERN."""
+    constraints = {}
+    for text in given:
+        name, is_there, pattern = text.partition("=")
+        if not name or not is_there:
+            raise ValueError(f"--constraint takes NAME=PATTERN, got {text!r}.")
+        constraints[name] = pattern
+    return constraints
 
 
 def _write_litert(arguments, model, tokenizer):

@@ -43,6 +43,12 @@ def _add_saved_model(command):
         help="a SavedModel whose loop XLA compiles when it first runs: quicker, where the server has XLA",
     )
     command.add_argument(
+        "--constraint",
+        action="append",
+        metavar="NAME=PATTERN",
+        help="a SavedModel whose texts may be held to this regular expression; may be repeated",
+    )
+    command.add_argument(
         "--ids",
         action="store_true",
         help="a SavedModel that takes and gives token ids alone, where the tokenizer cannot run in a graph",

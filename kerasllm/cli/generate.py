@@ -1,18 +1,23 @@
 """`kerasllm generate`: a model goes on with a prompt, and the text appears as it is made."""
 
+from pathlib import Path
+
+from kerasllm.cli.constraint_arguments import NAMES
 from kerasllm.cli.detect import read_watermark_file
 from kerasllm.cli.startup import start_keras
+from kerasllm.files import read_utf8
 
 _DRAW = ("sampler", "temperature", "top_k", "top_p", "min_p", "seed")
-OPTIONS = ("max_new_tokens", "repetition_penalty", "stop", *_DRAW)
+OPTIONS = ("max_new_tokens", "repetition_penalty", "stop", *_DRAW, *NAMES)
 
 
 def run(arguments):
+    options = drawing_options(arguments)
     start_keras()
     import kerasllm
 
     model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
-    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **drawing_options(arguments))
+    pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **options)
     print(arguments.prompt, end="", flush=True)
     print_pieces(pieces)
 
@@ -20,6 +25,9 @@ def run(arguments):
 def drawing_options(arguments):
     """What the flags say of how to draw, as `kerasllm.generate` takes it."""
     options = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    for name in ("json_schema", "grammar"):
+        if name in options:
+            options[name] = read_utf8(Path(options[name]))
     if "seed" in options:  # which is asked for a draw
         options.setdefault("sampler", "random")
     if arguments.watermark is not None:

@@ -5,24 +5,27 @@ What its signatures do is in signatures.py.
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerasllm import backend
-from kerasllm.files import new_folder, write_json
+from kerasllm.export.steered import read_steering
+from kerasllm.files import new_folder, read_json, write_json
 from kerasllm.generation.watermarks import read_watermark
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tasks import TASKS, task_of
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
+
+_ASKED = "asked.json"
 
 
 def saved_model(
@@ -32,7 +35,9 @@ def saved_model(
     *,
     text: bool = True,
     compiled: bool = False,
+    constraints: Mapping[str, str | Sequence[str]] | None = None,
     watermark: Any = None,
+    steering: Any = None,
 ) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
@@ -46,6 +51,9 @@ def saved_model(
             the scalars of `generate` -> token_ids int32 (B, N), new tokens with 0 after a row's end; lengths int32
             (B,), how many of them are text.
         forward: token_ids int32 (B, T) -> logits float32 (B, T, V).
+        constrained, where there are `constraints`: as `generate`, with two more string scalars: constraint, the name of
+            what the texts are held to; and finish, "valid" for texts that end within max_new_tokens as they should, or
+            "length" for texts that are cut there.
 
     Those of a `Seq2SeqLM`:
         serving_default: text string (B,) -> text string (B,), the translations that `kerasllm.translate` gives.
@@ -87,12 +95,18 @@ def saved_model(
             compiled: once for each batch size and each length of prompts and of continuations, rounded up. Quicker
             then, where the runtime has XLA: `tf.saved_model.load` has, TensorFlow Serving on CPUs with its flag
             `--xla_cpu_compilation_enabled`.
+        constraints: dict from names to regular expressions (str) or choices (list of str), for models that continue
+            texts: what a text may be held to, as by `generate` with `regex` and `choices`.
         watermark: as in `kerasllm.generate`, for models that continue texts: all that the SavedModel writes bears it.
+        steering: a `kerasllm.interpret.SteeringVector`, or a dict from names to such, for models that continue texts.
+            `generate` and `generate_ids` then have a float32 scalar more, called "steering" or by these names: the
+            strength of each, of which 0 changes nothing.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
         ValueError: for a model that is not causal or takes one text length only, a tokenizer that cannot run in a
-            graph, or a model of another kind that is to be compiled or marked; the message names the part.
+            graph, or a model of another kind of which something is asked that texts are continued by; the message names
+            the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
@@ -106,12 +120,15 @@ def saved_model(
             f"export it."
         )
     task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
-    # What is asked for of the loop that continues texts.
-    asked = {"compiled": compiled, "watermark": None if watermark is None else read_watermark(watermark)}
+    asked = {"compiled": compiled, "constraints": constraints, "watermark": watermark, "steering": steering}
     asked = {name: value for name, value in asked.items() if value}
     if asked and task.name != "causal":
         name = next(iter(asked))
         raise ValueError(f"`{name}` is for models that continue texts, got a {type(model).__name__}: leave it out.")
+    if constraints and not text:
+        raise ValueError("`constraints` are for models that take and give text: leave them out.")
+    if steering:
+        asked["steering"] = read_steering(model, steering)
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
@@ -141,8 +158,9 @@ def _write_in_another_process(model, tokenizer, folder, text, asked):
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
-        plain = {name: dataclasses.asdict(value) if name == "watermark" else value for name, value in asked.items()}
-        write_json(Path(between) / "asked.json", {"text": text, **plain})
+        if "watermark" in asked:
+            asked = {**asked, "watermark": dataclasses.asdict(read_watermark(asked["watermark"]))}
+        write_json(Path(between) / _ASKED, {"text": text, **asked})
         command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -157,7 +175,7 @@ def write_from_files(source, folder):
     """What the second process does: reads `model.keras`, the tokenizer and what is asked for from `source`, and writes
     into `folder`."""
     model, tokenizer = keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source)
-    asked = json.loads((Path(source) / "asked.json").read_text())
+    asked = read_json(Path(source) / _ASKED)
     _write(model, tokenizer, folder, asked.pop("text"), asked)
 
 

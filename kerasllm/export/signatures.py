@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kerasllm import backend
 from kerasllm.export.checks import check, fitting, traced_once
+from kerasllm.export.steered import Steering
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS, SMALLEST_BUCKET
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
@@ -23,11 +24,11 @@ from kerasllm.tokenizers.in_graph import InGraphTokenizer
 
 LONGEST_TEXT = 4096  # Tokens of prompt and continuation, where the model sets no limit: attention costs their square.
 
-_TEXT = tf.TensorSpec((None,), tf.string, "text")
-_RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
+TEXT = tf.TensorSpec((None,), tf.string, "text")
+RAGGED_IDS = tf.RaggedTensorSpec((None, None), tf.int32)
 _TOKEN_IDS = tf.TensorSpec((None, None), tf.int32, "token_ids")
 _LENGTHS = tf.TensorSpec((None,), tf.int32, "prompt_lengths")
-_SETTINGS = [
+DRAW = [
     tf.TensorSpec((), tf.int32, "max_new_tokens"),
     tf.TensorSpec((), tf.float32, "temperature"),
     tf.TensorSpec((), tf.int32, "top_k"),
@@ -61,11 +62,12 @@ class ServedIds(tf.Module):
         tokenizer: its `Tokenizer`, which says where texts end.
         compiled: bool. XLA compiles the loop, in the runtime.
         watermark: see `kerasllm.generate`.
+        steering: from `steered.read_steering`.
     """
 
     SIGNATURES: tuple[str, ...] = ("generate_ids", "forward")
 
-    def __init__(self, model, tokenizer, compiled=False, watermark=None):
+    def __init__(self, model, tokenizer, compiled=False, watermark=None, steering=None):
         super().__init__()
         check_causal(model)
         self.variables_of_model = [variable.value for variable in model.variables]
@@ -82,10 +84,17 @@ class ServedIds(tf.Module):
         self._compiled = compiled
         in_16_bits = compiled and backend.on_cpu()  # as in Python's loop
         self._written = in_float32(model, self._written_by) if in_16_bits else self._written_by
-        self._draw = traced_once(self._checked_draw, _RAGGED_IDS, *_SETTINGS)
+        self._steering = Steering(model, steering or {})
+        draw = functools.partial(self._checked_draw, self._steering.names)
+        self._draw = traced_once(draw, RAGGED_IDS, *DRAW, *self._steering.specs)
+        self.generate_ids = self._drawing(self._generate_ids, _TOKEN_IDS, _LENGTHS)
 
-    @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *_SETTINGS], autograph=False)
-    def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
+    def _drawing(self, function, *inputs):
+        """A function of inputs, the settings of a draw and strengths of what steers it, as a signature."""
+        signature = [*inputs, *DRAW, *self._steering.specs]
+        return tf.function(function, input_signature=signature, autograph=False)
+
+    def _generate_ids(self, token_ids, prompt_lengths, *settings):
         checks = [
             *self._check_ids(token_ids),
             check(prompt_lengths >= 1, "prompt_lengths must be at least 1"),
@@ -93,7 +102,7 @@ class ServedIds(tf.Module):
         ]
         with tf.control_dependencies(checks):
             prompts = tf.RaggedTensor.from_tensor(token_ids, tf.cast(prompt_lengths, tf.int64))
-        new, _ = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        new, _ = self._draw(prompts, *settings)
         return {"token_ids": new.to_tensor(0), "lengths": tf.cast(new.row_lengths(), tf.int32)}
 
     @tf.function(input_signature=[_TOKEN_IDS], autograph=False)
@@ -105,8 +114,9 @@ class ServedIds(tf.Module):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
-    def _checked_draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed):
-        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked."""
+    def _checked_draw(self, names, prompts, max_new_tokens, temperature, top_k, top_p, seed, *more):
+        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked; further ones have
+        these names, and are known to `_written_by` and `_rule_of`."""
         checks = [
             check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
             check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
@@ -117,6 +127,7 @@ class ServedIds(tf.Module):
         with tf.control_dependencies(checks):
             limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
+        settings |= dict(zip(names, more, strict=True))
         settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
         return self._continue(prompts, limits, KNOWN_WHEN_RUN, settings)
 
@@ -170,12 +181,19 @@ class ServedIds(tf.Module):
         settings = {**settings, "start": P}
         places = tf.range(tf.shape(tokens)[1])[None]
         is_prompt = (places >= padding[:, None]) & (places < P)
-        rule_state = self._rule.start(tokens, is_prompt, self._vocab_size)
-        how = self._stepper, sampler_key, self._rule
+        rule = self._rule_of(settings)
+        rule_state = rule.start(tokens, is_prompt, self._vocab_size)
+        settings["tables"] = rule.tables(self._vocab_size)
+        how = self._stepper, sampler_key, rule
         done = tf.zeros_like(padding, tf.bool)
-        first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
-        index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
+        with self._steering.within(settings):
+            first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
+            index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
         return index, tokens
+
+    def _rule_of(self, settings):
+        """What rules the logits."""
+        return self._rule
 
     def _buckets(self, prompt_length, new_tokens):
         """Both rounded up as `buffers.buffer_lengths` does, so that the loop is seldom compiled anew."""
@@ -201,19 +219,20 @@ class ServedModel(ServedIds):
     """These, and the functions that take text.
 
     Args:
-        model, tokenizer, compiled, watermark: see `ServedIds`.
+        model, tokenizer, **asked: see `ServedIds`.
     """
 
     SIGNATURES = ("serving_default", "generate", *ServedIds.SIGNATURES)
 
-    def __init__(self, model, tokenizer, compiled=False, watermark=None):
-        super().__init__(model, tokenizer, compiled, watermark)
+    def __init__(self, model, tokenizer, **asked):
+        super().__init__(model, tokenizer, **asked)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
-        self._encode = traced_once(self._prompts, _TEXT)
-        self._continuation = traced_once(self._in_graph.continuation, _RAGGED_IDS, _RAGGED_IDS)
+        self._encode = traced_once(self._prompts, TEXT)
+        self._continuation = traced_once(self._in_graph.continuation, RAGGED_IDS, RAGGED_IDS)
+        self.generate = self._drawing(self._generate, TEXT)
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
+    @tf.function(input_signature=[TEXT], autograph=False)
     def serving_default(self, text):
         prompts = self._encode(text)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
@@ -222,10 +241,11 @@ class ServedModel(ServedIds):
         new, _ = self._continue(prompts, limits, greedy.graph_key, {**greedy.settings(), "seed": tf.constant(0)})
         return {"text": self._continuation(prompts, new)}
 
-    @tf.function(input_signature=[_TEXT, *_SETTINGS], autograph=False)
-    def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
+    def _generate(self, text, *settings):
         prompts = self._encode(text)
-        new, ended = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        return self._answers(prompts, *self._draw(prompts, *settings))
+
+    def _answers(self, prompts, new, ended):
         return {
             "text": self._continuation(prompts, new),
             "tokens": tf.cast(new.row_lengths(), tf.int32),

@@ -14,12 +14,13 @@ from keras import ops
 
 from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buffers, limit_of_new_tokens, shared_prompts
 from kerasllm.generation.causality import check_causal
+from kerasllm.generation.constraints.asked import OPTIONS
 from kerasllm.generation.contrast import read_contrast, with_guidance
 from kerasllm.generation.loop import NO_TOKEN, NOT_FINITE, compiled_decoder
 from kerasllm.generation.options import GENERATION_WORDS, TEXT_OPTIONS, whole_number
 from kerasllm.generation.prefix import Conversation, first_unread
 from kerasllm.generation.prompts import as_prompts
-from kerasllm.generation.rules import read_rules
+from kerasllm.generation.rules import InOrder, read_rules
 from kerasllm.generation.samplers import SETTINGS, get_sampler
 from kerasllm.generation.speculation import speculative_stepper
 from kerasllm.generation.standard_rules import Rules
@@ -54,6 +55,8 @@ def generate_ids(
         >>> kerasllm.generation.generate_ids(model, [1, 2, 3], max_new_tokens=5)
     """
     inputs, is_one = as_prompts(prompts)
+    if asked := [name for name in OPTIONS if options.get(name) is not None]:
+        raise TypeError(f"`{asked[0]}` is about text: `generate` takes it, with a tokenizer.")
     if any("text" in row for row in inputs):
         raise TypeError("`generate_ids` continues token ids, got text: `generate` takes that, with a tokenizer.")
     options = with_guidance(options, len(inputs), lambda prompt: prompt["token_ids"])
@@ -62,7 +65,9 @@ def generate_ids(
     return decoding.new_ids()[0] if is_one else decoding.new_ids()
 
 
-@explain_keywords(GENERATION_WORDS, "generate", also=["stop", *TEXT_OPTIONS, *SETTINGS, *Rules.__dataclass_fields__])
+@explain_keywords(
+    GENERATION_WORDS, "generate", also=["stop", *OPTIONS, *TEXT_OPTIONS, *SETTINGS, *Rules.__dataclass_fields__]
+)
 class Decoding:
     """One batch of prompts on its way: compiled once, run in one piece or in several.
 
@@ -77,6 +82,7 @@ class Decoding:
         cached: see `stepping.get_stepper`.
         prefix: from `read_prefix`, of this model: tokens with which prompts begin, and which need not be read again.
         draft: "lookup" or a `CausalLM`, for one prompt: see `speculation.py`.
+        constraint: from `constraints.asked`, or None.
         **options: contrast, a smaller `CausalLM`, or a `Guidance` or `Contrast` of contrast.py; temperature, top_k,
             top_p and min_p of `samplers.get_sampler`; repetition_penalty, no_repeat_ngram_size, min_new_tokens,
             min_length, suppress_tokens and begin_suppress_tokens of `standard_rules.Rules`.
@@ -101,6 +107,7 @@ class Decoding:
         cached=None,
         prefix=None,
         draft=None,
+        constraint=None,
         **options,
     ):
         sampler = get_sampler(sampler, **{name: options.pop(name) for name in SETTINGS if name in options})
@@ -156,6 +163,12 @@ class Decoding:
         }
         known_ids = None if vocab_size is None or vocab_size >= V else vocab_size
         rule = standard_rules.as_rule(self._end_ids, known_ids, read_rules(rules, len(prompts)))
+        self._guide = None
+        if constraint is not None:
+            ids = [prompt["token_ids"] for prompt in prompts]
+            last, self._guide = constraint.begin(ids, self._limits, self._end_ids, V)
+            rule = InOrder((*rule.rules, last))
+        self._settings["tables"] = rule.tables(V)
         first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
         self._prefix = prefix.cache if first else ()
         self._shared = shared_prompts(prompts) if contrast is None else ()
@@ -168,6 +181,19 @@ class Decoding:
 
     def run(self, steps):
         """Draws up to `steps` more tokens for each row that has not ended; returns whether any row is unfinished."""
+        if self._guide is None:
+            return self._run(steps)
+        last, is_unfinished = self._index + steps, True
+        while is_unfinished and self._index < last:
+            state, most = self._guide.before(self._done)
+            self._rule_state = (*self._rule_state[:-1], state)
+            first = self._index
+            is_unfinished = self._run(min(most, last - first))
+            for row, token in self._guide.after(self._tokens[:, first : self._index]):
+                self._replace_last(row, token)
+        return is_unfinished
+
+    def _run(self, steps):
         limit = min(self._index + steps, self._start + self.max_new_tokens)
         if self._index == self._start:
             state = self._tokens, self._done, self._rule_state
@@ -188,6 +214,10 @@ class Decoding:
         for row in np.flatnonzero(~was_done):
             ids = drawn[row, : self._limits[row] - len(self._new_ids[row])].tolist()
             self._new_ids[row] += _until(ids, self._end_ids)
+
+    def _replace_last(self, row, token):
+        """Puts another token in the place of the last one drawn, which the model has not read yet."""
+        self._tokens[row, self._index - 1] = self._new_ids[row][-1] = token
 
     def end(self, row):
         """Ends a row where it stands."""

@@ -104,7 +104,7 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
         inputs: dict of what else the model reads: see `buffers.fill_buffers`.
         limit: int scalar.
         settings: dict: those of the sampler, scalars "seed" and "start", the place of the first drawn token; "end_ids"
-            (E,) and "limits" (B,), the most new tokens of each row.
+            (E,) and "limits" (B,), the most new tokens of each row; "tables" of the rule.
 
     Returns:
         index, tokens, done, state and rule_state as they are then; no state, where that is in `backend.buffers`. Where
@@ -136,7 +136,7 @@ def draw_next(sampler_key, rule, settings, logits, index, tokens, done, rule_sta
     state of the rule."""
     logits = ops.cast(logits, "float32")
     finite = are_finite(logits)
-    logits = rule.apply(logits, rule_state)
+    logits = rule.apply(logits, rule_state, *settings["tables"])
     seed = ops.stack([settings["seed"], index - settings["start"]])
     drawn = sample(sampler_key, settings, logits, seed, lambda logits: rule.apply_last(logits, rule_state))
     drawn = ops.where(done, 0, ops.where(finite, drawn, NO_TOKEN))
@@ -144,7 +144,7 @@ def draw_next(sampler_key, rule, settings, logits, index, tokens, done, rule_sta
     ended = ops.any(drawn[:, None] == settings["end_ids"][None], axis=-1)
     done = ops.logical_or(done, ops.logical_or(ended, index + 1 - settings["start"] >= settings["limits"]))
     done = ops.logical_or(done, ops.any(drawn == NO_TOKEN))
-    return index + 1, tokens, done, rule.advance(rule_state, drawn)
+    return index + 1, tokens, done, rule.advance(rule_state, drawn, *settings["tables"])
 
 
 def are_finite(logits):

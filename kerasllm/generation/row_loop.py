@@ -8,6 +8,7 @@ import functools
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.generation.constraints.masks import masked
 from kerasllm.generation.loop import NO_TOKEN, are_finite
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import KNOWN_WHEN_RUN, sample
@@ -51,7 +52,8 @@ def run(forward, penalises, reports, place, steps, rows, seen, cache):
         rows: dict: "last" (R,), the last token of each row, which is read first; "begins" (R,), the place of its first
             one; "drawn" (R,), how many are drawn; "limits" (R,), how many may be; "done" (R,) bool; "seeds" (R,);
             "end_ids" (R, E); "allowed" (1, V) bool; "penalty" (R, 1), for tokens that occurred, and "temperature",
-            "top_k", "top_p" and "min_p" (R, 1) of a `Sampler`.
+            "top_k", "top_p" and "min_p" (R, 1) of a `Sampler`. Where some are held to a grammar: "forced" (R, C) and
+            "words" (R, W), see `constraints.masks.masked`.
         seen: bool (R, V), which tokens occurred, where `penalises`; else anything.
         cache: of a `RowCache`, after R rows.
 
@@ -80,7 +82,8 @@ def run(forward, penalises, reports, place, steps, rows, seen, cache):
         logits, kept = forward(inputs, of_rows, now, (now - rows["begins"])[:, None], visible)
         given = rows, logits[:, 0], last, drawn, done, seen, found, now - place
         if in_buffers:
-            results = backend.shared(draw, *given, variables=(), alike=("rows", penalises, reports))
+            alike = "rows", penalises, reports, "words" in rows
+            results = backend.shared(draw, *given, variables=(), alike=alike)
         else:
             results = draw(*given)
         return now + 1, *results, () if in_buffers else join_heads(kept)
@@ -103,6 +106,8 @@ def _draw(penalises, reports, rows, logits, last, drawn, done, seen, found, step
     if penalises:
         penalised = ops.where(logits > 0, logits / rows["penalty"], logits * rows["penalty"])
         logits = ops.where(seen, penalised, logits)
+    if "words" in rows:
+        logits = masked(logits, ops.take(rows["forced"], ops.reshape(step, (1,)), axis=1), rows["words"])
     drawn_token = sample(KNOWN_WHEN_RUN, rows, logits, ops.stack([rows["seeds"], drawn], axis=1))
     token = ops.where(done, last, ops.where(finite, drawn_token, NO_TOKEN))
     news = [token]

@@ -17,6 +17,7 @@ class RowSettings:
         end_ids: tuple of int, which end the text.
         repetition_penalty: float or None, that of the model's settings: see `standard_rules.Rules`.
         reports: bool, whether log-probabilities are wanted.
+        constraint: a `GrammarConstraint`, which holds the text to a JSON schema or a grammar, or None.
     """
 
     max_new_tokens: int
@@ -25,6 +26,7 @@ class RowSettings:
     end_ids: tuple = ()
     repetition_penalty: float | None = None
     reports: bool = False
+    constraint: object = None
 
 
 @dataclasses.dataclass
@@ -35,6 +37,7 @@ class Drawn:
         ids: list of int, without the end token.
         has_ended: bool, and `by_end_token` whether by an end token.
         is_finite: bool, False where the model's logits were not.
+        failure: str or None, why a grammar could not be followed any more.
         reports: for each id its log-probability, and the ids and log-probabilities of the likeliest; or [].
     """
 
@@ -42,6 +45,7 @@ class Drawn:
     has_ended: bool = False
     by_end_token: bool = False
     is_finite: bool = True
+    failure: str | None = None
     reports: list = dataclasses.field(default_factory=list)
 
 
@@ -56,6 +60,7 @@ class Row:
         begin: int, the place of its first token on the clock.
         drawn: int, how many of the ids are drawn.
         done: bool.
+        guided: a `GuidedText`, where the text is held to a grammar, or None.
     """
 
     settings: RowSettings
@@ -64,6 +69,7 @@ class Row:
     begin: int
     drawn: int = 0
     done: bool = False
+    guided: object = None
 
 
 def newly_drawn(row, ids, *reported):
@@ -72,4 +78,5 @@ def newly_drawn(row, ids, *reported):
     end = next((place for place, token in enumerate(ids) if token in end_ids or token == NO_TOKEN), None)
     reports = list(zip(*reported, strict=True))[:end] if row.settings.reports else []
     by_end_token = end is not None and is_finite
-    return Drawn(ids[:end], row.done or end is not None, by_end_token, is_finite, reports)
+    failure = row.guided and row.guided.failure
+    return Drawn(ids[:end], row.done or end is not None, by_end_token, is_finite, failure, reports)

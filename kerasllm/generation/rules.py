@@ -44,6 +44,10 @@ class LogitsRule:
         reads its settings in `start` alone may return its class, and then compiles nothing anew for other settings."""
         return self
 
+    def tables(self, vocab_size):
+        """Tensors that `apply` and `advance` get behind their arguments, a tuple: what is large and never changes."""
+        return ()
+
     def start(self, tokens, is_prompt, vocab_size):
         """The state before the first draw.
 
@@ -83,21 +87,27 @@ class InOrder(LogitsRule):
     def graph_key(self):
         return tuple(rule.graph_key for rule in self.rules)
 
+    def tables(self, vocab_size):
+        return tuple(rule.tables(vocab_size) for rule in self.rules)
+
     def start(self, tokens, is_prompt, vocab_size):
         return tuple(rule.start(tokens, is_prompt, vocab_size) for rule in self.rules)
 
-    def apply(self, logits, state):
-        for rule, rule_state in zip(self.rules, state, strict=True):
-            logits = rule.apply(logits, rule_state)
+    def apply(self, logits, state, *tables):
+        for rule, part, given in self._parts(state, tables):
+            logits = rule.apply(logits, part, *given)
         return logits
 
     def apply_last(self, logits, state):
-        for rule, rule_state in zip(self.rules, state, strict=True):
-            logits = rule.apply_last(logits, rule_state)
+        for rule, part in zip(self.rules, state, strict=True):
+            logits = rule.apply_last(logits, part)
         return logits
 
-    def advance(self, state, token):
-        return tuple(rule.advance(part, token) for rule, part in zip(self.rules, state, strict=True))
+    def advance(self, state, token, *tables):
+        return tuple(rule.advance(part, token, *given) for rule, part, given in self._parts(state, tables))
+
+    def _parts(self, state, tables):
+        return zip(self.rules, state, tables or [()] * len(self.rules), strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +129,9 @@ class ByRow(LogitsRule):
     def graph_key(self):
         return ByRow, self._rule.graph_key
 
+    def tables(self, vocab_size):
+        return self._rule.tables(vocab_size)
+
     def start(self, tokens, is_prompt, vocab_size):
         rows = [
             (rule or self._rule).start(tokens[row : row + 1], is_prompt[row : row + 1], vocab_size)
@@ -127,17 +140,17 @@ class ByRow(LogitsRule):
         has_rule = ops.convert_to_tensor([[rule is not None] for rule in self.rules], "bool")
         return has_rule, keras.tree.map_structure(lambda *parts: ops.concatenate(parts), *rows)
 
-    def apply(self, logits, state):
+    def apply(self, logits, state, *tables):
         has_rule, state = state
-        return ops.where(has_rule, self._rule.apply(logits, state), logits)
+        return ops.where(has_rule, self._rule.apply(logits, state, *tables), logits)
 
     def apply_last(self, logits, state):
         has_rule, state = state
         return ops.where(has_rule, self._rule.apply_last(logits, state), logits)
 
-    def advance(self, state, token):
+    def advance(self, state, token, *tables):
         has_rule, state = state
-        return has_rule, self._rule.advance(state, token)
+        return has_rule, self._rule.advance(state, token, *tables)
 
 
 def read_rules(rules, num_rows):

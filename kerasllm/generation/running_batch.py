@@ -14,6 +14,7 @@ from keras import ops
 
 from kerasllm import backend
 from kerasllm.generation.buffers import check_prompts
+from kerasllm.generation.constraints.masks import look_at
 from kerasllm.generation.kept_texts import KeptTexts
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.row_cache import RowCache, length_bucket
@@ -159,6 +160,8 @@ class RunningBatch:
         limit = min(settings.max_new_tokens, self.longest - count - 1)
         settings = dataclasses.replace(settings, seed=seed, max_new_tokens=limit)
         row = Row(settings, list(reading.ids), number, begin)
+        if settings.constraint is not None:
+            row.guided = settings.constraint.text(limit, settings.end_ids, self.vocab_size)
         self._rows.append(row)
         return row
 
@@ -178,7 +181,8 @@ class RunningBatch:
         """
         if not self._rows:
             return {}
-        steps = min(steps, MOST_STEPS)
+        masks, most = self._masks()
+        steps = min(steps, most, MOST_STEPS)
         self._fit(min(self._longest_now() + steps, self.longest))
         penalises = any(self._penalty(row) != 1 for row in self._rows)
         way = self._way(self._cache.rows)
@@ -186,7 +190,8 @@ class RunningBatch:
         if key not in self._loops:
             self._loops[key] = compiled_loop(self.model, self.stepper, *key)
         counts = np.array(self._index, "int32"), np.array(steps, "int32")
-        results = self._loops[key](*counts, self._settings(), self._seen(penalises), self._cache.values)
+        settings = {**self._settings(), **masks}
+        results = self._loops[key](*counts, settings, self._seen(penalises), self._cache.values)
         now, _, drawn, done, tokens, reported, cache = results
         if way != "runs":
             self._cache.values = cache
@@ -197,7 +202,10 @@ class RunningBatch:
             count = int(drawn[row.number]) - row.drawn
             row.drawn, row.done = row.drawn + count, bool(done[row.number])
             news[row] = newly_drawn(row, *(part[row.number, :count].tolist() for part in (tokens, *reported)))
-            row.ids += tokens[row.number, :count].tolist()
+            ids = tokens[row.number, :count].tolist()
+            row.ids += ids
+            for token in ids if row.guided else ():
+                row.guided.read(token, row.settings.end_ids)
         return news
 
     def _longest_now(self):
@@ -270,6 +278,18 @@ class RunningBatch:
                 settings[name][row.number] = value
             settings["end_ids"][row.number, : len(end_ids)] = end_ids
         return {**settings, "allowed": self._allowed}
+
+    def _masks(self):
+        """What rows that are held to a grammar may go on with, and for how many steps that is known."""
+        texts = [None] * self._cache.rows
+        for row in self._rows:
+            texts[row.number] = None if row.done else row.guided
+        if not any(texts):
+            return {}, MOST_STEPS
+        masks, steps = look_at(texts, self.vocab_size)
+        for row in self._rows:
+            row.done = row.done or bool(row.guided and row.guided.failure)
+        return masks, steps
 
     def _seen(self, penalises):
         if not penalises:

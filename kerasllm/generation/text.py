@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from kerasllm.generation.constraints.asked import take_constraint
 from kerasllm.generation.contrast import with_guidance
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.options import PROMPT_WORDS
@@ -54,6 +55,12 @@ def generate(
             rules: list of `LogitsRule`, rules of your own; or a list of such lists, one for each prompt. They come
                 behind penalties, and before what rules tokens out.
             seed: int. The same seed draws the same text.
+            regex: str, a regular expression that the text matches as a whole, as `re.fullmatch` does, without
+                look-around and back-references; or
+            choices: list of str, one of which the text is; or
+            json_schema: dict (or JSON, or a class of Pydantic's), a schema of JSON that the text meets; or
+            grammar: str, a grammar in the language of Lark, as llguidance reads it, whose `start` the text is.
+            finish: "length" (default) cuts such a text at `max_new_tokens`; with "valid" it ends by then as it should.
             prefix: from `read_prefix`, a beginning that prompts share, which is then not read again; for a chat that
                 goes on, a `Conversation`.
             draft: "lookup", which guesses what stood after the same tokens before, or a smaller `CausalLM` of the same
@@ -77,10 +84,13 @@ def generate(
     Raises:
         TypeError: if something is of the wrong type, or an option is unknown.
         ValueError: if a prompt is too long, an option out of its range, or the model not causal; if its logits are not
-            finite.
+            finite; if a text cannot be what is asked for.
+        ImportError: where outlines-core, which reads regular expressions, or llguidance, which reads schemas and
+            grammars, is not installed (pip install kerasllm[constraints]).
 
     Example:
         >>> kerasllm.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0.8, seed=1)
+        >>> kerasllm.generate(model, tokenizer, "It happened on ", regex=r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
     """
     (several, is_one), tokenizer = as_prompts(prompts), as_tokenizer(tokenizer)
     if not several:
@@ -152,6 +162,7 @@ def start_decoding(model, tokenizer, prompts, max_new_tokens, options):
     options = with_guidance(options, len(prompts), lambda prompt: encode_prompt(tokenizer, prompt)["token_ids"])
     options = with_rules(options, model, tokenizer, len(prompts))
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
+    given["constraint"] = take_constraint(given, tokenizer)
     options = {**rule_options(model, given["end_ids"]), **given}
     if options.get("draft") is None or len(prompts) == 1:
         return Decoding(model, prompts, max_new_tokens, **options)

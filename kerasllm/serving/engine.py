@@ -212,6 +212,9 @@ class Engine:
             if not drawn.is_finite:
                 text.request.tell(RequestFailed("The model's logits are not finite, so it has diverged."))
                 text.request.cancelled = True
+            elif drawn.failure:
+                text.request.tell(RequestFailed(drawn.failure))
+                text.request.cancelled = True
             elif not text.request.cancelled:
                 text.take(drawn)
             if drawn.has_ended or text.has_ended or text.request.cancelled:

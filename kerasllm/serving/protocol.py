@@ -96,10 +96,32 @@ class Message(BaseModel):
         return {"role": "system" if self.role == "developer" else self.role, "content": content}
 
 
+class JsonSchema(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    name: str | None = None
+    content: dict | None = Field(None, alias="schema")
+
+
 class ResponseFormat(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    type: str
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    def asked_schema(self):
+        """The JSON schema that the answer is to meet, a dict; None where it may be any text.
+
+        Raises:
+            BadRequest: if it is not said.
+        """
+        if self.type == "json_object":
+            return {"type": "object"}
+        if self.type == "text":
+            return None
+        if self.json_schema is None or self.json_schema.content is None:
+            raise BadRequest("`response_format` lacks `json_schema.schema`.", "response_format")
+        return self.json_schema.content
 
 
 class ChatRequest(_Drawing):
@@ -112,15 +134,6 @@ class ChatRequest(_Drawing):
     functions: list | None = None
 
     _unsupported = (*_Drawing._unsupported.default, "tools", "functions")
-
-    def check(self):
-        super().check()
-        if self.response_format is not None and self.response_format.type != "text":
-            raise BadRequest(
-                f"`response_format` is text here, got {self.response_format.type!r}.",
-                "response_format",
-                "unsupported_parameter",
-            )
 
 
 class EmbeddingRequest(_Body):

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 
+from kerasllm.generation.constraints.asked import make_constraint
 from kerasllm.generation.embedding import embed
 from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.samplers import Sampler
@@ -67,7 +68,20 @@ class TextModel:
         most = asked.max_completion_tokens or asked.max_tokens
         turn_end = turn_end_id(self.tokenizer)
         end_ids = (*self.tokenizer.end_ids, *([] if turn_end is None else [turn_end]))
-        return self._job(asked, prompt_ids, most, end_ids, "messages", bool(asked.logprobs))
+        constraint = self._constraint(asked.response_format, end_ids)
+        return self._job(asked, prompt_ids, most, end_ids, "messages", bool(asked.logprobs), constraint)
+
+    def _constraint(self, response_format, end_ids):
+        """What an answer is held to, or None."""
+        schema = response_format and response_format.asked_schema()
+        if schema is None:
+            return None
+        try:
+            constraint = make_constraint("json_schema", schema, self.tokenizer)
+            constraint.begin([()], [1], end_ids, self.engine.vocab_size)[1].before([False])  # refuses it, if need be
+        except (ImportError, TypeError, ValueError) as error:
+            raise BadRequest(str(error), "response_format") from None
+        return constraint
 
     def completion_jobs(self, asked):
         """As `chat_job`, for each prompt of a `CompletionRequest`."""
@@ -92,7 +106,7 @@ class TextModel:
             raise BadRequest("The prompt is empty.", "prompt")
         return ids
 
-    def _job(self, asked, prompt_ids, most, end_ids, param, reports):
+    def _job(self, asked, prompt_ids, most, end_ids, param, reports, constraint=None):
         space = self.engine.longest - len(prompt_ids)
         if space < 1 or (most or 1) > space:
             wanted = f" and an answer of {most}" if most else ""
@@ -112,6 +126,7 @@ class TextModel:
             end_ids=end_ids,
             repetition_penalty=asked.repetition_penalty,
             reports=reports,
+            constraint=constraint,
         )
         each = [
             settings if asked.seed is None else dataclasses.replace(settings, seed=asked.seed + number)

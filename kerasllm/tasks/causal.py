@@ -93,8 +93,10 @@ class CausalTask(TextTask):
 
     @staticmethod
     def served(model, tokenizer, text, **asked):
-        from kerasllm.export import signatures
+        from kerasllm.export import constrained, signatures
 
+        if asked.get("constraints"):
+            return constrained.ConstrainedModel(model, tokenizer, **asked)
         return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, **asked)
 
     @staticmethod

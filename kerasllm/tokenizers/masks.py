@@ -8,10 +8,10 @@ import numpy as np
 import tokenizers
 
 from kerasllm.tokenizers import training
+from kerasllm.tokenizers.spellings import bytes_of
 
 _SPACE_MARK = "▁"  # what SentencePiece writes for a space
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
-_BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(training.byte_characters())}
 
 
 def require_mask(tokenizer):
@@ -132,9 +132,8 @@ def _token_reader(decoder):
 
 
 def _byte_level_text(token):
-    if not _BYTE_OF_CHARACTER.keys() >= set(token):
-        return token
-    return bytes(_BYTE_OF_CHARACTER[character] for character in token).decode(errors="replace")
+    spelled = bytes_of(token)
+    return token if spelled is None else spelled.decode(errors="replace")
 
 
 def _sentencepiece_text(token):

@@ -5,71 +5,19 @@ import tensorflow as tf
 from kerasllm.tokenizers import training
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import numbered, previous
-from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE
-
-_BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(training.byte_characters())}
+from kerasllm.tokenizers.spellings import KINDS, Spellings, spellings
 
 
 def make_decoder(engine, spec, vocab_size):
     """The decoder for a tokenizer.
 
     Args:
-        engine: `tokenizers.Tokenizer`.
-        spec: dict, the content of its tokenizer.json.
-        vocab_size: int, one more than the largest id.
+        engine, spec, vocab_size: see `spellings`.
     """
-    kind = spec["decoder"] and spec["decoder"]["type"]
-    if kind == "ByteLevel":
-
-        def in_bytes(token, before):
-            return token.encode() if bytes_of(token) is None else bytes_of(token)
-
-    elif kind in ("Fuse", "WordPiece", "Metaspace"):  # These look at one token, and whether it is the first.
-
-        def in_bytes(token, before):
-            return engine.decoder.decode([*before, token]).encode()
-
-    elif kind == "Sequence" and (strips := _sentencepiece_strips(spec["decoder"]["decoders"])) is not None:
-
-        def in_bytes(token, before):
-            return token.replace(META_SPACE, " ").encode()
-
-    else:
-        refuse("decoder", kind, "ByteLevel, Fuse, WordPiece, Metaspace and SentencePiece's with bytes")
-    later = [b""] * vocab_size  # so do ids without a token decode
-    first = later.copy()
-    known = set()
-    for token, index in engine.get_vocab(with_added_tokens=True).items():
-        later[index], first[index] = in_bytes(token, [""]), in_bytes(token, [])
-        known.add(index)
-    known -= {added["id"] for added in spec["added_tokens"] if added["special"]}
-    if kind != "Sequence":
-        return JoiningDecoder(first, later, known)
-    spelled = {}
-    for byte in range(256):
-        index = engine.token_to_id(f"<0x{byte:02X}>")
-        if index is not None:
-            first[index] = later[index] = bytes([byte])
-            spelled[index] = byte
-    return JoiningDecoder(first, later, known, spelled, strips)
-
-
-def _sentencepiece_strips(steps):
-    """How many spaces SentencePiece's decoder takes from a text's beginning; None for any other decoder."""
-    replace = {"type": "Replace", "pattern": {"String": META_SPACE}, "content": " "}
-    if steps[:3] != [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]:
-        return None
-    strip = steps[3] if len(steps) == 4 else {}
-    if strip.get("type") == "Strip" and (strip["content"], strip["stop"]) == (" ", 0):
-        return strip["start"]
-    return None if steps[3:] else 0
-
-
-def bytes_of(token):
-    """The bytes that a byte-level token (str) stands for; None where not all of its characters stand for bytes."""
-    if _BYTE_OF_CHARACTER.keys() >= set(token):
-        return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-    return None
+    found = spellings(engine, spec, vocab_size)
+    if not isinstance(found, Spellings):
+        refuse("decoder", found, KINDS)
+    return JoiningDecoder(found)
 
 
 def first_of_row(ragged):
@@ -82,18 +30,16 @@ class JoiningDecoder(tf.Module):
     """Puts the bytes of tokens together.
 
     Args:
-        first, later: lists of bytes, by id: the token at the beginning of a text, and behind others.
-        known: set of ids; others are left out before anything else.
-        spelled: ids that stand for one byte, of which a run that is no UTF-8 becomes a U+FFFD for each.
-        strips: int, how many spaces are taken from a text's beginning, at most.
+        found: Spellings.
     """
 
-    def __init__(self, first, later, known, spelled=(), strips=0):
+    def __init__(self, found):
         super().__init__()
-        self._strips = strips
-        self._is_byte = tf.constant([index in spelled for index in range(len(later))]) if spelled else None
-        self._first, self._later = (tf.constant(tokens) for tokens in (first, later))
-        self._known = tf.constant([index in known for index in range(len(later))])
+        self._strips = found.strips
+        ids = range(len(found.later))
+        self._is_byte = tf.constant([index in found.spelled for index in ids]) if found.spelled else None
+        self._first, self._later = tf.constant(found.first), tf.constant(found.later)
+        self._known = tf.constant([index in found.known for index in ids])
 
     def __call__(self, ids):
         """The texts of ids: RaggedTensor of int32 (B, None) -> string (B,)."""

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.tokenizers import training
-from kerasllm.tokenizers.in_graph.decoders import bytes_of
 from kerasllm.tokenizers.in_graph.merging import Merges
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.splitting import PATTERNS, Cutter, DigitSplitter, WordSplitter, numbered, previous
 from kerasllm.tokenizers.in_graph.whole_texts import META_SPACE, meta_space_steps, whole_text_steps
 from kerasllm.tokenizers.patterns import GPT2
+from kerasllm.tokenizers.spellings import bytes_of
 
 
 def make_encoder(engine, spec):

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from kerasllm.tokenizers.in_graph.refusal import refuse
 from kerasllm.tokenizers.in_graph.unicode_forms import FORMS, LONGEST_SHRINKING, UnicodeForm
+from kerasllm.tokenizers.spellings import META_SPACE
 
-META_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _SPACE = {"String": " "}
 _KNOWN = "Unicode's forms, Replace of spaces by ▁ and Prepend for BPE"
 
