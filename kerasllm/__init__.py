@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
-    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "serving",
+    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "safety", "serving",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",

@@ -20,6 +20,7 @@ from kerasllm import quantization as quantization
 from kerasllm import recipe as recipe
 from kerasllm import reinforcement as reinforcement
 from kerasllm import runs as runs
+from kerasllm import safety as safety
 from kerasllm import serving as serving
 from kerasllm import settings as settings
 from kerasllm import tasks as tasks

@@ -5,11 +5,12 @@ import dataclasses
 
 import kerasllm
 from kerasllm.cli.bench_arguments import add_bench_arguments
-from kerasllm.cli.constraint_arguments import add_constraint_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
+from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
+from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
 from kerasllm.settings.names import MODEL_FLAGS, SHORT
 from kerasllm.settings.reading import read_fields
@@ -36,7 +37,8 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
-        *(_add_translate, _add_classify, _add_explain, _add_merge, _add_export, _add_convert, _add_inspect, _add_bench),
+        *(_add_translate, _add_classify, _add_explain, _add_detect, _add_merge, _add_export, _add_convert),
+        *(_add_inspect, _add_bench),
     ):
         add(commands)
     return parser.parse_args(argv)
@@ -191,7 +193,7 @@ def _add_generate(commands):
     command = _add_command(commands, "generate", "continue a prompt, printing the text as it is made")
     _add_model(command)
     command.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
-    _add_drawing(command)
+    add_drawing_arguments(command)
 
 
 def _add_chat(commands):
@@ -206,7 +208,7 @@ def _add_chat(commands):
     command.add_argument(
         "--shorten", action="store_true", help="leave out the oldest turns of a chat that outgrows the model's context"
     )
-    _add_drawing(command)
+    add_drawing_arguments(command)
 
 
 def _add_serve(commands):
@@ -223,27 +225,6 @@ def _add_model(command):
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
     command.add_argument("--quantize", metavar="KIND", help=QUANTIZE)
-
-
-def _add_drawing(command):
-    command.add_argument(
-        "--max-new-tokens", type=int, metavar="N", help="most tokens to make (default: 256, or what the context leaves)"
-    )
-    command.add_argument(
-        "--sampler",
-        metavar="NAME",
-        help="greedy, random, top_k, top_p or min_p (default: random if a setting of a draw is given, greedy if not)",
-    )
-    command.add_argument("--temperature", type=float, metavar="X", help="below 1 makes likely tokens likelier")
-    command.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
-    command.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest that make up probability P")
-    command.add_argument(
-        "--min-p", type=float, metavar="P", help="draw from those at least P times as likely as the best"
-    )
-    command.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1 makes used tokens less likely")
-    command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
-    command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
-    add_constraint_arguments(command)
 
 
 def _add_translate(commands):
@@ -276,6 +257,13 @@ def _add_classify(commands):
     _add_texts(command, "text, or the two of a pair", nargs="+")
     command.add_argument("--pairs", action="store_true", help="lines have two texts, with a tab between")
     command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
+
+
+def _add_detect(commands):
+    command = _add_command(
+        commands, "detect", "say whether texts bear a watermark, a line for each: yes or no, z-score, p-value, text"
+    )
+    add_detect_arguments(command)
 
 
 def _add_explain(commands):

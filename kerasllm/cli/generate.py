@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kerasllm.cli.constraint_arguments import NAMES
+from kerasllm.cli.detect import read_watermark_file
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import read_utf8
 
@@ -29,6 +30,8 @@ def drawing_options(arguments):
             options[name] = read_utf8(Path(options[name]))
     if "seed" in options:  # which is asked for a draw
         options.setdefault("sampler", "random")
+    if arguments.watermark is not None:
+        options["watermark"] = read_watermark_file(arguments.watermark)
     return options
 
 

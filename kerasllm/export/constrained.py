@@ -3,6 +3,8 @@
 Shapes: B batch.
 """
 
+import functools
+
 import tensorflow as tf
 
 from kerasllm.export.checks import check, traced_once
@@ -19,14 +21,14 @@ class ConstrainedModel(ServedModel):
     """The functions of a `ServedModel`, and one whose texts are held to what a name stands for.
 
     Args:
-        model, tokenizer, compiled: see `ServedIds`.
+        model, tokenizer, **asked: see `ServedIds`.
         constraints: dict from names to regular expressions (str) or choices (list of str).
     """
 
     SIGNATURES = (*ServedModel.SIGNATURES, "constrained")
 
-    def __init__(self, model, tokenizer, compiled, constraints):
-        super().__init__(model, tokenizer, compiled)
+    def __init__(self, model, tokenizer, constraints, **asked):
+        super().__init__(model, tokenizer, **asked)
         tables = [read_constraint(name, value, tokenizer).table for name, value in constraints.items()]
         tokens, first = token_bytes(tokenizer)
         self._first_differs = tokens != first
@@ -34,7 +36,8 @@ class ConstrainedModel(ServedModel):
         self._joined = join(tables, tokenizer.end_ids, self._vocab_size)
         self._fewest = tf.constant([table.fewest_tokens for table in tables])
         held = [tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.bool)]
-        self._draw_held = traced_once(self._checked_draw, RAGGED_IDS, *DRAW, *held)
+        draw = functools.partial(self._checked_draw, ("which", "must_end"))
+        self._draw_held = traced_once(draw, RAGGED_IDS, *DRAW, *held)
 
     @tf.function(
         input_signature=[

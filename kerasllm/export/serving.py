@@ -4,6 +4,7 @@ What its signatures do is in signatures.py.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import subprocess
@@ -11,17 +12,20 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from kerasllm import backend
+from kerasllm.export.steered import read_steering
 from kerasllm.files import new_folder, read_json, write_json
+from kerasllm.generation.watermarks import read_watermark
 from kerasllm.models.shapes import fixed_length, output_width
 from kerasllm.tasks import TASKS, task_of
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.sides import as_pair, load_tokenizer, save_tokenizer
 
-_CONSTRAINTS = "constraints.json"
+_ASKED = "asked.json"
 
 
 def saved_model(
@@ -32,6 +36,8 @@ def saved_model(
     text: bool = True,
     compiled: bool = False,
     constraints: Mapping[str, str | Sequence[str]] | None = None,
+    watermark: Any = None,
+    steering: Any = None,
 ) -> None:
     """Writes a SavedModel that takes text and returns text, in any TensorFlow runtime.
 
@@ -91,11 +97,16 @@ def saved_model(
             `--xla_cpu_compilation_enabled`.
         constraints: dict from names to regular expressions (str) or choices (list of str), for models that continue
             texts: what a text may be held to, as by `generate` with `regex` and `choices`.
+        watermark: as in `kerasllm.generate`, for models that continue texts: all that the SavedModel writes bears it.
+        steering: a `kerasllm.interpret.SteeringVector`, or a dict from names to such, for models that continue texts.
+            `generate` and `generate_ids` then have a float32 scalar more, called "steering" or by these names: the
+            strength of each, of which 0 changes nothing.
 
     Raises:
         FileExistsError: if the folder exists and is not empty; it is not touched.
         ValueError: for a model that is not causal or takes one text length only, a tokenizer that cannot run in a
-            graph, or a model of another kind that is to be compiled or held to something; the message names the part.
+            graph, or a model of another kind of which something is asked that texts are continued by; the message names
+            the part.
         RuntimeError: if the second process fails; the message ends with what it wrote.
 
     Example:
@@ -109,30 +120,31 @@ def saved_model(
             f"export it."
         )
     task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
-    if compiled and task.name != "causal":
-        raise ValueError(
-            f"`compiled=True` is for models that continue texts, whose loop XLA compiles, got a "
-            f"{type(model).__name__}: leave it out."
-        )
-    if constraints and (task.name != "causal" or not text):
-        raise ValueError("`constraints` are for models that continue texts, and with text: leave them out.")
+    asked = {"compiled": compiled, "constraints": constraints, "watermark": watermark, "steering": steering}
+    asked = {name: value for name, value in asked.items() if value}
+    if asked and task.name != "causal":
+        name = next(iter(asked))
+        raise ValueError(f"`{name}` is for models that continue texts, got a {type(model).__name__}: leave it out.")
+    if constraints and not text:
+        raise ValueError("`constraints` are for models that take and give text: leave them out.")
+    if steering:
+        asked["steering"] = read_steering(model, steering)
     output_width(model)  # Builds a model that has not seen data yet.
     tokenizer = as_pair(tokenizer) if isinstance(tokenizer, tuple | list) else as_tokenizer(tokenizer)
     with new_folder(path) as draft:
         if backend.IS_TENSORFLOW:
-            _write(model, tokenizer, draft, text, compiled, constraints)
+            _write(model, tokenizer, draft, text, asked)
         else:
-            _write_in_another_process(model, tokenizer, draft, text, compiled, constraints)
+            _write_in_another_process(model, tokenizer, draft, text, asked)
         (draft / "assets.extra").mkdir()
         save_tokenizer(tokenizer, draft / "assets.extra")
 
 
-def _write(model, tokenizer, folder, text, compiled, constraints):
+def _write(model, tokenizer, folder, text, asked):
     import tensorflow as tf
 
     task = task_of(model) or TASKS["causal"]
-    of_causal = {"compiled": compiled, "constraints": constraints} if task.name == "causal" else {}
-    served = task.served(model, tokenizer, text, **of_causal)
+    served = task.served(model, tokenizer, text, **asked)
     with backend.plain_graph():
         signatures = {name: getattr(served, name).get_concrete_function() for name in served.SIGNATURES}
         for name, function in signatures.items():
@@ -141,14 +153,15 @@ def _write(model, tokenizer, folder, text, compiled, constraints):
             tf.saved_model.save(served, str(folder), signatures)
 
 
-def _write_in_another_process(model, tokenizer, folder, text, compiled, constraints):
+def _write_in_another_process(model, tokenizer, folder, text, asked):
     """Keras has one backend in a process, so TensorFlow needs a process of its own."""
     with tempfile.TemporaryDirectory() as between:
         model.save(Path(between) / "model.keras")
         save_tokenizer(tokenizer, between)
-        write_json(Path(between) / _CONSTRAINTS, dict(constraints or {}))
-        options = [name for name, is_on in (("text", text), ("compiled", compiled)) if is_on]
-        command = [sys.executable, "-m", "kerasllm.export", between, str(folder), *options]
+        if "watermark" in asked:
+            asked = {**asked, "watermark": dataclasses.asdict(read_watermark(asked["watermark"]))}
+        write_json(Path(between) / _ASKED, {"text": text, **asked})
+        command = [sys.executable, "-m", "kerasllm.export", between, str(folder)]
         package = Path(__file__).parents[2]
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -158,11 +171,12 @@ def _write_in_another_process(model, tokenizer, folder, text, compiled, constrai
         raise RuntimeError(f"The export under TensorFlow failed: {lines[-1] if lines else finished.returncode}")
 
 
-def write_from_files(source, folder, *options):
-    """What the second process does: reads `model.keras` and the tokenizer from `source`, and writes into `folder`."""
+def write_from_files(source, folder):
+    """What the second process does: reads `model.keras`, the tokenizer and what is asked for from `source`, and writes
+    into `folder`."""
     model, tokenizer = keras.models.load_model(Path(source) / "model.keras"), load_tokenizer(source)
-    constraints = read_json(Path(source) / _CONSTRAINTS)
-    _write(model, tokenizer, folder, "text" in options, "compiled" in options, constraints)
+    asked = read_json(Path(source) / _ASKED)
+    _write(model, tokenizer, folder, asked.pop("text"), asked)
 
 
 @contextlib.contextmanager

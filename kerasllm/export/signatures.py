@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from kerasllm import backend
 from kerasllm.export.checks import check, fitting, traced_once
+from kerasllm.export.steered import Steering
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS, SMALLEST_BUCKET
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.loop import NO_TOKEN, decode, prefill
+from kerasllm.generation.own_rules import with_rules
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import KNOWN_WHEN_RUN, Sampler
 from kerasllm.generation.settings import rule_options
@@ -59,11 +61,13 @@ class ServedIds(tf.Module):
         model: a causal Keras model from ids (B, T) to logits (B, T, V).
         tokenizer: its `Tokenizer`, which says where texts end.
         compiled: bool. XLA compiles the loop, in the runtime.
+        watermark: see `kerasllm.generate`.
+        steering: from `steered.read_steering`.
     """
 
     SIGNATURES: tuple[str, ...] = ("generate_ids", "forward")
 
-    def __init__(self, model, tokenizer, compiled=False):
+    def __init__(self, model, tokenizer, compiled=False, watermark=None, steering=None):
         super().__init__()
         check_causal(model)
         self.variables_of_model = [variable.value for variable in model.variables]
@@ -74,15 +78,23 @@ class ServedIds(tf.Module):
         self._learned = self._max_length or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         rules = Rules(**rule_options(model, tokenizer.end_ids))
-        self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size)
+        own = with_rules({"watermark": watermark}, model, tokenizer, 1).get("rules", ())
+        self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size, own)
         self._end_ids = tokenizer.end_ids or [-1]
         self._compiled = compiled
         in_16_bits = compiled and backend.on_cpu()  # as in Python's loop
         self._written = in_float32(model, self._written_by) if in_16_bits else self._written_by
-        self._draw = traced_once(self._checked_draw, RAGGED_IDS, *DRAW)
+        self._steering = Steering(model, steering or {})
+        draw = functools.partial(self._checked_draw, self._steering.names)
+        self._draw = traced_once(draw, RAGGED_IDS, *DRAW, *self._steering.specs)
+        self.generate_ids = self._drawing(self._generate_ids, _TOKEN_IDS, _LENGTHS)
 
-    @tf.function(input_signature=[_TOKEN_IDS, _LENGTHS, *DRAW], autograph=False)
-    def generate_ids(self, token_ids, prompt_lengths, max_new_tokens, temperature, top_k, top_p, seed):
+    def _drawing(self, function, *inputs):
+        """A function of inputs, the settings of a draw and strengths of what steers it, as a signature."""
+        signature = [*inputs, *DRAW, *self._steering.specs]
+        return tf.function(function, input_signature=signature, autograph=False)
+
+    def _generate_ids(self, token_ids, prompt_lengths, *settings):
         checks = [
             *self._check_ids(token_ids),
             check(prompt_lengths >= 1, "prompt_lengths must be at least 1"),
@@ -90,7 +102,7 @@ class ServedIds(tf.Module):
         ]
         with tf.control_dependencies(checks):
             prompts = tf.RaggedTensor.from_tensor(token_ids, tf.cast(prompt_lengths, tf.int64))
-        new, _ = self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed)
+        new, _ = self._draw(prompts, *settings)
         return {"token_ids": new.to_tensor(0), "lengths": tf.cast(new.row_lengths(), tf.int32)}
 
     @tf.function(input_signature=[_TOKEN_IDS], autograph=False)
@@ -102,9 +114,9 @@ class ServedIds(tf.Module):
             logits = self._call(tf.identity(token_ids))
         return {"logits": tf.cast(logits, tf.float32)}
 
-    def _checked_draw(self, prompts, max_new_tokens, temperature, top_k, top_p, seed, *held):
-        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked. What texts are held
-        to is known to a `ConstrainedModel`."""
+    def _checked_draw(self, names, prompts, max_new_tokens, temperature, top_k, top_p, seed, *more):
+        """Continues prompts by `max_new_tokens`, as `_continue` does, with every setting checked; further ones have
+        these names, and are known to `_written_by` and `_rule_of`."""
         checks = [
             check(max_new_tokens >= 1, "max_new_tokens must be at least 1"),
             check(max_new_tokens <= self._longest - tf.cast(prompts.row_lengths(), tf.int32), self._too_long),
@@ -115,7 +127,7 @@ class ServedIds(tf.Module):
         with tf.control_dependencies(checks):
             limits = tf.fill([prompts.nrows(tf.int32)], max_new_tokens)
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": tf.constant(0.0)}
-        settings |= dict(zip(("which", "must_end"), held, strict=False))
+        settings |= dict(zip(names, more, strict=True))
         settings["seed"] = tf.bitwise.bitwise_and(seed, 2**31 - 1)  # as Python's `seed % 2**31`
         return self._continue(prompts, limits, KNOWN_WHEN_RUN, settings)
 
@@ -174,8 +186,9 @@ class ServedIds(tf.Module):
         settings["tables"] = rule.tables(self._vocab_size)
         how = self._stepper, sampler_key, rule
         done = tf.zeros_like(padding, tf.bool)
-        first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
-        index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
+        with self._steering.within(settings):
+            first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
+            index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
         return index, tokens
 
     def _rule_of(self, settings):
@@ -206,17 +219,18 @@ class ServedModel(ServedIds):
     """These, and the functions that take text.
 
     Args:
-        model, tokenizer, compiled: see `ServedIds`.
+        model, tokenizer, **asked: see `ServedIds`.
     """
 
     SIGNATURES = ("serving_default", "generate", *ServedIds.SIGNATURES)
 
-    def __init__(self, model, tokenizer, compiled=False):
-        super().__init__(model, tokenizer, compiled)
+    def __init__(self, model, tokenizer, **asked):
+        super().__init__(model, tokenizer, **asked)
         self._in_graph = InGraphTokenizer(tokenizer)
         self._begin_id = tokenizer.start_id if tokenizer.end_id is None else tokenizer.end_id
         self._encode = traced_once(self._prompts, TEXT)
         self._continuation = traced_once(self._in_graph.continuation, RAGGED_IDS, RAGGED_IDS)
+        self.generate = self._drawing(self._generate, TEXT)
 
     @tf.function(input_signature=[TEXT], autograph=False)
     def serving_default(self, text):
@@ -227,10 +241,9 @@ class ServedModel(ServedIds):
         new, _ = self._continue(prompts, limits, greedy.graph_key, {**greedy.settings(), "seed": tf.constant(0)})
         return {"text": self._continuation(prompts, new)}
 
-    @tf.function(input_signature=[TEXT, *DRAW], autograph=False)
-    def generate(self, text, max_new_tokens, temperature, top_k, top_p, seed):
+    def _generate(self, text, *settings):
         prompts = self._encode(text)
-        return self._answers(prompts, *self._draw(prompts, max_new_tokens, temperature, top_k, top_p, seed))
+        return self._answers(prompts, *self._draw(prompts, *settings))
 
     def _answers(self, prompts, new, ended):
         return {

@@ -2,21 +2,27 @@
 
 from kerasllm.generation.answers import chat, stream_chat
 from kerasllm.generation.classifying import Classification, classify
+from kerasllm.generation.contrast import Contrast
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.embedding import embed
+from kerasllm.generation.green_list import GreenList
 from kerasllm.generation.hidden_tokens import fill_mask
 from kerasllm.generation.prefix import Conversation, Prefix, read_prefix
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.synth_id import SynthID
 from kerasllm.generation.text import generate, stream
 from kerasllm.generation.translation import translate
 
 __all__ = [
     "Classification",
+    "Contrast",
     "Conversation",
+    "GreenList",
     "LogitsRule",
     "Prefix",
     "Sampler",
+    "SynthID",
     "chat",
     "classify",
     "embed",

@@ -15,8 +15,9 @@ from keras import ops
 from kerasllm.generation.buffers import buffer_lengths, check_prompts, fill_buffers, limit_of_new_tokens, shared_prompts
 from kerasllm.generation.causality import check_causal
 from kerasllm.generation.constraints.asked import OPTIONS
+from kerasllm.generation.contrast import read_contrast, with_guidance
 from kerasllm.generation.loop import NO_TOKEN, NOT_FINITE, compiled_decoder
-from kerasllm.generation.options import GENERATION_WORDS, whole_number
+from kerasllm.generation.options import GENERATION_WORDS, TEXT_OPTIONS, whole_number
 from kerasllm.generation.prefix import Conversation, first_unread
 from kerasllm.generation.prompts import as_prompts
 from kerasllm.generation.rules import InOrder, read_rules
@@ -44,7 +45,7 @@ def generate_ids(
             named "..._ids" have one value for each token, of which the last one goes on for the new tokens; others are
             arrays, read with the prompt and joined along the first axis where there are several prompts.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
-        **options: see `Decoding`.
+        **options: see `Decoding`; and `guidance` and `negative_prompt` as in `generate`, the latter of token ids.
 
     Returns:
         list of int, or a list of such lists: the new ids, up to and without the end token.
@@ -58,12 +59,15 @@ def generate_ids(
         raise TypeError(f"`{asked[0]}` is about text: `generate` takes it, with a tokenizer.")
     if any("text" in row for row in inputs):
         raise TypeError("`generate_ids` continues token ids, got text: `generate` takes that, with a tokenizer.")
+    options = with_guidance(options, len(inputs), lambda prompt: prompt["token_ids"])
     decoding = Decoding(model, inputs, max_new_tokens, **options)
     decoding.run(decoding.max_new_tokens)
     return decoding.new_ids()[0] if is_one else decoding.new_ids()
 
 
-@explain_keywords(GENERATION_WORDS, "generate", also=["stop", *OPTIONS, *SETTINGS, *Rules.__dataclass_fields__])
+@explain_keywords(
+    GENERATION_WORDS, "generate", also=["stop", *OPTIONS, *TEXT_OPTIONS, *SETTINGS, *Rules.__dataclass_fields__]
+)
 class Decoding:
     """One batch of prompts on its way: compiled once, run in one piece or in several.
 
@@ -79,9 +83,9 @@ class Decoding:
         prefix: from `read_prefix`, of this model: tokens with which prompts begin, and which need not be read again.
         draft: "lookup" or a `CausalLM`, for one prompt: see `speculation.py`.
         constraint: from `constraints.asked`, or None.
-        **options: temperature, top_k, top_p and min_p of `samplers.get_sampler`; repetition_penalty,
-            no_repeat_ngram_size, min_new_tokens, min_length, suppress_tokens and begin_suppress_tokens of
-            `standard_rules.Rules`.
+        **options: contrast, a smaller `CausalLM`, or a `Guidance` or `Contrast` of contrast.py; temperature, top_k,
+            top_p and min_p of `samplers.get_sampler`; repetition_penalty, no_repeat_ngram_size, min_new_tokens,
+            min_length, suppress_tokens and begin_suppress_tokens of `standard_rules.Rules`.
 
     Raises:
         TypeError: if the model does not continue texts, or an option is unknown.
@@ -107,6 +111,7 @@ class Decoding:
         **options,
     ):
         sampler = get_sampler(sampler, **{name: options.pop(name) for name in SETTINGS if name in options})
+        contrast = options.pop("contrast", None)
         ids = {name: tuple(options[name]) for name in ("suppress_tokens", "begin_suppress_tokens") if name in options}
         standard_rules = Rules(**{**options, **ids})
         if not isinstance(model, keras.Model):
@@ -122,6 +127,9 @@ class Decoding:
         lengths = [len(prompt["token_ids"]) for prompt in prompts]
         if max_new_tokens is not None:
             max_new_tokens = whole_number("max_new_tokens", max_new_tokens, 1)
+        contrast = read_contrast(contrast, prompts, prefix=prefix, draft=draft)
+        if contrast is not None:
+            lengths = list(map(max, lengths, map(len, contrast.other_prompts(prompts))))
         limits = [limit_of_new_tokens(model, length, max_new_tokens) for length in lengths]
         self.max_new_tokens = max(limits)
         if standard_rules.min_new_tokens > self.max_new_tokens:
@@ -134,9 +142,13 @@ class Decoding:
 
         check_causal(model)
         stepper = get_stepper(model, cached) if draft is None else speculative_stepper(model, draft, len(prompts))
+        if contrast is not None:
+            stepper = contrast.stepper(model, stepper, cached)
         P, L = buffer_lengths(model, max(lengths), self.max_new_tokens + stepper.ahead)
         self._inputs, self._padding = fill_buffers(prompts, P, L)
         self._tokens, self._done = self._inputs.pop("token_ids"), np.zeros(len(prompts), bool)
+        if contrast is not None:
+            self._inputs |= contrast.inputs(model, prompts, P, L)
         self._index = self._start = P
         self._limits = [min(limit, L - P) for limit in limits]
         self._new_ids = [[] for _ in prompts]
@@ -159,9 +171,10 @@ class Decoding:
         self._settings["tables"] = rule.tables(V)
         first = 0 if prefix is None else first_unread(prefix, model, prompts, P)
         self._prefix = prefix.cache if first else ()
-        self._shared = shared_prompts(prompts)
+        self._shared = shared_prompts(prompts) if contrast is None else ()
         self._stepper, self._conversation = stepper, prefix if isinstance(prefix, Conversation) else None
-        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, (cached, draft), P, first)
+        key = cached, draft, contrast and contrast.graph_key
+        self._prefill, self._decode = compiled_decoder(model, stepper, sampler, rule, key, P, first)
         places = np.arange(L)[None]
         is_prompt = ops.convert_to_tensor((places >= self._padding[:, None]) & (places < P))
         self._rule_state = rule.start(ops.convert_to_tensor(self._tokens), is_prompt, V)

@@ -38,6 +38,11 @@ GENERATION_WORDS = {
     **dict.fromkeys(
         ("frequency_penalty", "presence_penalty"), f"{_NOT_OURS}; `repetition_penalty` makes used tokens rarer too"
     ),
+    **dict.fromkeys(("watermarking_config", "watermark_config"), "watermark"),
+    **dict.fromkeys(("guidance_scale", "cfg_scale", "cfg"), "guidance"),
+    **dict.fromkeys(("negative_prompts", "negative_prompt_ids"), "negative_prompt"),
+    "amateur_model": "contrast",
+    **dict.fromkeys(("logit_bias", "sequence_bias", "token_bias", "biases"), "bias"),
     "use_cache": "cached",
     **dict.fromkeys(("strip_prompt", "return_full_text"), "the result is the continuation, without the prompt"),
     **dict.fromkeys(
@@ -49,14 +54,16 @@ GENERATION_WORDS = {
         (
             *("penalty_alpha", "encoder_no_repeat_ngram_size", "bad_words_ids", "typical_p", "length_penalty"),
             *("force_words_ids", "constraints"),
-            *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff", "logit_bias"),
+            *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff"),
             *("prompt_lookup_num_tokens", "assistant_model", "max_time", "dola_layers"),
-            *("exponential_decay_length_penalty", "sequence_bias", "watermarking_config", "renormalize_logits"),
-            "guidance_scale",
+            *("exponential_decay_length_penalty", "renormalize_logits"),
         ),
         _NOT_OURS,
     ),
 }  # fmt: skip
+
+# Options beside those of samplers and of `standard_rules.Rules`; most have become others where a `Decoding` begins.
+TEXT_OPTIONS = ("bias", "contrast", "guidance", "negative_prompt", "watermark")
 
 # What a text to continue is called elsewhere, of those who give one by name.
 PROMPT_WORDS = dict.fromkeys(("prompt", "text", "texts", "inputs", "input_ids", "text_inputs"), "prompts")

@@ -63,6 +63,11 @@ class LogitsRule:
         token 0 is.)"""
         return logits
 
+    def apply_last(self, logits, state):
+        """The same for the logits that are drawn from, which temperature has divided and top_k, top_p and min_p have
+        filtered: the place of watermarks."""
+        return logits
+
     def advance(self, state, token):
         """The state after a drawn token, int32 (B,). (For a text that has ended, it is 0 and means nothing.)"""
         return state
@@ -91,6 +96,11 @@ class InOrder(LogitsRule):
     def apply(self, logits, state, *tables):
         for rule, part, given in self._parts(state, tables):
             logits = rule.apply(logits, part, *given)
+        return logits
+
+    def apply_last(self, logits, state):
+        for rule, part in zip(self.rules, state, strict=True):
+            logits = rule.apply_last(logits, part)
         return logits
 
     def advance(self, state, token, *tables):
@@ -133,6 +143,10 @@ class ByRow(LogitsRule):
     def apply(self, logits, state, *tables):
         has_rule, state = state
         return ops.where(has_rule, self._rule.apply(logits, state, *tables), logits)
+
+    def apply_last(self, logits, state):
+        has_rule, state = state
+        return ops.where(has_rule, self._rule.apply_last(logits, state), logits)
 
     def advance(self, state, token, *tables):
         has_rule, state = state

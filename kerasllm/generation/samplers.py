@@ -122,24 +122,25 @@ def _from_keras_nlp(sampler):
     raise ValueError(f"keras_nlp's {kind} is not supported; its Greedy, Random, TopK and TopP samplers are.")
 
 
-def sample(graph_key, settings, logits, seed):
+def sample(graph_key, settings, logits, seed, finish=lambda logits: logits):
     """Draws one token for each row.
 
     Args:
         graph_key, settings: of a `Sampler`. For `KNOWN_WHEN_RUN` settings may be (B, 1), one for each row.
         logits: float32 (B, V).
         seed: int32 (2,), or (B, 2), which draws for each row what it would draw alone.
+        finish: function (B, V) -> (B, V) of logits that have been scaled and filtered.
 
     Returns:
         int32 (B,).
     """
     if graph_key == KNOWN_WHEN_RUN:
-        return _sampled_as_asked(settings, logits, seed)
+        return _sampled_as_asked(settings, logits, seed, finish)
     choose, greedy, filters = graph_key
     if choose is not None:
-        return ops.cast(choose(logits, seed), "int32")
+        return ops.cast(choose(finish(logits), seed), "int32")
     if greedy:
-        return ops.cast(ops.argmax(logits, axis=-1), "int32")
+        return ops.cast(ops.argmax(finish(logits), axis=-1), "int32")
     # Temperature 0 is greedy also where it is known to the running graph only: no scaling, no noise.
     hot = settings["temperature"] > 0
     scaled = logits / ops.where(hot, settings["temperature"], 1.0)
@@ -148,14 +149,14 @@ def sample(graph_key, settings, logits, seed):
     # The Gumbel-max trick: the arg max of logits plus this noise is a draw from their softmax.
     uniform = _uniform(ops.shape(logits), seed)
     noise = ops.where(hot, -ops.log(-ops.log(uniform)), 0.0)
-    return ops.cast(ops.argmax(scaled + noise, axis=-1), "int32")
+    return ops.cast(ops.argmax(finish(scaled) + noise, axis=-1), "int32")
 
 
-def _sampled_as_asked(settings, logits, seed):
+def _sampled_as_asked(settings, logits, seed, finish):
     """As `sample`; what the settings do not ask for, such as to look for the likeliest, is not done."""
 
     def kind(greedy, filters):
-        return lambda: sample((None, greedy, filters), settings, logits, seed)
+        return lambda: sample((None, greedy, filters), settings, logits, seed, finish)
 
     filters = ops.logical_or(settings["top_k"] > 0, ops.logical_or(settings["top_p"] < 1, settings["min_p"] > 0))
     drawn = functools.partial(ops.cond, ops.any(filters), kind(False, True), kind(False, False))

@@ -7,8 +7,10 @@ from typing import Any
 import keras
 
 from kerasllm.generation.constraints.asked import take_constraint
+from kerasllm.generation.contrast import with_guidance
 from kerasllm.generation.decoding import Decoding
 from kerasllm.generation.options import PROMPT_WORDS
+from kerasllm.generation.own_rules import with_rules
 from kerasllm.generation.prompts import as_prompts, encode_prompt
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.text_stream import TextStream, stop_strings
@@ -64,6 +66,15 @@ def generate(
             draft: "lookup", which guesses what stood after the same tokens before, or a smaller `CausalLM` of the same
                 vocabulary. Several tokens are then made at once where guesses are right; the text is the same. Several
                 prompts are continued one after another.
+            bias: dict from token ids, tuples of ids or texts to floats, which are added to the logit of the token, or
+                of the last of several behind the others. Texts are meant at a beginning and behind a space.
+            guidance: float, more than 1. What the prompt makes likely, and not the negative prompt too, becomes
+                likelier (classifier-free guidance). That is `negative_prompt`, a text, token ids or one for each
+                prompt; by default the last token of each.
+            contrast: a smaller `CausalLM` of the same vocabulary, or a `Contrast` with one. What that expects too
+                becomes rarer.
+            watermark: a `GreenList` or `SynthID`, or their settings as transformers' configs and their dicts name them:
+                a mark in the text that `kerasllm.safety.detect` finds. The text is to be drawn, not greedy, and long.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
 
     Returns:
@@ -148,6 +159,8 @@ def pieces(decoding, text_stream):
 
 def start_decoding(model, tokenizer, prompts, max_new_tokens, options):
     """A `Decoding` of prompts (list of dicts of inputs) that ends where the tokenizer's texts end."""
+    options = with_guidance(options, len(prompts), lambda prompt: encode_prompt(tokenizer, prompt)["token_ids"])
+    options = with_rules(options, model, tokenizer, len(prompts))
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
     given["constraint"] = take_constraint(given, tokenizer)
     options = {**rule_options(model, given["end_ids"]), **given}

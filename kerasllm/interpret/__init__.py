@@ -3,7 +3,7 @@
 `activations` gives what happens by name, `edit` puts something else in its place. `logit_lens` shows what a model would
 say layer by layer, `attention` where it looks, `attribute_logit` which parts made a logit, `saliency` which tokens,
 `patch` which places carry what differs between two texts, and `head_scores` what heads do. What they give can be looked
-at: `figure`, `html`, `save`, and in notebooks by itself.
+at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property.
 """
 
 from kerasllm.interpret.attention_heads import HeadScores, head_scores
@@ -16,6 +16,7 @@ from kerasllm.interpret.lens import LogitLens, logit_lens
 from kerasllm.interpret.patching import Patching, patch
 from kerasllm.interpret.recording import activations
 from kerasllm.interpret.shown_tokens import token_texts
+from kerasllm.interpret.steering import SteeringEffect, SteeringVector, steer, steering_effect, steering_vector
 
 __all__ = [
     "Attention",
@@ -25,6 +26,8 @@ __all__ = [
     "LogitLens",
     "Patching",
     "Saliency",
+    "SteeringEffect",
+    "SteeringVector",
     "activations",
     "attention",
     "attribute_logit",
@@ -35,5 +38,8 @@ __all__ = [
     "names",
     "patch",
     "saliency",
+    "steer",
+    "steering_effect",
+    "steering_vector",
     "token_texts",
 ]

@@ -92,12 +92,12 @@ class CausalTask(TextTask):
         yield "measured on", f"{figures['tokens']:,} tokens, {figures['bytes']:,} bytes"
 
     @staticmethod
-    def served(model, tokenizer, text, compiled=False, constraints=None):
+    def served(model, tokenizer, text, **asked):
         from kerasllm.export import constrained, signatures
 
-        if constraints:
-            return constrained.ConstrainedModel(model, tokenizer, compiled, constraints)
-        return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, compiled)
+        if asked.get("constraints"):
+            return constrained.ConstrainedModel(model, tokenizer, **asked)
+        return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, **asked)
 
     @staticmethod
     def compared(model, tokenizer, signatures):

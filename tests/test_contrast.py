@@ -1,0 +1,139 @@
+"""Guidance, contrast with a smaller model and biases: texts are those of the definitions, cached and not."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+import kerasllm
+from kerasllm.generation import Contrast, generate_ids
+from kerasllm.generation.sequence_bias import SequenceBias, read_biases
+from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.tokenizers import Tokenizer
+
+V, N = 12, 5
+
+
+def random_model(layers=1, scale=8.0):
+    model = CausalLM(TransformerConfig(V, num_layers=layers, d_model=8, num_heads=1, dff=8, max_length=32))
+    model(np.zeros((1, 1), "int32"))
+    for weight in model.trainable_weights:  # so that no two tokens are nearly as likely
+        weight.assign(weight * (1.0 if len(weight.shape) < 2 else scale))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+def log_probabilities(model, ids):
+    return np.array(ops.log_softmax(model(np.array([ids], "int32"))[0, -1]))
+
+
+def written(score, prompt):
+    """The likeliest text by a function from what is drawn to scores."""
+    drawn = []
+    for _ in range(N):
+        drawn.append(int(np.argmax(score(prompt, drawn))))
+    return drawn
+
+
+@pytest.mark.parametrize("cached", [None, False])
+@pytest.mark.parametrize("negatives", [None, [[7, 8, 9, 10]], [[4], [5, 6]]], ids=["last", "one", "each"])
+def test_guidance_leads_away_from_the_negative_prompt(model, negatives, cached):
+    prompts = [[1, 2, 3], [4, 5]]
+
+    def guided(negative):
+        def score(prompt, drawn):
+            theirs = log_probabilities(model, negative + drawn)
+            return theirs + 1.8 * (log_probabilities(model, prompt + drawn) - theirs)
+
+        return score
+
+    each = [prompt[-1:] for prompt in prompts] if negatives is None else negatives * (3 - len(negatives))
+    expected = [written(guided(negative), prompt) for prompt, negative in zip(prompts, each, strict=True)]
+    given = None if negatives is None else negatives[0] if len(negatives) == 1 else negatives
+    found = generate_ids(model, prompts, N, guidance=1.8, negative_prompt=given, cached=cached)
+    assert found == expected != generate_ids(model, prompts, N)
+
+
+def test_guidance_of_one_is_none_and_of_zero_is_the_other_prompt(model):
+    assert generate_ids(model, [1, 2], N, guidance=1.0, negative_prompt=[5]) == generate_ids(model, [1, 2], N)
+    assert generate_ids(model, [1, 2], N, guidance=0.0, negative_prompt=[5]) == generate_ids(model, [5], N)
+
+
+@pytest.mark.parametrize("cached", [None, False])
+def test_what_a_smaller_model_expects_becomes_rarer(model, cached):
+    amateur = random_model()
+
+    def contrasted(prompt, drawn):
+        ours, theirs = (log_probabilities(each, prompt + drawn) for each in (model, amateur))
+        return np.where(ours >= ours.max() + np.log(0.05), 2 * ours - theirs, -np.inf)
+
+    prompts = [[1, 2, 3], [4, 5], [6]]
+    contrast = Contrast(amateur, strength=1.0, plausibility=0.05)
+    found = generate_ids(model, prompts, N, contrast=contrast, cached=cached)
+    assert found == [written(contrasted, prompt) for prompt in prompts] != generate_ids(model, prompts, N)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"negative_prompt": [1]}, ValueError, "give guidance=1.5 with it"),
+        ({"guidance": float("inf")}, ValueError, r"`guidance` must be finite \(1 is off\), got inf"),
+        ({"guidance": 2, "negative_prompt": [[1], [2]]}, ValueError, "one for all prompts or one for each, got 2"),
+        ({"guidance": 2, "negative_prompt": [99]}, ValueError, "token id 99, but the model knows ids from 0 to 11"),
+        ({"guidance": 2, "draft": "lookup"}, ValueError, "`draft` does not go with `guidance`"),
+        ({"contrast": 2}, TypeError, "`contrast` is a smaller CausalLM, or a Contrast with one, got 2"),
+        ({"guidance_scale": 2}, TypeError, "here it is `guidance`"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(model, given, error, message):
+    with pytest.raises(error, match=message):
+        generate_ids(model, [1], N, **given)
+
+
+def test_biases_are_those_of_the_definition():
+    biases = {(3,): 1.5, (4, 5): -2.0, (1, 5): 0.5, (6, 4, 5): -float("inf"), (7, 7, 8): 3.0}
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(3, 9, (40, 8)).astype("int32")
+    is_prompt = np.arange(8)[None] < 3
+    is_prompt = is_prompt & (np.arange(8)[None] >= draw.integers(0, 3, (40, 1)))
+    rule = SequenceBias(tuple(biases.items()))
+    state = rule.start(ops.array(tokens), ops.array(is_prompt), V)
+    for index in range(3, 7):
+        logits = draw.normal(size=(40, V)).astype("float32")
+        expected = logits.copy()
+        for row in range(40):
+            text = tuple(tokens[row, np.argmax(is_prompt[row]) : index].tolist())
+            for ids, bias in biases.items():
+                if len(text) >= len(ids) - 1 and text[len(text) - len(ids) + 1 :] == ids[:-1]:
+                    expected[row, ids[-1]] += bias
+        np.testing.assert_allclose(np.array(rule.apply(ops.array(logits), state)), expected, rtol=1e-6)
+        state = rule.advance(state, ops.array(tokens[:, index]))
+
+
+def test_generate_takes_biases_of_texts_and_a_negative_prompt_of_text():
+    tokenizer = Tokenizer.train(["abcdefgh"], kind="char", progress=False)
+    model = random_model()
+    assert tokenizer.vocab_size <= V
+    favoured = {"c": 50.0, "d": -float("inf")}
+    assert kerasllm.generate(model, tokenizer, "ab", 3, bias=favoured) == "ccc"
+    guided = kerasllm.generate(model, tokenizer, "ab", 3, guidance=2.0, negative_prompt="ba")
+    ids = {name: tokenizer.encode(name) for name in ("ab", "ba")}
+    end = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size}
+    found = generate_ids(model, ids["ab"], 3, guidance=2.0, negative_prompt=ids["ba"], **end)
+    assert guided == tokenizer.decode(found)
+
+
+@pytest.mark.parametrize(
+    ("biases", "error", "message"),
+    [
+        ([1], TypeError, "`bias` is a dict from tokens or texts"),
+        ({3: float("inf")}, ValueError, "`bias` must be less than infinity"),
+        ({-1: 1.0}, ValueError, "`bias` has -1, which is no token"),
+    ],
+)
+def test_biases_of_nothing_are_refused(biases, error, message):
+    with pytest.raises(error, match=message):
+        read_biases(biases, list)
