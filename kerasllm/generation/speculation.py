@@ -106,6 +106,17 @@ class SpeculativeStepper(CachedStepper):
         logits, cache = self._forward_all({"token_ids": ids}, cache, index - 1, positions, visible)
         return logits[0], self._kept(cache)
 
+    def _guess(self, credit, sampler_key, settings, state, *given):
+        """What the proposer guesses; nothing, where a pass may fail and there is no credit left for it."""
+
+        def guess():
+            return self.proposer.guess(sampler_key, settings, state, *given)
+
+        def guess_nothing():
+            return ops.zeros((self.proposer.count,), "int32"), ops.convert_to_tensor(False), state
+
+        return ops.cond(credit > 0, guess, guess_nothing) if self.proposer.may_fail else guess()
+
     def loop(self, sampler_key, rule, index, tokens, done, state, rule_state, padding, inputs, limit, settings):
         """As `loop.decode`, for one text."""
         cache, guessing, credit = state
@@ -124,7 +135,8 @@ class SpeculativeStepper(CachedStepper):
 
         def step(index, tokens, done, rule_state, credit, caches):
             cache, guessing = (state[0], state[1]) if in_buffers else caches
-            guesses, found, guessing = self.proposer.guess(sampler_key, settings, guessing, tokens, padding, index)
+            given = sampler_key, settings, guessing, tokens, padding, index
+            guesses, found, guessing = self._guess(credit, *given)
 
             def one():
                 logits, new = CachedStepper.logits(self, cache, {"token_ids": tokens}, padding, index)
@@ -138,8 +150,7 @@ class SpeculativeStepper(CachedStepper):
                 gained = ops.cast(drawn[0] - index - 1, "float32") - COST
                 return *drawn, ops.minimum(credit + gained, MOST_CREDIT), () if in_buffers else new
 
-            tries = ops.logical_and(found, credit > 0) if self.proposer.may_fail else found
-            *drawn, credit, new = ops.cond(tries, several, one)
+            *drawn, credit, new = ops.cond(found, several, one)
             return *drawn, credit, () if in_buffers else (new, guessing)
 
         carried = index, tokens, done, rule_state, known, () if in_buffers else (cache, guessing)
