@@ -1,6 +1,7 @@
 """Losses over preferred answers: numbers beside NumPy, the update however a batch is cut, and what the data hold."""
 
 import json
+import random
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ SINGLES = [
     {"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"}
     for pair, name in zip(PAIRS, ["chosen", "rejected", "chosen", "chosen", "rejected"], strict=True)
 ]
+ANSWERS = ("chosen", "rejected")
 LOSSES = {
     "dpo": DPO(0.3, chunk_size=20),
     "ipo": DPO(0.3, "ipo", chunk_size=20),
@@ -254,3 +256,45 @@ def test_a_reward_model_goes_to_hugging_face_and_back(tmp_path):
     loaded = RewardModel.from_model(kerasllm.huggingface.load(tmp_path / "theirs")[0])
     rows = np.array([TOKENIZER.encode("so be it")])
     np.testing.assert_allclose(loaded(rows), model(rows), atol=1e-6)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("labels", ["true", "by a coin"])
+def test_a_small_model_learns_which_answers_are_polite(shared_data, labels):
+    """Labels by a coin, in training and on what is held out, are what no one can learn: that the other labels are
+    learned is then not because of how pairs are read or measured."""
+    file = shared_data / "instructions" / "instruction-data-with-preference.json"
+    pairs = [
+        {"prompt": pair["prompt"][0]["content"] + "\n", **{name: pair[name][0]["content"] for name in ANSWERS}}
+        for pair in kerasllm.data.read_preferences(file)
+        if pair["chosen"] != pair["rejected"]
+    ]
+    draw = random.Random(0)
+    draw.shuffle(pairs)
+    if labels == "by a coin":
+        pairs = [
+            {**pair, **dict(zip(ANSWERS, draw.sample([pair[a] for a in ANSWERS], 2), strict=True))} for pair in pairs
+        ]
+    held_out, asked = pairs[:100], {pair["prompt"] for pair in pairs[:100]}
+    training = [pair for pair in pairs[100:] if pair["prompt"] not in asked]
+    texts = [pair["prompt"] + pair[name] for pair in training for name in ANSWERS]
+    tokenizer = kerasllm.tokenizers.Tokenizer.train(texts, 3000, progress=False)
+    sizes = {"num_layers": 2, "d_model": 128, "num_heads": 4, "dff": 512, "max_length": 192, "dropout": 0.1}
+    options = {"norm": "rms", "activation": "relu_squared", "use_bias": False}
+    model = CausalLM(TransformerConfig(vocab_size=tokenizer.vocab_size, **sizes, **options))
+    data = kerasllm.data.causal_lm_dataset(texts, tokenizer, 128, 16, epochs=3, packed=True, progress=False)
+    model.compile(kerasllm.optimizers.AdamW(kerasllm.optimizers.warmup_cosine(2e-3, 20, len(data))))
+    model.fit(data, verbose=0)
+
+    data = preference_dataset(training, tokenizer, 192, 16, epochs=2, reference=model)
+    valid = preference_dataset(held_out, tokenizer, 192, 32, shuffle=False, reference=model)
+    before = np.mean(np.concatenate([np.sum((y["reference_log_probs"] * w)[:, 0], axis=1) for _, y, w in valid]))
+    schedule = kerasllm.optimizers.warmup_cosine(5e-4, len(data) // 10, len(data))
+    model.compile(kerasllm.optimizers.AdamW(schedule, weight_decay=0.0), DPO(beta=1.0))
+    model.fit(data, verbose=0)
+    found = model.evaluate(valid, verbose=0, return_dict=True)
+    print(f"{labels}: {found['reward_accuracy']:.0%}, preferred answers {found['chosen_change'] / -before:+.1%}")
+    if labels == "true":
+        assert found["reward_accuracy"] >= 0.8 and found["chosen_change"] > 0.1 * before
+    else:
+        assert 0.35 <= found["reward_accuracy"] <= 0.65
