@@ -272,9 +272,8 @@ def test_a_small_model_learns_which_answers_are_polite(shared_data, labels):
     draw = random.Random(0)
     draw.shuffle(pairs)
     if labels == "by a coin":
-        pairs = [
-            {**pair, **dict(zip(ANSWERS, draw.sample([pair[a] for a in ANSWERS], 2), strict=True))} for pair in pairs
-        ]
+        swapped = {"chosen": "rejected", "rejected": "chosen", "prompt": "prompt"}
+        pairs = [{swapped[name]: pair[name] for name in pair} if draw.random() < 0.5 else pair for pair in pairs]
     held_out, asked = pairs[:100], {pair["prompt"] for pair in pairs[:100]}
     training = [pair for pair in pairs[100:] if pair["prompt"] not in asked]
     texts = [pair["prompt"] + pair[name] for pair in training for name in ANSWERS]
