@@ -103,7 +103,9 @@ def test_g_values_are_those_there(config):
     assert 0 < counts.mean() < 1
 
 
-@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[2], CONFIGS[4]], ids=str)
+@pytest.mark.parametrize(
+    "config", [CONFIGS[0], green(seeding_scheme="selfhash", bias=8.0), CONFIGS[4]], ids=["left", "self", "tournament"]
+)
 def test_each_side_finds_what_the_other_wrote(config, models, tokenizer):
     theirs, ours = models
     given = torch.tensor([[5, 6, 7]] * 2)
