@@ -10,20 +10,23 @@ from kerasllm.generation.sequence_bias import SequenceBias, read_biases
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 
-V, N = 12, 5
+V, N = 12, 4
 
 
-def random_model(layers=1, scale=8.0):
-    model = CausalLM(TransformerConfig(V, num_layers=layers, d_model=8, num_heads=1, dff=8, max_length=32))
-    model(np.zeros((1, 1), "int32"))
-    for weight in model.trainable_weights:  # so that no two tokens are nearly as likely
-        weight.assign(weight * (1.0 if len(weight.shape) < 2 else scale))
+def random_model(seed):
+    """One that is sure of what it says, which changes with all that it has read."""
+    config = TransformerConfig(V, 1, 16, 2, 16, max_length=32, tie_embeddings=False)
+    model, draw = CausalLM(config), np.random.default_rng(seed)
+    model(np.zeros((1, 2), "int32"))
+    for weight in model.trainable_weights:
+        if len(weight.shape) > 1:
+            weight.assign(0.3 * draw.normal(size=weight.shape))
     return model
 
 
 @pytest.fixture(scope="module")
 def model():
-    return random_model()
+    return random_model(1)
 
 
 def log_probabilities(model, ids):
@@ -38,8 +41,15 @@ def written(score, prompt):
     return drawn
 
 
-@pytest.mark.parametrize("cached", [None, False])
-@pytest.mark.parametrize("negatives", [None, [[7, 8, 9, 10]], [[4], [5, 6]]], ids=["last", "one", "each"])
+soak = pytest.mark.soak
+
+
+@pytest.mark.parametrize("cached", [None, pytest.param(False, marks=soak)])
+@pytest.mark.parametrize(
+    "negatives",
+    [pytest.param(None, marks=soak), pytest.param([[7, 8, 9, 10]], marks=soak), [[4], [5, 6]]],
+    ids=["last", "one", "each"],
+)
 def test_guidance_leads_away_from_the_negative_prompt(model, negatives, cached):
     prompts = [[1, 2, 3], [4, 5]]
 
@@ -57,14 +67,15 @@ def test_guidance_leads_away_from_the_negative_prompt(model, negatives, cached):
     assert found == expected != generate_ids(model, prompts, N)
 
 
+@soak
 def test_guidance_of_one_is_none_and_of_zero_is_the_other_prompt(model):
     assert generate_ids(model, [1, 2], N, guidance=1.0, negative_prompt=[5]) == generate_ids(model, [1, 2], N)
     assert generate_ids(model, [1, 2], N, guidance=0.0, negative_prompt=[5]) == generate_ids(model, [5], N)
 
 
-@pytest.mark.parametrize("cached", [None, False])
+@pytest.mark.parametrize("cached", [None, pytest.param(False, marks=soak)])
 def test_what_a_smaller_model_expects_becomes_rarer(model, cached):
-    amateur = random_model()
+    amateur = random_model(3)
 
     def contrasted(prompt, drawn):
         ours, theirs = (log_probabilities(each, prompt + drawn) for each in (model, amateur))
@@ -113,9 +124,10 @@ def test_biases_are_those_of_the_definition():
         state = rule.advance(state, ops.array(tokens[:, index]))
 
 
+@soak
 def test_generate_takes_biases_of_texts_and_a_negative_prompt_of_text():
     tokenizer = Tokenizer.train(["abcdefgh"], kind="char", progress=False)
-    model = random_model()
+    model = random_model(1)
     assert tokenizer.vocab_size <= V
     favoured = {"c": 50.0, "d": -float("inf")}
     assert kerasllm.generate(model, tokenizer, "ab", 3, bias=favoured) == "ccc"

@@ -52,6 +52,12 @@ SMALL = {
         "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
         "small_passes": 1, "new_tokens": 6,
     },
+    "12_steering_and_constraints.ipynb": {
+        "source": "corpus.txt", "test_source": "corpus.txt", "checkpoint": None, "vector_count": 4,
+        "classifier_count": 8, "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32},
+        "small_vocab_size": 300, "small_steps": 3, "seq_len": 32, "batch_size": 4, "strengths": [0.0, 1.0],
+        "new_tokens": 6, "marked_tokens": 30, "texts_at_once": 2, "false_positive_rate": 0.2,
+    },
 }  # fmt: skip
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 

@@ -78,7 +78,7 @@ class ServedIds(tf.Module):
         self._learned = self._max_length or built_length(model) or LONGEST_TEXT
         self._vocab_size = output_width(model)
         rules = Rules(**rule_options(model, tokenizer.end_ids))
-        own = with_rules({"watermark": watermark}, model, tokenizer, 1).get("rules", ())
+        own = with_rules({"watermark": watermark}, model, tokenizer).get("rules", ())
         self._rule = rules.as_rule(tokenizer.end_ids, tokenizer.vocab_size, own)
         self._end_ids = tokenizer.end_ids or [-1]
         self._compiled = compiled

@@ -42,6 +42,7 @@ GENERATION_WORDS = {
     **dict.fromkeys(("guidance_scale", "cfg_scale", "cfg"), "guidance"),
     **dict.fromkeys(("negative_prompts", "negative_prompt_ids"), "negative_prompt"),
     "amateur_model": "contrast",
+    **dict.fromkeys(("bad_words", "bad_words_ids", "banned_words"), "forbidden"),
     **dict.fromkeys(("logit_bias", "sequence_bias", "token_bias", "biases"), "bias"),
     "use_cache": "cached",
     **dict.fromkeys(("strip_prompt", "return_full_text"), "the result is the continuation, without the prompt"),
@@ -52,7 +53,7 @@ GENERATION_WORDS = {
     "chat_template": "that is an option of `chat`",
     **dict.fromkeys(
         (
-            *("penalty_alpha", "encoder_no_repeat_ngram_size", "bad_words_ids", "typical_p", "length_penalty"),
+            *("penalty_alpha", "encoder_no_repeat_ngram_size", "typical_p", "length_penalty"),
             *("force_words_ids", "constraints"),
             *("early_stopping", "num_beam_groups", "diversity_penalty", "epsilon_cutoff", "eta_cutoff"),
             *("prompt_lookup_num_tokens", "assistant_model", "max_time", "dola_layers"),
@@ -63,7 +64,7 @@ GENERATION_WORDS = {
 }  # fmt: skip
 
 # Options beside those of samplers and of `standard_rules.Rules`; most have become others where a `Decoding` begins.
-TEXT_OPTIONS = ("bias", "contrast", "guidance", "negative_prompt", "watermark")
+TEXT_OPTIONS = ("bias", "contrast", "forbidden", "guidance", "negative_prompt", "watermark")
 
 # What a text to continue is called elsewhere, of those who give one by name.
 PROMPT_WORDS = dict.fromkeys(("prompt", "text", "texts", "inputs", "input_ids", "text_inputs"), "prompts")

@@ -68,6 +68,8 @@ def generate(
                 prompts are continued one after another.
             bias: dict from token ids, tuples of ids or texts to floats, which are added to the logit of the token, or
                 of the last of several behind the others. Texts are meant at a beginning and behind a space.
+            forbidden: list of words that the text does not have, in whatever case and by whatever tokens they are
+                written: whole words, so that "cat" does not rule "category" out.
             guidance: float, more than 1. What the prompt makes likely, and not the negative prompt too, becomes
                 likelier (classifier-free guidance). That is `negative_prompt`, a text, token ids or one for each
                 prompt; by default the last token of each.
@@ -160,7 +162,7 @@ def pieces(decoding, text_stream):
 def start_decoding(model, tokenizer, prompts, max_new_tokens, options):
     """A `Decoding` of prompts (list of dicts of inputs) that ends where the tokenizer's texts end."""
     options = with_guidance(options, len(prompts), lambda prompt: encode_prompt(tokenizer, prompt)["token_ids"])
-    options = with_rules(options, model, tokenizer, len(prompts))
+    options = with_rules(options, model, tokenizer, prompts, max_new_tokens)
     given = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size, **options}
     given["constraint"] = take_constraint(given, tokenizer)
     options = {**rule_options(model, given["end_ids"]), **given}
