@@ -46,7 +46,8 @@ def tokenizer():
     return Tokenizer.train(["abcdefghijklmnopqrstuvwxyz"], kind="char", special_tokens=["<|mask|>"], progress=False)
 
 
-@pytest.mark.parametrize("style", ALL)
+@pytest.mark.soak
+@pytest.mark.parametrize("style", STYLES)
 def test_a_function_that_changes_nothing_changes_nothing(style):
     model, inputs = make(style)
     expected, predicted = numpy(model(inputs)), model.predict(inputs, verbose=0)
@@ -111,6 +112,7 @@ def test_patching_everything_is_the_other_run(style):
     assert heads.values.shape == (2, 4)
 
 
+@pytest.mark.soak
 def test_an_edit_acts_within_and_never_after(tokenizer):
     """Eagerly, in predict and in the compiled loop, whatever was compiled before, and on one model alone."""
     model, _ = make("llama-laptop")
