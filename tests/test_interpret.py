@@ -46,7 +46,8 @@ def tokenizer():
     return Tokenizer.train(["abcdefghijklmnopqrstuvwxyz"], kind="char", special_tokens=["<|mask|>"], progress=False)
 
 
-@pytest.mark.parametrize("style", ALL)
+@pytest.mark.soak
+@pytest.mark.parametrize("style", STYLES)
 def test_a_function_that_changes_nothing_changes_nothing(style):
     model, inputs = make(style)
     expected, predicted = numpy(model(inputs)), model.predict(inputs, verbose=0)
@@ -111,6 +112,7 @@ def test_patching_everything_is_the_other_run(style):
     assert heads.values.shape == (2, 4)
 
 
+@pytest.mark.soak
 def test_an_edit_acts_within_and_never_after(tokenizer):
     """Eagerly, in predict and in the compiled loop, whatever was compiled before, and on one model alone."""
     model, _ = make("llama-laptop")
@@ -176,7 +178,7 @@ def test_the_last_lens_is_the_model(style, tokenizer):
 @pytest.mark.parametrize("style", ALL)
 def test_saliency_adds_up(style, tokenizer):
     model, _ = make(style)
-    text, target, contrast = ("ab<|mask|>d", "x", "y") if style == "bert-laptop" else ("abcd", "efg", "xyz")
+    text, target, contrast = ("ab<|mask|>d", "x", "y") if style == "bert-laptop" else ("abcd", "efg", "x")
     found = interpret.saliency(model, tokenizer, text, target, contrast=contrast)
     difference = found.scores - found.baseline_scores
     np.testing.assert_allclose(found.values.sum(axis=1), difference, rtol=0.01, atol=1e-5)
@@ -186,7 +188,7 @@ def test_saliency_adds_up(style, tokenizer):
     rows = zip(question.positions, question.targets, question.contrasts, strict=True)
     np.testing.assert_allclose(found.scores, [logits[p, t] - logits[p, c] for p, t, c in rows], atol=1e-4)
     if style != "bert-laptop":
-        assert not found.values[0, -2:].any()  # what comes later
+        assert not found.values[0, -2:].any() and found.values[-1, -2:].any()  # what comes later
     left_out = interpret.saliency(model, tokenizer, text, target, method="occlusion")
     assert left_out.values.shape == found.values.shape == (len(found.targets), len(found.tokens))
 

@@ -108,7 +108,7 @@ def test_the_page_works_in_a_browser(model, tokenizer, tmp_path):
         assert headings[0] == "Which tokens meant most" and headings[-1] == "Where it looked"
         before = page.locator(".kl-head table").inner_html()
         box = page.locator(".kl-model").bounding_box()
-        page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.1)
+        page.locator(".kl-model").click(position={"x": box["width"] * 0.9, "y": box["height"] * 0.1})
         assert page.locator(".kl-head p").inner_text() == "block_0/attention, head 1"
         assert page.locator(".kl-head table").inner_html() != before
         probabilities = interpret.attention(model, tokenizer, SCRIPTS, "ok")[0].probabilities[1]

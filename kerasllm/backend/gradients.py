@@ -103,7 +103,7 @@ def input_gradients(function, tensors):
         The values (R,), and a list of gradients like the tensors.
     """
     if IS_TENSORFLOW:
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tensors)
             values = function(*tensors)
         return values, tape.gradient(values, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)

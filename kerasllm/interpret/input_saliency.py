@@ -4,6 +4,7 @@ Shapes: K logits that are asked for, N tokens of all sides, R rows of a batch, T
 """
 
 import dataclasses
+import itertools
 import warnings
 
 import numpy as np
@@ -19,7 +20,7 @@ from kerasllm.layers.options import check_choice
 
 METHODS = ("integrated_gradients", "gradient_x_input", "occlusion")
 CLOSE = 0.01  # how far integrated gradients may be from what they should add up to
-FIRST_STEPS, MOST_STEPS = 50, 800
+FIRST_PARTS, POINTS, MOST_HALVINGS = 4, 8, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def saliency(
             is explained is then how much larger the target's logit is (https://arxiv.org/abs/2202.10419).
         baseline: what stands for no token: "mean", the mean of all embeddings; "zeros", which are no good start where a
             norm stands before anything is added, as in Llama; or a token, str or int, such as that of padding.
-        steps: int, of integrated gradients; None for 50, and twice as many until their sum is right to 1 %.
+        steps: int, points on the way of integrated gradients; None for as many as it takes to be right to 1 %.
         batch_size: int, texts at once.
 
     Returns:
@@ -111,9 +112,9 @@ def saliency_of(model, text, question, method="integrated_gradients", baseline="
     check_choice("method", method, METHODS)
     embedded, baselines = embeddings_of(model, text, "zeros" if method == "gradient_x_input" else baseline)
     asked = _Asked(model, embedded, baselines, question, batch_size)
-    scores, baseline_scores = asked.scores([1.0]), asked.scores([0.0])
+    scores, baseline_scores = asked.scores(1.0), asked.scores(0.0)
     if method == "integrated_gradients":
-        values = _integrated(asked, scores - baseline_scores, steps)
+        values = _integrated(asked, steps)
     elif method == "gradient_x_input":
         values = asked.gradients([1.0])[0]
     else:
@@ -124,23 +125,51 @@ def saliency_of(model, text, question, method="integrated_gradients", baseline="
     return Saliency(tokens, *answers, values, scores, baseline_scores, method, num_source)
 
 
-def _integrated(asked, difference, steps):
-    """Integrated gradients, float64 (K, N), by Gauss and Legendre's rule."""
-    number = FIRST_STEPS if steps is None else steps
-    while True:
-        nodes, weights = np.polynomial.legendre.leggauss(number)
-        along = asked.gradients((nodes + 1) / 2)
-        values = np.einsum("s,skn->kn", weights / 2, along)
-        error = np.abs(values.sum(axis=1) - difference) / np.maximum(np.abs(difference), 1e-6)
-        if steps is not None or error.max() <= CLOSE:
-            return values
-        if number >= MOST_STEPS:
-            warnings.warn(
-                f"Integrated gradients of {number} steps add up to the difference but for {error.max():.1%}.",
-                stacklevel=3,
-            )
-            return values
-        number *= 2
+def _integrated(asked, steps):
+    """Integrated gradients, float64 (K, N).
+
+    Models change by leaps on the way, so that points at even distances miss what happens. Of each part of the way it is
+    known what its gradients must add up to, the change of the logit: parts where they do not are halved.
+    """
+    if steps is not None:
+        return _along(asked, [(0.0, 1.0)], steps)[0]
+    points = np.linspace(0, 1, FIRST_PARTS + 1)
+    parts = list(itertools.pairwise(points.tolist()))
+    values = list(_along(asked, parts, POINTS))
+    allowed = CLOSE * np.maximum(np.abs(asked.change(0.0, 1.0)), 0.01)
+    for _ in range(MOST_HALVINGS):
+        errors = np.array(
+            [
+                (np.abs(value.sum(axis=1) - asked.change(*part)) / allowed).max()
+                for part, value in zip(parts, values, strict=True)
+            ]
+        )
+        if errors.sum() <= 1:
+            break
+        worst = set(np.flatnonzero(errors > 0.5 / len(parts)).tolist())
+        halves = [half for i in worst for half in _halved(*parts[i])]
+        values = [value for i, value in enumerate(values) if i not in worst] + list(_along(asked, halves, POINTS))
+        parts = [part for i, part in enumerate(parts) if i not in worst] + halves
+    else:
+        warnings.warn(
+            f"Integrated gradients add up to the difference but for {CLOSE * errors.sum():.1%}.", stacklevel=4
+        )
+    return np.sum(values, axis=0)
+
+
+def _halved(begin, end):
+    middle = (begin + end) / 2
+    return [(begin, middle), (middle, end)]
+
+
+def _along(asked, parts, count):
+    """Gradients integrated over parts of the way, by Gauss and Legendre's rule of so many points: (parts, K, N)."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    begins, ends = np.array(parts).T[:, :, None]
+    factors = begins + (ends - begins) * (nodes + 1) / 2
+    found = asked.gradients(factors.ravel())
+    found = found.reshape(len(parts), count, *found.shape[1:])
+    return np.einsum("ps,pskn->pkn", (ends - begins) * weights / 2, found)
 
 
 class _Asked:
@@ -152,10 +181,17 @@ class _Asked:
         self._baselines = baselines
         self._ways = [x - baseline for x, baseline in zip(embedded, baselines, strict=True)]
         self._num_logits = len(question.targets)
+        self._scores = {}
 
-    def scores(self, factors):
+    def scores(self, factor):
         """So far on the way from the baseline to the embeddings: float64 (K,)."""
-        return np.concatenate([self._run(*rows, False)[0] for rows in self._rows(factors)])
+        if factor not in self._scores:
+            self._scores[factor] = np.concatenate([self._run(*rows, False)[0] for rows in self._rows([factor])])
+        return self._scores[factor]
+
+    def change(self, begin, end):
+        """How much logits change on a part of the way: float64 (K,)."""
+        return self.scores(end) - self.scores(begin)
 
     def gradients(self, factors):
         """Gradients at each point of the way, times the way, summed up for each token: float64 (factors, K, N)."""

@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 pytestmark = pytest.mark.parity
 
-V, T = 61, 9
+V, T = 300, 9
 IDS = np.random.default_rng(0).integers(3, V, (1, T))
 CONFIGS = {
     "gpt2": transformers.GPT2Config(vocab_size=V, n_positions=32, n_embd=24, n_layer=2, n_head=3, n_inner=40),
@@ -24,7 +24,7 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def pair(request, tmp_path_factory):
+def pair(request, tmp_path_factory, tokenizer):
     """A model of transformers with weights far from their initial values, and ours that was loaded from its folder."""
     torch.manual_seed(0)
     CONFIGS[request.param]._attn_implementation = "eager"
@@ -35,6 +35,7 @@ def pair(request, tmp_path_factory):
             parameter.normal_(1.0 if is_scale else 0.0, 0.3)
     folder = tmp_path_factory.mktemp(request.param)
     theirs.save_pretrained(folder)
+    tokenizer.save(folder)
     ours, _ = kerasllm.huggingface.load(folder)
     return theirs, ours
 
@@ -66,7 +67,8 @@ def test_saliency_is_captums(pair, tokenizer, method):
         shape = (1, x.shape[-1])
         expected = attr.Occlusion(function).attribute(x, sliding_window_shapes=shape) / x.shape[-1]
     options = {"steps": 64} if method == "integrated_gradients" else {}
-    found = interpret.saliency(ours, tokenizer, IDS[0].tolist(), [token], method=method, **options)
+    options |= {"method": method, "baseline": "zeros"}
+    found = interpret.saliency(ours, tokenizer, IDS[0].tolist(), [token], **options)
     expected = expected.detach().numpy().sum(axis=-1)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found.values, expected, atol=1e-4)
