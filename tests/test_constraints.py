@@ -186,7 +186,7 @@ SCHEMAS = [
     },
     {"anyOf": [{"type": "integer"}, {"type": "object", "properties": {"z": {"const": "ö"}}, "required": ["z"]}]},
     {"$ref": "#/$defs/node", "$defs": {"node": NODE}},
-    {"type": "string", "format": "date"},
+    {"type": "string", "format": "ipv4"},
     {"type": "object", "additionalProperties": {"type": "integer", "multipleOf": 5}},
     {"type": "object"},
     {"type": "object", "properties": {'ключ "1"': {"type": "string", "format": "uuid"}}, "required": ['ключ "1"']},
