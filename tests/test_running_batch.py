@@ -66,6 +66,21 @@ def test_texts_are_what_they_are_alone(model, few_weights, monkeypatch):
         assert text == kerasllm.generation.generate_ids(model, prompt, most, **options)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("few_weights", [0, 10**9])
+def test_a_model_of_16_bits_writes_what_it_writes_alone(few_weights, monkeypatch):
+    monkeypatch.setattr(running_batch, "FEW_WEIGHTS", few_weights)
+    config = kerasllm.models.TransformerConfig(97, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64)
+    model = kerasllm.models.CausalLM(config, dtype="mixed_bfloat16")
+    batch, prompts, texts = RunningBatch(model, 90), [[9, 3, 4], [8] * 20], [[], []]
+    settings = RowSettings(12, Sampler(temperature=0.0))
+    rows = {batch.join(read(batch, prompt), settings): number for number, prompt in enumerate(prompts)}
+    while rows:
+        run(batch, rows, texts)
+    for prompt, text in zip(prompts, texts, strict=True):
+        assert text == kerasllm.generation.generate_ids(model, prompt, 12, vocab_size=90, sampler="greedy")
+
+
 def run(batch, rows, texts):
     for row, drawn in batch.run(5).items():
         texts[rows[row]] += drawn.ids

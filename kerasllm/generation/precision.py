@@ -12,13 +12,13 @@ def in_float32(model, function):
     once for each token (measured: 2.2 ms a token in bfloat16, 1.6 so).
     """
 
-    def traced(*args):
+    def traced(*args, **options):
         layers = [layer for layer in model._flatten_layers() if _computes_in_16_bits(layer.dtype_policy)]
         before = [(layer, name, getattr(layer, name)) for layer in layers for name in _DTYPES if hasattr(layer, name)]
         try:
             for layer, name, value in before:
                 setattr(layer, name, _Widened(value.name) if name == "dtype_policy" else "float32")
-            return function(*args)
+            return function(*args, **options)
         finally:
             for layer, name, value in before:
                 setattr(layer, name, value)

@@ -29,7 +29,7 @@ class RowCache:
     """See above.
 
     Args:
-        stepper: a `CachedStepper`.
+        init_cache: function (batch_size, length, full=) -> cache.
         rows, length: int, R and L.
         in_buffers: bool. It is written in place, in `backend.buffers`.
 
@@ -38,9 +38,9 @@ class RowCache:
         values: nested tensors or buffers, as the compiled loop takes them.
     """
 
-    def __init__(self, stepper, rows, length, in_buffers):
+    def __init__(self, init_cache, rows, length, in_buffers):
         self.rows, self.length, self._in_buffers = rows, length, in_buffers
-        self._set([block._replace(own=SharedRing(*block.own)) for block in stepper.init_cache(rows, length, full=True)])
+        self._set([block._replace(own=SharedRing(*block.own)) for block in init_cache(rows, length, full=True)])
 
     def _set(self, cache):
         joined = join_heads(cache)

@@ -27,7 +27,7 @@ def compiled_loop(model, stepper, way, penalises, reports):
         stepper, penalises, reports: see `run`.
     """
     function = functools.partial(run, stepper.forward, penalises, reports)
-    if backend.on_cpu() and way != "plain":
+    if backend.on_cpu():
         function = in_float32(model, function)
     if way == "whole":
         return backend.compile_function(function, model.variables)

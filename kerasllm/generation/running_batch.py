@@ -48,7 +48,7 @@ class Reading:
         self._places = length_bucket(max(self._target, 1), batch.longest)
         self.known, self.cache = batch.kept.begun_with(ids[:-1], self._places)
         if self.cache is None:
-            self.cache = batch.stepper.init_cache(1, self._places, full=True)
+            self.cache = batch.init_cache(1, self._places, full=True)
         self._read = self.known
 
     @property
@@ -101,6 +101,8 @@ class RunningBatch:
             raise TypeError(f"Texts are continued side by side by a CausalLM, got a {type(model).__name__}.")
         self.model, self.most_rows = model, most_rows
         self.stepper = get_stepper(model, cached=True)
+        init_cache = self.stepper.init_cache
+        self.init_cache = in_float32(model, init_cache) if backend.on_cpu() else init_cache
         self.longest = _longest(model)
         self.kept = KeptTexts(kept_bytes)
         self.vocab_size = output_width(model)
@@ -235,7 +237,7 @@ class RunningBatch:
         if self._cache is None or not self._rows:
             if self._cache is None or (self._cache.rows, self._cache.length) != (rows, length):
                 self._cache = None  # before there is another
-                self._cache = RowCache(self.stepper, rows, length, in_buffers)
+                self._cache = RowCache(self.init_cache, rows, length, in_buffers)
             return
         self._cache.resize([row.number for row in self._rows], rows, length, self._index, in_buffers)
         for number, row in enumerate(self._rows):

@@ -29,7 +29,6 @@ _OTHERWISE = {"\\<": "<", "\\>": ">", "{,": "{0,"}
 _PART = re.compile(r"\\.|\[\^?\]?|\(\?[a-zA-Z]*-?[a-zA-Z]*[:)]?|\{,|.", re.DOTALL)
 _PART_OF_CLASS = re.compile(r"\\.|.", re.DOTALL)
 _END_OF_VOCABULARY = 256  # the end token of a vocabulary of all bytes
-_TEXT_BEGINS = "\x00"  # Behind it `\z` means the same wherever a text may end, even where that is its beginning.
 
 
 def pattern_automaton(pattern):
@@ -50,7 +49,9 @@ def pattern_automaton(pattern):
     if not isinstance(pattern, str):
         raise TypeError(f"`regex` is a str, got {type(pattern).__name__}.")
     vocabulary = outlines_core.Vocabulary(_END_OF_VOCABULARY, {bytes([byte]): [byte] for byte in range(256)})
-    written = f"\\x00(?:{as_rust(pattern)})\\z"
+    written, may_be_empty = f"(?:{as_rust(pattern)})\\z", re.fullmatch(pattern, "") is not None
+    if may_be_empty:  # for which the library wants to have seen something; else it is much quicker without
+        written = f"\\x00{written}"
     try:
         index = outlines_core.Index(written, vocabulary)
     except ValueError as error:
@@ -61,8 +62,8 @@ def pattern_automaton(pattern):
             f"edges of words: {str(error).removeprefix('Failed to build DFA ')[:300]}."
         ) from None
     moves, numbers = index.get_transitions(), {}
-    begin = moves[index.get_initial_state()][0]
-    for state in (begin, *moves):
+    begin = index.get_initial_state()
+    for state in (moves[begin][0] if may_be_empty else begin, *moves):
         numbers.setdefault(state, len(numbers))
     following = np.full((len(numbers), 257), -1, "int32")
     for state, row in moves.items():
