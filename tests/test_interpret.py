@@ -140,7 +140,9 @@ def test_an_edit_acts_within_and_never_after(tokenizer):
 def test_keras_own_models_can_be_edited_too():
     from kerasllm.layers import Transformer
 
-    model = keras.Sequential([keras.layers.Embedding(9, 8), Transformer(1, 8, 2, 8), keras.layers.Dense(9)])
+    model = keras.Sequential(
+        [keras.layers.Embedding(9, 8), Transformer(1, 8, 2, 8, name="transformer"), keras.layers.Dense(9)]
+    )
     before = model.predict(IDS % 9, verbose=0)
     with interpret.edit(model, {"block_0/*/output": lambda x: 0 * x}):
         changed = model.predict(IDS % 9, verbose=0)
