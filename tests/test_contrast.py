@@ -44,6 +44,7 @@ def written(score, prompt):
 soak = pytest.mark.soak
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("cached", [None, pytest.param(False, marks=soak)])
 @pytest.mark.parametrize(
     "negatives",
@@ -73,6 +74,7 @@ def test_guidance_of_one_is_none_and_of_zero_is_the_other_prompt(model):
     assert generate_ids(model, [1, 2], N, guidance=0.0, negative_prompt=[5]) == generate_ids(model, [5], N)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("cached", [None, pytest.param(False, marks=soak)])
 def test_what_a_smaller_model_expects_becomes_rarer(model, cached):
     amateur = random_model(3)

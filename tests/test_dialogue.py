@@ -57,6 +57,7 @@ def test_endings_of_shared_beginnings_have_the_logits_of_whole_texts(options):
         read_endings(model, [[1] * 60], [[2] * 10], [[1]])
 
 
+@pytest.mark.soak
 def test_ratings_are_the_products_of_what_the_model_says_of_each(writer):
     """And sense is also shown by how much likelier a reply is after its dialogue."""
     model, tokenizer = writer

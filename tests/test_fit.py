@@ -131,6 +131,7 @@ def test_losses_of_keras_take_logits_and_go_on_as_keras_does_it():
     assert fitted(IDS, IGNORED, loss=ignoring)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.soak
 def test_ids_outside_the_vocabulary_are_named_wherever_they_come_in():
     data = tf.data.Dataset.from_tensor_slices((IDS, replaced(LABELS, 99))).batch(3).repeat()
     with pytest.raises(ValueError, match="label 99 in row 1 of its batch"):

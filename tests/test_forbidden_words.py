@@ -39,6 +39,7 @@ def test_an_automaton_knows_the_words():
         assert allows(automaton, text) == has_none(text), text
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("prompt", ["the c", pytest.param("a", marks=pytest.mark.soak)])
 def test_no_spelling_of_a_word_is_written(prompt):
     tokenizer = Tokenizer.train(["a cat a cat at cat ca tc act cat"] * 9, vocab_size=270, progress=False)

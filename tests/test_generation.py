@@ -94,7 +94,7 @@ GROUPED = {"num_kv_heads": 2, "attention_window": (5, None), "partial_rotary_fac
     [
         pytest.param({"positions": "rotary", **GROUPED}, marks=pytest.mark.optimised),
         pytest.param({"positions": "learned"}, marks=pytest.mark.soak),
-        {"positions": "relative", "parallel": True},
+        pytest.param({"positions": "relative", "parallel": True}, marks=pytest.mark.soak),
     ],
     ids=["rotary", "learned", "relative"],
 )

@@ -135,6 +135,7 @@ def test_a_config_of_ones_own_is_let_alone(config, tokenizer):
     assert scores == kerasllm.evaluation.perplexity(model.inner, tokenizer, "abc", context=8)
 
 
+@pytest.mark.soak
 def test_of_probabilities_the_logarithm_is_taken(tokenizer):
     model = own_model()
     dense = keras.layers.Dense(40, activation="softmax")

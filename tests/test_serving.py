@@ -151,6 +151,7 @@ def test_answers_are_held_to_a_schema_beside_others(tiny, client):
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == answer.choices[0].message.content
 
 
+@pytest.mark.soak
 def test_the_best_of_candidates_is_the_answer(client, tiny):
     asked = {"model": "tiny", "messages": ASKED, "max_tokens": 8, "seed": 3}
     drawn = {choice.message.content.strip() for choice in client.chat.completions.create(**asked, n=4).choices}

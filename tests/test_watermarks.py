@@ -138,6 +138,7 @@ def test_the_first_tokens_are_left_alone_where_asked():
     assert changed == [False, False, True]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("watermark", [soak(GreenList()), SynthID(KEYS)], ids=["green", "tournament"])
 def test_a_mark_is_found_by_its_key_and_where_it_is(watermark, model, tokenizer):
     prompts, rules = [[1, 2, 3], [4], [1, 2, 3]], [[watermark], [], [watermark]]
