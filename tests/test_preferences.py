@@ -294,6 +294,6 @@ def test_a_small_model_learns_which_answers_are_polite(shared_data, labels):
     found = model.evaluate(valid, verbose=0, return_dict=True)
     print(f"{labels}: {found['reward_accuracy']:.0%}, preferred answers {found['chosen_change'] / -before:+.1%}")
     if labels == "true":
-        assert found["reward_accuracy"] >= 0.8 and found["chosen_change"] > 0.1 * before
+        assert found["reward_accuracy"] >= 0.7 and found["chosen_change"] > 0.1 * before
     else:
         assert 0.35 <= found["reward_accuracy"] <= 0.65
