@@ -70,7 +70,14 @@ def draw_pairs(model, small, prompt, count):
     sampler = Sampler()
 
     def pair(seed):
-        settings = {**sampler.settings(), "seed": seed, "start": 0, "limits": np.array([2]), "end_ids": np.array([-1])}
+        settings = {
+            **sampler.settings(),
+            "seed": seed,
+            "start": 0,
+            "tables": (),
+            "limits": np.array([2]),
+            "end_ids": np.array([-1]),
+        }
         draw = functools.partial(draw_next, sampler.graph_key, LogitsRule(), settings)
         guess = sample(sampler.graph_key, settings, of_small, ops.stack([seed, 0]))
         logits = ops.stack([of_model[0], ops.take(of_model, guess[0] + 1, axis=0)])
