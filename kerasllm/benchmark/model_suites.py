@@ -94,8 +94,9 @@ def real(model=None):
 def served(model=SMOLLM2):
     """The suite of SavedModels; `model` is a folder that `kerasllm.load` reads, or settings of Llama's architecture."""
 
-    def programs(batch_size):
+    def programs(batch_size, quantize=None):
         shape = {"model": model, "batch_size": batch_size, "prompt_length": PROMPT, "new_tokens": PROMPT}
+        shape["quantize"] = quantize
         return [
             Program("kerasllm", "generate_in_python", shape),
             Program("its SavedModel, compiled", "generate_exported", {**shape, "compiled": True}),
@@ -103,6 +104,7 @@ def served(model=SMOLLM2):
         ]
 
     cases = [Case(f"batch {batch_size}", programs(batch_size)) for batch_size in (1, 8)]
+    cases.append(Case("batch 1, int8", programs(1, "int8")))
     return Suite(f"Serving {_named(model)}: {PROMPT} tokens after {PROMPT}", "tokens", cases)
 
 

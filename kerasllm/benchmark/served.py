@@ -3,16 +3,17 @@
 import tempfile
 
 
-def generate_in_python(model, batch_size, prompt_length, new_tokens):
+def generate_in_python(model, batch_size, prompt_length, new_tokens, quantize=None):
     """`kerasllm.generate`'s loop.
 
     Args:
         model: a folder that `kerasllm.load` reads, or settings of Llama's architecture.
         batch_size, prompt_length, new_tokens: int.
+        quantize: str or None.
     """
     from kerasllm.generation import generate_ids
 
-    language_model, _ = loaded(model, prompt_length + new_tokens)
+    language_model, _ = loaded(model, prompt_length + new_tokens, quantize)
     prompts = _prompts(batch_size, prompt_length).tolist()
 
     def generate():
@@ -22,7 +23,7 @@ def generate_in_python(model, batch_size, prompt_length, new_tokens):
     return generate, batch_size * new_tokens
 
 
-def generate_exported(model, batch_size, prompt_length, new_tokens, compiled=False):
+def generate_exported(model, batch_size, prompt_length, new_tokens, quantize=None, compiled=False):
     """A SavedModel, loaded by TensorFlow alone; the arguments are those of `generate_in_python`."""
     import tensorflow as tf
 
@@ -30,7 +31,8 @@ def generate_exported(model, batch_size, prompt_length, new_tokens, compiled=Fal
 
     with tempfile.TemporaryDirectory() as folder:
         exported = f"{folder}/model"
-        kerasllm.export.saved_model(*loaded(model, prompt_length + new_tokens), exported, text=False, compiled=compiled)
+        whole = loaded(model, prompt_length + new_tokens, quantize)
+        kerasllm.export.saved_model(*whole, exported, text=False, compiled=compiled)
         served = tf.saved_model.load(exported)
     settings = {"max_new_tokens": new_tokens, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
     inputs = {name: tf.constant(value) for name, value in settings.items()}
@@ -44,18 +46,13 @@ def generate_exported(model, batch_size, prompt_length, new_tokens, compiled=Fal
     return generate, batch_size * new_tokens
 
 
-def loaded(model, context):
+def loaded(model, context, quantize=None):
     """A model and a tokenizer whose texts have no end, so that all programs write as many tokens."""
-    import kerasllm
-    from kerasllm.models import CausalLM, TransformerConfig
-    from kerasllm.tokenizers.training import make_byte
+    from kerasllm.benchmark.tuning import _loaded
 
-    if isinstance(model, str):
-        language_model, tokenizer = kerasllm.load(model)
-        tokenizer.end_ids = []
-        return language_model, tokenizer
-    config = TransformerConfig.preset("llama", **model, max_length=context)
-    return CausalLM(config), kerasllm.tokenizers.Tokenizer(make_byte(256, ()))
+    language_model, tokenizer = _loaded(model, context, "float32", quantize)
+    tokenizer.end_ids = []
+    return language_model, tokenizer
 
 
 def _prompts(batch_size, prompt_length):

@@ -110,7 +110,7 @@ def _loaded(model, context, dtype, quantize):
     language_model = CausalLM(TransformerConfig.preset("llama", **model, max_length=context), dtype=dtype)
     if quantize:
         kerasllm.quantization.quantize(language_model, quantize)
-    return language_model, kerasllm.tokenizers.Tokenizer(make_byte(300, ()))  # asked for its padding alone
+    return language_model, kerasllm.tokenizers.Tokenizer(make_byte(256, ()))  # asked for its padding alone
 
 
 def _on_torch(model):
