@@ -12,7 +12,7 @@ from keras import ops
 
 import kerasllm
 from kerasllm import adapters, backend
-from kerasllm.generation import Sampler, generate_ids, loop, read_prefix, samplers, stepping
+from kerasllm.generation import Sampler, generate_ids, loop, read_prefix, samplers, stepping, tiers
 from kerasllm.generation.buffers import buffer_lengths
 from kerasllm.generation.stepping import CachedStepper, PlainStepper, get_stepper
 from kerasllm.layers import TransformerBlock, likeness, taps
@@ -239,6 +239,18 @@ def test_of_deep_models_a_run_of_layers_is_compiled_once(monkeypatch):
     assert spied.lengths.count(1) == 2  # nothing anew
     monkeypatch.setattr(CachedStepper, "in_runs", False)
     assert generate_ids(model, PROMPTS, 8, temperature=0.9, seed=1, top_p=1.0) == drawn
+
+
+@pytest.mark.optimised
+def test_a_loop_that_is_used_much_is_compiled_whole(monkeypatch):
+    monkeypatch.setattr(stepping, "MOST_AS_A_WHOLE", 1)
+    monkeypatch.setattr(tiers, "LARGEST_STATE", 2)  # times such small weights
+    model, options = causal_lm(), {"temperature": 0.9, "seed": 1}
+    with tiers.impatient():
+        drawn = generate_ids(model, PROMPTS, 8, **options)
+    (_, decode), *_ = [loop for key, loop in model._compiled_decoders.items() if key[0] != "runs"]
+    monkeypatch.delattr(decode.__self__, "_in_runs")  # which is not asked again
+    assert generate_ids(model, PROMPTS, 8, **options) == drawn
 
 
 @pytest.mark.optimised

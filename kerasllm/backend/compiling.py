@@ -211,7 +211,7 @@ def compile_function(function, variables, xla=True, by_shape=False):
                 return function(*args)
 
         if by_shape or xla:
-            return _with_joined_arrays(traced, xla)
+            return _WithJoinedArrays(traced, xla)
         return _quiet(tf.function(traced, reduce_retracing=True, autograph=False))
 
     @jax.jit
@@ -222,12 +222,24 @@ def compile_function(function, variables, xla=True, by_shape=False):
     return lambda *args: stateless([variable.value for variable in variables], *args)
 
 
-def _with_joined_arrays(function, xla):
+class _WithJoinedArrays:
     """A function of (nested) tensors and NumPy arrays, traced for each of their shapes, and perhaps compiled by XLA.
     Arrays of one dtype go there as one: TensorFlow takes as long for each, however small it is."""
-    compiled = {}
 
-    def call(*args):
+    def __init__(self, function, xla):
+        self._function, self._xla, self._compiled = function, xla, {}
+
+    def __call__(self, *args):
+        compiled, given = self._for(args)
+        return compiled(*given)
+
+    def traced(self, *args):
+        """A function without arguments that makes this call later, or in another thread: it traces nothing any more."""
+        compiled, given = self._for(args)
+        compiled.get_concrete_function(*given)
+        return functools.partial(compiled, *given)
+
+    def _for(self, args):
         leaves, structure = optree.tree_flatten(args)
         arrays, tensors, shapes = {}, [], []
         for leaf in leaves:
@@ -235,13 +247,11 @@ def _with_joined_arrays(function, xla):
             (arrays.setdefault(leaf.dtype, []) if is_array else tensors).append(leaf)
             shapes.append((leaf.dtype, leaf.shape) if is_array else None)
         key = structure, *shapes
-        if key not in compiled:
-            unjoined = functools.partial(_call_unjoined, function, structure, tuple(shapes))
-            compiled[key] = _quiet(tf.function(unjoined, jit_compile=xla, autograph=False))
+        if key not in self._compiled:
+            unjoined = functools.partial(_call_unjoined, self._function, structure, tuple(shapes))
+            self._compiled[key] = _quiet(tf.function(unjoined, jit_compile=self._xla, autograph=False))
         joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
-        return compiled[key](joined, tensors)
-
-    return call
+        return self._compiled[key], (joined, tensors)
 
 
 def _call_unjoined(function, structure, shapes, joined, tensors):

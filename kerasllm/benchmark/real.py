@@ -27,6 +27,7 @@ def generate_real_kerasllm(model, batch_size, prompt_length, new_tokens, dtype="
         quantize: str or None.
     """
     from kerasllm.generation import generate_ids
+    from kerasllm.generation.tiers import impatient
 
     language_model, _ = _loaded(model, prompt_length + new_tokens, dtype, quantize)
     prompts = random_ids(batch_size, prompt_length, language_model.config.vocab_size).tolist()
@@ -34,7 +35,8 @@ def generate_real_kerasllm(model, batch_size, prompt_length, new_tokens, dtype="
     def generate():
         generate_ids(language_model, prompts, new_tokens)
 
-    generate()
+    with impatient():  # as in a process that has written for a while
+        generate()
     return generate, batch_size * new_tokens
 
 

@@ -11,6 +11,7 @@ from keras import ops
 from kerasllm import backend
 from kerasllm.generation.precision import in_float32
 from kerasllm.generation.samplers import sample
+from kerasllm.generation.tiers import TieredLoop
 from kerasllm.layers import taps
 from kerasllm.layers.named_adapters import adapters_in_use
 
@@ -35,31 +36,11 @@ def compiled_decoder(model, stepper, sampler, rule, cached, prompt_length, first
         variables = [*model.variables, *stepper.variables]
         start = backend.compile_function(start, variables, xla=False, by_shape=True)
         if stepper.in_runs:
-            compiled[key] = _in_runs(start, go_on, variables, compiled.setdefault(("runs", *weights), {}))
+            loop = TieredLoop(start, go_on, variables, compiled.setdefault(("runs", *weights), {}))
+            compiled[key] = loop.prefill, loop.decode
         else:
             compiled[key] = start, backend.compile_function(go_on, variables, stepper.uses_xla)
     return compiled[key]
-
-
-def _in_runs(prefill, decode, variables, runs):
-    """The same where the graph of `decode` calls compiled functions, kept in a dict: its state is in buffers, which
-    they write to."""
-
-    def traced(*args):
-        with backend.sharing(runs):
-            return decode(*args)
-
-    traced = backend.compile_function(traced, variables, xla=False, by_shape=True)
-
-    def start(*args):
-        *drawn, state, rule_state = prefill(*args)
-        return *drawn, backend.buffers(state), rule_state
-
-    def go_on(index, tokens, done, state, *args):
-        *drawn, rule_state = traced(index, tokens, done, state, *args)
-        return *drawn, state, rule_state
-
-    return start, go_on
 
 
 def prefill(
