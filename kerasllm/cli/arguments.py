@@ -9,6 +9,7 @@ from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
+from kerasllm.cli.harness_arguments import add_harness_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
@@ -179,7 +180,9 @@ def given_settings(arguments):
 def _add_evaluate(commands):
     command = _add_command(commands, "evaluate", "measure a trained model on text")
     _add_model(command)
-    command.add_argument("--data", required=True, nargs="+", metavar="PATH", help="text or pairs, as in train")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", nargs="+", metavar="PATH", help="text or pairs, as in train")
+    add_harness_arguments(command, what)
     command.add_argument("--field", nargs="+", default=(), metavar="NAME", help="where the text is, as in train")
     command.add_argument(
         "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"

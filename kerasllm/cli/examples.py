@@ -30,7 +30,8 @@ kerasllm merge my-assistant my-run-2   # the adapter goes into the kernels""",
 kerasllm evaluate --model en-de --data test.en test.de   # a model that translates: BLEU, chrF and TER
 kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names
-kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies""",
+kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies
+kerasllm evaluate --model my-run --tasks my-tasks/ --few-shot 3   # tasks of lm-evaluation-harness""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
 kerasllm generate --model my-run --prompt "It was on " --regex "[0-9]{4}-[0-9]{2}-[0-9]{2}"   # a text of this form

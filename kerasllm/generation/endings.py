@@ -43,16 +43,7 @@ def read_endings(model, beginnings, endings, places):
         >>> logits.shape
         (1, 2, 100)
     """
-    lengths = [(len(beginning), len(ending)) for beginning, ending in zip(beginnings, endings, strict=True)]
-    longest = max(map(sum, lengths))
-    if longest > model.config.max_length:
-        raise ValueError(f"A text of {longest} tokens does not fit the model's context of {model.config.max_length}.")
-    grown = np.arange(min(lengths)[0] + 1, longest + 1)
-    if any(np.any(rotation.changes_at(grown)) for rotation in length_dependent_rotations(model)):
-        raise ValueError(
-            f"{model.name} turns what it has read otherwise as a text grows to {longest} tokens, by its "
-            "`rope_scaling`, so beginnings cannot be shared: shorten the texts."
-        )
+    _check_lengths(model, beginnings, endings)
     prompts = [{"token_ids": beginning} for beginning in beginnings]
     first, rows = shared_prompts(prompts) or (np.arange(len(prompts), dtype="int32"),) * 2
     P, _ = buffer_lengths(model, max(map(len, beginnings)), 1)
@@ -63,24 +54,81 @@ def read_endings(model, beginnings, endings, places):
         row[: len(ending)] = ending
     is_token = (np.arange(T) < np.array([[len(ending)] for ending in endings])).astype("float32")
     places = np.array(places, "int32").reshape(len(endings), len(places[0]))
-    read = _compiled(model)(inputs["token_ids"], padding, rows, tokens, is_token, places)
+    read = _compiled(model, _read)(inputs["token_ids"], padding, rows, tokens, is_token, places)
     log_probs, logits = (np.asarray(ops.convert_to_numpy(found), "float32") for found in read)
     if not np.isfinite(log_probs).all():
         raise ValueError(NOT_FINITE)
     return log_probs, logits
 
 
-def _compiled(model):
+def score_endings(model, beginnings, endings):
+    """How likely endings are.
+
+    Args:
+        model, beginnings, endings: as for `read_endings`.
+
+    Returns:
+        float32 (N,), the log-probability of each ending after its beginning; and bool (N,), whether each of its tokens
+        is the likeliest there.
+
+    Raises:
+        ValueError: as `read_endings`; the last token of a text may lie just past the context.
+    """
+    _check_lengths(model, beginnings, [ending[:-1] for ending in endings])
+    first, rows = shared_prompts([{"token_ids": beginning} for beginning in beginnings]) or (range(len(endings)),) * 2
+    P, T = max(map(len, beginnings)), max(map(len, endings))
+    before, padding = np.zeros((len(first), P), "int32"), np.zeros(len(first), "int32")
+    for row, text in enumerate(first):
+        padding[row] = P - len(beginnings[text])
+        before[row, padding[row] :] = beginnings[text]
+    tokens, is_token = np.zeros((len(endings), T), "int32"), np.zeros((len(endings), T), bool)
+    for row, ending in enumerate(endings):
+        tokens[row, : len(ending)], is_token[row, : len(ending)] = ending, True
+    scores = _compiled(model, _scores, by_shape=False)(before, padding, np.array(rows, "int32"), tokens, is_token)
+    log_probs, is_likeliest = map(ops.convert_to_numpy, scores)
+    if not np.isfinite(log_probs).all():
+        raise ValueError(NOT_FINITE)
+    return log_probs, is_likeliest
+
+
+def _check_lengths(model, beginnings, endings):
+    lengths = [(len(beginning), len(ending)) for beginning, ending in zip(beginnings, endings, strict=True)]
+    longest = max(map(sum, lengths))
+    if longest > model.config.max_length:
+        raise ValueError(f"A text of {longest} tokens does not fit the model's context of {model.config.max_length}.")
+    grown = np.arange(min(lengths)[0] + 1, longest + 1)
+    if any(np.any(rotation.changes_at(grown)) for rotation in length_dependent_rotations(model)):
+        raise ValueError(
+            f"{model.name} turns what it has read otherwise as a text grows to {longest} tokens, by its "
+            "`rope_scaling`, so beginnings cannot be shared: shorten the texts."
+        )
+
+
+def _compiled(model, function, by_shape=True):
     compiled = taps.compiled_for(model, "_compiled_decoders")
-    key = ("endings", frozenset(map(id, model.weights)), adapters_in_use(model))
+    key = (function.__name__, frozenset(map(id, model.weights)), adapters_in_use(model))
     if key not in compiled:
-        read = functools.partial(_read, model)
-        compiled[key] = backend.compile_function(read, model.variables, xla=False, by_shape=True)
+        function = functools.partial(function, model)
+        compiled[key] = backend.compile_function(function, model.variables, xla=False, by_shape=by_shape)
     return compiled[key]
 
 
 def _read(model, beginnings, padding, rows, endings, is_token, places):
     """float (N, T) and (N, E, V), of beginnings (U, P), of which each row of endings (N, T) follows one, rows (N,)."""
+    x = _before_each_token(model, beginnings, padding, rows, endings)
+    logits = model.logits(ops.take_along_axis(x, places[:, :, None], axis=1))
+    return _log_probs(model, x, endings, is_token), ops.cast(logits, "float32")
+
+
+def _scores(model, beginnings, padding, rows, endings, is_token):
+    logits = ops.cast(model.logits(_before_each_token(model, beginnings, padding, rows, endings)), "float32")
+    log_probs = ops.where(is_token, log_probabilities(endings, logits)[0], 0.0)
+    is_likeliest = ops.logical_or(ops.equal(ops.argmax(logits, axis=-1), endings), ops.logical_not(is_token))
+    return ops.sum(log_probs, axis=-1), ops.all(is_likeliest, axis=-1)
+
+
+def _before_each_token(model, beginnings, padding, rows, endings):
+    """Hidden states (N, T, D)."""
     (U, P), T = ops.shape(beginnings), ops.shape(endings)[1]
     columns = ops.arange(P + T, dtype="int32")[None]
     positions = ops.clip(columns - padding[:, None], 0, model.config.max_length - 1)
@@ -92,9 +140,7 @@ def _read(model, beginnings, padding, rows, endings, is_token, places):
         state = before, positions, real, cache
         before, positions, real, cache = keras.tree.map_structure(lambda x: ops.take(x, rows, axis=0), state)
         x, _ = model.hidden_states(endings, real, positions[:, P:], cache, P, training=False)
-    x = ops.concatenate([before, x[:, :-1]], axis=1)  # what stands before each token
-    logits = model.logits(ops.take_along_axis(x, places[:, :, None], axis=1))
-    return _log_probs(model, x, endings, is_token), ops.cast(logits, "float32")
+    return ops.concatenate([before, x[:, :-1]], axis=1)
 
 
 def _log_probs(model, x, labels, weight):
