@@ -14,11 +14,11 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+import kerasllm
 from kerasllm.generation.endings import score_endings
 from kerasllm.generation.text import generate
 from kerasllm.models import CausalLM
 from kerasllm.progress import progress_bar
-from kerasllm.runs import load
 from kerasllm.tokenizers.chat_template import render_chat, token_names
 
 _LOGITS_AT_ONCE = 2**26  # 256 MB in float32
@@ -43,7 +43,7 @@ class HarnessModel(TemplateLM):
     def __init__(self, path=None, batch_size=32, *, quantize=None, model=None, tokenizer=None, **_):
         super().__init__()
         if model is None:
-            model, tokenizer = load(path, quantize=quantize)
+            model, tokenizer = kerasllm.load(path, quantize=quantize)
         if not isinstance(model, CausalLM):
             raise TypeError(f"Tasks of lm_eval are for a CausalLM, got a {type(model).__name__}.")
         self.model, self.tokenizer = model, tokenizer
