@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
-    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "safety", "serving",
+    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "privacy", "safety", "serving",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",
@@ -50,4 +50,4 @@ if _Path(next(iter(_sys.orig_argv[-len(_sys.argv) :]), "")).name not in ("kerasl
     from kerasllm.garbage import uncollected as _uncollected
 
     with _uncollected(stays="keras" not in _sys.modules):  # else there may be models that are to go
-        from kerasllm import layers, losses, metrics, models, optimizers, quantization  # noqa: F401
+        from kerasllm import layers, losses, metrics, models, optimizers, privacy, quantization  # noqa: F401

@@ -21,7 +21,7 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import callbacks, report, runs, training
+from kerasllm import callbacks, privacy, report, runs, training
 from kerasllm.callbacks import checkpoint_folder
 from kerasllm.callbacks.checkpoint_folder import checkpoints
 from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
@@ -64,7 +64,8 @@ def train(settings):
         tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
         config = task.fitted(config, tokenizer)
-        batches = _batches(settings, task, config, tokenizer, draft)
+        promise = _promise(settings, draft)
+        batches = _batches(settings, task, config, tokenizer, draft, promise)
         measures = task.measure()
         sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
         report.stage(", ".join(sizes))
@@ -75,7 +76,7 @@ def train(settings):
         record = _record(settings, model, tokenizer, measures)
         write_json(draft / RECORD, record)
         (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
-    return _finish(model, settings, task, tokenizer, batches, record)
+    return _finish(model, settings, task, tokenizer, batches, record, promise)
 
 
 def resume(folder):
@@ -102,9 +103,10 @@ def resume(folder):
         )
     tokenizer = Tokenizer.load(folder)
     config = task.fitted(task.config(), tokenizer)
-    batches = _batches(settings, task, config, tokenizer, Path(folder))
+    promise = _promise(settings, folder)
+    batches = _batches(settings, task, config, tokenizer, Path(folder), promise)
     model = _model(settings, task, config, record["model"]["precision"])
-    return _finish(model, settings, task, tokenizer, batches, record)
+    return _finish(model, settings, task, tokenizer, batches, record, promise)
 
 
 def rows(record):
@@ -114,6 +116,8 @@ def rows(record):
     yield "trained on", f"{results['trained_tokens']:,} tokens in {results['seconds']:,.0f} s"
     if results["tokens_per_second"]:
         yield "training speed", f"{results['tokens_per_second']:,.0f} tokens/s"
+    if kept := results.get("privacy"):
+        yield "differential privacy", f"epsilon {kept['epsilon']:.2f} at delta {kept['delta']:g}, of {kept['protects']}"
     yield from TASKS[record["settings"]["task"]].rows(results)
 
 
@@ -145,14 +149,14 @@ def _say_what_cannot_be_converted(task, config):
         report.stage(str(error))
 
 
-def _finish(model, settings, task, tokenizer, batches, record):
+def _finish(model, settings, task, tokenizer, batches, record, promise):
     """Trains, saves and measures; returns the record."""
     out = Path(settings.out)
-    record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches)
+    record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches, promise)
     try:
         runs.add_model(model, tokenizer, out)
         _seal(record, out)  # Measuring may fail; then the model is safe.
-        _leave_best(checkpoint, batches.steps)
+        _leave_best(checkpoint, batches.steps if promise is None else None)
         report.stage("Measuring on what was held out")
         record["results"] |= task.score(model, tokenizer)
         _seal(record, out)
@@ -164,13 +168,15 @@ def _finish(model, settings, task, tokenizer, batches, record):
 
 def _seal(record, out):
     write_json(out / RECORD, record)
+    privacy.forget(out)
     seal(out, leave_out=[CHECKPOINTS])
 
 
 def _leave_best(checkpoint, steps):
-    """Removes the checkpoints of a finished run, but for the best where that is not the end."""
+    """Removes the checkpoints of a finished run, but for the best where that is not the end; without `steps` all, as
+    those of a private run hold the key of its noise."""
     for step, path in checkpoints(checkpoint.folder).items():
-        if step == steps or step != checkpoint.best:
+        if steps is None or step == steps or step != checkpoint.best:
             checkpoint_folder.remove(path)
     if not any(checkpoint.folder.iterdir()):
         checkpoint.folder.rmdir()
@@ -223,9 +229,18 @@ class _Batches(NamedTuple):
     validation: tf.data.Dataset
 
 
-def _batches(settings, task, config, tokenizer, folder):
+def _promise(settings, folder):
+    """The `privacy.Promise` of a run, or None."""
+    if settings.dp_epsilon is None:
+        return None
+    return privacy.Promise(settings.dp_epsilon, settings.dp_delta, settings.dp_clip_norm, folder)
+
+
+def _batches(settings, task, config, tokenizer, folder, promise):
     """Batches for the whole run; the tokens are in the folder, or go there."""
     training, validation = task.datasets(config, tokenizer, folder / "tokens")
+    if promise:
+        training = functools.partial(training, **promise.drawing)
     steps_per_pass = len(training())
     steps = settings.epochs * steps_per_pass if settings.epochs else settings.steps or DEFAULT_STEPS
     round_steps = math.ceil(steps / ROUNDS)
@@ -238,12 +253,19 @@ def _batches(settings, task, config, tokenizer, folder):
     )
 
 
-def _fit(model, settings, task, tokenizer, batches):
+def _fit(model, settings, task, tokenizer, batches, promise):
     """Trains the model, from where its checkpoints say; returns the figures of the training and the `Checkpoint`."""
     out, steps = Path(settings.out), batches.steps
     training = batches.training()
     tokens_per_step, flops_per_token = task.tokens_per_step(model.config, training)
-    model.compile(_optimizer(settings, steps), task.loss(), micro_batches=settings.micro_batches)
+    if promise:
+        promise.begin(training, steps)
+        report.stage(
+            f"Noise of {promise.noise_multiplier:g} times the norm {settings.dp_clip_norm:g} keeps epsilon "
+            f"{settings.dp_epsilon:g} at delta {settings.dp_delta:g}: of the weights, where one row is there or not. "
+            "The log, the plot and a tokenizer trained here are made of the text without noise"
+        )
+    model.compile(_optimizer(settings, steps, promise), task.loss(), micro_batches=settings.micro_batches)
     trained, parameters = _trained_parameters(model), model.count_params()
     of_all = "" if trained == parameters else f" of {parameters:,}"
     report.stage(
@@ -251,7 +273,7 @@ def _fit(model, settings, task, tokenizer, batches):
         f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
     )
     log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
-    guard = callbacks.LossGuard(task.loss_deviations, log=log, documents_at=training.documents_at)
+    guard = callbacks.LossGuard(task.loss_deviations, log=log, documents_at=None if promise else training.documents_at)
     checkpoint = callbacks.Checkpoint(
         out / CHECKPOINTS, **settings.save_interval(), tokenizer=tokenizer, callbacks=[log, plot, guard]
     )
@@ -274,6 +296,7 @@ def _fit(model, settings, task, tokenizer, batches):
                 *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema_momentum else []),
                 callbacks.Throughput(tokens_per_step, flops_per_token),
                 *task.callbacks(tokenizer),
+                *([promise.account()] if promise else []),
                 log,
                 plot,
                 guard,
@@ -283,13 +306,14 @@ def _fit(model, settings, task, tokenizer, batches):
             verbose=report.fit_verbosity(),
         )
     figures = steps, round(steps * tokens_per_step), log.seconds, log.tokens_per_second
-    return dict(zip(FIGURES, figures, strict=True)), checkpoint
+    kept = {"privacy": promise.record()} if promise else {}
+    return {**dict(zip(FIGURES, figures, strict=True)), **kept}, checkpoint
 
 
-def _optimizer(settings, steps):
+def _optimizer(settings, steps, promise=None):
     warmup = min(settings.warmup_steps, steps // 10)
     make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
-    make_optimizer = AdamW if settings.optimizer == "adamw" else Muon
+    make_optimizer = promise.optimizer if promise else AdamW if settings.optimizer == "adamw" else Muon
     average = {"use_ema": True, "ema_momentum": settings.ema_momentum} if settings.ema_momentum else {}
     schedule = make_schedule(settings.learning_rate, warmup, steps)
     return make_optimizer(schedule, weight_decay=settings.weight_decay, **average)

@@ -37,6 +37,7 @@ from kerasllm.backend.gradients import (
     value_and_gradients,
     with_gradient,
 )
+from kerasllm.backend.per_example import clipped_sums, stateless_normal
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.raised import as_raised, told
 from kerasllm.backend.recomputing import remat
@@ -89,6 +90,7 @@ __all__ = [
     "by_xla",
     "call_on_host",
     "clip_by_norm",
+    "clipped_sums",
     "compile_function",
     "compiled",
     "compiles_shared",
@@ -131,6 +133,7 @@ __all__ = [
     "slice_update",
     "split",
     "split_like",
+    "stateless_normal",
     "stateless_uniform",
     "static_shape",
     "sum_of_rows",

@@ -86,7 +86,7 @@ def value_and_gradients(function, variables, state, batch):
             results = function(batch)
         return results, tape.gradient(results[0], [v.value for v in variables])
     values, state_values = [v.value for v in variables], [v.value for v in state]
-    results, state_values, gradients = _differentiated(function, variables, state)(values, state_values, batch)
+    results, state_values, gradients = differentiated(function, variables, state)(values, state_values, batch)
     for variable, value in zip(state, state_values, strict=True):
         variable.assign(value)
     return results, gradients
@@ -135,11 +135,11 @@ def accumulate_gradients(function, variables, state, parts, shape=()):
         _, *sums = while_loop(lambda index, *_: index < count, body, (0, *zeros))
         gradients = [None if i in unconnected else total for i, total in enumerate(sums[2:])]
     else:
-        values, differentiated = [v.value for v in variables], _differentiated(function, variables, state)
+        values, step_of = [v.value for v in variables], differentiated(function, variables, state)
 
         def step(carry, part):
             state_values, sums = carry
-            results, state_values, gradients = differentiated(values, state_values, part)
+            results, state_values, gradients = step_of(values, state_values, part)
             added = [*results, *gradients]
             return (state_values, [t + p.astype(t.dtype) for t, p in zip(sums, added, strict=True)]), None
 
@@ -151,7 +151,7 @@ def accumulate_gradients(function, variables, state, parts, shape=()):
     return sums[:2], [gradient if gradient is None else ops.cast(gradient, v.dtype) for gradient, v in like]
 
 
-def _differentiated(function, variables, state):
+def differentiated(function, variables, state):
     """The same as JAX wants it: a function (values of the variables, values of the state, batch) -> (results, values of
     the state, gradients)."""
 

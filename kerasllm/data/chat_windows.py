@@ -34,6 +34,7 @@ def chat_dataset(
     packed: bool = True,
     *,
     shuffle: bool = True,
+    poisson: bool = False,
     chat_template: str | None = None,
     template_variables: Mapping[str, Any] | None = None,
 ) -> tf.data.Dataset:
@@ -54,7 +55,7 @@ def chat_dataset(
         tokenizer: `kerasllm.tokenizers.Tokenizer`, with a chat template.
         seq_len: int T, tokens in a window.
         batch_size: int B, windows in a batch.
-        seed, epochs, start_step, shuffle: see `causal_lm_dataset`.
+        seed, epochs, start_step, shuffle, poisson: see `causal_lm_dataset`.
         packed: bool, as described above.
         chat_template: str or None, a template in place of the tokenizer's own.
         template_variables: dict or None, what else the template takes, such as {"enable_thinking": False}.
@@ -83,24 +84,26 @@ def chat_dataset(
     tokenizer = as_tokenizer(tokenizer)
     given = {"chat_template": chat_template, **(template_variables or {})}
     stream = tokenized(conversations, tokenizer, seq_len, given)
-    return batches_of(stream, tokenizer, seq_len, batch_size, seed, epochs, start_step, packed, shuffle)
+    return batches_of(stream, tokenizer, seq_len, batch_size, seed, epochs, start_step, packed, shuffle, poisson)
 
 
-def batches_of(stream, tokenizer, seq_len, batch_size, seed=0, epochs=1, start_step=0, packed=True, shuffle=True):
+def batches_of(
+    stream, tokenizer, seq_len, batch_size, seed=0, epochs=1, start_step=0, packed=True, shuffle=True, poisson=False
+):
     """What `chat_dataset` makes of a `Stream`."""
     if packed:
         plan = plan_windows(stream.document_ends, seq_len)
     else:
         begins = np.concatenate([[0], stream.document_ends[:-1]])
         plan = Plan(np.arange(len(begins) + 1), begins, stream.document_ends - begins - 1)
-    shape = batch_size, seq_len
 
-    def read(step, pieces):
+    def read(step, pieces, shape):
         token_ids, labels, document_ids = lay_out(stream.tokens, *pieces, shape, tokenizer.pad_id or 0)
         _, weight, _ = lay_out(stream.learned, *pieces, shape)
         return token_ids, labels, document_ids, weight
 
-    dataset = in_order(windows_of(plan), read, stream, shape, packed, seed, epochs, start_step, shuffle)
+    shape = batch_size, seq_len
+    dataset = in_order(windows_of(plan), read, stream, shape, packed, seed, epochs, start_step, shuffle, poisson)
     documents_at = dataset.documents_at
     dataset.documents_at = lambda step: sorted({int(stream.numbers[part]) for part in documents_at(step)})
     return dataset

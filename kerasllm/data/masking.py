@@ -40,6 +40,7 @@ def masked_lm_dataset(
     mask_share: float = 0.15,
     strategy: str = "token",
     shuffle: bool = True,
+    poisson: bool = False,
     token_folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tf.data.Dataset:
@@ -118,6 +119,7 @@ def masked_lm_dataset(
         start_step=start_step,
         packed=packed,
         shuffle=shuffle,
+        poisson=poisson,
         token_folder=token_folder,
         progress=progress,
     )

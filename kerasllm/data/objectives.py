@@ -24,6 +24,7 @@ def causal_lm_dataset(
     packed: bool = False,
     *,
     shuffle: bool = True,
+    poisson: bool = False,
     token_folder: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> tf.data.Dataset:
@@ -50,6 +51,9 @@ def causal_lm_dataset(
         packed: bool, as described above.
         shuffle: bool. False is for validation: windows in order, the last one and the last batch filled up with weight
             0, so that every label counts once. With True, windows that do not fill a batch are left out of that epoch.
+        poisson: bool. True draws each window for each batch by chance, with the probability B / windows, as the account
+            of `privacy.DPAdamW` takes it: batches have B windows on average, and more rows, of which those left over
+            have a weight of 0. The same windows in all epochs.
         token_folder: where the tokens of documents are to be kept. By default they go to a temporary folder that lives
             as long as the data set.
         progress: bool, whether to show the progress of tokenizing.
@@ -57,7 +61,8 @@ def causal_lm_dataset(
     Returns:
         A `tf.data.Dataset` of known length, with static shapes: (token_ids int32 (B, T), labels int32 (B, T),
         sample_weight float32 (B, T)). With `packed=True` the first is {"token_ids": (B, T), "document_ids": int32 (B,
-        T)}, where the documents of a window are 1, 2, … and padding is 0.
+        T)}, where the documents of a window are 1, 2, … and padding is 0. Its attribute `num_examples` is the number of
+        windows.
 
     Raises:
         ValueError: for sizes below 1, a start_step past the end, tokens of another tokenizer, or too little text to
@@ -86,6 +91,7 @@ def causal_lm_dataset(
         start_step=start_step,
         packed=packed,
         shuffle=shuffle,
+        poisson=poisson,
         token_folder=token_folder,
         progress=progress,
     )

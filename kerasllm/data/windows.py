@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.packing import lay_out, plan_windows
+from kerasllm.data.poisson import check_poisson, poisson_draw, poisson_rows
 from kerasllm.data.sources import path_of
 from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.data.token_files import TokenFiles, write_tokens
@@ -36,6 +37,7 @@ def window_dataset(
     start_step,
     packed,
     shuffle,
+    poisson,
     token_folder,
     progress,
 ):
@@ -56,8 +58,8 @@ def window_dataset(
     else:
         windows = _stream_windows(files.num_tokens - ahead, seq_len, seed, shuffle)
 
-    def read(step, pieces):
-        token_ids, next_ids, document_ids = lay_out(files.tokens, *pieces, (batch_size, seq_len), tokenizer.pad_id or 0)
+    def read(step, pieces, shape):
+        token_ids, next_ids, document_ids = lay_out(files.tokens, *pieces, shape, tokenizer.pad_id or 0)
         if token_ids.max() >= files.vocab_size or next_ids.max() >= files.vocab_size:
             raise ValueError(
                 f"{files.folder} holds token ids past its vocabulary of {files.vocab_size}: it is damaged."
@@ -66,21 +68,25 @@ def window_dataset(
         return inputs, labels, document_ids, weight
 
     shape = batch_size, seq_len
-    return in_order(windows, read, files, shape, with_document_ids, seed, epochs, start_step, shuffle)
+    return in_order(windows, read, files, shape, with_document_ids, seed, epochs, start_step, shuffle, poisson)
 
 
-def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, start_step, shuffle):
+def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, start_step, shuffle, poisson=False):
     """The data set of windows in their order.
 
     Args:
         windows: `Windows`.
-        read: function (step, (row, begin, length)) -> (inputs, labels, document_ids, sample_weight), arrays (B, T).
+        read: function (step, (row, begin, length), (B, T)) -> (inputs, labels, document_ids, sample_weight), arrays (B,
+            T).
         stream: what the windows show, with `num_tokens` (int) and `document_ends` (int array).
         shape: (B, T).
-        with_document_ids, seed, epochs, start_step, shuffle: as in `window_dataset`.
+        with_document_ids, seed, epochs, start_step, shuffle, poisson: as in `window_dataset`.
     """
     batch_size, seq_len = shape
-    steps_per_epoch = windows.count // batch_size if shuffle else -(-windows.count // batch_size)
+    if poisson:
+        check_poisson(batch_size, windows.count, shuffle)
+        shape = poisson_rows(batch_size, windows.count), seq_len
+    steps_per_epoch = windows.count // batch_size if shuffle and not poisson else -(-windows.count // batch_size)
     if not steps_per_epoch:
         raise ValueError(
             f"{stream.num_tokens} tokens make {windows.count} windows of seq_len={seq_len}, fewer than one batch of "
@@ -88,16 +94,23 @@ def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, star
         )
 
     def read_step(step, indices):
-        *ids, weight = read(int(step), windows.pieces(indices, int(step) // steps_per_epoch))
+        *ids, weight = read(int(step), windows.pieces(indices, epoch_of(step)), shape)
         return *ids, weight.astype(np.float32)
+
+    def epoch_of(step):
+        return 0 if poisson else int(step) // steps_per_epoch  # what is drawn by chance has to stay the same windows
 
     def indices_of(step):
         indices = step % steps_per_epoch * batch_size + tf.range(batch_size, dtype=tf.int64)
         return _permuted(indices, windows.count, seed, step // steps_per_epoch) if shuffle else indices
 
+    def drawn_at(step):
+        return poisson_draw(batch_size, windows.count, seed, int(step))
+
     def documents_at(step):
         """The numbers of the documents that a batch is made of, counted from 0 as they were given."""
-        _, begin, length = windows.pieces(indices_of(tf.constant(step, tf.int64)).numpy(), step // steps_per_epoch)
+        indices = drawn_at(step) if poisson else indices_of(tf.constant(step, tf.int64)).numpy()
+        _, begin, length = windows.pieces(indices, epoch_of(step))
         first, last = begin % stream.num_tokens, (begin + length - 1) % stream.num_tokens
         ends = [np.searchsorted(stream.document_ends, place, "right") for place in (first, last)]
         return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
@@ -107,8 +120,13 @@ def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, star
         return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
 
     types = [tf.int32, tf.int32, tf.int32, tf.float32]
-    batches = Batches(steps_per_epoch, read_step, types, element, documents_at, lambda step: (indices_of(step),))
-    return dataset_of(batches, epochs, start_step)
+    if poisson:
+        batches = Batches(steps_per_epoch, lambda step: read_step(step, drawn_at(step)), types, element, documents_at)
+    else:
+        batches = Batches(steps_per_epoch, read_step, types, element, documents_at, lambda step: (indices_of(step),))
+    dataset = dataset_of(batches, epochs, start_step)
+    dataset.num_examples, dataset.batch_size = windows.count, batch_size
+    return dataset
 
 
 class Windows(NamedTuple):

@@ -200,6 +200,16 @@ class TrainSettings:
         metavar="FOLDER",
     )
 
+    dp_epsilon: float | None = _setting(
+        None,
+        float,
+        "causal, masked and tune: train with noise, so that the weights are differentially private by this epsilon; a "
+        "row of the training data is what is protected",
+        least=0,
+    )
+    dp_delta: float = _setting(1e-6, float, "the probability with which that may fail", least=0, below=1)
+    dp_clip_norm: float = _setting(1.0, float, "the longest gradient of a row under --dp-epsilon", least=0)
+
     def __init__(self, **given):
         given = in_own_names(given)
         task = given.get("task", "causal")
@@ -235,7 +245,22 @@ class TrainSettings:
             raise ValueError(f"text_column takes one column, or two of pairs of texts, not {self.text_column}.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
+        self._check_privacy()
         self.save_interval()
+
+    def _check_privacy(self):
+        if self.dp_epsilon is None:
+            return
+        if not TASKS[self.task].is_private:
+            private = ", ".join(name for name, task in TASKS.items() if task.is_private)
+            raise ValueError(f"dp_epsilon is for the tasks {private}, not for {self.task}: leave it out.")
+        if not (self.dp_epsilon and self.dp_delta and self.dp_clip_norm):
+            raise ValueError("dp_epsilon, dp_delta and dp_clip_norm are above 0.")
+        if self.optimizer != "adamw" or self.precision == "mixed_float16":
+            raise ValueError(
+                "dp_epsilon trains with adamw, and not in mixed_float16, which scales what noise is measured by; got "
+                f"optimizer={self.optimizer} and precision={self.precision}."
+            )
 
     def save_interval(self):
         """What `save_every` is to `kerasllm.callbacks.Checkpoint`: a dict of one argument."""

@@ -23,6 +23,7 @@ class DialogueTask(TuneTask):
     """Dialogues, of which a causal model learns the replies, and what raters say of replies."""
 
     name = "dialogue"
+    is_private = False
     learns = "learns to write replies and to judge them, from dialogues that are rated or not"
     unused_settings = (*(name for name in TuneTask.unused_settings if name != "judge"), "packed")
     has_stride = False

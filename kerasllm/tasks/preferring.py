@@ -24,6 +24,7 @@ class PreferTask(TuneTask):
     """
 
     name = "prefer"
+    is_private = False
     items = "pairs"
     learns = "learns which answers are preferred, from pairs of them, or from single ones with labels"
     unused_settings = (

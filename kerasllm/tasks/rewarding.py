@@ -18,6 +18,7 @@ class RewardTask(TuneTask):
     """
 
     name = "reward"
+    is_private = False
     items = "tasks"
     learns = "learns by what its answers are worth, of which a function or a rule judges"
     unused_settings = (

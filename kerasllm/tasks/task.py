@@ -56,6 +56,7 @@ class Task:
         num_columns: int, how many columns of a table, or fields of records, are read.
         most_columns: int or None, how many there may be where not just so many.
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
+        is_private: bool, whether it can be learned under a promise of differential privacy: `--dp-epsilon`.
         tunes: bool, whether `kerasllm tune --task` is for it too.
         special_tokens: those of a tokenizer that is to be trained, besides the usual.
         validation_share: float, batches that a point of the validation curve may take, for each of training.
@@ -68,6 +69,7 @@ class Task:
     num_columns = 1
     most_columns = None
     has_stride = False
+    is_private = False
     tunes = False
     special_tokens = ()
     validation_share = 0.1

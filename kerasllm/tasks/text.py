@@ -20,6 +20,7 @@ class TextTask(Task):
 
     unused_settings = ("batch_tokens", "test", *NOT_OF_TEXT)
     unused_fields = OF_ENCODERS
+    is_private = True
 
     @staticmethod
     def make_dataset(*args, **options):
@@ -59,9 +60,8 @@ class TextTask(Task):
                 tokenizer,
                 config.max_length,
                 self._batch_size,
-                seed=self.settings.seed,
                 packed=self.settings.packed,
-                **options,
+                **{"seed": self.settings.seed, **options},
             )
 
         return functools.partial(dataset, "train"), dataset("valid", shuffle=False)

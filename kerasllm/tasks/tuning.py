@@ -150,7 +150,7 @@ class TuneTask(CausalTask):
         self._held_out = batches_of(held_out, tokenizer, window, 1, packed=packed, shuffle=False)
         self._held_out_tokens = int(held_out.learned.sum())
         batches = functools.partial(
-            batches_of, training, tokenizer, window, self.settings.batch_size, self.settings.seed, packed=packed
+            batches_of, training, tokenizer, window, self.settings.batch_size, seed=self.settings.seed, packed=packed
         )
         return batches, self._held_out
 

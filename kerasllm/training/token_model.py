@@ -15,13 +15,13 @@ from kerasllm.losses.items import ItemLoss
 from kerasllm.losses.targets import as_rows, labels_of
 from kerasllm.metrics import TokenLoss
 from kerasllm.optimizers import AdamW
-from kerasllm.training.scoring_model import ScoringModel
+from kerasllm.training.by_example import ExampleModel
 
 # The model of the step that is under way.
 _stepping_model = contextvars.ContextVar("stepping_model", default=None)
 
 
-class TokenModel(ScoringModel):
+class TokenModel(ExampleModel):
     """A `keras.Model` from token ids to logits, which trains by means over tokens, sequences or pairs.
 
     Keras averages a batch's loss over B x T and the batches by rows. This averages over what the loss is a mean over,
@@ -86,6 +86,7 @@ class TokenModel(ScoringModel):
             kwargs["weighted_metrics"] = kwargs.pop("metrics", None)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self._micro_batches = micro_batches
+        self._check_learns_by_example(kwargs.get("weighted_metrics"))
         self._mean_loss.report(is_ours and loss.reports_perplexity, loss.measures if is_ours else ())
 
     def get_compile_config(self):
@@ -170,6 +171,8 @@ class TokenModel(ScoringModel):
     def train_step(self, *args):
         """As Keras' own, where that can be: it needs the logits of a whole batch."""
         with self._stepping():
+            if self._learns_by_example:
+                return self._stateful(self._train_by_example, self.optimizer.variables)(*args)
             if self._micro_batches == 1 and not self._takes_own_step:
                 return super().train_step(*args)
             return self._stateful(self._train_without_logits, self.optimizer.variables)(*args)
