@@ -1,0 +1,151 @@
+"""What a model keeps of its training text: canaries, passages word for word, members told from others."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import kerasllm
+from kerasllm import safety
+from kerasllm.safety import memory
+from kerasllm.safety.token_scores import TokenScorer
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class KnownByHeart:
+    """Says at each place with certainty what follows in one text, and knows nothing of others."""
+
+    predicts_next, variables = True, ()
+
+    def __init__(self, text, vocab_size, max_length=200):
+        self.config = type("Config", (), {"vocab_size": vocab_size, "max_length": max_length})
+        self.text, self.vocab_size = list(text), vocab_size
+
+    def __call__(self, inputs, training=False):
+        ids = inputs["token_ids"].numpy()
+        logits = np.zeros((*ids.shape, self.vocab_size), "float32")
+        for row, one in enumerate(ids.tolist()):
+            for end in range(1, len(one) + 1):
+                part = one[max(0, end - 8) : end]
+                for at in range(len(self.text) - len(part)):
+                    if self.text[at : at + len(part)] == part:
+                        logits[row, end - 1, self.text[at + len(part)]] = 20.0
+                        break
+        return logits
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    monkeypatch.setattr("kerasllm.backend.compile_function", lambda function, variables, xla: _as_arrays(function))
+
+
+def _as_arrays(function):
+    import tensorflow as tf
+
+    return lambda ids: function(tf.constant(ids))
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return kerasllm.tokenizers.Tokenizer.train([LETTERS + " "], kind="char", progress=False)
+
+
+def test_canaries_are_drawn_by_their_seed_and_planted_as_often_as_they_say():
+    canaries = safety.make_canaries([1, 4, 16], seed=3)
+    assert canaries == safety.make_canaries([1, 4, 16], seed=3) != safety.make_canaries([1, 4, 16], seed=4)
+    assert len({canary.text for canary in canaries}) == 3
+    documents = [f"document {i}" for i in range(30)]
+    planted = list(safety.plant(documents, canaries, seed=1))
+    assert [planted.count(canary.text) for canary in canaries] == [1, 4, 16]
+    assert [text for text in planted if text.startswith("document")] == documents
+    assert planted[:30] != documents and planted == list(safety.plant(documents, canaries, seed=1))
+    with pytest.raises(ValueError, match="1 time or more"):
+        safety.make_canaries([0])
+
+
+def test_canaries_come_back_from_their_file(tmp_path):
+    canaries = safety.make_canaries()
+    safety.save_canaries(canaries, tmp_path / "canaries.json")
+    assert safety.load_canaries(tmp_path / "canaries.json") == canaries
+    (tmp_path / "other.json").write_text(json.dumps([{"secret": 1}]))
+    with pytest.raises(ValueError, match="holds no canaries"):
+        safety.load_canaries(tmp_path / "other.json")
+
+
+def test_exposure_is_by_rank_among_secrets(monkeypatch, letters):
+    """Ranks as TF Privacy's secret_sharer takes them: log2 |R| - log2 rank."""
+    canaries = safety.make_canaries([1, 4])
+    scores = iter([np.concatenate([[0.5], np.linspace(0, 1, 1023)]), np.concatenate([[2.0], np.zeros(1023)])])
+    monkeypatch.setattr("kerasllm.safety.canaries.TokenScorer", lambda model: None)
+    monkeypatch.setattr("kerasllm.safety.canaries._of_secrets", lambda *_: next(scores))
+    middle, first = safety.exposures(None, letters, canaries, references=1023)
+    assert middle == pytest.approx(10 - math.log2(1 + 511 + 0.5)) and first == 10.0
+
+
+def test_a_secret_known_by_heart_is_exposed_to_the_last_bit(eager, letters):
+    canaries = safety.make_canaries([1, 4])
+    text = letters.encode(canaries[1].text)
+    model = KnownByHeart(text, letters.vocab_size)
+    unknown, known = safety.exposures(model, letters, canaries, references=255)
+    assert known == 8.0 and unknown < 8.0
+
+
+def test_hashes_are_equal_where_passages_are():
+    tokens = np.random.default_rng(0).integers(0, 2, 3000)
+    for length in (1, 2, 5, 7, 8, 13):
+        hashes = memory.hash_passages(tokens, length)
+        assert len(hashes) == len(tokens) - length + 1
+        by_hash, by_text = {}, {}
+        for at, one in enumerate(hashes):
+            by_hash.setdefault(int(one), []).append(at)
+            by_text.setdefault(tuple(tokens[at : at + length]), []).append(at)
+        assert sorted(by_hash.values()) == sorted(by_text.values())
+
+
+def test_extraction_is_what_greedy_decoding_gives(letters):
+    keras.utils.set_random_seed(0)
+    config = kerasllm.models.TransformerConfig(
+        vocab_size=letters.vocab_size, num_layers=1, d_model=32, num_heads=2, dff=64, max_length=24
+    )
+    model = kerasllm.models.CausalLM(config)
+    model.compile(kerasllm.optimizers.AdamW(1e-2))
+    secret = letters.encode("jqkzvwxypgfh" * 2)  # 24 tokens
+    rest = np.random.default_rng(1).integers(0, letters.vocab_size, 2000)
+    places = range(100, 1900, 100)
+    tokens = rest.copy()
+    for place in places:
+        tokens[place : place + 24] = secret
+    rows = np.stack([tokens[i : i + 25] for i in range(0, 1975, 12)]).astype("int32")
+    model.fit(rows[:, :-1], rows[:, 1:], batch_size=16, epochs=30, verbose=0)
+    score = TokenScorer(model)
+    found = memory.extraction(score, tokens, 200, prompt=8, continuation=8)
+    assert found.repeats[0] == 1 and found.repeats[-1] == 16
+    assert found.shares[-1] == 1.0 and found.shares[0] < 0.2
+    begins = np.concatenate([np.arange(0, 1800, 50), np.array(places)])
+    passages = memory.passages_at(tokens, begins, 16)
+    drawn = kerasllm.generation.generate_ids(
+        model, passages[:, :8].tolist(), 8, end_ids=(), vocab_size=letters.vocab_size
+    )
+    by_decoding = [list(one) == list(passage[8:]) for one, passage in zip(drawn, passages, strict=True)]
+    assert score(passages)[1][:, 7:].all(axis=1).tolist() == by_decoding
+    assert 0 < sum(by_decoding) < len(by_decoding)
+
+
+def test_members_are_told_apart_as_scores_say():
+    members, others = np.array([3.0, 2.0, 1.0, 0.0]), np.array([2.0, 0.5, -1.0, -2.0])
+    found = memory.told_apart("loss", members, others)
+    pairs = [(m > o) + (m == o) / 2 for m in members for o in others]
+    assert found.auc == pytest.approx(np.mean(pairs))
+    assert found.true_positive_rates == {0.001: 0.25, 0.01: 0.25}  # the one above all others
+    same = memory.told_apart("loss", others, others)
+    assert same.auc == 0.5 and same.true_positive_rates[0.01] == 0.0
+
+
+def test_what_cannot_be_audited_is_refused():
+    with pytest.raises(TypeError, match="causal models"):
+        TokenScorer(object())
+    with pytest.raises(ValueError, match="fewer than a passage of 100"):
+        memory.hash_passages(np.arange(5), 100)
