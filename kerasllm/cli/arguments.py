@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 import kerasllm
+from kerasllm.cli.audit_arguments import add_audit_arguments
 from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
@@ -38,7 +39,7 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
-        *(_add_translate, _add_classify, _add_explain, _add_detect, _add_merge, _add_export, _add_convert),
+        *(_add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export, _add_convert),
         *(_add_inspect, _add_bench),
     ):
         add(commands)
@@ -267,6 +268,12 @@ def _add_detect(commands):
         commands, "detect", "say whether texts bear a watermark, a line for each: yes or no, z-score, p-value, text"
     )
     add_detect_arguments(command)
+
+
+def _add_audit(commands):
+    add_audit_arguments(
+        _add_command(commands, "audit", "measure what is unfair or unsafe in a model, or kept by heart")
+    )
 
 
 def _add_explain(commands):

@@ -1,0 +1,58 @@
+"""The flags of `kerasllm audit`, which has a sub-command for each kind of audit: what `audit_KIND.py` runs."""
+
+import argparse
+
+_BENCHMARKS = {
+    "--crows-pairs": "crows_pairs_anonymized.csv",
+    "--stereoset": "dev.json of StereoSet",
+    "--bbq": "files of BBQ, .jsonl or .jsonl.gz",
+    "--wino-bias": "pro_stereotyped and anti_stereotyped files of WinoBias, in pairs",
+    "--templates": "YAML of your own groups and sentences: see docs/how-to/measure-bias.md",
+}
+
+
+def add_audit_arguments(command):
+    """Adds the kinds of audit."""
+    kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for add in (_add_bias,):
+        add(kinds)
+
+
+def _add_kind(kinds, name, help, examples):
+    kind = kinds.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog="example:\n" + "\n".join(f"  {line}" for line in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    kind.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    return kind
+
+
+def _add_bias(kinds):
+    kind = _add_kind(
+        kinds,
+        "bias",
+        "measure whether a model prefers stereotypes, by files of published tests or templates of your own",
+        (
+            "kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias",
+            "kerasllm audit bias --compare my-run my-mended-run --templates mine.yaml --text held-out.txt --out mended",
+        ),
+    )
+    which = kind.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--model", "--run", metavar="FOLDER", help="run folder, folder in Hugging Face's format, or .gguf"
+    )
+    which.add_argument(
+        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="two models, whose figures are set side by side"
+    )
+    for flag, files in _BENCHMARKS.items():
+        several = {"nargs": "+"} if flag in ("--bbq", "--wino-bias") else {}
+        kind.add_argument(flag, metavar="FILE", help=files, **several)
+    kind.add_argument("--text", nargs="+", metavar="PATH", help="text whose perplexity is told beside, as in train")
+    kind.add_argument("--limit", type=int, metavar="N", help="items of a test, drawn by chance (default: all)")
+    kind.add_argument("--seed", type=int, default=0, metavar="N", help="of that draw and of the intervals (default: 0)")
+    kind.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    kind.add_argument("--out", metavar="FOLDER", help="folder to make, with bias.json and a plot of each test")
