@@ -2,6 +2,8 @@
 
 import argparse
 
+from kerasllm.cli import audit_memory
+
 _BENCHMARKS = {
     "--crows-pairs": "crows_pairs_anonymized.csv",
     "--stereoset": "dev.json of StereoSet",
@@ -16,6 +18,7 @@ def add_audit_arguments(command):
     kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
     for add in (_add_bias,):
         add(kinds)
+    audit_memory.add_arguments(_add_kind, kinds)
 
 
 def _add_kind(kinds, name, help, examples):

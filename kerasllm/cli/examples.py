@@ -50,7 +50,8 @@ kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes mus
     "detect": """kerasllm detect --model my-run --watermark green.json --text "May be a model's ..."
 kerasllm detect --model my-run --watermark green.json --file a.txt b.txt --calibrate human.jsonl --rate 0.001""",
     "audit": """kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias
-kerasllm audit bias --compare my-run my-mended-run --templates mine.yaml --text held-out.txt --out mended""",
+kerasllm audit bias --compare my-run my-mended-run --templates mine.yaml --text held-out.txt --out mended
+kerasllm audit memory my-run --out memory""",
     "explain": """kerasllm explain --model my-run --text "The capital of France is" --target " Paris" --out why.html
 kerasllm explain --model my-run --text "The cat sat on the" --target " mat" --contrast " dog" --out cat.html
 kerasllm explain --model stars --text "I would see it again." --out label.html   # a classifier's label

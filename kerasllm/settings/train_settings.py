@@ -77,6 +77,14 @@ class TrainSettings:
         alone=("repair", "quality"),
     )
     deduplicate: bool = _setting(False, bool, "leave out documents of --data that are like one before")
+    canaries: tuple[str, ...] = _setting(
+        (),
+        str,
+        "causal and masked: put made-up secrets into the training text, so many times each, for kerasllm audit memory "
+        "(alone: 1 4 16 64)",
+        metavar="TIMES",
+        alone=("1", "4", "16", "64"),
+    )
     out: str | None = _setting(None, str, "run folder to make; it must not exist, or be empty", metavar="RUN")
     tokenizer: str = _setting(
         "bpe", str, "bpe, wordpiece, unigram, char or byte, trained on the data, or a folder that holds a tokenizer"
@@ -245,6 +253,8 @@ class TrainSettings:
             raise ValueError(f"text_column takes one column, or two of pairs of texts, not {self.text_column}.")
         if self.steps and self.epochs:
             raise ValueError(f"steps={self.steps} and epochs={self.epochs} both set the length of the run; give one.")
+        if not all(times.isascii() and times.isdecimal() and int(times) for times in self.canaries):
+            raise ValueError(f"canaries takes how often each is put into the text, such as 1 16, not {self.canaries}.")
         self._check_privacy()
         self.save_interval()
 

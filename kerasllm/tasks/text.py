@@ -9,16 +9,17 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.tasks.corpus import Corpus, Measured
-from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, Task
+from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, OF_PLANTING, Task
 
 DEFAULT_BATCH_SIZE = 32
 PARTS = "train", "valid"
+CANARIES = "canaries.json"  # among the tokens
 
 
 class TextTask(Task):
     """A task whose data are documents. A subclass says also which function of `kerasllm.data` makes its batches."""
 
-    unused_settings = ("batch_tokens", "test", *NOT_OF_TEXT)
+    unused_settings = ("batch_tokens", "test", *(name for name in NOT_OF_TEXT if name not in OF_PLANTING))
     unused_fields = OF_ENCODERS
     is_private = True
 
@@ -52,7 +53,16 @@ class TextTask(Task):
             for part in PARTS:
                 files[part].verify()
         else:
-            files = self._read(lambda part, documents: kerasllm.data.write_tokens(documents, tokenizer, folder / part))
+            canaries, seed = self._canaries(tokenizer), self.settings.seed
+
+            def write(part, documents):
+                if canaries and part == "train":
+                    documents = kerasllm.safety.plant(documents, canaries, seed)
+                return kerasllm.data.write_tokens(documents, tokenizer, folder / part)
+
+            files = self._read(write)
+            if canaries:
+                kerasllm.safety.save_canaries(canaries, folder / CANARIES)
 
         def dataset(part, **options):
             return self.make_dataset(
@@ -75,6 +85,16 @@ class TextTask(Task):
     @classmethod
     def evaluate(cls, model, tokenizer, sources, columns, **options):
         return cls.score_corpus(model, tokenizer, Corpus(tuple(sources), "all", *columns), **options)
+
+    def _canaries(self, tokenizer):
+        """The `safety.Canary` that the settings ask for."""
+        canaries = kerasllm.safety.make_canaries([int(times) for times in self.settings.canaries], self.settings.seed)
+        for canary in canaries:
+            if tokenizer.decode(tokenizer.encode(canary.text)) != canary.text:
+                raise ValueError(
+                    f"The tokenizer cannot write canaries such as {canary.text!r}: take another kind of it."
+                )
+        return canaries
 
     @property
     def _batch_size(self):
