@@ -105,33 +105,29 @@ def test_hashes_are_equal_where_passages_are():
         assert sorted(by_hash.values()) == sorted(by_text.values())
 
 
-def test_extraction_is_what_greedy_decoding_gives(letters):
+def test_what_greedy_decoding_gives_is_extracted_and_nothing_else(letters):
     keras.utils.set_random_seed(0)
     config = kerasllm.models.TransformerConfig(
-        vocab_size=letters.vocab_size, num_layers=1, d_model=32, num_heads=2, dff=64, max_length=24
+        vocab_size=letters.vocab_size, num_layers=1, d_model=16, num_heads=2, dff=32, max_length=24
     )
     model = kerasllm.models.CausalLM(config)
-    model.compile(kerasllm.optimizers.AdamW(1e-2))
-    secret = letters.encode("jqkzvwxypgfh" * 2)  # 24 tokens
-    rest = np.random.default_rng(1).integers(0, letters.vocab_size, 2000)
-    places = range(100, 1900, 100)
-    tokens = rest.copy()
-    for place in places:
-        tokens[place : place + 24] = secret
-    rows = np.stack([tokens[i : i + 25] for i in range(0, 1975, 12)]).astype("int32")
-    model.fit(rows[:, :-1], rows[:, 1:], batch_size=16, epochs=30, verbose=0)
-    score = TokenScorer(model)
-    found = memory.extraction(score, tokens, 200, prompt=8, continuation=8)
-    assert found.repeats[0] == 1 and found.repeats[-1] == 16
-    assert found.shares[-1] == 1.0 and found.shares[0] < 0.2
-    begins = np.concatenate([np.arange(0, 1800, 50), np.array(places)])
-    passages = memory.passages_at(tokens, begins, 16)
-    drawn = kerasllm.generation.generate_ids(
-        model, passages[:, :8].tolist(), 8, end_ids=(), vocab_size=letters.vocab_size
-    )
-    by_decoding = [list(one) == list(passage[8:]) for one, passage in zip(drawn, passages, strict=True)]
-    assert score(passages)[1][:, 7:].all(axis=1).tolist() == by_decoding
-    assert 0 < sum(by_decoding) < len(by_decoding)
+    prompts = np.random.default_rng(0).integers(0, letters.vocab_size, (20, 8))
+    options = {"end_ids": (), "vocab_size": letters.vocab_size}
+    drawn = np.array(kerasllm.generation.generate_ids(model, prompts.tolist(), 8, **options))
+    other = drawn.copy()
+    other[np.arange(20), np.arange(20) % 8] += 1
+    tokens = np.concatenate([*np.hstack([prompts, drawn]), *np.hstack([prompts, other % letters.vocab_size])])
+    _, are_likeliest = TokenScorer(model)(tokens.reshape(40, 16))
+    assert are_likeliest[:20, 7:].all() and not are_likeliest[20:, 7:].all(axis=1).any()
+
+
+def test_passages_are_tried_once_by_how_often_they_are_repeated(eager):
+    tokens, secret = 100 + np.arange(400), np.arange(20)
+    for place in range(20, 380, 60):
+        tokens[place : place + 20] = secret
+    found = memory.extraction(TokenScorer(KnownByHeart(secret, 500)), tokens, 50, prompt=8, continuation=8)
+    assert (found.repeats, found.passages, found.extracted) == ((1, 4), (50, 5), (0, 5))
+    assert found.shares == (0.0, 1.0)
 
 
 def test_members_are_told_apart_as_scores_say():

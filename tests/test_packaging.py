@@ -54,7 +54,7 @@ ROOMS = {
     "recipe": ["callbacks", "privacy", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["benchmark", "interpret", "recipe", "serving"],
+    "cli": ["benchmark", "interpret", "recipe", "safety", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

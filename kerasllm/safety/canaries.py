@@ -108,9 +108,11 @@ def _of_secrets(score, tokenizer, phrase, secrets):
     """The log-probability of texts that differ in what follows a phrase, float (N,)."""
     start = [] if tokenizer.end_id is None else [tokenizer.end_id]  # of the document before
     rows = [start + list(tokenizer.encode(phrase + secret)) for secret in secrets]
+    too_long = max(0, max(map(len, rows)) - score.longest)
+    if too_long > len(tokenizer.encode(phrase)):
+        raise ValueError(f"A canary's secret does not fit into the {score.longest - 1} tokens that the model takes.")
+    rows = [row[too_long:] for row in rows]  # a model cannot see more of the phrase
     lengths = np.array([len(row) for row in rows])
-    if lengths.max() > score.longest:
-        raise ValueError(f"A canary of {lengths.max()} tokens does not fit into the model's {score.longest - 1}.")
     ids = np.zeros((len(rows), lengths.max()), "int32")
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = values

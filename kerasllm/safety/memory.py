@@ -87,9 +87,7 @@ class Memory:
             lines.append(f"  repeated {repeats:>5,} times or more  {extracted:>6,} of {tried:,} passages ({share:.1%})")
         for one in self.membership:
             rates = ", ".join(f"{hits:.1%} at {rate:.1%}" for rate, hits in one.true_positive_rates.items())
-            lines.append(
-                f"Told from text not seen, by {one.attack}: AUC {one.auc:.3f}; members found {rates} of others"
-            )
+            lines.append(f"Told from unseen text by {one.attack}: AUC {one.auc:.3f}, found {rates} false alarms")
         for repeats, bits in self.exposure:
             lines.append(f"Canary repeated {repeats:>5,} times: exposure {bits:.1f} bits")
         return "\n".join([*lines, "What this does not show:", *(f"- {limit}" for limit in LIMITS)])
