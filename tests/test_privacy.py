@@ -246,3 +246,36 @@ def test_an_attack_finds_no_more_than_the_account_says():
     promised = privacy.epsilon(noise_multiplier=3.0, **asked)
     found = found_epsilon(*canary_scores(3.0, trials=200))
     assert found < promised < found_epsilon(*canary_scores(0.0, trials=200)), (found, promised)
+
+
+def test_a_run_keeps_to_its_promise(tmp_path):
+    pytest.importorskip("dp_accounting")
+    promise = privacy.Promise(8.0, 1e-5, 0.5, tmp_path)
+    assert promise.drawing == privacy.Promise(8.0, 1e-5, 0.5, tmp_path).drawing  # as where the run is resumed
+    tokenizer = kerasllm.tokenizers.Tokenizer.train([], kind="byte")
+    dataset = kerasllm.data.causal_lm_dataset(["a" * 800], tokenizer, 8, 5, progress=False, **promise.drawing)
+    promise.begin(dataset, steps=30)
+    optimizer, kept = promise.optimizer(1e-3), promise.record()
+    assert optimizer.noise_multiplier == kept["noise_multiplier"] > 0.3 and optimizer.clip_norm == 0.5
+    assert optimizer.batch_size == 5 and (kept["examples"], kept["batch_size"], kept["steps"]) == (100, 5, 30)
+    assert 7.9 < kept["epsilon"] <= 8 < kept["epsilon_rdp"]
+    privacy.forget(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert promise.drawing["seed"] not in kept.values()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"task": "translate"}, "for the tasks causal, masked, tune"),
+        ({"task": "prefer", "base": "model"}, "for the tasks causal, masked, tune"),
+        ({"optimizer": "muon"}, "optimizer=muon"),
+        ({"precision": "mixed_float16"}, "precision=mixed_float16"),
+        ({"dp_delta": 0}, "are above 0"),
+    ],
+)
+def test_settings_that_no_promise_goes_with_are_refused(given, reason):
+    with pytest.raises(ValueError, match=reason):
+        kerasllm.settings.TrainSettings(data=("text",), out="run", dp_epsilon=8, **given)
+    with pytest.raises(ValueError, match="how often each"):
+        kerasllm.settings.TrainSettings(data=("text",), out="run", canaries=("0",))
