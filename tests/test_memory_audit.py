@@ -20,16 +20,16 @@ class KnownByHeart:
 
     predicts_next, variables = True, ()
 
-    def __init__(self, text, vocab_size, max_length=200):
+    def __init__(self, text, vocab_size, max_length=200, context=8):
         self.config = type("Config", (), {"vocab_size": vocab_size, "max_length": max_length})
-        self.text, self.vocab_size = list(text), vocab_size
+        self.text, self.vocab_size, self.context = list(text), vocab_size, context
 
     def __call__(self, inputs, training=False):
         ids = inputs["token_ids"].numpy()
         logits = np.zeros((*ids.shape, self.vocab_size), "float32")
         for row, one in enumerate(ids.tolist()):
             for end in range(1, len(one) + 1):
-                part = one[max(0, end - 8) : end]
+                part = one[max(0, end - self.context) : end]
                 for at in range(len(self.text) - len(part)):
                     if self.text[at : at + len(part)] == part:
                         logits[row, end - 1, self.text[at + len(part)]] = 20.0
@@ -122,12 +122,15 @@ def test_what_greedy_decoding_gives_is_extracted_and_nothing_else(letters):
 
 
 def test_passages_are_tried_once_by_how_often_they_are_repeated(eager):
-    tokens, secret = 100 + np.arange(400), np.arange(20)
+    tokens, secret = 100 + np.arange(400), np.arange(1, 21)
     for place in range(20, 380, 60):
         tokens[place : place + 20] = secret
-    found = memory.extraction(TokenScorer(KnownByHeart(secret, 500)), tokens, 50, prompt=8, continuation=8)
-    assert (found.repeats, found.passages, found.extracted) == ((1, 4), (50, 5), (0, 5))
-    assert found.shares == (0.0, 1.0)
+    model = KnownByHeart(secret, 500, context=1)
+    found = memory.extraction(TokenScorer(model), tokens, 1000, prompt=8, continuation=8)
+    # Of those that begin before one of 6 secrets, the 7 whose prompts end in it; where the continuation begins with it,
+    # its first token is not known.
+    assert (found.repeats, found.passages, found.extracted) == ((1, 4), (385 - 6 * 5, 5), (6 * 7, 5))
+    assert found.shares[1] == 1.0
 
 
 def test_members_are_told_apart_as_scores_say():

@@ -64,7 +64,12 @@ print(max(np.abs(a - b).max() for a, b in zip(expected, found, strict=True)))
 
 
 @pytest.mark.parametrize(
-    ("backend", "clip", "adapted"), [("tensorflow", 2.5, False), ("jax", 2.5, False), ("tensorflow", 0.45, True)]
+    ("backend", "clip", "adapted"),
+    [
+        ("tensorflow", 2.5, False),
+        pytest.param("jax", 2.5, False, marks=pytest.mark.soak),
+        pytest.param("tensorflow", 0.45, True, marks=pytest.mark.soak),
+    ],
 )
 def test_sums_are_those_of_examples_one_by_one(run_python, backend, clip, adapted):
     worst = run_python(SUMS.format(clip=clip, adapted=adapted), backend=backend)
@@ -187,6 +192,7 @@ def test_a_data_set_of_batches_by_chance():
         kerasllm.data.causal_lm_dataset(text, tokenizer, **make, shuffle=False)
 
 
+@pytest.mark.soak
 def test_the_account_is_shown_and_goes_on(tmp_path):
     x, y, _ = rows(16)
     asked = {"examples": 16, "batch_size": 4, "delta": 1e-3, "accountant": "rdp"}

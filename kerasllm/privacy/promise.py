@@ -24,6 +24,7 @@ class Promise:
         path = Path(folder) / _SEED
         if not path.exists():
             write_json(path, {"seed": secrets.randbits(63)})
+            path.chmod(0o600)
         self._seed = read_json(path)["seed"]
 
     @property
