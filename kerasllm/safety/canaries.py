@@ -80,7 +80,7 @@ def plant(documents, canaries, seed=0):
 def exposures(model, tokenizer, canaries, references=4095, seed=0):
     """How far each canary stands out from secrets that might as well have been drawn: log2 |R| - log2 rank, in bits.
 
-    0 bits is the least likely of all, 1 what a secret has on average that the model knows nothing of, and log2(|R|),
+    0 bits is the least likely of all, 1.4 what a secret has on average that the model never saw, and log2(|R|),
     12 for 4,095 references and itself, the most that can be told.
 
     Args:
