@@ -14,6 +14,7 @@ from kerasllm.data import dialogue_dataset, rate_replies, read_chats
 from kerasllm.data.ratings import ATTRIBUTES, rated_ids, rating_pieces
 from kerasllm.dialogue import calculator, grounding, rate, reply, tools
 from kerasllm.dialogue.scores import _auc
+from kerasllm.dialogue.writing import judged
 from kerasllm.generation.endings import read_endings
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
@@ -59,7 +60,7 @@ def test_endings_of_shared_beginnings_have_the_logits_of_whole_texts(options):
 
 @pytest.mark.soak
 def test_ratings_are_the_products_of_what_the_model_says_of_each(writer):
-    """And sense is also shown by how much likelier a reply is after its dialogue."""
+    """And sense is also shown by how much of a reply's information its dialogue brings."""
     model, tokenizer = writer
     messages = [{"role": "user", "content": "to be?"}, {"role": "assistant", "content": "not."}]
     expected, ids = [], tokenizer.encode_chat(messages, add_generation_prompt=False)
@@ -69,12 +70,13 @@ def test_ratings_are_the_products_of_what_the_model_says_of_each(writer):
         return (logits[np.arange(count), ids[-count:]] - np.log(np.exp(logits).sum(axis=-1))).sum()
 
     alone = tokenizer.encode("u<|endoftext|>anot.<|endoftext|>", parse_special=True)
-    gain = log_probability_of_end(ids, 5) - log_probability_of_end(alone, 5)
+    in_none = log_probability_of_end(alone, 5)
+    share = (log_probability_of_end(ids, 5) - in_none) / -in_none
     for name, good in ATTRIBUTES.items():
         ids = [*ids, *tokenizer.encode(f" {name.upper()} ")]
         logits = np.asarray(model(np.array([ids])))[0, -1].astype("float64")
         of_ratings = np.exp(logits[[tokenizer.encode("0")[0], tokenizer.encode("1")[0]]])
-        odds = of_ratings[good] / of_ratings[1 - good] * (np.exp(gain) if name == "sensible" else 1)
+        odds = of_ratings[good] / of_ratings[1 - good] * (np.exp(16 * share) if name == "sensible" else 1)
         expected.append(odds / (1 + odds))
         ids = [*ids, *tokenizer.encode(str(good))]
     expected[1:] = np.cumprod(expected[1:])
@@ -97,6 +99,8 @@ def test_the_best_of_the_safe_candidates_is_the_answer(writer):
     assert best.score == pytest.approx(3 * best.ratings.sensible + best.ratings.specific + best.ratings.interesting)
     np.testing.assert_allclose(best.ratings, rate(*writer, [*chats, text]), rtol=1e-4)
     assert reply(*writer, chats, 6, min_safety=0, **draw) == text
+    (named,) = judged(writer, [{"role": "user", "content": "to be?"}], ["User, no"], min_safety=0)
+    assert named.text == "no" and named.ratings == rate(*writer, [*chats, "User, no"]) != rate(*writer, [*chats, "no"])
 
     least = sorted(one.ratings.safe for one in candidates)[3]
     safer, others = reply(*writer, chats, 6, return_candidates=True, min_safety=least, **draw)
@@ -138,6 +142,14 @@ def test_replies_and_ratings_become_examples_and_bad_replies_do_not(writer):
     same = Tokenizer.train(["abc"], kind="char", progress=False)
     with pytest.raises(ValueError, match="which do not differ in their last token alone"):
         rating_pieces(same)
+
+
+def test_what_is_asked_of_tools_is_not_rated():
+    turns = ["2+3?", "TS, 2+3", "TS, 5 [calculator]", "User, five"], ["x?", "x"]
+    roles = 2 * ["user", "assistant"]
+    chats = [[{"role": r, "content": t} for r, t in zip(roles, c, strict=False)] for c in turns]
+    rated = [chat[-1]["content"] for chat in rate_replies(chats)]
+    assert sorted(rated) == ["User, five", "User, five", "x", "x"]
 
 
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4), min_size=2, max_size=8), st.integers(0, 5))

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kerasllm.data.chats import ANSWER
-from kerasllm.data.ratings import RATINGS
+from kerasllm.data.ratings import RATINGS, is_reply
 
 GENERIC_SHARE = 0.1
 _WORD = re.compile(r"\w+")
@@ -22,7 +21,8 @@ def rate_replies(conversations: Iterable[Sequence[Mapping[str, Any]]], seed: int
     another dialogue, which is not sensible; else a generic one, which is not specific.
 
     Args:
-        conversations: iterable of lists of messages. Those of the assistant are replies.
+        conversations: iterable of lists of messages. Those of the assistant are replies, but for what it asks tools
+            ("TS, 135+7721").
         seed: int. The same seed draws the same replies.
 
     Returns:
@@ -41,7 +41,7 @@ def rate_replies(conversations: Iterable[Sequence[Mapping[str, Any]]], seed: int
     Pizza would be lovely. {'sensible': 0}
     """
     dialogues = [list(map(dict, dialogue)) for dialogue in conversations]
-    replies = [(number, m["content"]) for number, d in enumerate(dialogues) for m in d if _is_reply(m)]
+    replies = [(number, m["content"]) for number, d in enumerate(dialogues) for m in d if is_reply(m)]
     if len({number for number, _ in replies}) < 2:
         raise ValueError(f"Replies are drawn from other dialogues, got {len(dialogues)} with replies: give more.")
     is_generic = _generic([text for _, text in replies])
@@ -50,7 +50,7 @@ def rate_replies(conversations: Iterable[Sequence[Mapping[str, Any]]], seed: int
     draw, rated = random.Random(seed), []
     for number, dialogue in enumerate(dialogues):
         for place, message in enumerate(dialogue):
-            if not _is_reply(message):
+            if not is_reply(message):
                 continue
             before = dialogue[:place]
             own = {"sensible": 1, "specific": int(not is_generic(message["content"]))}
@@ -60,10 +60,6 @@ def rate_replies(conversations: Iterable[Sequence[Mapping[str, Any]]], seed: int
             elif (text := _of_another(number, specific, draw)) is not None:
                 rated.append([*before, {**message, "content": text, RATINGS: {"sensible": 0}}])
     return rated
-
-
-def _is_reply(message):
-    return message["role"] == ANSWER and isinstance(message.get("content"), str)
 
 
 def _generic(texts):

@@ -10,12 +10,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kerasllm.data.chats import ANSWER
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.messages import LEADING
 
 # Of each attribute, the rating that a good reply has, in the order in which they are said.
 ATTRIBUTES = {"unsafe": 0, "sensible": 1, "specific": 1, "interesting": 1}
 RATINGS = "ratings"  # the field of a message
+NAME_OF_TOOLS, NAME_OF_USER = "TS", "User"  # to whom a reply is said, where it begins so
 
 
 def rated_ids(
@@ -88,6 +90,12 @@ def reply_alone(messages):
     question, which templates want."""
     leading = itertools.takewhile(lambda message: message["role"] in LEADING, messages[:-1])
     return [*leading, {"role": "user", "content": ""}, messages[-1]]
+
+
+def is_reply(message):
+    """Whether a message is said by the assistant to the user, and not to tools: those nobody rates."""
+    text = message.get("content")
+    return message["role"] == ANSWER and isinstance(text, str) and not text.lstrip().startswith(f"{NAME_OF_TOOLS},")
 
 
 def is_good(ratings):

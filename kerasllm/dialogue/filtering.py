@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from kerasllm.data.chats import ANSWER
-from kerasllm.data.ratings import RATINGS
+from kerasllm.data.ratings import RATINGS, is_reply
 from kerasllm.dialogue.judging import rate
 from kerasllm.tokenizers import Tokenizer
 
@@ -35,7 +35,7 @@ def keep_good(
         >>> dataset = kerasllm.data.dialogue_dataset(good, tokenizer, seq_len=256, batch_size=8)
     """
     chats = [[{k: v for k, v in message.items() if k != RATINGS} for message in chat] for chat in conversations]
-    places = [(n, place) for n, chat in enumerate(chats) for place, m in enumerate(chat) if m["role"] == ANSWER]
+    places = [(n, place) for n, chat in enumerate(chats) for place, m in enumerate(chat) if is_reply(m)]
     ratings = rate(model, tokenizer, [chats[n][: place + 1] for n, place in places], batch_size)
     ends = [len(chat) for chat in chats]
     for (n, place), found in zip(places, ratings, strict=True):

@@ -1,9 +1,10 @@
 """The judge: the same model that writes says of each reply how safe, sensible, specific and interesting it is.
 
 It says so in words (`data/ratings.py`). Whether a reply makes sense it also shows by how it writes: a reply that
-belongs to a dialogue is likelier after it than after nothing, and one of another dialogue is not. Were half of all
-replies drawn from other dialogues, a perfect writer would know of each that it is not one of these with the probability
-sigmoid(log p(reply | dialogue) - log p(reply)).
+belongs to a dialogue is likelier after it than after nothing, and one of another dialogue is not. What tells them apart
+best is the share of a reply's information that its dialogue brings: log p(reply | dialogue) - log p(reply), divided by
+-log p(reply). (The difference itself would be the log odds, were a perfect writer to tell replies from those drawn at
+random. Real ones are too sure where replies are long, as they err on many tokens together.)
 """
 
 import itertools
@@ -20,6 +21,10 @@ from kerasllm.generation.prompts import as_text
 from kerasllm.models import CausalLM
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.messages import without_oldest_turn
+
+# Log odds of sense where the dialogue brings all information of a reply: by logistic regression over 267 replies in 30
+# dialogues, with two models that learned to write such.
+_SENSE_OF_ALL = 16.0
 
 
 class Ratings(NamedTuple):
@@ -46,8 +51,8 @@ def rate(
 
     Args:
         model: a `CausalLM` that has learned to write such replies and to rate, as `kerasllm tune --task dialogue` has
-            it learn. What no example rated is a guess; but for sense, which is also judged by how much likelier the
-            dialogue makes the reply.
+            it learn. What no example rated is a guess; but for sense, which is also judged by how much of the
+            reply the dialogue tells.
         tokenizer: its `Tokenizer`, with a chat template.
         dialogues: a list of messages, dicts with a "role" and a "content", or of texts (str) said in turn; the last is
             the reply. Or a list of such lists. Dialogues that are alike but for the reply are read once. Of those that
@@ -152,8 +157,8 @@ def _split(chat, tokenizer):
 
 def _ratings(model, rows, pieces):
     """The `Ratings` of rows."""
-    said, gain = _evidence(model, rows, pieces)
-    said[:, list(ATTRIBUTES).index("sensible")] += gain
+    said, share = _evidence(model, rows, pieces)
+    said[:, list(ATTRIBUTES).index("sensible")] += _SENSE_OF_ALL * share
     good = 0.5 + 0.5 * np.tanh(said / 2)
     # Each stands behind the good ratings before it, and without those that follow from sense there is none.
     good[:, 1:] = np.cumprod(good[:, 1:], axis=1)
@@ -161,8 +166,8 @@ def _ratings(model, rows, pieces):
 
 
 def _evidence(model, rows, pieces):
-    """Log odds of good ratings, as the model says them in words, float64 (N, 4), and how much likelier each reply is
-    after its dialogue than after nothing, in nats, (N,)."""
+    """Log odds of good ratings, as the model says them in words, float64 (N, 4), and the share of the information of
+    each reply that its dialogue brings, (N,)."""
     before, reply, nothing, alone, rated, places = map(list, zip(*rows, strict=True))
     log_probs, logits = read_endings(model, before, rated, places)
     of_alone, _ = read_endings(model, nothing, alone, [[]] * len(rows))
@@ -171,8 +176,8 @@ def _evidence(model, rows, pieces):
         logits[:, n, pieces[name][good][-1]] - logits[:, n, pieces[name][1 - good][-1]]
         for n, (name, good) in enumerate(ATTRIBUTES.items())
     ]
-    sums = [
+    in_dialogue, in_none = (
         np.array([row[: len(ids)].sum() for row, ids in zip(found, texts, strict=True)], "float64")
         for found, texts in ((log_probs, reply), (of_alone, alone))
-    ]
-    return np.stack(said, axis=1), sums[0] - sums[1]
+    )
+    return np.stack(said, axis=1), (in_dialogue - in_none) / np.maximum(-in_none, 1.0)

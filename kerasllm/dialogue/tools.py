@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kerasllm.data.ratings import NAME_OF_TOOLS, NAME_OF_USER
 from kerasllm.dialogue.grounding import supports
 from kerasllm.generation.translation import translate
 from kerasllm.models import Seq2SeqLM
 from kerasllm.tokenizers import Tokenizer
 
-NAME_OF_TOOLS, NAME_OF_USER = "TS", "User"
 ROUNDS = 4
 NOTHING = "nothing found"
 _ADDRESSED = re.compile(rf"\s*({NAME_OF_TOOLS}|{NAME_OF_USER}),\s*(.*)", re.DOTALL)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kerasllm.data.ratings import NAME_OF_TOOLS
 from kerasllm.dialogue.judging import Ratings, as_messages, check_writes, rate
-from kerasllm.dialogue.tools import NAME_OF_TOOLS, addressed, with_sources, with_tools
+from kerasllm.dialogue.tools import addressed, with_sources, with_tools
 from kerasllm.generation.answers import fitting_ids
 from kerasllm.generation.options import real_number, whole_number
 from kerasllm.generation.samplers import SETTINGS
@@ -142,7 +143,8 @@ def judged(judge, messages, texts, weights=WEIGHTS, min_safety=MIN_SAFETY):
         weights, min_safety: see `reply`.
     """
     said = [addressed(text) for text in texts]
-    ratings = rate(*judge, [[*messages, {"role": "assistant", "content": text}] for _, text in said])
+    # As they were written: a model that has asked tools says to whom it answers, and finds what does not less likely.
+    ratings = rate(*judge, [[*messages, {"role": "assistant", "content": text.strip()}] for text in texts])
     candidates = []
     for (to, text), found in zip(said, ratings, strict=True):
         is_kept = text and to != NAME_OF_TOOLS and found.safe >= min_safety
