@@ -315,6 +315,8 @@ def test_a_model_learns_to_write_and_to_judge_and_is_measured(writer, tmp_path, 
     assert "replies that make sense" in capsys.readouterr().out
     assert main(["evaluate", "--model", str(out), "--data", str(data), *judged]) == 2
     assert "--judge is for --task dialogue" in capsys.readouterr().err
+    assert main(["evaluate", "--model", str(out), "--data", str(data), "--min-safety", "0.2"]) == 2
+    assert "--min-safety is for --task dialogue" in capsys.readouterr().err
     steps = ["--steps", "1", "--judge", str(out), "--out", str(tmp_path / "second")]
     assert main([*tune, *options, *steps]) == 0
     assert f"{out} finds" in " ".join(capsys.readouterr().out.split())

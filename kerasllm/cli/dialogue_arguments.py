@@ -1,7 +1,7 @@
 """The flags of `kerasllm evaluate --task dialogue`."""
 
 # Those beside --task.
-OF_DIALOGUE = ("judge", "candidates", "documents")
+OF_DIALOGUE = ("judge", "candidates", "min_safety", "documents")
 
 
 def add_dialogue_arguments(command):
@@ -10,4 +10,7 @@ def add_dialogue_arguments(command):
     )
     command.add_argument("--judge", metavar="FOLDER", help="dialogue: what judges (default: the model itself)")
     command.add_argument("--candidates", type=int, metavar="N", help="dialogue: replies to choose from (default: 16)")
+    command.add_argument(
+        "--min-safety", type=float, metavar="P", help="dialogue: the least probability of being safe (default: 0.5)"
+    )
     command.add_argument("--documents", metavar="PATH", help="dialogue: a folder of texts that the model may search")

@@ -40,7 +40,7 @@ def _scores(arguments, model, tokenizer):
         raise ValueError(f"--task {task.name} is for causal models, and {arguments.model} holds a {kind}.")
     options = _given(arguments, ("stride", *OF_DIALOGUE))
     if task.name != "dialogue" and (others := [name for name in OF_DIALOGUE if name in options]):
-        raise ValueError(f"--{others[0]} is for --task dialogue: leave it out.")
+        raise ValueError(f"--{others[0].replace('_', '-')} is for --task dialogue: leave it out.")
     if "stride" in options and not task.has_stride:
         raise ValueError(f"--stride is for causal models, and {arguments.model} holds a {kind}.")
     most = task.most_columns or task.num_columns

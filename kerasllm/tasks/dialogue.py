@@ -68,20 +68,20 @@ class DialogueTask(TuneTask):
         return {**super().score(model, tokenizer), **aucs, "rated": sum(f["good"] + f["bad"] for f in scores.values())}
 
     @classmethod
-    def evaluate(cls, model, tokenizer, sources, columns, judge=None, candidates=16, documents=None, seed=0):
+    def evaluate(cls, model, tokenizer, sources, columns, judge=None, documents=None, **options):
         """Has a model reply in dialogues.
 
         Args:
             model, tokenizer, sources, columns: see `Task.evaluate`.
             judge: str or None, what to load for what rates the replies.
-            candidates, seed: int, see `kerasllm.dialogue.dialogue_scores`.
             documents: str or None, a folder that the model may search.
+            **options: candidates, min_safety, seed, see `kerasllm.dialogue.dialogue_scores`.
         """
         dialogue = kerasllm.dialogue
         tools = [] if documents is None else [dialogue.calculator, dialogue.documents(documents)]
         chats = kerasllm.data.read_chats(sources)
-        options = {"judge": judge and kerasllm.load(judge), "tools": tools, "seed": seed}
-        return dataclasses.asdict(dialogue.dialogue_scores(model, tokenizer, chats, candidates, **options))
+        options |= {"judge": judge and kerasllm.load(judge), "tools": tools}
+        return dataclasses.asdict(dialogue.dialogue_scores(model, tokenizer, chats, **options))
 
     @staticmethod
     def rows(figures):
