@@ -4,6 +4,7 @@ from kerasllm.data.bucketing import seq2seq_dataset
 from kerasllm.data.chat_windows import chat_dataset
 from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
+from kerasllm.data.counterfactuals import counterfactual
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
 from kerasllm.data.labelled import label_names, read_labelled
@@ -25,6 +26,7 @@ __all__ = [
     "chat_dataset",
     "classification_dataset",
     "clean",
+    "counterfactual",
     "deduplicate",
     "dialogue_dataset",
     "label_names",

@@ -5,8 +5,10 @@
 `classification_scores` scores classifiers of texts and returns `ClassificationScores`.
 `retrieval_scores` scores embedders and returns `RetrievalScores`.
 `translation_scores` gathers `bleu`, `chrf`, `ter` and `rouge` in `TranslationScores`.
+`bias` is a room of its own: whether a model prefers stereotypes.
 """
 
+import kerasllm.evaluation.bias as bias
 from kerasllm.evaluation.classification import ClassificationScores, classification_scores
 from kerasllm.evaluation.language_model import LanguageModelScores, perplexity, score_tokens
 from kerasllm.evaluation.masked_language_model import MaskedLanguageModelScores, masked_accuracy, pseudo_perplexity
@@ -20,6 +22,7 @@ __all__ = [
     "RetrievalScores",
     "Score",
     "TranslationScores",
+    "bias",
     "bleu",
     "chrf",
     "classification_scores",

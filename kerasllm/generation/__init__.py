@@ -10,6 +10,7 @@ from kerasllm.generation.hidden_tokens import fill_mask
 from kerasllm.generation.prefix import Conversation, Prefix, read_prefix
 from kerasllm.generation.rules import LogitsRule
 from kerasllm.generation.samplers import Sampler
+from kerasllm.generation.self_debiasing import SelfDebias, SelfDebiasedModel
 from kerasllm.generation.synth_id import SynthID
 from kerasllm.generation.text import generate, stream
 from kerasllm.generation.translation import translate
@@ -22,6 +23,8 @@ __all__ = [
     "LogitsRule",
     "Prefix",
     "Sampler",
+    "SelfDebias",
+    "SelfDebiasedModel",
     "SynthID",
     "chat",
     "classify",

@@ -24,8 +24,32 @@ from kerasllm.models import CausalLM
 from kerasllm.models.shapes import output_width
 
 
+class Beside:
+    """What a token is drawn by beside what the model says behind the prompt: a base for these ways."""
+
+    def encoded(self, encode):
+        """The same with token ids in the place of texts; `encode` makes those of a prompt as of `as_prompts`."""
+        return self
+
+
+class SecondView(Beside):
+    """What the same model says behind another prompt. Subclasses have `graph_key`, `other_prompts(prompts)`, which are
+    lists of token ids, `amounts()`, float32, and `mix(ours, theirs, amounts)`: see `ContrastedStepper`."""
+
+    def stepper(self, model, stepper, cached):
+        return ContrastedStepper(stepper, stepper, self.mix)
+
+    def inputs(self, model, prompts, P, L):
+        """What the stepper reads beside the prompts: see `ContrastedStepper`."""
+        others = [{"token_ids": ids} for ids in self.other_prompts(prompts)]
+        check_prompts(model, others, output_width(model))
+        inputs, padding = fill_buffers(others, P, L)
+        inputs["token_ids"][:, P:] = -1
+        return {"other_ids": inputs["token_ids"], "other_padding": padding, "amounts": self.amounts()}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Guidance:
+class Guidance(SecondView):
     """Classifier-free guidance.
 
     Args:
@@ -45,8 +69,12 @@ class Guidance:
         if not math.isfinite(real_number("guidance", self.scale)):
             raise ValueError(f"`guidance` must be finite (1 is off), got {self.scale}.")
 
-    def stepper(self, model, stepper, cached):
-        return ContrastedStepper(stepper, stepper, _guided)
+    def amounts(self):
+        return np.array([self.scale], "float32")
+
+    @staticmethod
+    def mix(ours, theirs, amounts):
+        return theirs + amounts[0] * (ours - theirs)
 
     def other_prompts(self, prompts):
         """What is read beside each prompt, list of lists of token ids."""
@@ -59,18 +87,9 @@ class Guidance:
             )
         return self.negative_prompts
 
-    def inputs(self, model, prompts, P, L):
-        """What the stepper reads beside the prompts: see `ContrastedStepper`."""
-        others = [{"token_ids": ids} for ids in self.other_prompts(prompts)]
-        check_prompts(model, others, output_width(model))
-        inputs, padding = fill_buffers(others, P, L)
-        inputs["token_ids"][:, P:] = -1
-        amounts = np.array([self.scale], "float32")
-        return {"other_ids": inputs["token_ids"], "other_padding": padding, "amounts": amounts}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contrast:
+class Contrast(Beside):
     """Contrastive decoding.
 
     Args:
@@ -136,6 +155,8 @@ def with_guidance(options, num_prompts, encode):
     options = dict(options)
     scale, negative = options.pop("guidance", None), options.pop("negative_prompt", None)
     if scale is None and negative is None:
+        if isinstance(contrast := options.get("contrast"), Beside):
+            options["contrast"] = contrast.encoded(encode)
         return options
     if scale is None:
         raise ValueError("`negative_prompt` is what guidance leads away from: give guidance=1.5 with it.")
@@ -148,7 +169,7 @@ def with_guidance(options, num_prompts, encode):
 
 
 def read_contrast(contrast, prompts, **others):
-    """The `Guidance` or `Contrast` that a user means, or None.
+    """The `Guidance`, `Contrast` or other `Beside` that a user means, or None.
 
     Args:
         contrast: one of these, or a `CausalLM`, or None.
@@ -165,7 +186,7 @@ def read_contrast(contrast, prompts, **others):
             raise ValueError(f"`{name}` does not go with `guidance` and `contrast`: leave it out.")
     if more := sorted(set().union(*prompts) - {"token_ids"}):
         raise ValueError(f"`guidance` and `contrast` are for prompts of tokens alone, got {', '.join(more)} too.")
-    return contrast if isinstance(contrast, Guidance | Contrast) else Contrast(contrast)
+    return contrast if isinstance(contrast, Beside) else Contrast(contrast)
 
 
 class ContrastedStepper:
@@ -222,10 +243,6 @@ class ContrastedStepper:
         # What the model rules out stays so, and what the other one does is no reason for anything.
         theirs = ops.where(theirs > -float("inf"), theirs, ops.min(ops.where(theirs > -float("inf"), theirs, 0.0)))
         return ops.where(ours > -float("inf"), self._mix(ours, theirs, amounts), -float("inf"))
-
-
-def _guided(ours, theirs, amounts):
-    return theirs + amounts[0] * (ours - theirs)
 
 
 def _contrasted(ours, theirs, amounts):

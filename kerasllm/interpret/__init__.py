@@ -3,7 +3,8 @@
 `activations` gives what happens by name, `edit` puts something else in its place. `logit_lens` shows what a model would
 say layer by layer, `attention` where it looks, `attribute_logit` which parts made a logit, `saliency` which tokens,
 `patch` which places carry what differs between two texts, and `head_scores` what heads do. What they give can be looked
-at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property.
+at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property,
+`project_out` without what tells groups apart.
 """
 
 from kerasllm.interpret.attention_heads import HeadScores, head_scores
@@ -14,6 +15,7 @@ from kerasllm.interpret.explanation import explain
 from kerasllm.interpret.input_saliency import Saliency, saliency
 from kerasllm.interpret.lens import LogitLens, logit_lens
 from kerasllm.interpret.patching import Patching, patch
+from kerasllm.interpret.projection import Subspace, bias_subspace, project_out
 from kerasllm.interpret.recording import activations
 from kerasllm.interpret.shown_tokens import token_texts
 from kerasllm.interpret.steering import SteeringEffect, SteeringVector, steer, steering_effect, steering_vector
@@ -28,15 +30,18 @@ __all__ = [
     "Saliency",
     "SteeringEffect",
     "SteeringVector",
+    "Subspace",
     "activations",
     "attention",
     "attribute_logit",
+    "bias_subspace",
     "edit",
     "explain",
     "head_scores",
     "logit_lens",
     "names",
     "patch",
+    "project_out",
     "saliency",
     "steer",
     "steering_effect",

@@ -26,7 +26,7 @@ def context_length(model):
     """The longest text in tokens that a model takes, or None where it has no limit."""
     if isinstance(model, LanguageModel):
         return model.config.max_length
-    limits = [fixed_length(model), *(getattr(layer, "max_length", None) for layer in model.layers)]
+    limits = [fixed_length(model), *(getattr(layer, "max_length", None) for layer in (model, *model.layers))]
     return min((limit for limit in limits if isinstance(limit, int) and limit), default=None)
 
 
