@@ -52,6 +52,7 @@ SAMPLES += ["a--b", "<a>", "xx", "xxxx", "ab\n", "\x1c", "\u0300a", "\u200b", "Â
 PATTERNS = [
     *("a|ab", "a*?", ".*", "", "^a$", "^a|^b$", "(?i)ab", "[a[b]+", r"[\[x\]]+", r"\w+", r"\W*", r"\d+", r"[^\d]*"),
     *(r"[^\W\d]+", r"\s*", r"\S+", "x{,3}", r"\<a\>", "[]a]+", "[^]a]+", r"[\w.-]+", "(?:a|b)*", "[a&b]*", "(?s:.)*"),
+    *("a?(?s:.){0,40}", "a(?s:.){0,60}b?"),  # in no time
 ]
 
 
@@ -74,6 +75,7 @@ def test_an_automaton_takes_what_python_takes(pattern):
         ("regex", "(a$)b", r"has \$ within"),
         ("regex", "[[a]", "nested set"),
         ("regex", "[^\x00-\U0010ffff]", "matches no text"),
+        ("regex", r"b[^\s\S]", "matches no text"),
         ("choices", [], "one or more str"),
         ("json_schema", '{"type": "any"}', "Invalid type: any"),
         ("json_schema", {"not": {"type": "string"}}, "Unimplemented keys"),
