@@ -29,9 +29,9 @@ _OTHERWISE = {"\\<": "<", "\\>": ">", "{,": "{0,"}
 _PART = re.compile(r"\\.|\[\^?\]?|\(\?[a-zA-Z]*-?[a-zA-Z]*[:)]?|\{,|.", re.DOTALL)
 _PART_OF_CLASS = re.compile(r"\\.|.", re.DOTALL)
 _END_OF_VOCABULARY = 256  # the end token of a vocabulary of all bytes
-# outlines-core makes an automaton for searching, too, which may be as large as 2 to the power of a text's length. Behind
-# the first byte the empty alternative matches, and of several matches the first one counts: so no other is looked for.
-# The \z alone is there as the library wants a text to be able to end behind both bytes.
+# outlines-core makes an automaton for searching, too, which may be as large as 2 to the power of a text's length.
+# Behind the first byte the empty alternative matches, and of several matches the first one counts: so no other is
+# looked for. The \z alone is there as the library wants a text to be able to end behind both bytes.
 _BEFORE, _ANCHORED = b"\x00\x01", r"\x00(?:\x01(?:(?:{})\z|\z)|)"
 
 
