@@ -149,19 +149,19 @@ def test_bbq_counts_what_a_stereotype_has(tmp_path):
         bias.bbq(None, None, path, prediction="other")
 
 
-# Of all three ways in which UnifiedQA was asked: accuracies, and bias scores, ambiguous and disambiguated.
-PUBLISHED = {
+# By the rules of the authors' own script, in two ways in which UnifiedQA was asked: accuracies, and bias scores, ambiguous and disambiguated.
+BY_AUTHORS_RULES = {
     "race": {"Age": (54.7, 93.5, 29.8, 1.2), "Religion": (65.0, 88.0, 14.3, 0.2)},
     "arc": {"Age": (33.9, 89.6, 48.9, 3.3), "Religion": (43.8, 85.2, 24.5, 3.5)},
 }
 
 
-@pytest.mark.parametrize("asked", PUBLISHED)
+@pytest.mark.parametrize("asked", BY_AUTHORS_RULES)
 def test_bbq_of_published_predictions(asked, shared_data):
-    files = [shared_data / "bbq" / f"preds_{name}.jsonl.gz" for name in PUBLISHED[asked]]
+    files = [shared_data / "bbq" / f"preds_{name}.jsonl.gz" for name in BY_AUTHORS_RULES[asked]]
     scores = bias.bbq(None, None, files, prediction=f"unifiedqa-t5-11b_pred_{asked}")
     measures = [f"{what} ({context})" for what in ("accuracy", "biased") for context in ("ambiguous", "disambiguated")]
-    for category, figures in PUBLISHED[asked].items():
+    for category, figures in BY_AUTHORS_RULES[asked].items():
         assert tuple(round(scores.value(name, category), 1) for name in measures) == figures
 
 

@@ -12,6 +12,7 @@ import kerasllm
 from kerasllm.generation.constraints.asked import make_constraint
 from kerasllm.generation.constraints.automata import choice_automaton, token_table
 from kerasllm.generation.constraints.patterns import pattern_automaton
+from kerasllm.generation.constraints.schema_patterns import schema_pattern
 from kerasllm.tokenizers import Tokenizer
 
 PERSON = {
@@ -52,6 +53,7 @@ SAMPLES += ["a--b", "<a>", "xx", "xxxx", "ab\n", "\x1c", "\u0300a", "\u200b", "�
 PATTERNS = [
     *("a|ab", "a*?", ".*", "", "^a$", "^a|^b$", "(?i)ab", "[a[b]+", r"[\[x\]]+", r"\w+", r"\W*", r"\d+", r"[^\d]*"),
     *(r"[^\W\d]+", r"\s*", r"\S+", "x{,3}", r"\<a\>", "[]a]+", "[^]a]+", r"[\w.-]+", "(?:a|b)*", "[a&b]*", "(?s:.)*"),
+    *("a?(?s:.){0,40}", "a(?s:.){0,60}b?"),  # in no time
 ]
 
 
@@ -74,6 +76,7 @@ def test_an_automaton_takes_what_python_takes(pattern):
         ("regex", "(a$)b", r"has \$ within"),
         ("regex", "[[a]", "nested set"),
         ("regex", "[^\x00-\U0010ffff]", "matches no text"),
+        ("regex", r"b[^\s\S]", "matches no text"),
         ("choices", [], "one or more str"),
         ("json_schema", '{"type": "any"}', "Invalid type: any"),
         ("json_schema", {"not": {"type": "string"}}, "Unimplemented keys"),
@@ -93,7 +96,8 @@ def test_wrong_calls_are_refused(model, tokenizer):
         ({"finish": "valid"}, "goes with one of"),
         ({"regex": "a", "finish": "soon"}, "'length' or 'valid'"),
         ({"regex": "a{30}", "finish": "valid", "max_new_tokens": 5}, r"`regex` asks for \d+ tokens or more"),
-        ({"json_schema": PERSON, "finish": "valid", "max_new_tokens": 5}, "within 5 new tokens"),
+        ({"json_schema": BODY, "finish": "valid", "max_new_tokens": 5}, "within 5 new tokens"),
+        ({"json_schema": PERSON, "finish": "valid", "max_new_tokens": 5}, r"`json_schema` asks for \d+ tokens or more"),
         ({"regex": "a", "end_ids": []}, "needs a token that ends a text"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -125,10 +129,12 @@ def test_a_table_says_what_its_automaton_says():
         assert table.fewest_tokens == min(fewest)
 
 
+# One that is no regular expression to us, so that llguidance reads it.
+BODY = {**PERSON, "properties": {**PERSON["properties"], "size": {"type": "number", "minimum": 0}}}
 HELD = {
     "regex": r"(\d{4}-[0-9]{2}|[é日本a-c]{2,9}|\"[^\"]*\")",
     "choices": ["yes", "ye", "Straße 日本", ""],
-    "json_schema": PERSON,
+    "json_schema": BODY,
 }
 
 
@@ -139,17 +145,18 @@ def holds(kind, value, text):
     return bool(re.fullmatch(value, text)) if kind == "regex" else text in value
 
 
-@pytest.mark.parametrize("kind", HELD)
-def test_every_text_is_what_was_asked_for(kind, model, tokenizer):
+@pytest.mark.parametrize(("kind", "value"), [*HELD.items(), ("json_schema", PERSON)])
+def test_every_text_is_what_was_asked_for(kind, value, model, tokenizer):
     options = {"temperature": 2.0, "seed": 3, "max_new_tokens": 60, "finish": "valid", "min_new_tokens": 4}
-    texts = kerasllm.generate(model, tokenizer, ["The", "a"] * 8, **{kind: HELD[kind]}, **options)
-    assert all(holds(kind, HELD[kind], text) for text in texts)
+    texts = kerasllm.generate(model, tokenizer, ["The", "a"] * 8, **{kind: value}, **options)
+    assert all(holds(kind, value, text) for text in texts)
     assert len(set(texts)) > 1
 
 
 def test_a_text_that_may_go_on_ends_in_time(model, tokenizer):
     options = {"temperature": 1.0, "seed": 3, "max_new_tokens": 9, "finish": "valid"}
-    for kind, value in (("regex", r"\{(.{4})*\}"), ("json_schema", {"type": "array", "items": {"type": "string"}})):
+    schema = {"type": "array", "items": {"type": "string", "pattern": "a"}}
+    for kind, value in (("regex", r"\{(.{4})*\}"), ("json_schema", schema)):
         texts = kerasllm.generate(model, tokenizer, ["The", "a"] * 8, **{kind: value}, **options)
         assert all(holds(kind, value, text) for text in texts)
 
@@ -199,6 +206,49 @@ REGEXES = [
 ]
 
 
+REGULAR = [
+    *(schema for schema in SCHEMAS if schema_pattern(schema)),
+    {"type": ["number", "string"], "maxLength": 1},
+    {"anyOf": [{"type": "integer"}, {"$ref": "#/$defs/a.b", "title": "it"}], "$defs": {"a.b": {"const": "a+b"}}},
+    {
+        "type": "object",
+        "properties": {
+            "a": {"type": "null"},
+            "b": {"enum": ["x", "é"], "type": "string"},
+            "c": {"type": "boolean"},
+            "d": {"const": {}},
+        },
+        "required": ["c"],
+        "additionalProperties": False,
+    },
+]
+VALUES = [None, True, False, 0, 7, -17, 230, 231, -18, 1.5, "", "é", "ab", "abcd", "abcde", '"', "\\", "\x00", "日本語"]
+VALUES += [
+    "naïve",
+    "a+b",
+    "aab",
+    [],
+    [None],
+    ["rot"],
+    ["rot", "grün"] * 2,
+    ["rot"] * 5,
+    ["a", {"b": 0}],
+    [[[None], []]],
+]
+VALUES += [{}, {"a": [1, {"é": "ü"}]}, {"a": [1]}, {"x": 3}, {"y": ""}, {"x": 3, "y": '"'}, {"x": 3, "z": 1}]
+VALUES += [{"c": True}, {"a": None, "c": False}, {"b": "é", "c": False, "d": {}}, {"c": True, "d": {}}, {"a": None}]
+VALUES += [{"name": "Zoë", "kind": "Straße", "tags": [-5, 12]}, {"name": "a" * 9, "kind": 7, "tags": []}]
+VALUES += [{"name": "a", "kind": None, "tags": [13]}, {"name": "a", "tags": []}]
+
+
+@pytest.mark.parametrize("schema", REGULAR, ids=str)
+def test_a_regular_schema_is_its_regular_expression(schema):
+    pattern, valid = schema_pattern(schema), jsonschema.Draft202012Validator(schema).is_valid
+    for value in VALUES:
+        assert bool(re.fullmatch(pattern, json.dumps(value, ensure_ascii=False))) == valid(value), value
+    assert sum(map(valid, VALUES)) > 0
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "char"])
 def test_a_thousand_draws_are_what_was_asked_for(kind):
@@ -218,6 +268,8 @@ def test_a_thousand_draws_are_what_was_asked_for(kind):
 
 
 CONSTRAINTS = {"held": HELD["regex"], "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "size": ["S", "M", "XL é"]}
+CONSTRAINTS["person"] = {**PERSON, "required": ["name", "kind"]}
+KINDS = {str: "regex", list: "choices", dict: "json_schema"}
 
 
 @pytest.mark.soak
@@ -247,13 +299,19 @@ def test_a_saved_model_writes_the_same_text(compiled, model, tokenizer, tmp_path
     written, is_refused = run_python(code, hide=hidden).splitlines()
     options = {"max_new_tokens": 40, "temperature": 1.5, "seed": 3, "finish": "valid"}
     expected = {
-        name: kerasllm.generate(
-            model, tokenizer, ["The", "a thing"], **{"choices" if name == "size" else "regex": value}, **options
-        )
+        name: kerasllm.generate(model, tokenizer, ["The", "a thing"], **{KINDS[type(value)]: value}, **options)
         for name, value in CONSTRAINTS.items()
     }
     assert json.loads(written) == expected
     assert is_refused == "True"
+
+
+def test_a_graph_takes_schemas_that_are_regular(tokenizer):
+    from kerasllm.export.constrained import read_constraint
+
+    assert read_constraint("person", PERSON, tokenizer).table.fewest_tokens > 20
+    with pytest.raises(ValueError, match="Of `constraints`, 'body': a graph follows JSON schemas that are regular"):
+        read_constraint("body", BODY, tokenizer)
 
 
 @pytest.mark.soak

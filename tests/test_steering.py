@@ -44,6 +44,7 @@ def test_a_direction_is_a_difference_of_means(model, tokenizer, vector):
     ]
     np.testing.assert_allclose(vector.direction, means[0] - means[1], atol=1e-5)
     assert vector.layer == 1 and vector.name == "block_1/output"
+    assert interpret.steering_vector(model, tokenizer, ["abc"], ["no"]).layer == 1  # the middle one
 
 
 def test_strength_times_the_direction_is_added_to_each_token(model, tokenizer, vector):

@@ -1,4 +1,4 @@
-"""What a SavedModel answers whose texts may be held to regular expressions and choices: see signatures.py.
+"""What a SavedModel answers whose texts may be held to expressions, choices and JSON schemas: see signatures.py.
 
 Shapes: B batch.
 """
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasllm.export.checks import check, traced_once
 from kerasllm.export.signatures import DRAW, RAGGED_IDS, TEXT, ServedModel
-from kerasllm.generation.constraints.asked import FINISHES, make_constraint
+from kerasllm.generation.constraints.asked import FINISHES, make_constraint, schema_table
 from kerasllm.generation.constraints.tables import NO_LIMIT, FollowsTables, join
 from kerasllm.generation.constraints.vocabulary import token_bytes
 from kerasllm.generation.rules import InOrder
@@ -22,7 +22,7 @@ class ConstrainedModel(ServedModel):
 
     Args:
         model, tokenizer, **asked: see `ServedIds`.
-        constraints: dict from names to regular expressions (str) or choices (list of str).
+        constraints: dict from names to regular expressions (str), choices (list of str) or JSON schemas (dict).
     """
 
     SIGNATURES = (*ServedModel.SIGNATURES, "constrained")
@@ -75,8 +75,16 @@ def read_constraint(name, value, tokenizer):
     """A `TableConstraint`.
 
     Raises:
-        TypeError, ValueError: if it is neither a regular expression nor choices, or no text can be it.
+        TypeError, ValueError: if it is neither a regular expression nor choices, nor a schema that is one, or no text
+            can be it.
     """
+    if isinstance(value, dict):
+        if (table := schema_table(value, tokenizer)) is None:
+            raise ValueError(
+                f"Of `constraints`, {name!r}: a graph follows JSON schemas that are regular expressions, of objects "
+                f"without further properties, arrays, strings, numbers and enums, none in itself; got {value!r:.80}."
+            )
+        return table
     kind = "choices" if isinstance(value, list | tuple) else "regex"
     try:
         return make_constraint(kind, value, tokenizer)

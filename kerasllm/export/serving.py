@@ -35,7 +35,7 @@ def saved_model(
     *,
     text: bool = True,
     compiled: bool = False,
-    constraints: Mapping[str, str | Sequence[str]] | None = None,
+    constraints: Mapping[str, str | Sequence[str] | Mapping[str, Any]] | None = None,
     watermark: Any = None,
     steering: Any = None,
 ) -> None:
@@ -95,8 +95,9 @@ def saved_model(
             compiled: once for each batch size and each length of prompts and of continuations, rounded up. Quicker
             then, where the runtime has XLA: `tf.saved_model.load` has, TensorFlow Serving on CPUs with its flag
             `--xla_cpu_compilation_enabled`.
-        constraints: dict from names to regular expressions (str) or choices (list of str), for models that continue
-            texts: what a text may be held to, as by `generate` with `regex` and `choices`.
+        constraints: dict from names to regular expressions (str), choices (list of str) or JSON schemas (dict) that are
+            regular expressions, for models that continue texts: what a text may be held to, as by `generate` with
+            `regex`, `choices` and `json_schema`.
         watermark: as in `kerasllm.generate`, for models that continue texts: all that the SavedModel writes bears it.
         steering: a `kerasllm.interpret.SteeringVector`, or a dict from names to such, for models that continue texts.
             `generate` and `generate_ids` then have a float32 scalar more, called "steering" or by these names: the

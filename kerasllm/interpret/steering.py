@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from kerasllm.evaluation import perplexity
 from kerasllm.generation import generate
 from kerasllm.generation.options import real_number, whole_number
 from kerasllm.interpret.editing import edit, names
@@ -182,6 +181,8 @@ def steering_effect(
         >>> for effect in interpret.steering_effect(model, tokenizer, vector, neutral, prompts=["The", "It"]):
         ...     print(f"{effect.strength}: perplexity times {effect.ratio:.2f}: {effect.texts[0]}")
     """
+    from kerasllm.evaluation import perplexity  # which takes TensorFlow; to look inside on JAX alone does not
+
     neutral = list(neutral)
     plain, found = perplexity(model, tokenizer, neutral).perplexity, []
     for strength in strengths:

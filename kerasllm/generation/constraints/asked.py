@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from kerasllm.generation.constraints.grammars import GrammarConstraint
+from kerasllm.generation.constraints.schema_patterns import schema_pattern
 from kerasllm.generation.constraints.tables import TableConstraint
 
 KINDS_OF_CONSTRAINT = ("regex", "choices", "json_schema", "grammar")
@@ -31,6 +32,8 @@ def take_constraint(options, tokenizer):
             raise ValueError(f"`finish` goes with one of {', '.join(KINDS_OF_CONSTRAINT)}: leave it out.")
         return None
     ((kind, value),) = asked.items()
+    if kind == "json_schema" and (table := schema_table(value, tokenizer, finish == "valid")) is not None:
+        return table
     return make_constraint(kind, value, tokenizer, finish == "valid")
 
 
@@ -46,6 +49,19 @@ def make_constraint(kind, value, tokenizer, must_end=False):
     if kind in ("regex", "choices"):
         return TableConstraint(kind, _read_choices(value) if kind == "choices" else value, tokenizer, must_end)
     return GrammarConstraint(kind, _read_schema(value) if kind == "json_schema" else value, tokenizer, must_end)
+
+
+def schema_table(schema, tokenizer, must_end=False):
+    """The `TableConstraint` of a JSON schema that is a regular expression, which a loop follows by itself; or None.
+
+    Raises:
+        TypeError, ValueError: if it is no schema.
+    """
+    pattern = schema_pattern(json.loads(_read_schema(schema)))
+    try:
+        return None if pattern is None else TableConstraint("json_schema", pattern, tokenizer, must_end)
+    except (ImportError, ValueError):  # of what this vocabulary cannot write, llguidance says more
+        return None
 
 
 def _read_choices(choices):

@@ -29,6 +29,10 @@ _OTHERWISE = {"\\<": "<", "\\>": ">", "{,": "{0,"}
 _PART = re.compile(r"\\.|\[\^?\]?|\(\?[a-zA-Z]*-?[a-zA-Z]*[:)]?|\{,|.", re.DOTALL)
 _PART_OF_CLASS = re.compile(r"\\.|.", re.DOTALL)
 _END_OF_VOCABULARY = 256  # the end token of a vocabulary of all bytes
+# outlines-core makes an automaton for searching, too, which may be as large as 2 to the power of a text's length.
+# Behind the first byte the empty alternative matches, and of several matches the first one counts: so no other is
+# looked for. The \z alone is there as the library wants a text to be able to end behind both bytes.
+_BEFORE, _ANCHORED = b"\x00\x01", r"\x00(?:\x01(?:(?:{})\z|\z)|)"
 
 
 def pattern_automaton(pattern):
@@ -49,27 +53,30 @@ def pattern_automaton(pattern):
     if not isinstance(pattern, str):
         raise TypeError(f"`regex` is a str, got {type(pattern).__name__}.")
     vocabulary = outlines_core.Vocabulary(_END_OF_VOCABULARY, {bytes([byte]): [byte] for byte in range(256)})
-    written, may_be_empty = f"(?:{as_rust(pattern)})\\z", re.fullmatch(pattern, "") is not None
-    if may_be_empty:  # for which the library wants to have seen something; else it is much quicker without
-        written = f"\\x00{written}"
+    written, nothing = _ANCHORED.format(as_rust(pattern)), f"`regex` {pattern!r:.200} matches no text."
     try:
         index = outlines_core.Index(written, vocabulary)
     except ValueError as error:
         if "no transitions" in str(error):
-            raise ValueError(f"`regex` {pattern!r:.200} matches no text.") from None
+            raise ValueError(nothing) from None
         raise ValueError(
             f"`regex` {pattern!r:.200} cannot be made an automaton, which knows no look-around, back-references or "
             f"edges of words: {str(error).removeprefix('Failed to build DFA ')[:300]}."
         ) from None
     moves, numbers = index.get_transitions(), {}
     begin = index.get_initial_state()
-    for state in (moves[begin][0] if may_be_empty else begin, *moves):
+    for byte in _BEFORE:
+        begin = moves.pop(begin)[byte]
+    for state in (begin, *moves):
         numbers.setdefault(state, len(numbers))
     following = np.full((len(numbers), 257), -1, "int32")
     for state, row in moves.items():
         following[numbers[state], list(row)] = [numbers.get(end, -1) for end in row.values()]
     ends = np.zeros(len(numbers), bool)
     ends[[numbers[state] for state in index.get_final_states() if state in numbers]] = True
+    ends[0] = re.fullmatch(pattern, "") is not None
+    if not ends.any():
+        raise ValueError(nothing)
     return Automaton(following[:, :256], ends)
 
 

@@ -62,7 +62,7 @@ class FollowsTables(LogitsRule):
 
 
 class TableConstraint:
-    """What can be said by a table: a regular expression, or choices."""
+    """What can be said by a table: a regular expression, perhaps that of a JSON schema, or choices."""
 
     def __init__(self, kind, value, tokenizer, must_end=False):
         self._kind, self._value, self._tokenizer, self._must_end = kind, value, tokenizer, must_end
@@ -94,7 +94,7 @@ class TableConstraint:
     def _table(self, begins_text):
         def make():
             tokens, first = token_bytes(self._tokenizer)
-            automaton = pattern_automaton if self._kind == "regex" else choice_automaton
+            automaton = choice_automaton if self._kind == "choices" else pattern_automaton
             try:
                 return token_table(automaton(self._value), tokens, first if begins_text else None)
             except ValueError as error:
