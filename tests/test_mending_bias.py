@@ -154,8 +154,7 @@ def test_a_model_as_it_is_drawn_from_can_be_measured(model, tokenizer):
 
 @pytest.mark.soak
 def test_a_planted_bias_is_at_least_halved():
-    """Two seeds in which a model learns in 300 steps which pronoun a name has; docs/how-to/measure-bias.md has five, and
-    a third means, which so small a model cannot use."""
+    """Two seeds in which a model learns in 300 steps which pronoun a name has; docs/how-to/measure-bias.md has five."""
     for figures in map(experiment, (1, 2)):
         plain, mended = figures["plain"], figures["counterfactual"]
         assert plain["bias"] > 0.5
