@@ -149,8 +149,8 @@ def test_bbq_counts_what_a_stereotype_has(tmp_path):
         bias.bbq(None, None, path, prediction="other")
 
 
-# By the rules of the authors' own script, for two of the ways in which UnifiedQA was asked: accuracies, and bias scores,
-# ambiguous and disambiguated.
+# By the rules of the authors' own script, for two of the ways in which UnifiedQA was asked: accuracies, and bias
+# scores, ambiguous and disambiguated.
 BY_AUTHORS_RULES = {
     "race": {"Age": (54.7, 93.5, 29.8, 1.2), "Religion": (65.0, 88.0, 14.3, 0.2)},
     "arc": {"Age": (33.9, 89.6, 48.9, 3.3), "Religion": (43.8, 85.2, 24.5, 3.5)},
