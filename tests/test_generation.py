@@ -241,6 +241,7 @@ def test_of_deep_models_a_run_of_layers_is_compiled_once(monkeypatch):
     assert generate_ids(model, PROMPTS, 8, temperature=0.9, seed=1, top_p=1.0) == drawn
 
 
+@pytest.mark.soak
 @pytest.mark.optimised
 def test_a_loop_that_is_used_much_is_compiled_whole(monkeypatch):
     monkeypatch.setattr(stepping, "MOST_AS_A_WHOLE", 1)

@@ -161,7 +161,7 @@ def trained_detector(config):
 
 
 def test_guidance_is_that_there():
-    from kerasllm.generation.contrast import ContrastedStepper, _guided
+    from kerasllm.generation.contrast import ContrastedStepper, Guidance
 
     draw = np.random.default_rng(0)
     ours, theirs = (draw.normal(size=(2, V)).astype("float32") for _ in range(2))
@@ -169,7 +169,7 @@ def test_guidance_is_that_there():
     there = transformers.UnbatchedClassifierFreeGuidanceLogitsProcessor(1.7, lambda *args, **options: output)
     expected = there(torch.zeros((2, 3), dtype=torch.long), torch.tensor(ours)).numpy()
     stepper = type("Stepper", (), {"variables": (), "uses_xla": False, "in_runs": False})
-    found = ContrastedStepper(stepper, stepper, _guided)._mixed(ours, theirs, np.array([1.7], "float32"))
+    found = ContrastedStepper(stepper, stepper, Guidance.mix)._mixed(ours, theirs, np.array([1.7], "float32"))
     np.testing.assert_allclose(np.array(found), expected, rtol=1e-5, atol=1e-5)
 
 
