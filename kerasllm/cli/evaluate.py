@@ -55,8 +55,9 @@ def _scores(arguments, model, tokenizer):
 
 def _harness_scores(arguments, model, tokenizer):
     """The same of tasks of lm-evaluation-harness."""
-    others = [*_given(arguments, ("stride", "task", *OF_DIALOGUE)), *["field"][: len(arguments.field)]]
-    if others:
+    others = list(_given(arguments, ("stride", "task", *OF_DIALOGUE)))
+    if others or arguments.field:
+        others.append("field")
         raise ValueError(f"--{others[0]} is for --data: leave it out.")
     optional("lm_eval", "These tasks are read and scored")
     from kerasllm.evaluation.harness import harness_scores

@@ -44,17 +44,11 @@ def read_endings(model, beginnings, endings, places):
         (1, 2, 100)
     """
     _check_lengths(model, beginnings, endings)
-    prompts = [{"token_ids": beginning} for beginning in beginnings]
-    first, rows = shared_prompts(prompts) or (np.arange(len(prompts), dtype="int32"),) * 2
     P, _ = buffer_lengths(model, max(map(len, beginnings)), 1)
-    inputs, padding = fill_buffers([prompts[row] for row in first], P, P)
     T = -(-max(map(len, endings)) // _WIDTH) * _WIDTH
-    tokens = np.zeros((len(endings), T), "int32")
-    for row, ending in zip(tokens, endings, strict=True):
-        row[: len(ending)] = ending
-    is_token = (np.arange(T) < np.array([[len(ending)] for ending in endings])).astype("float32")
+    texts, is_token = _laid_out(beginnings, endings, P, T)
     places = np.array(places, "int32").reshape(len(endings), len(places[0]))
-    read = _compiled(model, _read)(inputs["token_ids"], padding, rows, tokens, is_token, places)
+    read = _compiled(model, _read)(*texts, is_token.astype("float32"), places)
     log_probs, logits = (np.asarray(ops.convert_to_numpy(found), "float32") for found in read)
     if not np.isfinite(log_probs).all():
         raise ValueError(NOT_FINITE)
@@ -75,20 +69,24 @@ def score_endings(model, beginnings, endings):
         ValueError: as `read_endings`; the last token of a text may lie just past the context.
     """
     _check_lengths(model, beginnings, [ending[:-1] for ending in endings])
-    first, rows = shared_prompts([{"token_ids": beginning} for beginning in beginnings]) or (range(len(endings)),) * 2
-    P, T = max(map(len, beginnings)), max(map(len, endings))
-    before, padding = np.zeros((len(first), P), "int32"), np.zeros(len(first), "int32")
-    for row, text in enumerate(first):
-        padding[row] = P - len(beginnings[text])
-        before[row, padding[row] :] = beginnings[text]
-    tokens, is_token = np.zeros((len(endings), T), "int32"), np.zeros((len(endings), T), bool)
-    for row, ending in enumerate(endings):
-        tokens[row, : len(ending)], is_token[row, : len(ending)] = ending, True
-    scores = _compiled(model, _scores, by_shape=False)(before, padding, np.array(rows, "int32"), tokens, is_token)
+    texts, is_token = _laid_out(beginnings, endings, max(map(len, beginnings)), max(map(len, endings)))
+    scores = _compiled(model, _scores, by_shape=False)(*texts, is_token)
     log_probs, is_likeliest = map(ops.convert_to_numpy, scores)
     if not np.isfinite(log_probs).all():
         raise ValueError(NOT_FINITE)
     return log_probs, is_likeliest
+
+
+def _laid_out(beginnings, endings, P, T):
+    """Different beginnings (U, P), the places before them (U,), which of them each ending follows (N,), and endings
+    (N, T), int32; and which of these are tokens, bool (N, T)."""
+    prompts = [{"token_ids": beginning} for beginning in beginnings]
+    first, rows = shared_prompts(prompts) or (np.arange(len(prompts), dtype="int32"),) * 2
+    inputs, padding = fill_buffers([prompts[row] for row in first], P, P)
+    is_token = np.arange(T) < np.array([[len(ending)] for ending in endings])
+    tokens = np.zeros((len(endings), T), "int32")
+    tokens[is_token] = np.concatenate(endings)
+    return (inputs["token_ids"], padding, rows, tokens), is_token
 
 
 def _check_lengths(model, beginnings, endings):
