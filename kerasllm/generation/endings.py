@@ -10,14 +10,14 @@ import numpy as np
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.generation.buffers import buffer_lengths, fill_buffers, shared_prompts
+from kerasllm.generation.buffers import fill_buffers, shared_prompts
 from kerasllm.generation.loop import NOT_FINITE
 from kerasllm.layers import taps
 from kerasllm.layers.named_adapters import adapters_in_use
 from kerasllm.losses.likelihood import chunked_log_probabilities, log_probabilities
 from kerasllm.models.shapes import length_dependent_rotations
 
-_WIDTH = 16  # of which the lengths of endings are multiples, so that shapes are few
+_STEP = 1 if backend.IS_TENSORFLOW else 16  # of lengths, where each shape is compiled for itself
 _LOGITS_AT_ONCE = 256
 
 
@@ -44,9 +44,7 @@ def read_endings(model, beginnings, endings, places):
         (1, 2, 100)
     """
     _check_lengths(model, beginnings, endings)
-    P, _ = buffer_lengths(model, max(map(len, beginnings)), 1)
-    T = -(-max(map(len, endings)) // _WIDTH) * _WIDTH
-    texts, is_token = _laid_out(beginnings, endings, P, T)
+    texts, is_token = _laid_out(beginnings, endings)
     places = np.array(places, "int32").reshape(len(endings), len(places[0]))
     read = _compiled(model, _read)(*texts, is_token.astype("float32"), places)
     log_probs, logits = (np.asarray(ops.convert_to_numpy(found), "float32") for found in read)
@@ -69,17 +67,18 @@ def score_endings(model, beginnings, endings):
         ValueError: as `read_endings`; the last token of a text may lie just past the context.
     """
     _check_lengths(model, beginnings, [ending[:-1] for ending in endings])
-    texts, is_token = _laid_out(beginnings, endings, max(map(len, beginnings)), max(map(len, endings)))
-    scores = _compiled(model, _scores, by_shape=False)(*texts, is_token)
+    texts, is_token = _laid_out(beginnings, endings)
+    scores = _compiled(model, _scores)(*texts, is_token)
     log_probs, is_likeliest = map(ops.convert_to_numpy, scores)
     if not np.isfinite(log_probs).all():
         raise ValueError(NOT_FINITE)
     return log_probs, is_likeliest
 
 
-def _laid_out(beginnings, endings, P, T):
+def _laid_out(beginnings, endings):
     """Different beginnings (U, P), the places before them (U,), which of them each ending follows (N,), and endings
     (N, T), int32; and which of these are tokens, bool (N, T)."""
+    P, T = (-(-max(map(len, texts)) // _STEP) * _STEP for texts in (beginnings, endings))
     prompts = [{"token_ids": beginning} for beginning in beginnings]
     first, rows = shared_prompts(prompts) or (np.arange(len(prompts), dtype="int32"),) * 2
     inputs, padding = fill_buffers([prompts[row] for row in first], P, P)
@@ -102,12 +101,12 @@ def _check_lengths(model, beginnings, endings):
         )
 
 
-def _compiled(model, function, by_shape=True):
+def _compiled(model, function):
     compiled = taps.compiled_for(model, "_compiled_decoders")
     key = (function.__name__, frozenset(map(id, model.weights)), adapters_in_use(model))
     if key not in compiled:
         function = functools.partial(function, model)
-        compiled[key] = backend.compile_function(function, model.variables, xla=False, by_shape=by_shape)
+        compiled[key] = backend.compile_function(function, model.variables, xla=False)
     return compiled[key]
 
 
