@@ -18,6 +18,7 @@ PYTHON = {
     for name, text in TEXTS.items()
     if name.startswith("docs/") and (code := "\n".join(code for kind, code in BLOCK.findall(text) if kind == "python"))
 }
+QUICK = {"docs/design.md", "docs/how-to/train.md", "docs/how-to/generate-and-chat.md"}
 TEXT = "The class of a thing is what the thing is an instance of. " * 130
 
 
@@ -52,7 +53,9 @@ def test_a_command_is_one_that_the_command_line_takes(words, is_whole):
         arguments.TrainSettings(**{name: value for name, value in given.items() if name in known})
 
 
-@pytest.mark.parametrize("page", PYTHON)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page in QUICK else pytest.mark.soak) for page in PYTHON]
+)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fields = presets.preset_fields
