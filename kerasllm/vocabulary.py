@@ -34,7 +34,7 @@ def farthest(ids, size):
     unsigned = "u" + keras.backend.standardize_dtype(ids.dtype)
     flat = ops.concatenate([ops.zeros((1,), ids.dtype), ops.reshape(ids, (-1,))])
     index = ops.argmax(ops.cast(flat, unsigned))
-    value = flat[index]
+    value = ops.take(flat, index)  # XLA would compile `flat[index]` anew for all ids
     return is_outside(value, size), value, index - 1
 
 

@@ -1,6 +1,7 @@
 """`fit` as people write it: what it learns from, what it leaves out, and what it refuses in one sentence."""
 
 import functools
+import time
 import warnings
 
 import keras
@@ -240,6 +241,21 @@ def test_without_labels_the_next_token_is_learned():
     with pytest.warns(UserWarning, match="No labels were given"):
         _, weight = make()._labels({name: tf.constant(rows) for name, rows in packed.items()}, None, None)
     np.testing.assert_array_equal(weight, follows)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("options", [{}, {"micro_batches": 2, "loss": TokenCrossentropy(chunk_size=5)}])
+@pytest.mark.parametrize("kind", [CausalLM, MaskedLM, Seq2SeqLM])
+def test_xla_compiles_a_step_once_for_all_ids(kind, options):
+    """A part of ids that only they tell the place of has XLA compile a step for their values."""
+    model, seconds = make(kind, optimizer=AdamW(1e-3), jit_compile=True, **options), []
+    for draw in map(np.random.default_rng, range(3)):
+        ids = draw.integers(0, 37, (6, 12)).astype("int32")
+        x = {"source_ids": ids, "target_ids": ids} if kind is Seq2SeqLM else ids
+        begin = time.perf_counter()
+        model.train_on_batch(x, LABELS, ALL)
+        seconds.append(time.perf_counter() - begin)
+    assert seconds[2] < seconds[0] / 5, seconds
 
 
 @pytest.mark.soak
