@@ -70,7 +70,7 @@ def dialogue_scores(
         conversations: iterable of lists of messages.
         candidates: int, how many replies are written for each.
         judge: pair (model, tokenizer) that rates the answers, best one that has learned from other data; None for the
-            model itself.
+            model itself, which has read what tools found, too.
         tools, max_new_tokens, **options: see `reply`.
         seed: int, of the first draw; each that follows has the next.
 
@@ -90,8 +90,7 @@ def dialogue_scores(
     if not asked:
         raise ValueError("There is no dialogue to reply in.")
     written = [write(model, tokenizer, chat, candidates, seed=seed + n, **settings) for n, chat in enumerate(asked)]
-    replied = [[*chat, {"role": ANSWER, "content": one.text}] for chat, one in zip(asked, written, strict=True)]
-    ratings = np.array(rate(*(judge or (model, tokenizer)), replied)) >= 0.5
+    ratings = np.array(_ratings(model, tokenizer, judge, asked, written)) >= 0.5
     safety, *of_quality = ratings.mean(axis=0).tolist()
     claims, supported, cited = (np.array(column, bool) for column in zip(*map(_grounds, asked, written), strict=True))
     return DialogueScores(
@@ -134,6 +133,16 @@ def judge_scores(
         if all(map(len, values)):
             scores[name] = {"auc": _auc(*values), "good": len(values[0]), "bad": len(values[1])}
     return scores
+
+
+def _ratings(model, tokenizer, judge, asked, written):
+    """What the judge says of replies. The model itself has said it where it wrote them, but of the fallback."""
+    ratings = [None if judge or one.candidates[0].score is None else one.candidates[0].ratings for one in written]
+    unrated = [n for n, found in enumerate(ratings) if found is None]
+    replied = [[*asked[n], {"role": ANSWER, "content": written[n].text}] for n in unrated]
+    for n, found in zip(unrated, rate(*(judge or (model, tokenizer)), replied), strict=True):
+        ratings[n] = found
+    return ratings
 
 
 def _before_last_reply(chat, number):
