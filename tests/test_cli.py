@@ -154,6 +154,7 @@ def test_generate_streams_what_the_package_generates(run, monkeypatch, capsys):
         assert capsys.readouterr().out == "the c" + kerasllm.generate(model, tokenizer, "the c", 9, **options) + "\n"
 
 
+@pytest.mark.soak
 def test_export_is_checked_against_the_model(run, tmp_path, capsys):
     from kerasllm.export import comparison
 

@@ -183,7 +183,10 @@ def test_sampling_is_the_same_with_a_cache_without_and_in_a_larger_batch():
     assert batch != generate_ids(model, PROMPTS, **{**options, "seed": 6})
 
 
-@pytest.mark.parametrize("options", [{}, {"num_kv_heads": 1}, {"cached": False}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(options, marks=pytest.mark.soak) for options in ({"num_kv_heads": 1}, {"cached": False}))],
+)
 def test_equal_prompts_are_read_once_and_draw_what_they_draw_alone(options, monkeypatch):
     """One head of keys has a cache of another form."""
     options, cached = dict(options), options.get("cached")
@@ -225,6 +228,7 @@ def test_many_models_in_one_process_are_no_retracing(caplog):
 
 
 @pytest.mark.optimised
+@pytest.mark.soak
 def test_of_deep_models_a_run_of_layers_is_compiled_once(monkeypatch):
     monkeypatch.setattr(likeness, "MOST_IN_A_RUN", 2)
     monkeypatch.setattr(stepping, "MOST_AS_A_WHOLE", 2)

@@ -130,8 +130,16 @@ def test_the_last_token_alone_is_what_it_is_among_all(options):
     assert all(map(np.array_equal, keras.tree.flatten(cache), keras.tree.flatten(whole_cache)))
 
 
-@pytest.mark.parametrize("long", [1024, 4], ids=["at once", "in tiles"])
-@pytest.mark.parametrize("options", CACHED.values(), ids=CACHED)
+@pytest.mark.parametrize(
+    ("options", "long"),
+    [
+        *(pytest.param(options, 1024, id=f"{name}-at once") for name, options in CACHED.items()),
+        *(
+            pytest.param(options, 4, id=f"{name}-in tiles", marks=() if name == "grouped, window" else pytest.mark.soak)
+            for name, options in CACHED.items()
+        ),
+    ],
+)
 def test_cached_rows_of_uneven_length_equal_each_row_alone(options, long, monkeypatch):
     for name, value in {"LONG": long, "OF_ONE": 2, "FEWEST_QUERIES": 2}.items():
         monkeypatch.setattr(tiles, name, value)
