@@ -48,9 +48,20 @@ SMALL = {
         "small_steps": 3, "colored": 2,
     },
     "09_preferences.ipynb": {
-        "source": "pairs.jsonl", "checkpoint": None, "held_out_count": 8, "seq_len": 160, "batch_size": 3,
-        "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "small_vocab_size": 300,
+        "source": "pairs.jsonl", "english": "corpus.txt", "dialogues": None, "checkpoint": None, "held_out_count": 8,
+        "seq_len": 160, "batch_size": 3, "passes": 1, "small_vocab_size": 300,
+        "small": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32},
         "small_passes": 1, "new_tokens": 6,
+    },
+    "10_dialogue.ipynb": {
+        "source": "chats.jsonl", "checkpoint": None, "training_count": 6, "held_out_count": 4, "sums_count": 4,
+        "questions_count": 1, "seq_len": 160, "batch_size": 2, "rank": 2, "streets": "Mill Park", "new_streets": "Elm",
+        "tiny": {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 32}, "tiny_vocab_size": 300, "tiny_steps": 3,
+        "candidates": 2, "compared": 1, "new_tokens": 6,
+    },
+    "11_inside_a_language_model.ipynb": {
+        "checkpoint": None, "seq_len": 24, "periods": (4, 12), "batch_size": 4, "steps": 4, "every": 2, "d_model": 16,
+        "num_heads": 2,
     },
     "12_steering_and_constraints.ipynb": {
         "source": "corpus.txt", "test_source": "corpus.txt", "checkpoint": None, "vector_count": 4,
@@ -124,7 +135,7 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     for file, text in sources().items():
         (tmp_path / file).write_text(text, encoding="utf-8")
     settings = {"source": "corpus.txt", **SMALL[name]}
-    paths = {key: str(tmp_path / settings[key]) for key in ("source", "test_source") if key in settings}
+    paths = {key: str(tmp_path / settings[key]) for key in ("source", "test_source", "english") if key in settings}
     inject(notebook, {**settings, **paths})
 
     resources = {"metadata": {"path": str(work)}}
