@@ -39,7 +39,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
-    "safety": ["generation"],
+    "safety": ["evaluation"],
     "interpret": ["evaluation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],

@@ -2,7 +2,7 @@
 
 import argparse
 
-from kerasllm.cli import audit_memory
+from kerasllm.cli import audit_memory, audit_safety
 
 _BENCHMARKS = {
     "--crows-pairs": "crows_pairs_anonymized.csv",
@@ -18,7 +18,8 @@ def add_audit_arguments(command):
     kinds = command.add_subparsers(dest="kind", required=True, metavar="KIND")
     for add in (_add_bias,):
         add(kinds)
-    audit_memory.add_arguments(_add_kind, kinds)
+    for kind in (audit_safety, audit_memory):
+        kind.add_arguments(_add_kind, kinds)
 
 
 def _add_kind(kinds, name, help, examples):
