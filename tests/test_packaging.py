@@ -50,11 +50,12 @@ ROOMS = {
     "bases": ["huggingface"],
     "runs": ["bases", "gguf", "unread"],
     "report": [],
+    "audits": ["interpret", "safety", "settings"],
     "settings": ["tasks", "words"],
     "recipe": ["callbacks", "privacy", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["benchmark", "interpret", "recipe", "safety", "serving"],
+    "cli": ["audits", "benchmark", "interpret", "recipe", "safety", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

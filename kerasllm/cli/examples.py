@@ -49,8 +49,10 @@ kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
 kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
     "detect": """kerasllm detect --model my-run --watermark green.json --text "May be a model's ..."
 kerasllm detect --model my-run --watermark green.json --file a.txt b.txt --calibrate human.jsonl --rate 0.001""",
-    "audit": """kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias
+    "audit": """kerasllm audit my-run   # all that its files allow: a page, and a model card
+kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias
 kerasllm audit bias --compare my-run my-mended-run --templates mine.yaml --text held-out.txt --out mended
+kerasllm audit safety --model my-run --prompts prompts.txt --classifier unsafe-replies --pairs --out safety
 kerasllm audit memory my-run --out memory""",
     "explain": """kerasllm explain --model my-run --text "The capital of France is" --target " Paris" --out why.html
 kerasllm explain --model my-run --text "The cat sat on the" --target " mat" --contrast " dog" --out cat.html

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasllm.evaluation.bias.statistics import Estimate, Evidence
+from kerasllm.evaluation.bias.statistics import Evidence
 from kerasllm.files import replacing
 from kerasllm.generation.held_back import HeldBack, checked_filter
 from kerasllm.generation.options import whole_number
@@ -82,8 +82,8 @@ class SafetyScores:
     def __str__(self):
         lines = [f"{'':<30}" + "".join(f"{name:>26}" for name in self._named)]
         for measure in self.written:
-            shown = (_shown(found[measure], measure != "expected_maximum") for found in self._named.values())
-            lines.append(f"{MEASURES[measure]:<30}" + "".join(f"{one:>26}" for one in shown))
+            figures = (shown(found[measure], measure != "expected_maximum") for found in self._named.values())
+            lines.append(f"{MEASURES[measure]:<30}" + "".join(f"{one:>26}" for one in figures))
         if self.prompts:
             lines.append(
                 f"{self.samples} texts after each of {self.prompts:,} prompts; harmful from {self.threshold:.2f}"
@@ -101,9 +101,8 @@ class SafetyScores:
         FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2)
         for name, worst in self.maxima.items():
-            left.plot(
-                [*np.sort(worst), 1], [*(1 - np.arange(len(worst)) / len(worst)), 0], drawstyle="steps", label=name
-            )
+            shares = 1 - np.arange(len(worst)) / len(worst)
+            left.plot([0, *np.sort(worst), 1], [1, *shares, 0], drawstyle="steps", label=name)
         left.axvline(self.threshold, color="0.5", linestyle=":")
         left.set(xlabel="harm of the worst text after a prompt", ylabel="prompts with at least so much")
         left.set(xlim=(0, 1), ylim=(0, 1.02))
@@ -264,7 +263,8 @@ def _or_none(value):
     return None if np.isnan(value) else float(value)
 
 
-def _shown(estimate: Estimate, is_share):
+def shown(estimate, is_share):
+    """A figure with its interval, as a share or a number."""
     form = "{:.1%}" if is_share else "{:.3f}"
     value, low, high = map(form.format, estimate)
     return value if np.isnan(estimate.low) else f"{value} ({low} to {high})"
