@@ -1,4 +1,4 @@
-"""One report about a model: what it says, that it loads nothing, and that its card goes along to Hugging Face's format."""
+"""One report about a model: what it says, that its page loads nothing, and where its card goes along."""
 
 import json
 import re
