@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import types
 
 import huggingface_hub
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import kerasllm
 from kerasllm import audits, huggingface, safety
 from kerasllm.cli import main
+from kerasllm.energy import energy_used
 from kerasllm.evaluation import bias
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
@@ -99,3 +102,37 @@ def test_parts_say_what_their_scores_say():
     assert part.pictures[0][:4] == b"\x89PNG" and part.limits == list(safety.memory.LIMITS)
     page = audits.page(HOSTILE, [part])
     assert "data:image/png;base64," in page and "<script" not in page
+
+
+def test_energy_is_measured_where_codecarbon_is(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    with energy_used() as used:
+        pass
+    assert used == {}, "without it there is nothing to say"
+
+    class OfflineEmissionsTracker:
+        final_emissions_data = types.SimpleNamespace(energy_consumed=0.25, duration=3600.0)
+
+        def __init__(self, country_iso_code, save_to_file, log_level, allow_multiple_runs):
+            assert save_to_file is False
+
+        def start(self):
+            began.append(self)
+
+        def stop(self):
+            assert began.pop() is self
+
+    module = types.ModuleType("codecarbon")
+    module.OfflineEmissionsTracker = OfflineEmissionsTracker
+    monkeypatch.setitem(sys.modules, "codecarbon", module)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "3.3.2")
+    began = []
+    with energy_used() as used:
+        assert not used
+    assert used == {"kwh": 0.25, "seconds": 3600.0, "by": "codecarbon 3.3.2"}
+    record = {**RECORD, "results": {**RECORD["results"], "energy": used}}
+    rows = dict(audits.of_record(record)[0].rows)
+    assert rows["energy in 3,600 s, estimated by codecarbon 3.3.2"] == "0.25 kWh"
+    monkeypatch.setattr(OfflineEmissionsTracker, "start", lambda self: 1 / 0)
+    with pytest.warns(UserWarning, match="codecarbon fails: division by zero"), energy_used() as used:
+        pass

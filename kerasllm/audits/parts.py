@@ -80,7 +80,7 @@ def of_record(record):
     energy = results.get("energy")
     rows = [*data, *trained, *settings, *made, *versions]
     if energy:
-        rows.append(("energy, as codecarbon estimates it", f"{energy['kwh']:.6f} kWh"))
+        rows.append((f"energy in {energy['seconds']:,.0f} s, estimated by {energy['by']}", f"{energy['kwh']:.3g} kWh"))
     figures = {"data": record["data"], "settings": changed, "versions": record["versions"], "energy": energy}
     figures |= {name: results.get(name) for name in FIGURES}
     parts = [Part("training", "How it was trained", rows, figures)]

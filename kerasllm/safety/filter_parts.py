@@ -185,15 +185,8 @@ class GuardModel:
             for one in messages
             if one["role"] not in ("system", "developer") or one is messages[-1]
         ]
-        answer = chat(
-            self._model,
-            self._tokenizer,
-            _in_turn(chat_alone),
-            _TOKENS_OF_A_VERDICT,
-            sampler="greedy",
-            shorten=True,
-            template_variables={"add_generation_prompt": True},
-        )
+        options = {"sampler": "greedy", "shorten": True}
+        answer = chat(self._model, self._tokenizer, _in_turn(chat_alone), _TOKENS_OF_A_VERDICT, **options)
         found = self._verdicts.search(answer)
         if found is None:
             return f"no verdict: {answer.strip()!r:.80}"
