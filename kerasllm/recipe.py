@@ -24,6 +24,7 @@ import kerasllm
 from kerasllm import callbacks, privacy, report, runs, training
 from kerasllm.callbacks import checkpoint_folder
 from kerasllm.callbacks.checkpoint_folder import checkpoints
+from kerasllm.energy import energy_used
 from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
@@ -152,7 +153,9 @@ def _say_what_cannot_be_converted(task, config):
 def _finish(model, settings, task, tokenizer, batches, record, promise):
     """Trains, saves and measures; returns the record."""
     out = Path(settings.out)
-    record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches, promise)
+    with energy_used() as energy:
+        record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches, promise)
+    record["results"] |= {"energy": energy} if energy else {}
     try:
         runs.add_model(model, tokenizer, out)
         _seal(record, out)  # Measuring may fail; then the model is safe.

@@ -21,6 +21,7 @@ ROOMS = {
     "files": [],
     "progress": [],
     "words": [],
+    "energy": [],
     "extras": [],
     "unread": [],
     "layers": ["backend", "words"],
@@ -39,7 +40,7 @@ ROOMS = {
     "evaluation": ["data", "generation"],
     "dialogue": ["data", "extras", "generation"],
     "reinforcement": ["data", "extras", "files", "generation"],
-    "safety": ["generation"],
+    "safety": ["evaluation"],
     "interpret": ["evaluation"],
     "callbacks": ["evaluation", "runs"],
     "export": ["extras", "files", "generation", "tokenizers"],
@@ -50,11 +51,12 @@ ROOMS = {
     "bases": ["huggingface"],
     "runs": ["bases", "gguf", "unread"],
     "report": [],
+    "audits": ["interpret", "safety", "settings"],
     "settings": ["tasks", "words"],
-    "recipe": ["callbacks", "privacy", "report", "runs", "settings", "training"],
+    "recipe": ["callbacks", "energy", "privacy", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["benchmark", "interpret", "recipe", "safety", "serving"],
+    "cli": ["audits", "benchmark", "interpret", "recipe", "safety", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

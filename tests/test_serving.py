@@ -419,3 +419,57 @@ def test_the_page_in_a_browser(server):
         browser.close()
     assert not errors
     assert all(url.startswith(server[1]) for url in asked)
+
+
+class Running:
+    """A served model that runs already."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __getattr__(self, name):
+        return (lambda: None) if name in ("start", "stop") else getattr(self.model, name)
+
+
+def test_what_a_filter_has_not_judged_is_not_sent(tiny, server):
+    """Judges are slow, and the model is not: what it writes meanwhile waits."""
+    from kerasllm.safety import Decision, Filter
+    from kerasllm.serving.app import make_app
+
+    model, tokenizer = tiny
+    written = kerasllm.generate(model, tokenizer, "The fox", 30)
+    decisions, unsafe = [], {"said": "a bad prompt", "written": written[10:14]}
+
+    def judge(messages):
+        time.sleep(0.2 if messages[-1]["role"] == "assistant" else 0)
+        return any(text in messages[-1]["content"] for text in unsafe.values())
+
+    def decided(decision: Decision):
+        decisions.append((time.monotonic(), decision))
+
+    served = {"tiny": Running(server[0]["tiny"])}
+    app = make_app(served, filter=Filter(judge, answer="No.", log=decided))
+    asked = {"model": "tiny", "max_tokens": 30, "temperature": 0}
+    with running(app) as address, openai.OpenAI(base_url=address + "/v1", api_key="x", max_retries=0) as client:
+        pieces = client.completions.create(**asked, prompt="The fox", stream=True)
+        text, first = "", None
+        for piece in pieces:
+            first = first or (piece.choices[0].text and time.monotonic())
+            text += piece.choices[0].text
+        assert text == "No." and piece.choices[0].finish_reason == "content_filter"
+        assert first > decisions[-1][0] and decisions[-1][1].refused and decisions[-1][1].text == written
+        whole = client.completions.create(**asked, prompt=["a bad prompt", "The fox"], n=2)
+        assert [choice.text for choice in whole.choices] == ["No."] * 4
+        before = len(decisions)
+        (choice,) = client.chat.completions.create(
+            **asked, messages=[{"role": "user", "content": "a bad prompt"}]
+        ).choices
+        assert (choice.message.content, choice.finish_reason, len(decisions)) == ("No.", "content_filter", before + 1)
+        unsafe["written"] = "never"
+        mixed = client.completions.create(**asked, prompt=["a bad prompt", "The fox"], logprobs=1)
+        assert [choice.text for choice in mixed.choices] == ["No.", written]
+        assert [len(choice.logprobs.tokens) for choice in mixed.choices] == [0, 30]
+        unsafe["said"] = None  # the judge fails
+        with pytest.raises(openai.InternalServerError):
+            client.completions.create(**asked, prompt="The fox")
+    wait_until(lambda: served["tiny"].engine.num_running == 0)

@@ -2,9 +2,10 @@
 
 import argparse
 import dataclasses
+import sys
 
 import kerasllm
-from kerasllm.cli.audit_arguments import add_audit_arguments
+from kerasllm.cli.audit_arguments import add_audit_arguments, with_kind
 from kerasllm.cli.bench_arguments import add_bench_arguments
 from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
@@ -43,7 +44,7 @@ def parse(argv=None):
         *(_add_inspect, _add_bench),
     ):
         add(commands)
-    return parser.parse_args(argv)
+    return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
 
 
 def _add_command(commands, name, help, description=""):
@@ -272,7 +273,7 @@ def _add_detect(commands):
 
 def _add_audit(commands):
     add_audit_arguments(
-        _add_command(commands, "audit", "measure what is unfair or unsafe in a model, or kept by heart")
+        _add_command(commands, "audit", "measure what is unfair or unsafe in a model, or kept by heart, in one report")
     )
 
 

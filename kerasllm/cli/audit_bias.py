@@ -10,20 +10,22 @@ _WITH_LIMIT = ("crows_pairs", "stereoset", "bbq", "wino_bias")
 
 
 def run(arguments):
-    tests = {name: getattr(arguments, name) for name in (*_WITH_LIMIT, "templates") if getattr(arguments, name)}
+    tests = asked_tests(arguments)
     if not tests:
         raise ValueError("There is no test: give the file of one, such as --crows-pairs FILE or --templates FILE.")
-    for path in (path for files in tests.values() for path in ([files] if isinstance(files, str) else files)):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
     if arguments.out:
         check_new_folder(arguments.out)
     start_keras()
+    import kerasllm
+    from kerasllm.evaluation.bias import BiasComparison
+
     found, text = {}, []
     for folder in arguments.compare or [arguments.model]:
-        for name, scores in _scores(folder, tests, arguments, text).items():
+        model, tokenizer = kerasllm.load(folder)
+        for name, scores in measure(model, tokenizer, tests, arguments).items():
             found.setdefault(name, []).append(scores)
-    from kerasllm.evaluation.bias import BiasComparison
+        if arguments.text:
+            text.append(perplexity(model, tokenizer, arguments.text, folder))
 
     found = {name: scores[0] if len(scores) == 1 else BiasComparison(*scores) for name, scores in found.items()}
     figures = {name: scores.to_dict() for name, scores in found.items()}
@@ -42,24 +44,36 @@ def run(arguments):
                 scores.plot(draft / f"{name.replace('_', '-')}.png")
 
 
-def _scores(folder, tests, arguments, text):
-    """`BiasScores` by test of the model in a folder, whose perplexity is added to a list."""
-    import kerasllm
+def asked_tests(arguments):
+    """The files of the tests that the flags ask for, by name."""
+    tests = {name: getattr(arguments, name) for name in (*_WITH_LIMIT, "templates") if getattr(arguments, name)}
+    for path in (path for files in tests.values() for path in ([files] if isinstance(files, str) else files)):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+    return tests
+
+
+def measure(model, tokenizer, tests, arguments):
+    """`BiasScores` by test."""
     from kerasllm.evaluation import bias
 
-    model, tokenizer = kerasllm.load(folder)
     found = {}
     for name, files in tests.items():
         options = {"limit": arguments.limit} if name in _WITH_LIMIT else {}
         found[name] = getattr(bias, name)(model, tokenizer, files, seed=arguments.seed, **options)
-    if arguments.text:
-        score = getattr(kerasllm.evaluation, kerasllm.tasks.task_of(model).scored_by)
-        if isinstance(model, kerasllm.models.Seq2SeqLM):
-            raise ValueError(
-                f"--text is for models that have a perplexity of a text, and {folder} translates: leave it out."
-            )
-        text.append(score(model, tokenizer, kerasllm.data.read_text(arguments.text)).perplexity)
     return found
+
+
+def perplexity(model, tokenizer, paths, folder):
+    """The perplexity of text in files."""
+    import kerasllm
+
+    score = getattr(kerasllm.evaluation, kerasllm.tasks.task_of(model).scored_by)
+    if isinstance(model, kerasllm.models.Seq2SeqLM):
+        raise ValueError(
+            f"--text is for models that have a perplexity of a text, and {folder} translates: leave it out."
+        )
+    return score(model, tokenizer, kerasllm.data.read_text(paths)).perplexity
 
 
 def _perplexities(text):

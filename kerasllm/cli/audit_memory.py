@@ -6,6 +6,7 @@ from pathlib import Path
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import check_new_folder, new_folder, write_json
 
+TOKENS = "tokens"
 _MOST_PASSAGES = 1000
 
 
@@ -21,6 +22,14 @@ def add_arguments(add_kind, kinds):
         ),
     )
     kind.add_argument("run", metavar="RUN", help="run folder of a causal model, with the tokens that it was trained on")
+    add_flags(kind)
+    kind.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of passages (default: 0)")
+    kind.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    kind.add_argument("--out", metavar="FOLDER", help="folder to make, with memory.json and memory.png")
+
+
+def add_flags(kind):
+    """Adds those that say what is measured."""
     kind.add_argument(
         "--passages",
         type=int,
@@ -28,33 +37,41 @@ def add_arguments(add_kind, kinds):
         metavar="N",
         help="the most passages tried, of each number of repeats and of each part (default: %(default)s)",
     )
-    kind.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of passages (default: 0)")
-    kind.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    kind.add_argument("--out", metavar="FOLDER", help="folder to make, with memory.json and memory.png")
 
 
 def run(arguments):
-    tokens = Path(arguments.run) / "tokens"
-    if not tokens.is_dir():
+    if not (Path(arguments.run) / TOKENS).is_dir():
         raise FileNotFoundError(
             f"{arguments.run} has no tokens folder: memory is looked for in run folders that kerasllm train made."
         )
-    if arguments.passages < 1:
-        raise ValueError(f"--passages takes 1 or more, got {arguments.passages}.")
+    check(arguments)
     if arguments.out:
         check_new_folder(arguments.out)
     start_keras()
     import kerasllm
-    from kerasllm import safety
-    from kerasllm.tasks.text import CANARIES, PARTS
 
-    model, tokenizer = kerasllm.load(arguments.run)
-    files = [kerasllm.data.TokenFiles(tokens / part) for part in PARTS]
-    canaries = safety.load_canaries(tokens / CANARIES) if (tokens / CANARIES).is_file() else ()
-    options = {"passages": arguments.passages, "seed": arguments.seed}
-    memory = safety.audit_memory(model, tokenizer, *files, canaries, **options)
+    memory = measure(*kerasllm.load(arguments.run), arguments)
     print(json.dumps(memory.to_dict()) if arguments.json else memory)
     if arguments.out:
         with new_folder(arguments.out) as draft:
             write_json(draft / "memory.json", memory.to_dict())
             memory.plot(draft / "memory.png")
+
+
+def check(arguments):
+    """Refuses what cannot be measured, before anything is loaded."""
+    if arguments.passages < 1:
+        raise ValueError(f"--passages takes 1 or more, got {arguments.passages}.")
+
+
+def measure(model, tokenizer, arguments):
+    """`Memory` of the run folder that the model is from."""
+    import kerasllm
+    from kerasllm import safety
+    from kerasllm.tasks.text import CANARIES, PARTS
+
+    tokens = Path(arguments.run) / TOKENS
+    files = [kerasllm.data.TokenFiles(tokens / part) for part in PARTS]
+    canaries = safety.load_canaries(tokens / CANARIES) if (tokens / CANARIES).is_file() else ()
+    options = {"passages": arguments.passages, "seed": arguments.seed}
+    return safety.audit_memory(model, tokenizer, *files, canaries, **options)

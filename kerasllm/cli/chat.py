@@ -2,6 +2,7 @@
 
 import sys
 
+from kerasllm.cli.filter_files import make_filter
 from kerasllm.cli.generate import drawing_options, print_pieces
 from kerasllm.cli.startup import start_keras
 from kerasllm.tasks import other_task
@@ -20,6 +21,7 @@ def run(arguments):
             f"The tokenizer in {arguments.model} has no chat template: its model was not trained to chat. `kerasllm "
             "generate` continues a text."
         )
+    drawing["filter"] = make_filter(drawing.get("filter"))
     conversation = kerasllm.generation.Conversation(model)
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     for line in _lines():

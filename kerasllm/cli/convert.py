@@ -19,6 +19,7 @@ def run(arguments):
     start_keras()
     import kerasllm
     from kerasllm import report
+    from kerasllm.huggingface.saving import AUDIT
 
     is_run = (Path(arguments.model) / kerasllm.runs.MANIFEST).is_file()
     usual = "gguf" if Path(folder).suffix.lower() == kerasllm.gguf.SUFFIX else "huggingface" if is_run else "run"
@@ -33,7 +34,8 @@ def run(arguments):
         what = "a run folder"
     else:
         model, tokenizer = load_merged(arguments.model)
-        kerasllm.huggingface.save(model, tokenizer, folder)
+        card = Path(arguments.model) / AUDIT  # also of a model whose adapters are now in its kernels
+        kerasllm.huggingface.save(model, tokenizer, folder, card if card.is_file() else None)
         what = "a folder in Hugging Face's format"
     kind = type(model).__name__
     report.stage(f"{folder} is {what} with a {kind} of {model.count_params():,} parameters and its tokenizer")

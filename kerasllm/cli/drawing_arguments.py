@@ -1,6 +1,7 @@
 """The flags that say how `generate` and `chat` draw a text."""
 
 from kerasllm.cli.constraint_arguments import add_constraint_arguments
+from kerasllm.cli.filter_files import add_filter_argument
 from kerasllm.cli.watermark_arguments import add_watermark_argument
 
 
@@ -24,4 +25,5 @@ def add_drawing_arguments(command):
     command.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
     command.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     add_watermark_argument(command)
+    add_filter_argument(command)
     add_constraint_arguments(command)

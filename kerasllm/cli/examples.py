@@ -38,8 +38,10 @@ kerasllm generate --model my-run --prompt "It was on " --regex "[0-9]{4}-[0-9]{2
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
     "chat": """kerasllm chat --model Qwen3-0.6B
 kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+kerasllm chat --model Qwen3-0.6B --filter filter.yaml   # what may not be said, by words, patterns or models
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "serve": """kerasllm serve my-run   # http://127.0.0.1:8000
+kerasllm serve my-run --filter filter.yaml   # what may not be said
 kerasllm serve SmolLM2-135M-Instruct all-MiniLM-L6-v2 --port 8080 --api-key secret   # it chats, and embeds""",
     "translate": """kerasllm translate --model en-de --text "A dog runs through the snow."
 kerasllm translate --model en-de --file sentences.en > sentences.de""",
@@ -49,8 +51,10 @@ kerasllm classify --model stars --file reviews.txt --json > labels.jsonl
 kerasllm classify --model nli --text "A man plays a guitar." "Somebody makes music."   # the two texts of a pair""",
     "detect": """kerasllm detect --model my-run --watermark green.json --text "May be a model's ..."
 kerasllm detect --model my-run --watermark green.json --file a.txt b.txt --calibrate human.jsonl --rate 0.001""",
-    "audit": """kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias
+    "audit": """kerasllm audit my-run   # all that its files allow: a page, and a model card
+kerasllm audit bias --model my-run --crows-pairs crows_pairs_anonymized.csv --out bias
 kerasllm audit bias --compare my-run my-mended-run --templates mine.yaml --text held-out.txt --out mended
+kerasllm audit safety --model my-run --prompts prompts.txt --classifier unsafe-replies --pairs --out safety
 kerasllm audit memory my-run --out memory""",
     "explain": """kerasllm explain --model my-run --text "The capital of France is" --target " Paris" --out why.html
 kerasllm explain --model my-run --text "The cat sat on the" --target " mat" --contrast " dog" --out cat.html

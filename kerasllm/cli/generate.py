@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kerasllm.cli.constraint_arguments import NAMES
 from kerasllm.cli.detect import read_watermark_file
+from kerasllm.cli.filter_files import make_filter, read_filter_file
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import read_utf8
 
@@ -17,6 +18,7 @@ def run(arguments):
     import kerasllm
 
     model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
+    options["filter"] = make_filter(options.get("filter"))
     pieces = kerasllm.stream(model, tokenizer, arguments.prompt, **options)
     print(arguments.prompt, end="", flush=True)
     print_pieces(pieces)
@@ -32,6 +34,8 @@ def drawing_options(arguments):
         options.setdefault("sampler", "random")
     if arguments.watermark is not None:
         options["watermark"] = read_watermark_file(arguments.watermark)
+    if arguments.filter is not None:
+        options["filter"] = read_filter_file(arguments.filter)
     return options
 
 

@@ -1,6 +1,7 @@
 """The flags of `kerasllm serve`: what it serves, where it listens, and what it bears."""
 
 from kerasllm.cli.examples import QUANTIZE
+from kerasllm.cli.filter_files import add_filter_argument
 
 
 def add_serve_arguments(command, positive):
@@ -27,3 +28,4 @@ def add_serve_arguments(command, positive):
     command.add_argument(
         "--max-tokens", type=positive(int), metavar="N", help="tokens that a request may ask for (default: the context)"
     )
+    add_filter_argument(command)

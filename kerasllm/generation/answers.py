@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
+from kerasllm.generation.held_back import Filter, HeldBack, checked_filter
 from kerasllm.generation.text import pieces, start_decoding
 from kerasllm.generation.text_stream import TextStream, stop_strings
 from kerasllm.models.shapes import context_length
@@ -62,13 +63,14 @@ def stream_chat(
     continue_final_message: bool = False,
     shorten: bool = False,
     stop: str | Sequence[str] | None = None,
+    filter: Filter | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """Answers piece by piece; the pieces joined are what `chat` returns.
 
     Args:
         model, tokenizer, messages, max_new_tokens, chat_template, template_variables, continue_final_message, shorten,
-            stop, **options: see `chat`.
+            stop, filter, **options: see `chat`.
 
     Returns:
         iterator of str.
@@ -88,7 +90,8 @@ def stream_chat(
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
     prompt = {"token_ids": prompt_ids}
     decoding = start_decoding(model, tokenizer, [prompt], max_new_tokens, {**options, "end_ids": end_ids})
-    return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop)))
+    held_back = None if checked_filter(filter) is None else HeldBack(filter, messages)
+    return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop), held_back))
 
 
 def fitting_ids(encode, messages, longest, max_new_tokens, shorten):

@@ -44,6 +44,7 @@ GENERATION_WORDS = {
     "amateur_model": "contrast",
     **dict.fromkeys(("bad_words", "bad_words_ids", "banned_words"), "forbidden"),
     **dict.fromkeys(("logit_bias", "sequence_bias", "token_bias", "biases"), "bias"),
+    **dict.fromkeys(("guardrails", "guardrail", "safety_filter", "moderation", "safety_checker"), "filter"),
     "use_cache": "cached",
     **dict.fromkeys(("strip_prompt", "return_full_text"), "the result is the continuation, without the prompt"),
     **dict.fromkeys(
@@ -64,7 +65,7 @@ GENERATION_WORDS = {
 }  # fmt: skip
 
 # Options beside those of samplers and of `standard_rules.Rules`; most have become others where a `Decoding` begins.
-TEXT_OPTIONS = ("bias", "contrast", "forbidden", "guidance", "negative_prompt", "watermark")
+TEXT_OPTIONS = ("bias", "contrast", "filter", "forbidden", "guidance", "negative_prompt", "watermark")
 
 # What a text to continue is called elsewhere, of those who give one by name.
 PROMPT_WORDS = dict.fromkeys(("prompt", "text", "texts", "inputs", "input_ids", "text_inputs"), "prompts")

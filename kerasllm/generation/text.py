@@ -9,6 +9,7 @@ import keras
 from kerasllm.generation.constraints.asked import take_constraint
 from kerasllm.generation.contrast import with_guidance
 from kerasllm.generation.decoding import Decoding
+from kerasllm.generation.held_back import Filter, HeldBack, checked_filter
 from kerasllm.generation.options import PROMPT_WORDS
 from kerasllm.generation.own_rules import with_rules
 from kerasllm.generation.prompts import as_prompts, encode_prompt
@@ -29,6 +30,7 @@ def generate(
     max_new_tokens: int | None = None,
     *,
     stop: str | Sequence[str] | None = None,
+    filter: Filter | None = None,
     **options: Any,
 ) -> str | list[str]:
     """Continues a prompt, or several at once.
@@ -43,6 +45,8 @@ def generate(
             see `generate_ids`.
         max_new_tokens: int; None means up to 256, within the model's context or the length it was trained on.
         stop: str or list of str. Text ends before the one that is complete first.
+        filter: a `kerasllm.safety.Filter`, which judges the prompt and each sentence of the text before it is given.
+            Where it refuses one, its answer stands in the place of that and of all that would follow.
         **options:
             min_new_tokens: int, default 0. The end token is not drawn before.
             sampler: "greedy", "random", "top_k", "top_p", "min_p", a callable (logits (B, V), seed) -> ids (B,), or a
@@ -98,13 +102,19 @@ def generate(
     if not several:
         return []
     inputs = [encode_prompt(tokenizer, prompt) for prompt in several]
-    stop = stop_strings(stop)
+    stop, filter = stop_strings(stop), checked_filter(filter)
     decoding = start_decoding(model, tokenizer, inputs, max_new_tokens, options)
-    streams = [TextStream(tokenizer, row["token_ids"], stop) for row in inputs]
-    texts = [""] * len(inputs)
-    is_unfinished = True
+    streams = [
+        TextStream(tokenizer, row["token_ids"], stop, _held_back(filter, tokenizer, prompt))
+        for prompt, row in zip(several, inputs, strict=True)
+    ]
+    texts = [text_stream.opening for text_stream in streams]
+    for row, text_stream in enumerate(streams):
+        if text_stream.stopped:
+            decoding.end(row)
+    is_unfinished = not all(text_stream.stopped for text_stream in streams)
     while is_unfinished:
-        is_unfinished = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop else decoding.max_new_tokens)
+        is_unfinished = decoding.run(STEPS_BETWEEN_STOP_CHECKS if stop or filter else decoding.max_new_tokens)
         for row, (text_stream, new_ids) in enumerate(zip(streams, decoding.new_ids(), strict=True)):
             texts[row] += text_stream.read(new_ids, is_last=not is_unfinished)
             if text_stream.stopped:
@@ -119,17 +129,18 @@ def stream(
     max_new_tokens: int | None = None,
     *,
     stop: str | Sequence[str] | None = None,
+    filter: Filter | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """Continues a prompt piece by piece; the pieces joined are what `generate` returns.
 
     Args:
-        model, tokenizer, max_new_tokens, stop, **options: see `generate`.
+        model, tokenizer, max_new_tokens, stop, filter, **options: see `generate`.
         prompt: str, or list of int, token ids, or dict of inputs.
 
     Returns:
         iterator of str. Characters of several tokens, and what may become a stop string, are held back until they
-        are whole.
+        are whole; with a filter, sentences until they are judged.
 
     Example:
         >>> for piece in kerasllm.stream(model, tokenizer, "Once upon a time"):
@@ -138,14 +149,26 @@ def stream(
     (prompts, is_one), tokenizer = as_prompts(prompt), as_tokenizer(tokenizer)
     if not is_one:
         raise TypeError(f"`stream` continues one prompt, got a list of {len(prompts)}: `generate` takes several.")
-    inputs = encode_prompt(tokenizer, prompts[0])
+    inputs, filter = encode_prompt(tokenizer, prompts[0]), checked_filter(filter)
     # Made here and not in the generator, so that a wrong option is reported by the call itself.
     decoding = start_decoding(model, tokenizer, [inputs], max_new_tokens, options)
-    return pieces(decoding, TextStream(tokenizer, inputs["token_ids"], stop_strings(stop)))
+    held_back = _held_back(filter, tokenizer, prompts[0])
+    return pieces(decoding, TextStream(tokenizer, inputs["token_ids"], stop_strings(stop), held_back))
+
+
+def _held_back(filter, tokenizer, prompt):
+    """The `HeldBack` of what follows a prompt from `as_prompts`; None without a filter."""
+    if filter is None:
+        return None
+    text = prompt["text"] if "text" in prompt else tokenizer.decode(prompt["token_ids"])
+    return HeldBack(filter, [{"role": "user", "content": text}])
 
 
 def pieces(decoding, text_stream):
     """Yields the text that a `Decoding` of one prompt makes, as soon as nothing can change it any more."""
+    if text_stream.stopped:
+        yield text_stream.opening
+        return
     steps, is_unfinished = 1, True
     while is_unfinished:
         began = time.perf_counter()

@@ -16,13 +16,17 @@ class TextStream:
         tokenizer: Tokenizer.
         prompt_ids: list of int.
         stop: list of str, from `stop_strings`.
+        held_back: `HeldBack`, through which the text leaves, or None.
 
     Attributes:
-        stopped: bool, whether the text has ended before a stop string.
+        stopped: bool, whether the text has ended: before a stop string, or where it was refused.
+        opening: str, what is to be shown before anything is read.
     """
 
-    def __init__(self, tokenizer, prompt_ids, stop):
-        self.stopped = False
+    def __init__(self, tokenizer, prompt_ids, stop, held_back=None):
+        self.stopped = held_back is not None and held_back.refused
+        self.opening = "" if held_back is None else held_back.opening
+        self._held_back = held_back
         self._tokenizer, self._stop = tokenizer, stop
         self._before = list(prompt_ids)  # ids that what is decoded next stands behind
         self._seen = 0  # of all new ids, how many have been looked at,
@@ -40,6 +44,14 @@ class TextStream:
         """
         if self.stopped:
             return ""
+        text = self._read(new_ids, is_last)
+        if self._held_back is not None:
+            text = self._held_back.read(text, is_last or self.stopped)
+            self.stopped = self.stopped or self._held_back.refused
+        return text
+
+    def _read(self, new_ids, is_last):
+        """The text that is new, up to a stop string."""
         text = self._held + self._letters(new_ids, is_last)
         place = _stop_place(text, self._stop)
         self.stopped = place is not None

@@ -1,22 +1,31 @@
 """A model of ours as a checkpoint that transformers and what follows it read."""
 
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from kerasllm.files import new_folder, write_json
+from kerasllm.files import new_folder, read_utf8, write_json
 from kerasllm.huggingface import embedders, tensors
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
 from kerasllm.models import TextEmbedder
-from kerasllm.models.weights import weights_to_save
+from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides, as_pair
 
+CARD = "README.md"  # where the hub looks for a model card
+AUDIT = Path("audit") / CARD  # and where `kerasllm audit` leaves one, in the folder of the model
 
-def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], path: str | os.PathLike) -> None:
+
+def save(
+    model: keras.Model,
+    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
+    path: str | os.PathLike,
+    card: str | os.PathLike | None = None,
+) -> None:
     """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
 
     Args:
@@ -24,9 +33,12 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         tokenizer: its `Tokenizer`, one for both sides where there are two; a model of Marian's architecture may have
             the pair (source, target) that it was loaded with.
         path: folder to make; it must not exist, and appears whole or not at all.
+        card: path of a model card, a Markdown file, to go along as README.md. When absent that which `kerasllm audit`
+            left in the folder that the model was loaded from, if its weights are still those that were audited.
 
     Raises:
         FileExistsError: if `path` exists; it is not touched.
+        FileNotFoundError: if there is no such card.
         TypeError: if the model is of another kind, or the tokenizer is not a `Tokenizer`.
         ValueError: if no architecture of transformers computes what the model does, or the tokenizer does not fit it.
 
@@ -44,6 +56,7 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
     if source is not target and model_type != "marian":
         raise ValueError("Hugging Face's format has room for one tokenizer, got one for sources and one for targets.")
     specs, read = tensors_of(model, family, settings)
+    card = _card_of(model) if card is None else read_utf8(Path(card))
     with new_folder(path) as folder:
         ids, of_generation = _ids(model, source, target, origin)
         dtype = model.variable_dtype
@@ -57,6 +70,8 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
         named = {name.removeprefix(family.root): name for name in specs}
         tensors.write(folder, {name: specs[own] for name, own in named.items()}, lambda name: read(named[name]))
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
+        if card is not None:
+            (folder / CARD).write_text(card, encoding="utf-8")
 
 
 def tensors_of(model, family, settings):
@@ -84,6 +99,16 @@ def tensors_of(model, family, settings):
         return _parts(table, owners[name], weights[owners[name]], model.config)[name]
 
     return specs, read
+
+
+def _card_of(model):
+    """The model card in the folder that a model was loaded from, if it is about these weights; or None."""
+    base = getattr(model, "base", None)
+    if base is None or not (base.path / AUDIT).is_file():
+        return None
+    weights = weight_names(model)
+    is_the_same = weights.keys() == base.sums.keys() and all(base.holds(name, weights[name]) for name in weights)
+    return read_utf8(base.path / AUDIT) if is_the_same else None
 
 
 _ROLES = {"bos": "start", "eos": "end", "pad": "pad"}

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerasllm.generation.options import real_number
 from kerasllm.generation.watermarks import read_watermark
+from kerasllm.safety.thresholds import threshold_at
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 DEFAULT_THRESHOLD = 3.0  # of transformers' detector; one text in 740 without a mark has as much by chance
@@ -102,14 +103,8 @@ def calibrate(
         >>> threshold = kerasllm.safety.calibrate(human_texts, tokenizer, watermark)
         >>> kerasllm.safety.detect(text, tokenizer, watermark, threshold=threshold)
     """
-    if not 0 < real_number("false_positive_rate", false_positive_rate) < 1:
-        raise ValueError(f"`false_positive_rate` must be between 0 and 1, got {false_positive_rate}.")
-    scores = sorted(found.z_score for found in _evidence(list(texts), tokenizer, watermark, repeated))
-    allowed = int(false_positive_rate * len(scores))
-    if not allowed:
-        least = math.ceil(1 / false_positive_rate)
-        raise ValueError(f"A rate of {false_positive_rate} takes at least {least} texts to tell, got {len(scores)}.")
-    return scores[-allowed - 1]
+    found = _evidence(list(texts), tokenizer, watermark, repeated)
+    return threshold_at((one.z_score for one in found), false_positive_rate)
 
 
 def _evidence(texts, tokenizer, watermark, repeated):

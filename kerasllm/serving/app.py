@@ -18,6 +18,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from kerasllm.serving import answers, protocol
 from kerasllm.serving.engine import Piece, QueueFull, RequestFailed
+from kerasllm.serving.filtered_pieces import FilteredPieces, hold_back
 from kerasllm.serving.metrics import Metrics
 from kerasllm.serving.protocol import BadRequest
 
@@ -26,7 +27,7 @@ PAGE = Path(__file__).parent / "page.html"
 PAGE_MAY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
-def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
+def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None, filter=None):
     """The application.
 
     Args:
@@ -34,6 +35,7 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
         api_key: str or None, what requests to `/v1` have to bring.
         most_bytes: int, of a request's body.
         allowed_hosts: list of str or None, the names under which it may be called.
+        filter: `kerasllm.safety.Filter`, of prompts and of texts, or None.
 
     Returns:
         FastAPI.
@@ -100,16 +102,19 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
     async def chat_completions(request: HttpRequest):
         asked, name, model = await body_of(request, protocol.ChatRequest)
         jobs = [await asyncio.to_thread(model.chat_job, asked)]
+        said = [[message.plain() for message in asked.messages]]
         num_top = (asked.top_logprobs or 0) if asked.logprobs else None
         form = answers.Chat(name, num_top, model.token_text)
         choose = None if asked.candidates is None else functools.partial(model.choose, asked)
-        return await answer(request, asked, model, jobs, form, choose)
+        return await answer(request, asked, model, jobs, form, said, choose)
 
     @app.post("/v1/completions")
     async def completions(request: HttpRequest):
         asked, name, model = await body_of(request, protocol.CompletionRequest)
         jobs = await asyncio.to_thread(model.completion_jobs, asked)
-        return await answer(request, asked, model, jobs, answers.Completion(name, asked.logprobs, model.token_text))
+        said = [[{"role": "user", "content": text}] for text in model.prompt_texts(asked)]
+        form = answers.Completion(name, asked.logprobs, model.token_text)
+        return await answer(request, asked, model, jobs, form, said)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest):
@@ -123,9 +128,21 @@ def make_app(served, *, api_key=None, most_bytes=2**20, allowed_hosts=None):
         used = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         return {"object": "list", "data": data, "model": name, "usage": used}
 
-    async def answer(request, asked, model, jobs, form, choose=None):
-        """The answer to a request, whole or as a stream; the text that is chosen, where one is."""
-        pieces = _Chosen(choose, model.engine, jobs) if choose else _Pieces(model.engine, jobs)
+    async def answer(request, asked, model, jobs, form, said, choose=None):
+        """The answer to a request, whole or as a stream; the text that is chosen, where one is.
+
+        Args:
+            jobs: list of functions, see `_Pieces`.
+            said: list of messages, one for each job.
+        """
+        texts = 1 if choose else asked.num_texts[1]  # of each job
+        if filter is not None:
+            held = await hold_back(filter, said, texts)
+            numbers = [number for number, one in enumerate(held) if not one.refused]
+            jobs = [job for job, one in zip(jobs, held[::texts], strict=True) if not one.refused]
+        pieces = _Chosen(choose, model.engine, jobs) if choose and jobs else _Pieces(model.engine, jobs)
+        if filter is not None:
+            pieces = FilteredPieces(pieces, held, numbers)
         if not asked.stream:
             return await _whole_answer(request, pieces, form, metrics)
         first = await pieces.next(request)  # so that what fails at once has a status that says so

@@ -12,7 +12,16 @@ SECONDS_TO_FINISH = 30
 
 
 def serve(
-    folders, *, host="127.0.0.1", port=8000, api_key=None, most_bytes=2**20, quantize=None, warm_up=True, **options
+    folders,
+    *,
+    host="127.0.0.1",
+    port=8000,
+    api_key=None,
+    most_bytes=2**20,
+    quantize=None,
+    warm_up=True,
+    filter=None,
+    **options,
 ):
     """Serves models until SIGTERM or Ctrl-C; what is being answered then is answered first.
 
@@ -23,6 +32,7 @@ def serve(
         most_bytes: int, of a request's body.
         quantize: as for `kerasllm.load`.
         warm_up: bool. Compile before the first request comes.
+        filter: `kerasllm.safety.Filter`, of prompts and of texts, or None.
         **options: of a `served_models.TextModel`.
 
     Raises:
@@ -50,7 +60,7 @@ def serve(
     if not is_local and api_key is None:
         print(f"Anyone who reaches {host} may use this server: --api-key asks for a key.", flush=True)
     hosts = ["127.0.0.1", "localhost", "[::1]"] if is_local else None
-    app = make_app(served, api_key=api_key, most_bytes=most_bytes, allowed_hosts=hosts)
+    app = make_app(served, api_key=api_key, most_bytes=most_bytes, allowed_hosts=hosts, filter=filter)
     config = uvicorn.Config(
         app,
         host,

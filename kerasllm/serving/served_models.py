@@ -110,14 +110,17 @@ class TextModel:
 
     def completion_jobs(self, asked):
         """As `chat_job`, for each prompt of a `CompletionRequest`."""
-        prompts = asked.prompt
-        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-            prompts = [prompts]
+        prompts = _prompts_of(asked)
         if not 0 < len(prompts) * (asked.n or 1) <= self.engine.rows:
             raise BadRequest(f"There may be 1 to {self.engine.rows} texts in a request.", "prompt")
         most = asked.max_tokens or DEFAULT_TOKENS_OF_A_COMPLETION
         reports, end_ids = asked.logprobs is not None, tuple(self.tokenizer.end_ids)
         return [self._job(asked, self._encoded(prompt), most, end_ids, "prompt", reports) for prompt in prompts]
+
+    def prompt_texts(self, asked):
+        """The prompts of a `CompletionRequest` as texts, those of ids too."""
+        prompts = _prompts_of(asked)
+        return [prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt) for prompt in prompts]
 
     def _encoded(self, prompt):
         if not isinstance(prompt, str):
@@ -202,6 +205,12 @@ class EmbeddingModel:
         raise BadRequest("The model makes embeddings alone: use /v1/embeddings.", "model")
 
     completion_jobs = chat_job
+
+
+def _prompts_of(asked):
+    """The prompts of a `CompletionRequest`, each a str or a list of int."""
+    is_one = isinstance(asked.prompt, str) or (asked.prompt and isinstance(asked.prompt[0], int))
+    return [asked.prompt] if is_one else asked.prompt
 
 
 def _sampler(asked):
