@@ -29,6 +29,7 @@ class TrainingMemory:
         optimizer: str, "adamw" or "muon".
         average: bool, whether the optimizer keeps an average of the weights too.
         adapter_rank: int or None, the rank of low-rank adapters on all inner layers, which alone are trained then.
+        evaluates: bool, whether whole batches are measured too, as in validation: those are not taken in parts.
         kernel_bytes: float, bytes of a number in the kernels of inner layers: less where they are quantised.
 
     Raises:
@@ -45,6 +46,7 @@ class TrainingMemory:
     optimizer: str = "adamw"
     average: bool = False
     adapter_rank: int | None = None
+    evaluates: bool = False
     kernel_bytes: float = FLOAT
 
     def __post_init__(self):
@@ -77,7 +79,7 @@ class TrainingMemory:
 
     def _moments(self):
         """The same at each of the moments that may be the one: when logits are there, when the gradient of a block is
-        made, from the last to the first, and when weights are updated."""
+        made, from the last to the first, when weights are updated, and when there are logits of a whole batch."""
         layers, (kept, under_way) = self.config.options_by_layer(), self._activations()
         table = 0 if self.adapter_rank else self.config.vocab_size * self.config.embedding_width * FLOAT
         trained = self.numbers_trained * FLOAT
@@ -86,6 +88,8 @@ class TrainingMemory:
         # Loops over micro-batches and chunks add to sums, and TensorFlow keeps the zeros that these begin with.
         sums = trained if self.micro_batches > 1 else 0
         zeros = sums + (table if self.loss_chunk else 0)
+        # Weights that are not trained are there twice once TensorFlow trains others beside them, as was seen.
+        zeros += self.weight_bytes() - trained if self.adapter_rank else 0
         logits, by_table = self._logits(table)
         yield self._moment(max(sums, by_table), sum(kept), logits, copies + zeros)
         for i in reversed(range(len(layers))):
@@ -93,6 +97,10 @@ class TrainingMemory:
             yield self._moment(max(sums, made), sum(kept[: i + 2]), 0, copies + zeros + under_way[i])
         # The gradient of an embedding comes as rows, whose sums make a table; what is clipped is a copy.
         yield self._moment(trained, 0, 0, zeros + max(table, of_block))
+        if self.evaluates and self.loss_chunk is None:
+            yield self._moment(
+                0, 0, 2 * self.batch_size * self.context * self.config.vocab_size * FLOAT, copies + zeros
+            )
 
     def _moment(self, gradients, activations, logits, workspace):
         numbers = (self.weight_bytes(), gradients, self._optimizer_bytes(), activations, logits, workspace)

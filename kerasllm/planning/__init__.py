@@ -6,7 +6,7 @@ a data sheet says of another one, how long that takes. `calibrate` measures this
 
 from kerasllm.planning.calibrating import calibrate
 from kerasllm.planning.calibration import Calibration
-from kerasllm.planning.devices import Device, devices
+from kerasllm.planning.devices import Device, device_of, devices
 from kerasllm.planning.generating import GenerationPlan, generation_plan
 from kerasllm.planning.pictures import memory_figure, time_figure
 from kerasllm.planning.remedies import Remedy, remedies
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "Remedy",
     "calibrate",
+    "device_of",
     "devices",
     "generation_plan",
     "memory_figure",

@@ -38,9 +38,9 @@ class Calibration:
 
     machine: dict = dataclasses.field(default_factory=dict)
     measured: str = ""
-    fixed_bytes: float = 160e6
-    layer_bytes: float = 9e6
-    slack: float = 1.1
+    fixed_bytes: float = 131e6
+    layer_bytes: float = 9.2e6
+    slack: float = 1.16
     bandwidth: float | None = None
     matmul: dict = dataclasses.field(default_factory=dict)
     attention: dict = dataclasses.field(default_factory=dict)

@@ -59,35 +59,31 @@ def speeds(dtypes, sizes, seconds=0.25):
     """
     import tensorflow as tf
 
-    def rate(function, amount):
-        function()
+    def rate(function, amount, *tensors):
+        function(*tensors)
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
             start = time.perf_counter()
-            function()
+            function(*tensors)
             times.append(time.perf_counter() - start)
         return amount / sorted(times)[len(times) // 4]  # what others take of the machine is left out
 
+    @tf.function
+    def three(x, w, y):  # given, as what a graph knows it would compute once
+        forward, by_x, by_w = tf.matmul(x, w), tf.matmul(y, w, transpose_b=True), tf.matmul(x, y, transpose_a=True)
+        with tf.control_dependencies([forward, by_x, by_w]):
+            return tf.zeros(())
+
+    scores, more = tf.function(lambda x, y: tf.matmul(x, y, transpose_b=True)), tf.function(lambda x: x + 1.0)
     dense, heads = {}, {}
     for dtype in dtypes:
         dense[dtype] = []
         for M, D, U in sizes:
-            x, w, y = (tf.ones(shape, dtype) for shape in ((M, D), (D, U), (M, U)))
-
-            @tf.function
-            def three(x=x, w=w, y=y):
-                forward, by_x = tf.matmul(x, w), tf.matmul(y, w, transpose_b=True)
-                by_w = tf.matmul(x, y, transpose_a=True)
-                with tf.control_dependencies([forward, by_x, by_w]):
-                    return tf.zeros(())
-
-            dense[dtype].append((2 * M * D * U, rate(three, 6 * M * D * U)))
-        query, key = tf.ones((64, 128, 64), dtype), tf.ones((64, 256, 64), dtype)
-        scores = tf.function(lambda query=query, key=key: tf.matmul(query, key, transpose_b=True))
-        heads[dtype] = rate(scores, 2 * 64 * 128 * 256 * 64)
-    long = tf.ones((2**25,))
-    copy = tf.function(lambda: long + 1.0)
-    return {"matmul": dense, "attention": heads, "bandwidth": rate(copy, 2 * 4 * 2**25)}
+            tensors = (tf.ones(shape, dtype) for shape in ((M, D), (D, U), (M, U)))
+            dense[dtype].append((2 * M * D * U, rate(three, 6 * M * D * U, *tensors)))
+        heads_of_both = tf.ones((64, 128, 64), dtype), tf.ones((64, 256, 64), dtype)
+        heads[dtype] = rate(scores, 2 * 64 * 128 * 256 * 64, *heads_of_both)
+    return {"matmul": dense, "attention": heads, "bandwidth": rate(more, 2 * 4 * 2**25, tf.ones((2**25,)))}
 
 
 class _Clock:

@@ -104,6 +104,7 @@ def plan(
     tokens=None,
     device="this",
     causal=True,
+    evaluates=False,
 ):
     """What training a model takes: memory by part, time, energy, money and disk.
 
@@ -123,6 +124,7 @@ def plan(
         tokens: int or None, to train on in all.
         device: str, "this" or one of `devices`, or a `Device`.
         causal: bool. False for a `MaskedLM`.
+        evaluates: bool, whether `fit` is given validation data: their batches are not taken in micro-batches.
 
     Returns:
         A `Plan`.
@@ -151,6 +153,7 @@ def plan(
         micro_batches=micro_batches,
         optimizer=optimizer,
         adapter_rank=adapter_rank,
+        evaluates=evaluates,
         kernel_bytes=KERNEL_BYTES.get(quantize, 4),
     )
     return plan_of(training, device_of(device), tokens)
