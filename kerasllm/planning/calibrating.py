@@ -48,12 +48,13 @@ def calibrate(folder=None, say=None):
     if not backend.IS_TENSORFLOW or not backend.on_cpu():
         raise RuntimeError("What is calibrated is TensorFlow on a CPU; of other devices plans take the data sheet.")
     dtypes = ["float32", *(["bfloat16"] if backend.fast_bfloat16_device() else [])]
-    say("Products of matrices and passes over memory")
-    speeds = _measured({"speeds": {"dtypes": dtypes, "sizes": _PRODUCTS}})
     say("What a training process takes by itself")
-    few, many = (_Run.of({**_SMALL, "num_layers": layers}, 2) for layers in (_FEW_LAYERS, _MANY_LAYERS))
-    say("Steps of small models")
-    middle = _Run.of(_MIDDLE, _ROWS)
+    few, many = (_measured([_run({**_SMALL, "num_layers": layers}, 2)])[0] for layers in (_FEW_LAYERS, _MANY_LAYERS))
+    (middle,) = _measured([_run(_MIDDLE, _ROWS)])
+    say("How fast it multiplies, and trains")
+    others = [_run(_MIDDLE, _ROWS, f"mixed_{dtype}") for dtype in dtypes[1:]]
+    sizes = {"dtypes": dtypes, "sizes": _PRODUCTS}
+    speeds, wide, *narrow = _measured([("speeds", sizes), _run(_WIDE, _ROWS // 2), *others])
     layer_bytes = (many.unexplained - few.unexplained) / (_MANY_LAYERS - _FEW_LAYERS)
     fixed = few.unexplained - layer_bytes * _FEW_LAYERS
     slack = (middle.bytes - fixed - layer_bytes * _MIDDLE["num_layers"]) / middle.counted
@@ -69,10 +70,8 @@ def calibrate(folder=None, say=None):
         layer_seconds=layer_seconds,
         **speeds,
     )
-    runs = {dtype: middle if dtype == "float32" else _Run.of(_MIDDLE, _ROWS, f"mixed_{dtype}") for dtype in dtypes}
-    passes = {dtype: run.left_over(known) / run.training.kept_bytes for dtype, run in runs.items()}
-    known = dataclasses.replace(known, pass_seconds=passes)
-    wide = _Run.of(_WIDE, _ROWS // 2)
+    for dtype, run in zip(dtypes, (middle, *narrow), strict=True):
+        known.pass_seconds[dtype] = run.left_over(known) / run.training.kept_bytes
     logits = wide.training.tokens_at_once * _WIDE["vocab_size"]
     known = dataclasses.replace(known, logit_seconds=wide.left_over(known) / logits)
     known.save(folder)
@@ -88,10 +87,9 @@ class _Run:
     seconds: float
 
     @classmethod
-    def of(cls, fields, batch_size, precision="float32"):
-        found = _measured({"config": fields, "batch_size": batch_size, "precision": precision})
-        training = TrainingMemory(TransformerConfig(**fields), batch_size, precision=precision)
-        return cls(training, **found)
+    def of(cls, arguments, found):
+        config = TransformerConfig(**arguments["config"])
+        return cls(TrainingMemory(config, arguments["batch_size"], precision=arguments["precision"]), **found)
 
     @property
     def counted(self):
@@ -106,12 +104,19 @@ class _Run:
         return max(self.seconds - step_seconds(self.training, Device(calibration=calibration)), 0.0)
 
 
-def _measured(settings):
-    """What a process of its own answers."""
-    command = [sys.executable, "-m", "kerasllm.planning.probing", json.dumps(settings)]
+def _run(fields, batch_size, precision="float32"):
+    return "training_run", {"config": fields, "batch_size": batch_size, "precision": precision}
+
+
+def _measured(jobs):
+    """What a process of its own finds in jobs, pairs of a function of `probing.py` and its arguments."""
+    command = [sys.executable, "-m", "kerasllm.planning.probing", json.dumps(jobs)]
     process = subprocess.run(command, capture_output=True, text=True)
-    for line in process.stdout.splitlines():
-        if line.startswith(ANSWER):
-            return json.loads(line.removeprefix(ANSWER))
-    last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    raise RuntimeError(f"A measured process ended with {process.returncode}: {last}")
+    found = [json.loads(line.removeprefix(ANSWER)) for line in process.stdout.splitlines() if line.startswith(ANSWER)]
+    if len(found) < len(jobs):
+        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"A measured process ended with {process.returncode}: {last}")
+    return [
+        _Run.of(arguments, answer) if name == "training_run" else answer
+        for (name, arguments), answer in zip(jobs, found, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""The inside of a measured process: a few steps of a small model, or products of matrices; a line of JSON at the end.
+"""The inside of a measured process: products of matrices, or a few steps of small models; a line of JSON for each.
 
 Lines that answer begin with ANSWER, as libraries print what they like.
 """
@@ -12,11 +12,11 @@ ANSWER = "ANSWER "
 STEPS = 6
 
 
-def main(settings):
+def main(jobs):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    settings = json.loads(settings)
-    found = speeds(**settings["speeds"]) if "speeds" in settings else training_run(**settings)
-    print(ANSWER + json.dumps(found), flush=True)
+    for function, arguments in json.loads(jobs):
+        found = {"speeds": speeds, "training_run": training_run}[function](**arguments)
+        print(ANSWER + json.dumps(found), flush=True)
 
 
 def training_run(
@@ -25,8 +25,8 @@ def training_run(
     """Trains a model for a few steps.
 
     Returns:
-        A dict of "bytes", the peak above what the process had once Keras was imported, and "seconds", of the quickest
-        step but the first.
+        A dict of "bytes", the peak above what the process had before, which means something of the first run of a
+        process, and "seconds", of the quickest step but the first.
     """
     import keras
     import numpy as np
