@@ -5,6 +5,7 @@ Letters: L layers, D d_model, V vocab, N weights.
 """
 
 import dataclasses
+import functools
 
 from kerasllm.layers.options import check_choice, check_sizes
 from kerasllm.training.policies import POLICIES
@@ -63,6 +64,11 @@ class TrainingMemory:
         if context > self.config.max_length:
             raise ValueError(f"`context` ({context}) is more than the {self.config.max_length} tokens of `max_length`.")
 
+    @functools.cached_property
+    def layers(self):
+        """The `layers.BlockOptions` of each layer."""
+        return self.config.options_by_layer()
+
     def by_part(self):
         """A dict of bytes by `PARTS`, at the moment of a step when their sum is highest."""
         return max(self._moments(), key=lambda parts: sum(parts.values()))
@@ -80,11 +86,11 @@ class TrainingMemory:
     def _moments(self):
         """The same at each of the moments that may be the one: when logits are there, when the gradient of a block is
         made, from the last to the first, when weights are updated, and when there are logits of a whole batch."""
-        layers, (kept, under_way) = self.config.options_by_layer(), self._activations()
+        layers, (kept, under_way) = self.layers, self._activations()
         table = 0 if self.adapter_rank else self.config.vocab_size * self.config.embedding_width * FLOAT
         trained = self.numbers_trained * FLOAT
         of_block = (trained - table * self._tables) / len(layers)
-        copies = 0 if self.precision in ("float32", "bfloat16") else 2 * self.config.num_parameters()
+        copies = 0 if self.precision in ("float32", "bfloat16") else 2 * self._float_parameters
         # Loops over micro-batches and chunks add to sums, and TensorFlow keeps the zeros that these begin with.
         sums = trained if self.micro_batches > 1 else 0
         zeros = sums + (table if self.loss_chunk else 0)
@@ -121,9 +127,9 @@ class TrainingMemory:
         config, size = self.config, self._number_bytes
         of_blocks = [
             options.block_kept(config.d_model, config.num_heads, config.dff, self.context, self.causal, size)
-            for options in config.options_by_layer()
+            for options in self.layers
         ]
-        first = config.options_by_layer()[0]
+        first = self.layers[0]
         embedded = config.d_model * (1 + config.embedding_norm + bool(first.dropout) / size)
         kept = [embedded, *(kept for kept, _ in of_blocks), config.d_model]
         return [each * self.tokens_at_once * size for each in kept], [
@@ -146,14 +152,20 @@ class TrainingMemory:
 
     def weight_bytes(self):
         """float, bytes of weights."""
-        config = self.config
         size = 2 if self.precision == "bfloat16" else FLOAT
-        inner = sum(
-            options.block_parameters(config.d_model, config.num_heads, config.dff)
-            for options in config.options_by_layer()
-        )
         adapters = self._adapter_parameters * FLOAT if self.adapter_rank else 0
-        return (config.num_parameters() - inner) * size + inner * min(size, self.kernel_bytes) + adapters
+        inner = self._inner_parameters
+        return (self.config.num_parameters() - inner) * size + inner * min(size, self.kernel_bytes) + adapters
+
+    @property
+    def _inner_parameters(self):
+        sizes = self.config.d_model, self.config.num_heads, self.config.dff
+        return sum(options.block_parameters(*sizes) for options in self.layers)
+
+    @property
+    def _float_parameters(self):
+        """Weights that are floats: of kernels in fewer bits, floats are made of some outputs at a time."""
+        return self.config.num_parameters() - self._inner_parameters * (self.kernel_bytes < 2)
 
     def _optimizer_bytes(self):
         trained = self.numbers_trained
@@ -166,5 +178,5 @@ class TrainingMemory:
     def _adapter_parameters(self):
         return self.adapter_rank * sum(
             options.linear_widths(self.config.d_model, self.config.num_heads, self.config.dff)
-            for options in self.config.options_by_layer()
+            for options in self.layers
         )

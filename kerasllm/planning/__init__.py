@@ -6,10 +6,10 @@ a data sheet says of another one, how long that takes. `calibrate` measures this
 
 from kerasllm.planning.calibrating import calibrate
 from kerasllm.planning.calibration import Calibration
-from kerasllm.planning.devices import Device, device_of, devices
+from kerasllm.planning.device_table import Device, device_of, devices
 from kerasllm.planning.generating import GenerationPlan, generation_plan
+from kerasllm.planning.making_fit import Remedy, remedies
 from kerasllm.planning.pictures import memory_figure, time_figure
-from kerasllm.planning.remedies import Remedy, remedies
 from kerasllm.planning.training_plan import Plan, plan
 
 __all__ = [

@@ -4,7 +4,7 @@ import datetime
 import warnings
 
 from kerasllm.planning.calibration import Calibration
-from kerasllm.planning.remedies import remedies
+from kerasllm.planning.making_fit import remedies
 from kerasllm.planning.training_plan import plan
 from kerasllm.planning.words import gigabytes, percent_more
 

@@ -11,7 +11,7 @@ from kerasllm.models import TransformerConfig
 from kerasllm.models.memory import TrainingMemory
 from kerasllm.planning.calibration import Calibration, this_machine
 from kerasllm.planning.counting import step_seconds
-from kerasllm.planning.devices import Device
+from kerasllm.planning.device_table import Device
 from kerasllm.planning.probing import ANSWER
 
 _SMALL = {"vocab_size": 256, "d_model": 64, "num_heads": 2, "dff": 256, "max_length": 32}

@@ -28,7 +28,7 @@ def products_of_step(training):
     M, V = training.tokens_at_once, config.vocab_size
     parts, is_adapted = training.micro_batches, training.adapter_rank is not None
     by_kernel = FORWARD + BACKWARD - is_adapted  # the gradient by a kernel that is not trained is never made
-    for options in config.options_by_layer():
+    for options in training.layers:
         again = options.remat
         D, F, H = config.d_model, config.dff, config.num_heads
         h, K = options.head_dim or D // H, options.num_kv_heads or H
@@ -70,9 +70,7 @@ def step_seconds(training, device):
 def _seconds_here(training, calibration, dtype):
     if not calibration.knows_time_of(dtype):
         return None
-    seconds = calibration.step_seconds + training.micro_batches * calibration.layer_seconds * len(
-        training.config.options_by_layer()
-    )
+    seconds = calibration.step_seconds + training.micro_batches * calibration.layer_seconds * len(training.layers)
     for flops, times, kind in products_of_step(training):
         rate = calibration.attention[dtype] if kind == "attention" else calibration.matmul_rate(flops, dtype)
         seconds += times * flops / rate

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kerasllm.planning.devices import Device, device_of
+from kerasllm.planning.device_table import Device, device_of
 from kerasllm.planning.training_plan import KERNEL_BYTES
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -5,7 +5,7 @@ import math
 
 from kerasllm.models.memory import PARTS, TrainingMemory
 from kerasllm.planning.counting import flops_of_step, step_seconds
-from kerasllm.planning.devices import Device, device_of
+from kerasllm.planning.device_table import Device, device_of
 from kerasllm.training import precision as precision_of
 
 # Bytes of a number in kernels that others or we have quantised, with their scales.

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from kerasllm.layers.block_options import REMAT
 from kerasllm.planning.training_plan import Plan, plan_of
 
 CHUNK = 256
@@ -57,18 +58,18 @@ def remedies(plan, limit=None, count=3):
 
 def _changes(training):
     """Pairs of a `TrainingMemory` and the flags that make it of the one that there is."""
-    is_plain = training.config.remat is None
+    remats = [None, *(REMAT[1:] if training.config.remat is None else ())]
+    configs = {remat: dataclasses.replace(training.config, remat=remat) for remat in remats if remat}
     for chunk in (None, CHUNK) if training.loss_chunk is None else (None,):
         for parts in (1, *(n for n in MICRO_BATCHES if training.micro_batches < n <= training.batch_size)):
-            for remat in (None, "feed_forward", "attention", "block") if is_plain else (None,):
+            for remat in remats:
                 changes, flags = {}, []
                 if chunk:
                     changes["loss_chunk"], flags = chunk, [*flags, f"--loss-chunk {chunk}"]
                 if parts > 1:
                     changes["micro_batches"], flags = parts, [*flags, f"--micro-batches {parts}"]
                 if remat:
-                    changes["config"] = dataclasses.replace(training.config, remat=remat)
-                    flags = [*flags, f"--remat {remat}"]
+                    changes["config"], flags = configs[remat], [*flags, f"--remat {remat}"]
                 if flags:
                     yield dataclasses.replace(training, **changes), flags
 
