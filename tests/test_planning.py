@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -73,10 +77,10 @@ def test_options_change_what_is_kept():
 
 
 def test_runs_that_were_measured():
-    """Twelve runs on one machine, each foreseen before it was run: the counts of today are beside what was seen."""
+    """Each was foreseen before it was run: the counts of today are as near to what was seen."""
     content = json.loads((ROOT / "tests/fixtures/planned_runs.json").read_text())
     errors = []
-    for run in content["runs"]:
+    for run in (run for run in content["runs"] if "seen_bytes" in run):
         device = Device("seen", calibration=Calibration())
         foreseen = plan(
             TransformerConfig(**run["config"]),
@@ -216,3 +220,28 @@ def test_words():
     ]
     assert [bytes_of(text) for text in ("8GB", "500 MB", "1.5GiB")] == [8e9, 5e8, 1.5e9]
     assert [duration(seconds) for seconds in (0.5, 100, 7200, 864000)] == ["0.5 s", "1.7 min", "2.0 h", "10.0 days"]
+
+
+@pytest.mark.soak
+def test_a_run_that_cannot_fit_is_refused_and_what_is_named_runs(tmp_path):
+    """With 4 GB of addresses: an allocation beyond those would end it in the middle."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 1000)
+    command = [sys.executable, "-m", "kerasllm", "train", "--data", "text.txt", "--tokenizer", "byte", "--steps", "2"]
+    command += ["--set", "model.vocab_size=20000", "--precision", "float32", "--out", "run"]
+
+    def trained(*flags):
+        return subprocess.run(
+            [*command, *flags],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)),
+        )
+
+    refused = trained()
+    assert refused.returncode == 2 and not (tmp_path / "run").exists()
+    flags = re.search(r"the cheapest first: (--[^(]*) \(", refused.stderr)
+    assert flags, refused.stderr
+    assert trained(*flags[1].split()).returncode == 0 and (tmp_path / "run" / "model.safetensors").is_file()
