@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
-    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "privacy", "safety", "serving",
+    "gguf", "quantization", "dialogue", "reinforcement", "interpret", "privacy", "safety", "serving", "planning",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",

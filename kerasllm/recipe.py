@@ -28,6 +28,7 @@ from kerasllm.energy import energy_used
 from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
+from kerasllm.planning.before_training import check_memory, plan_of_run, sentences
 from kerasllm.settings import CHECKPOINTS, FIGURES, RECORD, SETTINGS, TrainSettings, read_yaml
 from kerasllm.tasks import TASKS
 from kerasllm.tokenizers import Tokenizer
@@ -45,18 +46,19 @@ ROUNDS = 20  # points of the validation curve
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
-def train(settings):
+def train(settings, force=False):
     """Trains a model as the settings say and writes its run folder.
 
     Args:
         settings: a `kerasllm.settings.TrainSettings`.
+        force: bool. Begin also where memory is foreseen to run out.
 
     Returns:
         The content of the folder's `run.json`: settings, versions, data, model and results.
 
     Raises:
         FileExistsError: if the run folder exists.
-        ValueError: if the settings do not fit together, or the text is too short for them.
+        ValueError: if the settings do not fit together, or the text is too short for them, or memory.
     """
     task = TASKS[settings.task](settings)
     config = task.config()  # Before any text is read: a wrong width must not cost minutes.
@@ -65,6 +67,8 @@ def train(settings):
         tokenizer = _tokenizer(settings, task)
         tokenizer.save(draft)
         config = task.fitted(config, tokenizer)
+        foreseen = plan_of_run(settings, task, config)
+        check_memory(foreseen, force)  # before all of the text is tokenized
         promise = _promise(settings, draft)
         batches = _batches(settings, task, config, tokenizer, draft, promise)
         measures = task.measure()
@@ -73,6 +77,8 @@ def train(settings):
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
         _say_what_cannot_be_converted(task, config)
+        for sentence in sentences(foreseen, batches.steps):
+            report.stage(sentence)
         model = _model(settings, task, config, policy)
         record = _record(settings, model, tokenizer, measures)
         write_json(draft / RECORD, record)

@@ -12,6 +12,7 @@ from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.harness_arguments import add_harness_arguments
+from kerasllm.cli.plan_arguments import add_plan_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
@@ -39,7 +40,7 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
+        *(_add_quickstart, _add_plan, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
         *(_add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export, _add_convert),
         *(_add_inspect, _add_bench),
     ):
@@ -94,6 +95,16 @@ def _positive(kind):
     return read
 
 
+def _add_plan(commands):
+    command = _add_command(
+        commands,
+        "plan",
+        "say what training a model will take: memory by part, time, energy and money",
+        "\nAnd what makes it fit where it does not. No model is made.",
+    )
+    add_plan_arguments(command, _positive)
+
+
 def _add_train(commands):
     command = _add_command(
         commands,
@@ -103,6 +114,7 @@ def _add_train(commands):
     )
     command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
+    command.add_argument("--force", action="store_true", help="begin also where memory is foreseen to run out")
     for setting in dataclasses.fields(TrainSettings):
         if setting.name != "model":
             _add_setting(command, setting.name, setting.metadata, setting.default)

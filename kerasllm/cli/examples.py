@@ -16,6 +16,11 @@ kerasllm train --task classify --data reviews.csv --from gpt2 --adapter lora --r
 kerasllm train --data corpus --teacher my-run --num-layers 2 --d-model 128 --out small   # learns what my-run says
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
+    "plan": """kerasllm plan --calibrate   # once, a minute or two: how fast this machine is
+kerasllm plan --preset gpt2 --data 300M --batch-size 16 --max-length 512
+kerasllm plan --preset gpt2 --data 300M --batch-size 16 --memory 4GB   # what makes it fit
+kerasllm plan --preset llama-3-8b --data 10B --device h100 --precision mixed_bfloat16 --remat block --budget-hours 100
+kerasllm plan --preset llama-3-8b --device rtx-4090 --rank 16 --quantize nf4 --batch-size 1 --max-length 2048""",
     "tune": """kerasllm tune --model my-run --data chats.jsonl --out my-assistant
 kerasllm tune --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --test questions.txt --out smol
 kerasllm tune --model gpt2 --chat-format chatml --data alpaca.json --out gpt2-chats   # it has not learned to chat

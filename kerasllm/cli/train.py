@@ -23,7 +23,7 @@ def run(arguments):
     out = arguments.resume or settings.out
     run_folder = shlex.quote(out)
     try:
-        record = recipe.resume(out) if arguments.resume else recipe.train(settings)
+        record = recipe.resume(out) if arguments.resume else recipe.train(settings, getattr(arguments, "force", False))
     except (KeyboardInterrupt, SystemExit):
         if Path(out).is_dir():
             report.next_commands(f"{command} --resume {run_folder}")

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from kerasllm.layers.dot_product import block_ranges
 from kerasllm.layers.options import check_choice, check_positive
 from kerasllm.layers.positions import PositionOptions
 from kerasllm.layers.rotary import check_rotated_channels
+from kerasllm.layers.tiles import is_long
 
 QK_NORMS = (False, True, "full")
 
@@ -67,3 +69,39 @@ class AttentionOptions(PositionOptions):
     def attention_flops(self, d_model, num_heads, context):
         """Operations on one token, forward and backward, as PaLM's appendix B counts: https://arxiv.org/abs/2204.02311"""
         return 12 * num_heads * (self.head_dim or d_model // num_heads) * context
+
+    def attention_kept(self, d_model, num_heads, context, causal, dropout=0.0):
+        """Numbers for each token that training keeps of attention for its gradient, from what the projection of
+        queries, keys and values gives on to what the output projection reads.
+
+        Args:
+            d_model, num_heads, context: int.
+            causal: bool.
+            dropout: float, of probabilities.
+        """
+        K, h = self.num_kv_heads or num_heads, self.head_dim or d_model // num_heads
+        queries, keys = num_heads * h, K * h
+        rotated = self.positions == "rotary"
+        if is_long(context, context):  # tile by tile: what goes in and comes out
+            return 3 * queries + 2 * keys
+        pairs = self.attention_pairs(context, causal)
+        # Where all have as many heads, queries, keys and values are one piece of memory, which values keep whole.
+        projected = queries + 2 * keys if num_heads == K else keys
+        own_keys = keys if rotated or num_heads != K else 0
+        parts = block_ranges(context, context, causal, self.attention_window)
+        slices = sum(length_of(part, context) for _, part in parts if length_of(part, context) < context) / context
+        scores = num_heads * pairs * (1 + bool(dropout) + (self.attention_soft_cap is not None))
+        return projected + own_keys + 3 * queries + 2 * keys * slices + scores
+
+    def attention_pairs(self, context, causal):
+        """The keys that a token's query is multiplied with, on average over a context."""
+        if is_long(context, context):
+            seen = context if self.attention_window is None else min(self.attention_window, context)
+            return (seen + 1) / 2 if causal and seen == context else seen
+        parts = block_ranges(context, context, causal, self.attention_window)
+        return sum(length_of(queries, context) * length_of(keys, context) for queries, keys in parts) / context
+
+
+def length_of(part, whole):
+    """How many places of so many a slice has."""
+    return len(range(*part.indices(whole)))

@@ -2,10 +2,12 @@
 
 import dataclasses
 
-from kerasllm.layers.attention_options import AttentionOptions
+from kerasllm.layers.attention_options import AttentionOptions, length_of
+from kerasllm.layers.dot_product import block_ranges
 from kerasllm.layers.feed_forward import FeedForwardOptions
 from kerasllm.layers.normalization import NormOptions
 from kerasllm.layers.options import check_choice
+from kerasllm.layers.tiles import is_long
 
 NORM_PLACEMENTS = ("pre", "post", "sandwich", "output")
 REMAT = (None, "block", "attention", "feed_forward")
@@ -64,3 +66,37 @@ class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
         norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
         norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention - self.skip_attention_norm)
         return attention * (1 + cross_attention) + self.feed_forward_parameters(d_model, dff, self.use_bias) + norms
+
+    def linear_widths(self, d_model, num_heads, dff):
+        """Inputs and outputs of all linear layers of a block, added up; those of queries, keys, values and of a gate
+        each count as one: what a low-rank adapter has for each of its ranks."""
+        h, K = self.head_dim or d_model // num_heads, self.num_kv_heads or num_heads
+        attention = 3 * d_model + 2 * num_heads * h + 2 * K * h + d_model
+        return attention + (2 if self.gated else 1) * (d_model + dff) + dff + d_model
+
+    def block_kept(self, d_model, num_heads, dff, context, causal=True, bytes_per_number=4):
+        """What training keeps of a block for its gradient, in numbers for each token.
+
+        Returns:
+            A pair: what is kept from the forward pass on; and what is there besides while the block's gradient is made,
+            what `remat` computes again and the gradients that are under way.
+        """
+        D, own_dropout = d_model, self.dropout if self.attention_dropout is None else self.attention_dropout
+        attention = self.attention_kept(D, num_heads, context, causal, own_dropout)
+        feed_forward = self.feed_forward_kept(dff)
+        sublayers = 1 if self.parallel else 2
+        norms = (1 if self.shared_norm else 2) if self.parallel else 2 - self.skip_attention_norm
+        between = sublayers + norms + (2 if self.norm_placement == "sandwich" else 0)
+        between = D * (between + sublayers * bool(self.dropout) / bytes_per_number)  # a bool is a byte
+        under_way = 2 * D + max(feed_forward, 2 * num_heads * self._pairs_at_once(context, causal))
+        if self.remat == "block":
+            return D, attention + feed_forward + between + 2 * D + under_way
+        again = {"attention": attention, "feed_forward": feed_forward}.get(self.remat, 0)
+        return attention + feed_forward + between - again, again + under_way
+
+    def _pairs_at_once(self, context, causal):
+        """For each token of a context, scores of a head whose gradient is made at the same time."""
+        parts = block_ranges(context, context, causal, self.attention_window)
+        if is_long(context, context):
+            return 0
+        return max(length_of(queries, context) * length_of(keys, context) for queries, keys in parts) / context

@@ -76,6 +76,11 @@ class FeedForwardOptions(Options):
         """The number of weights of a feed-forward layer."""
         return (d_model + use_bias) * dff * (2 if self.gated else 1) + (dff + use_bias) * d_model
 
+    def feed_forward_kept(self, dff):
+        """Numbers for each token that training keeps of a feed-forward layer for its gradient: before the activation
+        and behind it."""
+        return (3 if self.gated else 2) * dff
+
 
 @keras.saving.register_keras_serializable("kerasllm")
 @explain_options(FeedForwardOptions)

@@ -213,22 +213,19 @@ class TransformerConfig(BlockOptions, _Sizes):
         return 6 * as_often_as_used.num_parameters(embeddings=False) + attention
 
     def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
-        """An estimate of the memory that training takes: weights, gradients, Adam's two moments, activations.
+        """The memory that a training step takes at its peak, with AdamW: `models.memory` counts it, by part too.
 
-        Activations are counted as what the backward pass needs of each block: about 10 tensors of width D, 3 of the
-        feed-forward's width and 3 of the attention scores; then logits, their softmax and its gradient in float32.
+        `planning.plan` adds what a machine takes besides, and knows of chunks, micro-batches and adapters.
 
         Args:
             batch_size: int, rows in a batch.
             context: int, tokens in a row; None means `max_length`.
             bytes_per_activation: 4 in float32, 2 in mixed precision.
         """
-        T = context or self.max_length
-        widths = sum(3 * self.dff * (2 if layer.gated else 1) for layer in self.options_by_layer())
-        widths += self.num_layers * (10 * self.d_model + 3 * self.num_heads * T)
-        activations = batch_size * T * widths * bytes_per_activation
-        logits = 3 * batch_size * T * self.vocab_size * 4
-        return 16 * self.num_parameters() + activations + logits
+        from kerasllm.models.memory import TrainingMemory
+
+        precision = "float32" if bytes_per_activation == 4 else "mixed_bfloat16"
+        return sum(TrainingMemory(self, batch_size, context, precision=precision).by_part().values())
 
 
 def _of(holder, names):

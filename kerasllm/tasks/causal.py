@@ -27,6 +27,7 @@ class CausalTask(TextTask):
     command = 'generate --model {} --prompt "The" --temperature 0.8 --seed 1'
     unused_settings = tuple(name for name in TextTask.unused_settings if name not in OF_DISTILLING)
     unused_fields = (*OF_ENCODERS, *OF_TOKEN_TYPES, "embedding_size")
+    planned_as = {"causal": True}
     has_stride = True
 
     @staticmethod

@@ -15,6 +15,7 @@ class MaskedTask(TextTask):
     function = "fill_mask"
     scored_by = "masked_accuracy"
     command = "evaluate --model {} --data YOUR_TEXT.txt"
+    planned_as = {"causal": False}
     special_tokens = ("<|mask|>",)
 
     @staticmethod

@@ -56,6 +56,7 @@ class Task:
         unused_fields: names of the fields of `TransformerConfig` that mean nothing here, likewise.
         num_columns: int, how many columns of a table, or fields of records, are read.
         most_columns: int or None, how many there may be where not just so many.
+        planned_as: dict or None, arguments of `kerasllm.planning.plan`, which counts memory; None where it does not.
         has_stride: bool, whether `kerasllm evaluate --stride` means something.
         is_private: bool, whether it can be learned under a promise of differential privacy: `--dp-epsilon`.
         tunes: bool, whether `kerasllm tune --task` is for it too.
@@ -69,6 +70,7 @@ class Task:
     unused_fields = ()
     num_columns = 1
     most_columns = None
+    planned_as = None
     has_stride = False
     is_private = False
     tunes = False

@@ -69,7 +69,7 @@ class TextTask(Task):
                 files[part],
                 tokenizer,
                 config.max_length,
-                self._batch_size,
+                self.rows_per_step,
                 packed=self.settings.packed,
                 **{"seed": self.settings.seed, **options},
             )
@@ -77,7 +77,7 @@ class TextTask(Task):
         return functools.partial(dataset, "train"), dataset("valid", shuffle=False)
 
     def tokens_per_step(self, config, training):
-        return self._batch_size * config.max_length, config.flops_per_token(config.max_length)
+        return self.rows_per_step * config.max_length, config.flops_per_token(config.max_length)
 
     def score(self, model, tokenizer):
         return self.score_corpus(model, tokenizer, self._held_out)
@@ -97,7 +97,8 @@ class TextTask(Task):
         return canaries
 
     @property
-    def _batch_size(self):
+    def rows_per_step(self):
+        """int, rows of a batch."""
         return self.settings.batch_size or DEFAULT_BATCH_SIZE
 
     @functools.cached_property

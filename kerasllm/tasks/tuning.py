@@ -28,6 +28,7 @@ class TuneTask(CausalTask):
         *("preset", "tokenizer", "vocab_size", "field", "clean", "deduplicate", "batch_tokens"),
         *NOT_OF_CHATS,
     )
+    planned_as = None
     tunes = True
     items = "conversations"  # what it learns from
     validation_share = 1.0  # of windows one by one

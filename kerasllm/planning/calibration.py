@@ -1,0 +1,109 @@
+"""What was measured of this machine, kept in the user's cache folder: `calibrating.py` measures it."""
+
+import bisect
+import dataclasses
+import json
+import math
+import os
+import platform
+from pathlib import Path
+
+import keras
+
+from kerasllm.files import write_json
+
+FILE = "calibration.json"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How fast this machine is, and what a training process takes beside what is counted.
+
+    The defaults are those of memory alone, as TensorFlow 2.21 was measured on Linux.
+
+    Args:
+        machine: dict, of what it was measured: see `this_machine`.
+        measured: str, the date; "" where it was not.
+        fixed_bytes: float, that the first training step takes above what a process has once it has started.
+        layer_bytes: float, that the graph of each layer takes.
+        slack: float, bytes taken for each byte that tensors have: an allocator's pieces are not all of the right size.
+        bandwidth: float or None, bytes per second that pass over large tensors reach.
+        matmul: dict from dtype to list of pairs (FLOPs of a product, FLOP/s), by size.
+        attention: dict from dtype to FLOP/s of many small products, such as those of heads.
+        pass_seconds: dict from dtype to seconds for each byte of activations, of all that is no product.
+        logit_seconds: float, seconds for each logit of all that is done to them.
+        step_seconds, layer_seconds: float, of a step and of each of its layers, however small they are.
+    """
+
+    machine: dict = dataclasses.field(default_factory=dict)
+    measured: str = ""
+    fixed_bytes: float = 131e6
+    layer_bytes: float = 9.2e6
+    slack: float = 1.16
+    bandwidth: float | None = None
+    matmul: dict = dataclasses.field(default_factory=dict)
+    attention: dict = dataclasses.field(default_factory=dict)
+    pass_seconds: dict = dataclasses.field(default_factory=dict)
+    logit_seconds: float = 0.0
+    step_seconds: float = 0.0
+    layer_seconds: float = 0.0
+
+    @classmethod
+    def kept(cls, folder=None):
+        """What was measured of this machine, or the defaults where nothing was, or with other versions."""
+        path = cache_folder(folder) / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_ours = content.pop("version") == VERSION and content["machine"] == this_machine()
+            return cls(**content) if is_ours else cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def save(self, folder=None):
+        """Writes it into the user's cache folder; returns the path."""
+        folder = cache_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FILE, {"version": VERSION, **dataclasses.asdict(self)})
+        return folder / FILE
+
+    def knows_time_of(self, dtype):
+        """Whether seconds can be said of a step that multiplies in this dtype."""
+        return dtype in self.matmul and dtype in self.pass_seconds
+
+    def matmul_rate(self, flops, dtype):
+        """FLOP/s of a product of so many FLOPs: between those measured along a line over the logarithm."""
+        sizes, rates = zip(*self.matmul[dtype], strict=True)
+        at = bisect.bisect_left(sizes, flops)
+        if at in (0, len(sizes)):
+            return rates[min(at, len(sizes) - 1)]
+        share = math.log(flops / sizes[at - 1]) / math.log(sizes[at] / sizes[at - 1])
+        return rates[at - 1] + share * (rates[at] - rates[at - 1])
+
+
+def cache_folder(folder=None):
+    """Where what was measured is kept: `folder`, KERASLLM_CACHE, or kerasllm in the user's own."""
+    if folder or os.environ.get("KERASLLM_CACHE"):
+        return Path(folder or os.environ["KERASLLM_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerasllm"
+
+
+def this_machine():
+    """What a calibration holds for: the processor, its cores, and the versions that compute."""
+    backend = keras.backend.backend()
+    version = __import__(backend).__version__
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "backend": f"{backend} {version}",
+        "keras": keras.__version__,
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line for line in file if line.startswith(("model name", "stepping"))]
+    except OSError:
+        lines = []
+    return " ".join(dict.fromkeys(line.partition(":")[2].strip() for line in lines)) or platform.processor()
