@@ -179,8 +179,12 @@ def given_settings(arguments):
 
 
 def _add_evaluate(commands):
-    command = _add_command(commands, "evaluate", "measure a trained model on text")
-    _add_model(command)
+    command = _add_command(commands, "evaluate", "measure a trained model on text, or in tasks")
+    which = command.add_mutually_exclusive_group(required=True)
+    _add_model(command, which)
+    which.add_argument(
+        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="two models in the same --tasks, item by item"
+    )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", nargs="+", metavar="PATH", help="text or pairs, as in train")
     add_harness_arguments(command, what)
@@ -220,11 +224,12 @@ def _add_serve(commands):
     add_serve_arguments(command, _positive)
 
 
-def _add_model(command):
-    command.add_argument(
+def _add_model(command, which=None):
+    """The flags of a model, which is required but where it is one of a group."""
+    (which or command).add_argument(
         "--model",
         "--run",
-        required=True,
+        required=which is None,
         metavar="FOLDER",
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )

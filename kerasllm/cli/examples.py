@@ -31,6 +31,9 @@ kerasllm evaluate --model en-de --data test.en test.de   # a model that translat
 kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names
 kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies
+kerasllm evaluate --model my-run --tasks cloze needle --text held-out.txt --plot tasks.png   # tasks without download
+kerasllm evaluate --compare my-run my-assistant --tasks arithmetic copying --limit 200   # paired tests
+kerasllm evaluate --model my-run --tasks cloze --checkpoints --out cloze.json --plot cloze.png   # as it learned
 kerasllm evaluate --model my-run --tasks my-tasks/ --few-shot 3   # tasks of lm-evaluation-harness""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1

@@ -5,14 +5,16 @@
 `classification_scores` scores classifiers of texts and returns `ClassificationScores`.
 `retrieval_scores` scores embedders and returns `RetrievalScores`.
 `translation_scores` gathers `bleu`, `chrf`, `ter` and `rouge` in `TranslationScores`.
-`bias` is a room of its own: whether a model prefers stereotypes.
+`bias` is a room of its own: whether a model prefers stereotypes; and so is `tasks`: what it can do.
 """
 
 import kerasllm.evaluation.bias as bias
+import kerasllm.evaluation.tasks as tasks
 from kerasllm.evaluation.classification import ClassificationScores, classification_scores
 from kerasllm.evaluation.language_model import LanguageModelScores, perplexity, score_tokens
 from kerasllm.evaluation.masked_language_model import MaskedLanguageModelScores, masked_accuracy, pseudo_perplexity
 from kerasllm.evaluation.retrieval import RetrievalScores, retrieval_scores
+from kerasllm.evaluation.tasks import TaskScores, task_scores
 from kerasllm.evaluation.translation import Score, TranslationScores, bleu, chrf, rouge, ter, translation_scores
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "MaskedLanguageModelScores",
     "RetrievalScores",
     "Score",
+    "TaskScores",
     "TranslationScores",
     "bias",
     "bleu",
@@ -32,6 +35,8 @@ __all__ = [
     "retrieval_scores",
     "rouge",
     "score_tokens",
+    "task_scores",
+    "tasks",
     "ter",
     "translation_scores",
 ]
