@@ -183,7 +183,10 @@ def _add_evaluate(commands):
     which = command.add_mutually_exclusive_group(required=True)
     _add_model(command, which)
     which.add_argument(
-        "--compare", nargs=2, metavar=("BEFORE", "AFTER"), help="two models in the same --tasks, item by item"
+        "--compare",
+        nargs="+",
+        metavar="FOLDER",
+        help="two models in the same --tasks, item by item; or models whose answers to questions a --judge compares",
     )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", nargs="+", metavar="PATH", help="text or pairs, as in train")

@@ -13,9 +13,14 @@ from kerasllm.tasks import TASKS, task_of
 def run(arguments):
     if arguments.out and Path(arguments.out).exists():
         raise FileExistsError(f"{arguments.out} exists, and is left as it is: give --out the name of a new file.")
-    if arguments.data and (others := list(_given(arguments, ("compare", *OF_TASKS, *OF_OFFLINE, *OF_HARNESS)))):
+    of_tasks = {*OF_TASKS, *OF_OFFLINE, *OF_HARNESS} - ({"limit", "seed"} if arguments.compare else set())
+    if arguments.data and (others := sorted(_given(arguments, of_tasks))):
         raise ValueError(f"--{others[0].replace('_', '-')} is for --tasks: leave it out.")
     start_keras()
+    if arguments.data and arguments.compare:
+        from kerasllm.cli import evaluate_judged
+
+        return evaluate_judged.run(arguments)
     if arguments.tasks:
         from kerasllm.cli import evaluate_tasks
 

@@ -47,8 +47,8 @@ def _check(arguments):
         raise ValueError(f"--plot takes the name of a .png file, not {arguments.plot}.")
     if arguments.checkpoints and arguments.compare:
         raise ValueError("--checkpoints is of one run: give --model in place of --compare.")
-    if arguments.compare and len(set(arguments.compare)) == 1:
-        raise ValueError(f"--compare takes two models, not {arguments.compare[0]} twice.")
+    if arguments.compare and len(set(arguments.compare)) != 2:
+        raise ValueError(f"--compare of tasks takes two models, not {' '.join(arguments.compare)}.")
 
 
 def _check_of(arguments, ours, theirs):

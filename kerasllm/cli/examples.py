@@ -33,6 +33,7 @@ kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how ma
 kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies
 kerasllm evaluate --model my-run --tasks cloze needle --text held-out.txt --plot tasks.png   # tasks without download
 kerasllm evaluate --compare my-run my-assistant --tasks arithmetic copying --limit 200   # paired tests
+kerasllm evaluate --compare my-run my-assistant --judge other-judge --data questions.txt   # whose answers are better
 kerasllm evaluate --model my-run --tasks cloze --checkpoints --out cloze.json --plot cloze.png   # as it learned
 kerasllm evaluate --model my-run --tasks my-tasks/ --few-shot 3   # tasks of lm-evaluation-harness""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100

@@ -63,6 +63,12 @@ class Respondent:
         before = self.encode(context.rstrip())
         return before, self.encode(context + ending)[len(before) :]
 
+    def encode_question(self, text: str) -> list[int]:
+        """Ids of a text that is to be answered: of the user's turn in a chat where the tokenizer has a template."""
+        if self.tokenizer.chat_template:
+            return self.tokenizer.encode_chat([{"role": "user", "content": text}])
+        return self.encode(f"{text}\n\n")
+
     def log_likelihoods(self, pairs: list, *, cut: bool = False, show: bool = True) -> list[tuple[float, bool]]:
         """How likely endings are. Contexts that several endings share are read once.
 

@@ -154,7 +154,7 @@ def _scored(item, found):
 
 def _written(respondent, items):
     """What was found of `Instruction`s: list of dicts, with the answers."""
-    prompts = [_prompt(respondent, item.prompt) for item in items]
+    prompts = [respondent.encode_question(item.prompt) for item in items]
     most = min(_ANSWER, respondent.max_length - max(map(len, prompts)))
     if most < 16:
         raise ValueError(f"The instructions leave no room for answers in a context of {respondent.max_length}.")
@@ -171,9 +171,3 @@ def _written(respondent, items):
 def _arguments(kind, arguments, item):
     repeats = kind == "combination:repeat_prompt" and "prompt_to_repeat" not in arguments
     return {**arguments, "prompt_to_repeat": item.prompt} if repeats else arguments
-
-
-def _prompt(respondent, text):
-    if respondent.tokenizer.chat_template:
-        return respondent.tokenizer.encode_chat([{"role": "user", "content": text}])
-    return respondent.encode(f"{text}\n\n")
