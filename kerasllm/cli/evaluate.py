@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from kerasllm.cli.dialogue_arguments import OF_DIALOGUE
-from kerasllm.cli.harness_arguments import OF_HARNESS, OF_OFFLINE, OF_TASKS
+from kerasllm.cli.evaluate_arguments import OF_HARNESS, OF_OFFLINE, OF_TASKS
 from kerasllm.cli.startup import start_keras
 from kerasllm.files import write_json
 from kerasllm.tasks import TASKS, task_of

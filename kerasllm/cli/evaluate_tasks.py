@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from kerasllm.cli.dialogue_arguments import OF_DIALOGUE
-from kerasllm.cli.harness_arguments import OF_HARNESS, OF_OFFLINE, OF_TASKS
+from kerasllm.cli.evaluate_arguments import OF_HARNESS, OF_OFFLINE, OF_TASKS
 from kerasllm.extras import optional
 from kerasllm.files import MANIFEST, read_json, write_json
 from kerasllm.settings import CHECKPOINTS, RECORD
@@ -157,9 +157,8 @@ def _steps(run):
 def _over_steps(named):
     figures = {step: {task: scores.to_dict() for task, scores in of_step.items()} for step, of_step in named.items()}
     rows = [
-        (f"step {step:,}, {what}", figure)
+        (f"step {step:,}, {task}: acc of {len(scores.items)}", str(scores.estimates()["acc"]))
         for step, of_step in named.items()
-        for scores in of_step.values()
-        for what, figure in scores.rows()
+        for task, scores in of_step.items()
     ]
     return figures, rows

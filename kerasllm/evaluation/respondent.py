@@ -1,5 +1,7 @@
 """A causal model as tests ask it: how likely endings of texts are, and how texts go on."""
 
+import warnings
+
 import keras
 
 from kerasllm.generation.endings import score_endings
@@ -86,7 +88,9 @@ class Respondent:
         pairs = [_fitting(context, ending, self.max_length, cut) for context, ending in pairs]
         order = sorted(range(len(pairs)), key=lambda i: (-len(pairs[i][0]), pairs[i][0], -len(pairs[i][1])))
         found: list = [None] * len(pairs)
-        with progress_bar(show=show, transient=True) as bar:
+        with progress_bar(show=show, transient=True) as bar, warnings.catch_warnings():
+            # Keras', where a text begins with a single token.
+            warnings.filterwarnings("ignore", "You are using a softmax over axis -1")
             task = bar.add_task("scoring", total=len(pairs), unit="texts")
             for batch in self._batches([(i, *pairs[i]) for i in order]):
                 rows, contexts, endings = zip(*batch, strict=True)

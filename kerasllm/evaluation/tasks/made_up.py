@@ -39,13 +39,13 @@ def _calculation(rng, name, digits):
 
 
 def copying(conditions):
-    """Lists of words, each written twice; the second time of the last is asked for, whole, by how many words it has."""
+    """Lists of words, each written twice; the third is asked for once more, whole. By how many words it has."""
     rng = np.random.default_rng(conditions.seed)
     questions = []
     for number in range(conditions.limit):
         length = _LISTS[number % len(_LISTS)]
-        first, last = (", ".join(rng.permutation(_WORDS.split())[:length]) for _ in range(2))
-        shown = f"{first}\n{first}\n"
+        *examples, last = (", ".join(rng.permutation(_WORDS.split())[:length]) for _ in range(3))
+        shown = "".join(f"{example}\n{example}\n" for example in examples)
         questions.append(Question(f"{shown}{last}\n", (f"{last}\n",), (f"{length} words",), control=shown))
     return questions
 

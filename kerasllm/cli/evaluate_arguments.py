@@ -1,4 +1,6 @@
-"""The flags of `kerasllm evaluate --tasks`."""
+"""The flags of `kerasllm evaluate`."""
+
+from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 
 # Those beside --tasks, of all tasks and of those of one kind.
 OF_TASKS = ("limit",)
@@ -6,7 +8,29 @@ OF_HARNESS = ("few_shot", "chat")
 OF_OFFLINE = ("text", "context", "seed", "plot", "checkpoints")
 
 
-def add_harness_arguments(command, what):
+def add_evaluate_arguments(command, add_model):
+    """Adds all of them; `add_model` adds those of a model to a command, of which one to a group."""
+    which = command.add_mutually_exclusive_group(required=True)
+    add_model(command, which)
+    which.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="FOLDER",
+        help="two models in the same --tasks, item by item; or models whose answers to questions a --judge compares",
+    )
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", nargs="+", metavar="PATH", help="text or pairs, as in train; for a --judge, questions")
+    _add_tasks(command, what)
+    command.add_argument("--field", nargs="+", default=(), metavar="NAME", help="where the text is, as in train")
+    command.add_argument(
+        "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
+    )
+    add_dialogue_arguments(command)
+    command.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    command.add_argument("--out", metavar="FILE", help="write the JSON into this file too")
+
+
+def _add_tasks(command, what):
     what.add_argument(
         "--tasks",
         nargs="+",
