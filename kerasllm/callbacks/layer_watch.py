@@ -108,7 +108,7 @@ class LayerWatch(keras.callbacks.Callback):
         for name, square in activations.items():
             self._row[f"activation_rms/{_group(name)}"] = math.sqrt(square)
         self._before = [ops.copy(variable.value) for variable in self.model.trainable_variables]
-        self._spend(began)
+        self._spend(began, counts=bool(self.rows))
 
     def _complete(self):
         """Measures the update, after it, and hands the row on."""
@@ -125,13 +125,14 @@ class LayerWatch(keras.callbacks.Callback):
                 )
         for tracker in self.trackers:
             tracker.scalars(row["step"], {f"watch/{name}": value for name, value in row.items() if name != "step"})
-        self._spend(began)
+        self._spend(began, counts=len(self.rows) > 1)
 
-    def _spend(self, began):
+    def _spend(self, began, counts):
         """Notes how long something took, and puts the next measurement off where that would be too often."""
-        if len(self.rows) > 1:  # The first one compiles.
-            self.seconds += time.perf_counter() - began
-            self._wait_until = time.perf_counter() + (time.perf_counter() - began) / self.most_share
+        if counts:  # The first one compiles.
+            seconds = time.perf_counter() - began
+            self.seconds += seconds
+            self._wait_until = max(self._wait_until, began) + seconds / self.most_share
 
 
 def _measuring(model):

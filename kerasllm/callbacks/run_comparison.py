@@ -95,7 +95,7 @@ def plot_runs(runs: Sequence[Run], path: str | os.PathLike) -> None:
         label = run.name if best is None else f"{run.name}  {best:.4f}"
         axes.plot(*_curve(run, column, "val_loss"), "o-", color=color, markersize=3, linewidth=1.6, label=label)
     axes.set_xlabel({"tokens": "tokens trained on", "step": "training step"}[column])
-    axes.set_ylabel("loss (thin: training; dots: validation, the lowest beside the name)")
+    axes.set_ylabel("loss (thin: training; dots: validation)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e8eaed", linewidth=0.8)
     axes.xaxis.set_major_formatter("{x:,.0f}")
