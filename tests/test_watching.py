@@ -192,3 +192,24 @@ def test_runs_are_compared(runs, capsys):
     assert main(["runs", str(runs)]) == 0 and "learning_rate=0.001" in capsys.readouterr().out
     (runs / "none").mkdir()
     assert main(["runs", str(runs / "none")]) == 2 and "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_a_run_is_watched_and_its_checkpoints_are_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("kerasllm.recipe.ROUNDS", 2)
+    (tmp_path / "text.txt").write_text(TEXT * 10)
+    run = tmp_path / "run"
+    sizes = ["--tokenizer", "char", "--layers", "1", "--d-model", "16", "--heads", "2", "--context", "32"]
+    steps = ["--steps", "6", "--batch-size", "4", "--save-every", "2", "--keep-checkpoints", "3"]
+    watching = ["--watch-layers", "2", "--sample", "to be"]
+    arguments = ["train", "--data", str(tmp_path / "text.txt"), "--out", str(run), *sizes, *steps, *watching]
+    assert main(arguments) == 0
+    assert len((run / "watch.jsonl").read_text().splitlines()) >= 1
+    assert (run / "samples.md").read_text().count("**to be**") == 2
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    capsys.readouterr()
+    asked = ["evaluate", "--model", str(run), "--checkpoints", "--tasks", "induction", "--limit", "4", "--json"]
+    assert main([*asked, "--plot", str(tmp_path / "steps.png")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [*found][-1] == "6" and len(found) == 3
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
