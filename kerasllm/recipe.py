@@ -43,6 +43,7 @@ def __dir__():  # what completion shows
 TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 ROUNDS = 20  # points of the validation curve
+WATCH, SAMPLES = "watch.jsonl", "samples.md"
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
@@ -62,6 +63,8 @@ def train(settings, force=False):
     """
     task = TASKS[settings.task](settings)
     config = task.config()  # Before any text is read: a wrong width must not cost minutes.
+    for name in settings.trackers():
+        callbacks.check_tracker(name)
     out = Path(settings.out)
     with new_folder(out) as draft:
         tokenizer = _tokenizer(settings, task)
@@ -165,7 +168,8 @@ def _finish(model, settings, task, tokenizer, batches, record, promise):
     try:
         runs.add_model(model, tokenizer, out)
         _seal(record, out)  # Measuring may fail; then the model is safe.
-        _leave_best(checkpoint, batches.steps if promise is None else None)
+        if not settings.keep_checkpoints:
+            _leave_best(checkpoint, batches.steps if promise is None else None)
         report.stage("Measuring on what was held out")
         record["results"] |= task.score(model, tokenizer)
         _seal(record, out)
@@ -283,16 +287,21 @@ def _fit(model, settings, task, tokenizer, batches, promise):
     )
     log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
     guard = callbacks.LossGuard(task.loss_deviations, log=log, documents_at=None if promise else training.documents_at)
+    trackers, watching = _watching(settings, tokenizer, batches.validation, tokens_per_step)
     checkpoint = callbacks.Checkpoint(
-        out / CHECKPOINTS, **settings.save_interval(), tokenizer=tokenizer, callbacks=[log, plot, guard]
+        out / CHECKPOINTS,
+        **settings.save_interval(),
+        keep=settings.keep_checkpoints or 2,
+        tokenizer=tokenizer,
+        callbacks=[log, plot, guard, *trackers, *watching],
     )
     done = checkpoint.restore(model)
     if done:
         training = batches.training(start_step=done) if done < steps else None
         report.stage(f"Going on after step {done:,}, with {steps - done:,} to go")
     else:
-        for left_behind in (log.folder / "log.csv", log.folder / "log.json", plot.path):
-            left_behind.unlink(missing_ok=True)  # of a run that was killed before it saved anything
+        for name in ("log.csv", "log.json", plot.path.name, WATCH, SAMPLES):
+            (out / name).unlink(missing_ok=True)  # of a run that was killed before it saved anything
         task.begin(model, tokenizer)
     if done < steps:
         model.fit(
@@ -309,7 +318,9 @@ def _fit(model, settings, task, tokenizer, batches, promise):
                 log,
                 plot,
                 guard,
-                _StopAfter(steps - done),
+                *trackers,
+                *watching,
+                callbacks.StopAfter(steps - done),
                 checkpoint,
             ],
             verbose=report.fit_verbosity(),
@@ -319,6 +330,18 @@ def _fit(model, settings, task, tokenizer, batches, promise):
     return {**dict(zip(FIGURES, figures, strict=True)), **kept}, checkpoint
 
 
+def _watching(settings, tokenizer, validation, tokens_per_step):
+    """The trackers of a run, and what looks into the model and lets it write while it trains."""
+    out, watching = Path(settings.out), []
+    trackers = [callbacks.Tracker(name, out, settings.to_dict(), tokens_per_step) for name in settings.trackers()]
+    if settings.watch_layers:
+        batch = next(iter(validation))
+        watching.append(callbacks.LayerWatch(batch, out / WATCH, settings.watch_layers, trackers))
+    if settings.sample:
+        watching.append(callbacks.TextSamples(settings.sample, tokenizer, out / SAMPLES, trackers))
+    return trackers, watching
+
+
 def _optimizer(settings, steps, promise=None):
     warmup = min(settings.warmup_steps, steps // 10)
     make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
@@ -326,16 +349,3 @@ def _optimizer(settings, steps, promise=None):
     average = {"use_ema": True, "ema_momentum": settings.ema_momentum} if settings.ema_momentum else {}
     schedule = make_schedule(settings.learning_rate, warmup, steps)
     return make_optimizer(schedule, weight_decay=settings.weight_decay, **average)
-
-
-class _StopAfter(keras.callbacks.Callback):
-    """Ends `fit` after exactly so many steps, also in the middle of the last round."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self._left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._left -= 1
-        if self._left == 0:
-            self.model.stop_training = True

@@ -35,6 +35,22 @@ def table(title, rows):
     console.print(grid)
 
 
+def grid(title, header, rows):
+    """Prints a table of several columns.
+
+    Args:
+        title: str.
+        header: names of the columns, str; the first is that of what the rows are about.
+        rows: iterable of as many str each.
+    """
+    found = Table(title=escape(title), title_justify="left", title_style="bold")
+    for number, name in enumerate(header):
+        found.add_column(name, overflow="fold", justify="right" if number else "left")
+    for row in rows:
+        found.add_row(*map(escape, row))
+    console.print(found)
+
+
 def sample(prompt, text):
     """Prints what a model made of a prompt."""
     console.print(Panel(f"[bold]{escape(prompt)}[/]{escape(text)}", title="What it writes", title_align="left"))

@@ -12,7 +12,7 @@ from keras import ops
 from oracles import scramble
 
 from kerasllm.evaluation import bias
-from kerasllm.evaluation.bias.statistics import Evidence, holm, sign_flip_p_value
+from kerasllm.evaluation.statistics import Evidence, holm, sign_flip_p_value
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
 

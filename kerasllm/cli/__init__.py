@@ -35,7 +35,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("\nkerasllm: interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         if arguments.debug:
             raise
         print(f"kerasllm {arguments.command}: {_sentence(error)}", file=sys.stderr)

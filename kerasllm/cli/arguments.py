@@ -7,11 +7,10 @@ import sys
 import kerasllm
 from kerasllm.cli.audit_arguments import add_audit_arguments, with_kind
 from kerasllm.cli.bench_arguments import add_bench_arguments
-from kerasllm.cli.dialogue_arguments import add_dialogue_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
+from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
-from kerasllm.cli.harness_arguments import add_harness_arguments
 from kerasllm.cli.plan_arguments import add_plan_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
@@ -42,7 +41,7 @@ def parse(argv=None):
     for add in (
         *(_add_quickstart, _add_plan, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
         *(_add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export, _add_convert),
-        *(_add_inspect, _add_bench),
+        *(_add_inspect, _add_runs, _add_bench),
     ):
         add(commands)
     return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
@@ -192,18 +191,8 @@ def given_settings(arguments):
 
 
 def _add_evaluate(commands):
-    command = _add_command(commands, "evaluate", "measure a trained model on text")
-    _add_model(command)
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", nargs="+", metavar="PATH", help="text or pairs, as in train")
-    add_harness_arguments(command, what)
-    command.add_argument("--field", nargs="+", default=(), metavar="NAME", help="where the text is, as in train")
-    command.add_argument(
-        "--stride", type=int, metavar="TOKENS", help="step between windows; smaller gives each token more context"
-    )
-    add_dialogue_arguments(command)
-    command.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    command.add_argument("--out", metavar="FILE", help="write the JSON into this file too")
+    command = _add_command(commands, "evaluate", "measure a trained model on text, or in tasks")
+    add_evaluate_arguments(command, _add_model)
 
 
 def _add_generate(commands):
@@ -233,11 +222,12 @@ def _add_serve(commands):
     add_serve_arguments(command, _positive)
 
 
-def _add_model(command):
-    command.add_argument(
+def _add_model(command, which=None):
+    """The flags of a model, which is required but where it is one of a group."""
+    (which or command).add_argument(
         "--model",
         "--run",
-        required=True,
+        required=which is None,
         metavar="FOLDER",
         help="run folder of the model, a folder or repository (owner/name) in Hugging Face's format, or a .gguf file",
     )
@@ -339,6 +329,13 @@ def _add_merge(commands):
     )
     command.add_argument("model", metavar="RUN", help="run folder of a tuned model")
     command.add_argument("folder", metavar="OUT", help="run folder to make")
+
+
+def _add_runs(commands):
+    command = _add_command(commands, "runs", "compare the runs in a folder, finished or not, in a table and a plot")
+    command.add_argument("folder", metavar="DIR", help="folder with run folders in it")
+    command.add_argument("--plot", metavar="FILE", help="draw their losses into this .png file")
+    command.add_argument("--json", action="store_true", help="print JSON in place of the table")
 
 
 def _add_export(commands):

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from kerasllm.cli.dialogue_arguments import OF_DIALOGUE
-from kerasllm.cli.harness_arguments import OF_TASKS
+from kerasllm.cli.evaluate_arguments import OF_HARNESS, OF_OFFLINE, OF_TASKS
 from kerasllm.cli.startup import start_keras
-from kerasllm.extras import optional
 from kerasllm.files import write_json
 from kerasllm.tasks import TASKS, task_of
 
@@ -14,27 +13,33 @@ from kerasllm.tasks import TASKS, task_of
 def run(arguments):
     if arguments.out and Path(arguments.out).exists():
         raise FileExistsError(f"{arguments.out} exists, and is left as it is: give --out the name of a new file.")
+    of_tasks = {*OF_TASKS, *OF_OFFLINE, *OF_HARNESS} - ({"limit", "seed"} if arguments.compare else set())
+    if arguments.data and (others := sorted(_given(arguments, of_tasks))):
+        raise ValueError(f"--{others[0].replace('_', '-')} is for --tasks: leave it out.")
     start_keras()
+    if arguments.data and arguments.compare:
+        from kerasllm.cli import evaluate_judged
+
+        return evaluate_judged.run(arguments)
+    if arguments.tasks:
+        from kerasllm.cli import evaluate_tasks
+
+        return evaluate_tasks.run(arguments)
     import kerasllm
     from kerasllm import report
 
     model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
-    if arguments.tasks:
-        figures, rows = _harness_scores(arguments, model, tokenizer)
-    else:
-        figures, rows = _scores(arguments, model, tokenizer)
+    figures, rows = _scores(arguments, model, tokenizer)
     if arguments.json:
         print(json.dumps(figures))
     else:
-        report.table(f"{arguments.model} on {' '.join(arguments.tasks or arguments.data)}", rows)
+        report.table(f"{arguments.model} on {' '.join(arguments.data)}", rows)
     if arguments.out:
         write_json(Path(arguments.out), figures)
 
 
 def _scores(arguments, model, tokenizer):
     """Figures on a text, and rows of the table of them."""
-    if others := list(_given(arguments, OF_TASKS)):
-        raise ValueError(f"--{others[0].replace('_', '-')} is for --tasks: leave it out.")
     task, kind = TASKS.get(arguments.task) or task_of(model), type(model).__name__
     if not isinstance(model, task.model_class()):
         raise ValueError(f"--task {task.name} is for causal models, and {arguments.model} holds a {kind}.")
@@ -51,32 +56,6 @@ def _scores(arguments, model, tokenizer):
         )
     figures = task.evaluate(model, tokenizer, arguments.data, arguments.field, **options)
     return figures, task.rows(figures)
-
-
-def _harness_scores(arguments, model, tokenizer):
-    """The same of tasks of lm-evaluation-harness."""
-    others = list(_given(arguments, ("stride", "task", *OF_DIALOGUE)))
-    if others or arguments.field:
-        others.append("field")
-        raise ValueError(f"--{others[0]} is for --data: leave it out.")
-    optional("lm_eval", "These tasks are read and scored")
-    from kerasllm.evaluation.harness import harness_scores
-
-    options = _given(arguments, OF_TASKS)
-    if "few_shot" in options:
-        options["num_fewshot"] = options.pop("few_shot")
-    figures = harness_scores(model, tokenizer, arguments.tasks, **options)
-    rows = [
-        (f"{task} {name}", _with_error(value, scores.get(f"{name}_stderr")))
-        for task, scores in figures.items()
-        for name, value in scores.items()
-        if not name.endswith("_stderr")
-    ]
-    return figures, rows
-
-
-def _with_error(value, error):
-    return f"{value:.4f} ± {error:.4f}" if error else f"{value:.4f}"
 
 
 def _given(arguments, names):

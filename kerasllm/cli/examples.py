@@ -14,6 +14,7 @@ kerasllm train --task translate --data train.en train.de --valid val.en val.de -
 kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars
 kerasllm train --task classify --data reviews.csv --from gpt2 --adapter lora --rank 16 --out stars   # few weights learn
 kerasllm train --data corpus --teacher my-run --num-layers 2 --d-model 128 --out small   # learns what my-run says
+kerasllm train --data corpus --log-to tensorboard --watch-layers 100 --sample "Once upon a time" --out watched
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
     "plan": """kerasllm plan --calibrate   # once, a minute or two: how fast this machine is
@@ -36,7 +37,12 @@ kerasllm evaluate --model en-de --data test.en test.de   # a model that translat
 kerasllm evaluate --model stars --data test.csv --field review stars   # a classifier: accuracy, F1 and Matthews
 kerasllm evaluate --model my-bert --data held-out.txt   # a masked model: how many hidden tokens it names
 kerasllm evaluate --task dialogue --model my-lamda --judge other-judge --data dialogues.jsonl   # its replies
+kerasllm evaluate --model my-run --tasks cloze needle --text held-out.txt --plot tasks.png   # tasks without download
+kerasllm evaluate --compare my-run my-assistant --tasks arithmetic copying --limit 200   # paired tests
+kerasllm evaluate --compare my-run my-assistant --judge other-judge --data questions.txt   # whose answers are better
+kerasllm evaluate --model my-run --tasks cloze --checkpoints --out cloze.json --plot cloze.png   # as it learned
 kerasllm evaluate --model my-run --tasks my-tasks/ --few-shot 3   # tasks of lm-evaluation-harness""",
+    "runs": """kerasllm runs my-runs --plot runs.png""",
     "generate": """kerasllm generate --model my-run --prompt "Once upon a time" --max-new-tokens 100
 kerasllm generate --model my-run --prompt "Once upon a time" --sampler random --temperature 0.8 --top-p 0.95 --seed 1
 kerasllm generate --model my-run --prompt "It was on " --regex "[0-9]{4}-[0-9]{2}-[0-9]{2}"   # a text of this form

@@ -5,33 +5,43 @@
 `classification_scores` scores classifiers of texts and returns `ClassificationScores`.
 `retrieval_scores` scores embedders and returns `RetrievalScores`.
 `translation_scores` gathers `bleu`, `chrf`, `ter` and `rouge` in `TranslationScores`.
-`bias` is a room of its own: whether a model prefers stereotypes.
+`judge_answers` compares answers of models by a judge, `bradley_terry` makes strengths of wins and losses.
+`bias` is a room of its own: whether a model prefers stereotypes; and so is `tasks`: what it can do.
 """
 
 import kerasllm.evaluation.bias as bias
+import kerasllm.evaluation.tasks as tasks
 from kerasllm.evaluation.classification import ClassificationScores, classification_scores
 from kerasllm.evaluation.language_model import LanguageModelScores, perplexity, score_tokens
 from kerasllm.evaluation.masked_language_model import MaskedLanguageModelScores, masked_accuracy, pseudo_perplexity
+from kerasllm.evaluation.pairwise import PairwiseScores, bradley_terry, judge_answers
 from kerasllm.evaluation.retrieval import RetrievalScores, retrieval_scores
+from kerasllm.evaluation.tasks import TaskScores, task_scores
 from kerasllm.evaluation.translation import Score, TranslationScores, bleu, chrf, rouge, ter, translation_scores
 
 __all__ = [
     "ClassificationScores",
     "LanguageModelScores",
     "MaskedLanguageModelScores",
+    "PairwiseScores",
     "RetrievalScores",
     "Score",
+    "TaskScores",
     "TranslationScores",
     "bias",
     "bleu",
+    "bradley_terry",
     "chrf",
     "classification_scores",
+    "judge_answers",
     "masked_accuracy",
     "perplexity",
     "pseudo_perplexity",
     "retrieval_scores",
     "rouge",
     "score_tokens",
+    "task_scores",
+    "tasks",
     "ter",
     "translation_scores",
 ]

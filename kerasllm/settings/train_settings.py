@@ -16,6 +16,7 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "bfloat16", "mixed_float16")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "stable")
 ADAPTERS = ("lora", "rslora", "dora", "none")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 QUANTIZED = ("nf4", "nf4-dq", "fp4", "int4", "int8")
 
 
@@ -129,6 +130,29 @@ class TrainSettings:
     )
     save_every: str = _setting(
         "10m", str, "save a checkpoint every so many minutes, 10m, or steps, 500; train --resume goes on from it"
+    )
+    log_to: tuple[str, ...] = _setting(
+        (),
+        str,
+        "experiment trackers that get the log too: tensorboard, into the run folder, mlflow, wandb",
+        metavar="TRACKER",
+    )
+    watch_layers: int | None = _setting(
+        None,
+        int,
+        "every so many steps, measure gradients, updates and activations layer by layer into watch.jsonl, in at most "
+        "2 %% of the time",
+        least=1,
+    )
+    sample: tuple[str, ...] = _setting(
+        (), str, "texts that the model continues at the end of each round, into samples.md", metavar="PROMPT"
+    )
+    keep_checkpoints: int | None = _setting(
+        None,
+        int,
+        "keep so many of the newest checkpoints, also when the run is finished, for evaluate --checkpoints (default: 2 "
+        "while it runs)",
+        least=1,
     )
     seed: int = _setting(0, int, "of the weights, the data order and dropout", least=0)
     base: str | None = _setting(
@@ -257,6 +281,7 @@ class TrainSettings:
             raise ValueError(f"canaries takes how often each is put into the text, such as 1 16, not {self.canaries}.")
         self._check_privacy()
         self.save_interval()
+        self.trackers()
 
     def _check_privacy(self):
         if self.dp_epsilon is None:
@@ -264,6 +289,8 @@ class TrainSettings:
         if not TASKS[self.task].is_private:
             private = ", ".join(name for name, task in TASKS.items() if task.is_private)
             raise ValueError(f"dp_epsilon is for the tasks {private}, not for {self.task}: leave it out.")
+        if self.keep_checkpoints:
+            raise ValueError("keep_checkpoints is not for dp_epsilon: a checkpoint holds the key of the noise.")
         if not (self.dp_epsilon and self.dp_delta and self.dp_clip_norm):
             raise ValueError("dp_epsilon, dp_delta and dp_clip_norm are above 0.")
         if self.optimizer != "adamw" or self.precision == "mixed_float16":
@@ -271,6 +298,13 @@ class TrainSettings:
                 "dp_epsilon trains with adamw, and not in mixed_float16, which scales what noise is measured by; got "
                 f"optimizer={self.optimizer} and precision={self.precision}."
             )
+
+    def trackers(self):
+        """What `log_to` names, with commas between or without: list of str."""
+        names = [name for names in self.log_to for name in names.split(",") if name]
+        if unknown := [name for name in names if name not in TRACKERS]:
+            raise ValueError(f"log_to takes {', '.join(TRACKERS)}, not {unknown[0]!r}.")
+        return list(dict.fromkeys(names))
 
     def save_interval(self):
         """What `save_every` is to `kerasllm.callbacks.Checkpoint`: a dict of one argument."""

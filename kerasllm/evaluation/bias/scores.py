@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasllm.evaluation.bias.statistics import Estimate, Evidence, interval
+from kerasllm.evaluation.statistics import Estimate, Evidence, interval
 from kerasllm.files import replacing
 
 CAUTION = (
