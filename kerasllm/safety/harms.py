@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasllm.evaluation.bias.statistics import Evidence
+from kerasllm.evaluation.statistics import Evidence
 from kerasllm.files import replacing
 from kerasllm.generation.held_back import HeldBack, checked_filter
 from kerasllm.generation.options import whole_number
