@@ -229,6 +229,7 @@ def test_a_run_that_cannot_fit_is_refused_and_what_is_named_runs(tmp_path):
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 1000)
     command = [sys.executable, "-m", "kerasllm", "train", "--data", "text.txt", "--tokenizer", "byte", "--steps", "2"]
     command += ["--set", "model.vocab_size=20000", "--precision", "float32", "--out", "run"]
+    command += ["--d-model", "128", "--num-layers", "2"]
 
     def trained(*flags):
         return subprocess.run(

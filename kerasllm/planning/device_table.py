@@ -115,8 +115,8 @@ def _device(name, entry, path):
     return Device(name, **fields)
 
 
-# What threads reserve of addresses and do not use: memory that is limited by addresses is gone with them.
-_ADDRESSES_OF_THREADS = 640e6
+# Where addresses are limited: threads reserve so many of them, and the allocator up to twice what it hands out.
+_ADDRESSES_OF_THREADS, _RESERVED = 640e6, 2
 
 
 def available_bytes():
@@ -141,13 +141,10 @@ def _limits_of_process():
         import resource
     except ImportError:  # not on Windows
         return
-    for limit, field, reserved in (
-        (resource.RLIMIT_AS, "VmSize", _ADDRESSES_OF_THREADS),
-        (resource.RLIMIT_DATA, "VmData", _ADDRESSES_OF_THREADS),
-    ):
+    for limit, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
         most, used = resource.getrlimit(limit)[0], _field("/proc/self/status", field)
         if most != resource.RLIM_INFINITY and used is not None:
-            yield most - used - reserved
+            yield (most - used - _ADDRESSES_OF_THREADS) / _RESERVED
 
 
 def _field(path, name):
