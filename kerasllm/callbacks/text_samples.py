@@ -5,6 +5,9 @@ from pathlib import Path
 import keras
 
 from kerasllm.generation import generate
+from kerasllm.models.shapes import context_length
+
+_NEW_TOKENS = 64
 
 
 class TextSamples(keras.callbacks.Callback):
@@ -18,11 +21,11 @@ class TextSamples(keras.callbacks.Callback):
         tokenizer: the model's `Tokenizer`.
         path: .md file to append to, or None.
         trackers: list of `Tracker`, which stand before this callback.
-        **options: for `kerasllm.generate`; by default `max_new_tokens=64`, `temperature=0.8` and `seed=0`, so that what
-            differs between two epochs is the model's doing.
+        **options: for `kerasllm.generate`; by default `temperature=0.8` and `seed=0`, so that what differs between two
+            epochs is the model's doing, and up to 64 new tokens, as the model's context allows.
 
     Raises:
-        ValueError: if there are no prompts.
+        ValueError: if there are no prompts; when `fit` begins, if one fills the model's context.
 
     Example:
 
@@ -38,7 +41,7 @@ class TextSamples(keras.callbacks.Callback):
             raise ValueError("There are no prompts to continue; give at least one.")
         self.tokenizer, self.trackers = tokenizer, list(trackers)
         self.path = None if path is None else Path(path)
-        self.options = {"max_new_tokens": 64, "temperature": 0.8, "seed": 0, **options}
+        self.options = {"temperature": 0.8, "seed": 0, **options}
         self.texts = []  # list of str for each epoch
 
     def get_state(self, step):
@@ -46,6 +49,13 @@ class TextSamples(keras.callbacks.Callback):
 
     def set_state(self, state):
         pass
+
+    def on_train_begin(self, logs=None):
+        longest = max(len(self.tokenizer.encode(prompt)) for prompt in self.prompts)
+        room = (context_length(self.model) or longest + _NEW_TOKENS) - longest
+        if room < 1:
+            raise ValueError(f"A prompt of {longest} tokens to be continued fills the model's context: shorten it.")
+        self.options.setdefault("max_new_tokens", min(_NEW_TOKENS, room))
 
     def on_epoch_end(self, epoch, logs=None):
         texts = generate(self.model, self.tokenizer, self.prompts, **self.options)

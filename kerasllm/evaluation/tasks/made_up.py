@@ -59,7 +59,7 @@ def induction(conditions):
     tokenizer = conditions.respondent.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.engine.get_added_tokens_decoder()))
     start = conditions.respondent.encode("")
-    possible = [d for d in _DISTANCES if len(start) + 1.5 * d + 1 <= conditions.context and 2 * d <= len(ordinary)]
+    possible = [d for d in _DISTANCES if len(start) + 1.5 * d + 1 <= conditions.context and d <= len(ordinary)]
     if not possible:
         raise ValueError(
             f"induction needs a context of {int(1.5 * _DISTANCES[0]) + 2} tokens or more, and as many ids."
