@@ -171,7 +171,7 @@ def test_what_the_package_imports_is_required():
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
     optional |= {"outlines_core", "llguidance", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-    optional |= {"lm_eval", "tensorboard", "mlflow", "wandb"}
+    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

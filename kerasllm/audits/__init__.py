@@ -5,7 +5,7 @@ page.py        all parts as a page that needs nothing from elsewhere
 model_card.py  and as a model card of Hugging Face's, beside what only its author can say
 """
 
-from kerasllm.audits.model_card import model_card
+from kerasllm.audits.cards import model_card
 from kerasllm.audits.page import page
 from kerasllm.audits.parts import Part, of_bias, of_memory, of_model, of_record, of_safety, of_text
 
