@@ -49,7 +49,7 @@ def run(arguments):
     with new_folder(out) as draft:
         (draft / PAGE).write_text(audits.page(title, parts, missing), encoding="utf-8")
         write_json(draft / FIGURES, {part.name: {**part.figures, "limits": part.limits} for part in parts})
-        (draft / CARD).write_text(audits.cards(title, parts, missing, tuned_from), encoding="utf-8")
+        (draft / CARD).write_text(audits.model_card(title, parts, missing, tuned_from), encoding="utf-8")
     for part in parts[1:]:
         report.table(part.title, part.rows)
     report.stage(
