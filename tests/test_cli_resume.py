@@ -55,7 +55,7 @@ def interrupt_at(monkeypatch):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr("kerasllm.recipe._StopAfter.on_train_batch_begin", count)
+        monkeypatch.setattr("kerasllm.callbacks.StopAfter.on_train_batch_begin", count)
 
     yield interrupt_at
     monkeypatch.undo()

@@ -88,7 +88,7 @@ def test_a_run_goes_on_to_the_bit(more, folder, tmp_path, monkeypatch, capsys):
     assert tune(folder, tmp_path / "whole", *options, model="plain") == 0
     assert "Training the rows of 2 new tokens too" in " ".join(capsys.readouterr().out.split())
     with monkeypatch.context() as patch:
-        patch.setattr("kerasllm.recipe._StopAfter.on_train_batch_begin", interrupt)
+        patch.setattr("kerasllm.callbacks.StopAfter.on_train_batch_begin", interrupt)
         with pytest.raises(SystemExit):
             tune(folder, tmp_path / "run", *options, model="plain")
     assert main(["tune", "--resume", str(tmp_path / "run")]) == 0

@@ -10,7 +10,7 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import recipe
+from kerasllm import callbacks
 from kerasllm.cli import main
 from kerasllm.cli.arguments import parse
 from kerasllm.cli.train import merged_settings
@@ -63,7 +63,7 @@ def test_a_run_is_told_all_that_python_can_do_and_goes_on_with_it(corpus, tmp_pa
     arguments += ["--set", "model.attention_window=[8, null]", "--set", "model.norm_epsilon=1e-6"]
     arguments += ["--set", "model.vocab_size=64"]
     with monkeypatch.context() as copying:
-        copying.setattr(recipe._StopAfter, "on_train_batch_begin", copy_in_third)
+        copying.setattr(callbacks.StopAfter, "on_train_batch_begin", copy_in_third)
         assert main([*arguments, "--save-every", "1"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "clean: 62 of 63 documents kept" in printed and "deduplicate: 61 of 62 documents kept" in printed
