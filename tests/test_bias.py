@@ -12,8 +12,8 @@ from keras import ops
 from oracles import scramble
 
 from kerasllm.evaluation import bias
-from kerasllm.evaluation.statistics import Evidence, holm, sign_flip_p_value
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
+from kerasllm.statistics import Evidence, holm, sign_flip_p_value
 from kerasllm.tokenizers import Tokenizer
 
 SIZES = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 16, "max_length": 200}

@@ -124,8 +124,8 @@ def _of_models(arguments, folders, names):
 
 
 def _compared(named, seed):
-    from kerasllm.evaluation.statistics import holm
     from kerasllm.evaluation.tasks import compare_scores
+    from kerasllm.statistics import holm
 
     before, after = named.values()
     found = {task: compare_scores(before[task], after[task], seed) for task in before}

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kerasllm.evaluation.respondent import Respondent
-from kerasllm.evaluation.statistics import Estimate, Evidence
+from kerasllm.statistics import Estimate, Evidence
 
 _QUESTION = """Two assistants answered a question. Which answer is better: more correct, more helpful and clearer?
 

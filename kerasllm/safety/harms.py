@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from kerasllm.evaluation.statistics import Evidence
 from kerasllm.files import replacing
 from kerasllm.generation.held_back import HeldBack, checked_filter
 from kerasllm.generation.options import whole_number
 from kerasllm.generation.text import generate
 from kerasllm.safety.filter_parts import TextClassifier
+from kerasllm.statistics import Evidence
 from kerasllm.tokenizers import as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
 

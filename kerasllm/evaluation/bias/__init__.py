@@ -10,6 +10,6 @@ from kerasllm.evaluation.bias.question_answers import bbq
 from kerasllm.evaluation.bias.scores import BiasComparison, BiasScores
 from kerasllm.evaluation.bias.sentence_pairs import crows_pairs, wino_bias
 from kerasllm.evaluation.bias.stereo_set import stereoset
-from kerasllm.evaluation.statistics import Estimate
+from kerasllm.statistics import Estimate
 
 __all__ = ["BiasComparison", "BiasScores", "Estimate", "bbq", "crows_pairs", "stereoset", "templates", "wino_bias"]

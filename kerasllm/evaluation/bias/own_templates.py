@@ -10,7 +10,7 @@ import yaml
 
 from kerasllm.evaluation.bias.likelihoods import likelihoods_of
 from kerasllm.evaluation.bias.scores import CAUTION, BiasScores
-from kerasllm.evaluation.statistics import Evidence, holm, sign_flip_p_value
+from kerasllm.statistics import Evidence, holm, sign_flip_p_value
 
 _OF_TEMPLATES = (
     "A difference is one between words in sentences, and has other reasons than bias too: how often the words are, "

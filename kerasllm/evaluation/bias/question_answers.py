@@ -7,7 +7,7 @@ import numpy as np
 from kerasllm.evaluation.bias.likelihoods import likelihoods_of
 from kerasllm.evaluation.bias.scores import CAUTION, BiasScores
 from kerasllm.evaluation.items import drawn_items, read_json_lines
-from kerasllm.evaluation.statistics import Evidence
+from kerasllm.statistics import Evidence
 
 # As UnifiedQA reads questions, and as other models go on with.
 _OF_SEQ2SEQ = "{question} \\n (a) {ans0} (b) {ans1} (c) {ans2} \\n {context}"

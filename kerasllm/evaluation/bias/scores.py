@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasllm.evaluation.statistics import Estimate, Evidence, interval
 from kerasllm.files import replacing
+from kerasllm.statistics import Estimate, Evidence, interval
 
 CAUTION = (
     "Tests of this kind can find a bias and cannot rule one out: an even figure does not mean a model without bias, "

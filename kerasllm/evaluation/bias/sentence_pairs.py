@@ -11,7 +11,7 @@ import numpy as np
 from kerasllm.evaluation.bias.likelihoods import likelihoods_of
 from kerasllm.evaluation.bias.scores import CAUTION, BiasScores
 from kerasllm.evaluation.items import drawn_items, read_lines
-from kerasllm.evaluation.statistics import Evidence
+from kerasllm.statistics import Evidence
 
 _COLUMNS = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
 _OF_CROWS = (

@@ -8,7 +8,7 @@ import numpy as np
 from kerasllm.evaluation.bias.likelihoods import likelihoods_of
 from kerasllm.evaluation.bias.scores import CAUTION, BiasScores
 from kerasllm.evaluation.items import drawn_items
-from kerasllm.evaluation.statistics import Evidence
+from kerasllm.statistics import Evidence
 from kerasllm.tokenizers.masks import require_mask
 
 _KINDS = ("stereotype", "anti-stereotype", "unrelated")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kerasllm.evaluation.statistics import sign_flip_p_value
+from kerasllm.statistics import sign_flip_p_value
 
 MEASURES = ("acc", "loose", "loss", "gain", "margin")
 
