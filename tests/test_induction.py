@@ -42,7 +42,7 @@ def test_induction_heads_come_with_two_layers_and_carry_what_was_learned():
         )  # fmt: skip
         model = models[num_layers] = CausalLM(config)
         model.compile(keras.optimizers.AdamW(2e-3, beta_2=0.99, global_clipnorm=1.0), jit_compile=True)
-        x, y, weights = repeating_texts(B * STEPS)
+        x, y, weights = repeating_texts(B * (STEPS if num_layers == 2 else STEPS // 2))
         model.fit(x, y, sample_weight=weights, batch_size=B, shuffle=False, verbose=0)
         best[num_layers] = interpret.head_scores(model, length=T // 2).best()
     assert best[1][2] <= 0.2

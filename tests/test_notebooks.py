@@ -60,7 +60,7 @@ SMALL = {
         "candidates": 2, "compared": 1, "new_tokens": 6,
     },
     "11_inside_a_language_model.ipynb": {
-        "checkpoint": None, "seq_len": 24, "periods": (4, 12), "batch_size": 4, "steps": 4, "every": 2, "d_model": 16,
+        "checkpoint": None, "seq_len": 48, "periods": (4, 12), "batch_size": 4, "steps": 4, "every": 2, "d_model": 16,
         "num_heads": 2,
     },
     "12_steering_and_constraints.ipynb": {
@@ -70,6 +70,7 @@ SMALL = {
         "new_tokens": 6, "marked_tokens": 30, "texts_at_once": 2, "false_positive_rate": 0.2,
     },
 }  # fmt: skip
+MAKES_ITS_TEXT = "11_inside_a_language_model.ipynb"
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
 
@@ -134,7 +135,7 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     monkeypatch.delenv("MPLBACKEND", raising=False)  # so that plots become outputs
     for file, text in sources().items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    settings = {"source": "corpus.txt", **SMALL[name]}
+    settings = SMALL[name] if name == MAKES_ITS_TEXT else {"source": "corpus.txt", **SMALL[name]}
     paths = {key: str(tmp_path / settings[key]) for key in ("source", "test_source", "english") if key in settings}
     inject(notebook, {**settings, **paths})
 
