@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 MANIFEST = "manifest.json"
 
 
@@ -172,6 +174,26 @@ def read_utf8(path):
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: byte {error.start}; copy the folder again.") from error
+
+
+def read_yaml_file(path, missing):
+    """What a YAML file holds.
+
+    Args:
+        path: path.
+        missing: str, the message where there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not YAML.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(missing)
+    try:
+        return yaml.safe_load(read_utf8(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+        raise ValueError(f"{path} is not YAML: {error}.") from error
 
 
 def _signed(files):

@@ -53,7 +53,7 @@ ROOMS = {
     "runs": ["bases", "gguf", "unread"],
     "report": [],
     "audits": ["interpret", "safety", "settings"],
-    "settings": ["tasks", "words"],
+    "settings": ["files", "tasks", "words"],
     "planning": ["adapters", "files", "models", "settings", "training", "words"],
     "recipe": ["callbacks", "energy", "planning", "privacy", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],

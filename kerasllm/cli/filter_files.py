@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import yaml
-
-from kerasllm.files import read_utf8
+from kerasllm.files import read_utf8, read_yaml_file
 
 _KEYS = {
     "words": "words that are refused, or a file with one a line",
@@ -32,12 +30,7 @@ def read_filter_file(path):
         ValueError: if it says something else.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: --filter takes the YAML file of a filter.")
-    try:
-        settings = yaml.safe_load(read_utf8(path))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
+    settings = read_yaml_file(path, f"There is no file {path}: --filter takes the YAML file of a filter.")
     if not isinstance(settings, dict) or not settings.keys() & {"words", "patterns", "classifier", "guard"}:
         raise ValueError(f"{path} is no filter, which has {', '.join(_KEYS)}: at least one of the first four.")
     if unknown := sorted(map(str, settings.keys() - _KEYS.keys())):

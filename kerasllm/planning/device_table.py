@@ -3,8 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-import yaml
-
+from kerasllm.files import read_yaml_file
 from kerasllm.planning.calibration import Calibration
 from kerasllm.words import advice
 
@@ -89,13 +88,7 @@ def device_of(name, path=None):
 
 
 def _read(path):
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of devices {path}.")
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
+    entries = read_yaml_file(path, f"There is no file of devices {path}.")
     if not isinstance(entries, dict):
         raise ValueError(f"{path} must hold lines such as `h100: {{usd_per_hour: 2.5}}`.")
     return entries

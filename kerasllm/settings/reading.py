@@ -1,9 +1,8 @@
 """Settings as people write them: a YAML file, and fields of the model on the command line."""
 
-from pathlib import Path
-
 import yaml
 
+from kerasllm.files import read_yaml_file
 from kerasllm.settings.names import MODEL_FLAGS, SHORT
 from kerasllm.settings.train_settings import NAMES, advice_on
 
@@ -36,13 +35,7 @@ def read_yaml(path):
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a mapping, or has a key that is no setting; the message names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no settings file {path}; --config takes a YAML file.")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}.") from error
+    values = read_yaml_file(path, f"There is no settings file {path}; --config takes a YAML file.")
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold lines such as `batch_size: 32`, not a {type(values).__name__}.")
     for key in values:
