@@ -224,48 +224,44 @@ def compile_function(function, variables, xla=True, by_shape=False):
 
 class _WithJoinedArrays:
     """A function of (nested) tensors and NumPy arrays, traced for each of their shapes, and perhaps compiled by XLA.
-    Arrays of one dtype go there as one: TensorFlow takes as long for each, however small it is."""
+    Arrays of one dtype go there as one: TensorFlow takes as long for each, however small it is. It is called as it was
+    traced: for TensorFlow to find out which trace that is takes as long again, where there are hundreds of variables.
+    """
 
     def __init__(self, function, xla):
         self._function, self._xla, self._compiled = function, xla, {}
 
     def __call__(self, *args):
-        compiled, given = self._for(args)
-        return compiled(*given)
+        return self.traced(*args)()
 
     def traced(self, *args):
         """A function without arguments that makes this call later, or in another thread: it traces nothing any more."""
-        compiled, given = self._for(args)
-        compiled.get_concrete_function(*given)
-        return functools.partial(compiled, *given)
-
-    def _for(self, args):
         leaves, structure = optree.tree_flatten(args)
         arrays, tensors, shapes = {}, [], []
         for leaf in leaves:
             is_array = isinstance(leaf, np.ndarray)
             (arrays.setdefault(leaf.dtype, []) if is_array else tensors).append(leaf)
-            shapes.append((leaf.dtype, leaf.shape) if is_array else None)
+            shapes.append((is_array, leaf.dtype, tuple(leaf.shape)))
+        joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
         key = structure, *shapes
         if key not in self._compiled:
             unjoined = functools.partial(_call_unjoined, self._function, structure, tuple(shapes))
-            self._compiled[key] = _quiet(tf.function(unjoined, jit_compile=self._xla, autograph=False))
-        joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
-        return self._compiled[key], (joined, tensors)
+            compiled = _quiet(tf.function(unjoined, jit_compile=self._xla, autograph=False))
+            self._compiled[key] = compiled.get_concrete_function(joined, tensors)
+        return functools.partial(self._compiled[key], joined, tensors)
 
 
 def _call_unjoined(function, structure, shapes, joined, tensors):
     begins, tensors = dict.fromkeys(joined, 0), iter(tensors)
 
-    def leaf_of(shape):
-        if shape is None:
+    def leaf_of(is_array, dtype, shape):
+        if not is_array:
             return next(tensors)
-        dtype, shape = shape
         begin = begins[dtype.name]
         begins[dtype.name] = end = begin + math.prod(shape)
         return ops.reshape(joined[dtype.name][begin:end], shape)
 
-    return function(*optree.tree_unflatten(structure, [leaf_of(shape) for shape in shapes]))
+    return function(*optree.tree_unflatten(structure, [leaf_of(*shape) for shape in shapes]))
 
 
 def _quiet(compiled):
