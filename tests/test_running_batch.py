@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.generation import row_cache, running_batch
+from kerasllm.generation import row_cache
 from kerasllm.generation.kept_texts import KeptTexts
 from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.running_batch import RunningBatch
@@ -32,14 +32,14 @@ def read(batch, ids):
 
 
 @pytest.mark.parametrize(
-    "few_weights",
+    "way",
     [
-        pytest.param(0, id="plain graph", marks=pytest.mark.soak),
-        pytest.param(10**9, id="compiled runs", marks=[pytest.mark.soak, pytest.mark.optimised]),
+        pytest.param("plain", marks=pytest.mark.soak),
+        pytest.param("runs", marks=[pytest.mark.soak, pytest.mark.optimised]),
     ],
 )
-def test_texts_are_what_they_are_alone(model, few_weights, monkeypatch):
-    monkeypatch.setattr(running_batch, "FEW_WEIGHTS", few_weights)
+def test_texts_are_what_they_are_alone(model, way, monkeypatch):
+    monkeypatch.setattr(RunningBatch, "_way", way)
     monkeypatch.setattr(row_cache, "SMALLEST_LENGTH", 64)
     random = np.random.default_rng(0)
     asked = [  # prompt, sampler, most tokens
@@ -67,9 +67,9 @@ def test_texts_are_what_they_are_alone(model, few_weights, monkeypatch):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("few_weights", [0, 10**9])
-def test_a_model_of_16_bits_writes_what_it_writes_alone(few_weights, monkeypatch):
-    monkeypatch.setattr(running_batch, "FEW_WEIGHTS", few_weights)
+@pytest.mark.parametrize("way", ["plain", "runs"])
+def test_a_model_of_16_bits_writes_what_it_writes_alone(way, monkeypatch):
+    monkeypatch.setattr(RunningBatch, "_way", way)
     config = kerasllm.models.TransformerConfig(97, num_layers=2, d_model=32, num_heads=4, dff=64, max_length=64)
     model = kerasllm.models.CausalLM(config, dtype="mixed_bfloat16")
     batch, prompts, texts = RunningBatch(model, 90), [[9, 3, 4], [8] * 20], [[], []]

@@ -344,7 +344,8 @@ def test_many_clients_at_once(tiny):
     from kerasllm.serving.served_models import served_model
 
     _, tokenizer = tiny
-    model = CausalLM(TransformerConfig(tokenizer.vocab_size, 6, 384, 6, 1536, max_length=256))
+    # Weights as many as GPT-2's: a step of one text reads them all, and a step of 32 once for them together.
+    model = CausalLM(TransformerConfig(tokenizer.vocab_size, 12, 768, 12, 3072, max_length=256))
     prompts = [text[:length] for text in ("The class of a thing", "said the quick fox") for length in range(1, 17)]
     expected = [kerasllm.generate(model, tokenizer, prompt, 40, seed=7, temperature=0.7) for prompt in prompts]
     seconds, wrong = float(os.environ.get("KERASLLM_SECONDS", "20")), []

@@ -237,31 +237,31 @@ class _WithJoinedArrays:
     def traced(self, *args):
         """A function without arguments that makes this call later, or in another thread: it traces nothing any more."""
         leaves, structure = optree.tree_flatten(args)
-        arrays, tensors, shapes = {}, [], []
+        arrays, tensors, kinds = {}, [], []
         for leaf in leaves:
-            is_array = isinstance(leaf, np.ndarray)
+            is_array, is_variable = isinstance(leaf, np.ndarray), isinstance(leaf, tf.Variable)
             (arrays.setdefault(leaf.dtype, []) if is_array else tensors).append(leaf)
-            shapes.append((is_array, leaf.dtype, tuple(leaf.shape)))
+            kinds.append((is_array, is_variable, leaf.dtype, tuple(leaf.shape)))
         joined = {dtype.name: np.concatenate([array.ravel() for array in some]) for dtype, some in arrays.items()}
-        key = structure, *shapes
+        key = structure, *kinds
         if key not in self._compiled:
-            unjoined = functools.partial(_call_unjoined, self._function, structure, tuple(shapes))
+            unjoined = functools.partial(_call_unjoined, self._function, structure, tuple(kinds))
             compiled = _quiet(tf.function(unjoined, jit_compile=self._xla, autograph=False))
             self._compiled[key] = compiled.get_concrete_function(joined, tensors)
         return functools.partial(self._compiled[key], joined, tensors)
 
 
-def _call_unjoined(function, structure, shapes, joined, tensors):
+def _call_unjoined(function, structure, kinds, joined, tensors):
     begins, tensors = dict.fromkeys(joined, 0), iter(tensors)
 
-    def leaf_of(is_array, dtype, shape):
+    def leaf_of(is_array, _, dtype, shape):
         if not is_array:
             return next(tensors)
         begin = begins[dtype.name]
         begins[dtype.name] = end = begin + math.prod(shape)
         return ops.reshape(joined[dtype.name][begin:end], shape)
 
-    return function(*optree.tree_unflatten(structure, [leaf_of(*shape) for shape in shapes]))
+    return function(*optree.tree_unflatten(structure, [leaf_of(*kind) for kind in kinds]))
 
 
 def _quiet(compiled):

@@ -46,39 +46,33 @@ class RowCache:
         joined = join_heads(cache)
         self.values = backend.buffers(joined) if self._in_buffers else joined
 
-    def _whole(self):
-        return split_heads(backend.read_buffers(self.values) if self._in_buffers else self.values, self.rows)
+    def _parts(self, rows, slots):
+        return _gatherer(self.rows)(self.values, rows.astype("int32"), slots.astype("int32"))
 
-    def resize(self, kept, rows, length, index, in_buffers):
+    def resize(self, kept, rows, length, index):
         """Another number of rows and slots.
 
         Args:
             kept: list of int, the rows that stay, which become the first ones.
-            rows, length, in_buffers: as for the class.
+            rows, length: as for the class.
             index: int, the clock. All that a kept row has stands in the latest places before it.
         """
-        sources = np.array([*kept, *[0] * (rows - len(kept))], "int32")
-        slots = (_places(length, index - 1) % self.length).astype("int32")
-        cache = keras.tree.map_structure(lambda leaf: _taken(leaf, sources, slots), self._whole())
-        self.rows, self.length, self._in_buffers = rows, length, in_buffers
+        sources = np.array([*kept, *[0] * (rows - len(kept))])
+        cache = self._parts(sources, _places(length, index - 1) % self.length)
+        self.rows, self.length = rows, length
         self._set(cache)
 
     def put(self, row, begin, count, index, cache):
         """Gives a row the text of a cache of one row, KeyValueCaches of (1, K, S, h), of which it has `count` tokens,
         the first at place `begin`; the next place is `index`."""
-        sources = _places(self.length, index - 1) - begin
-        sources = np.clip(sources, 0, max(count - 1, 0)).astype("int32")
-        leaves = keras.tree.flatten(self.values)
-        for number, part in enumerate(keras.tree.flatten(cache)):
-            new = _writer()(leaves[number], ops.take(part, sources, axis=2), np.array(row, "int32"))
-            leaves[number] = leaves[number] if self._in_buffers else new
-        self.values = keras.tree.pack_sequence_as(self.values, leaves)
+        sources = np.clip(_places(self.length, index - 1) - begin, 0, max(count - 1, 0))
+        written = _writer()(self.values, cache, np.array(row, "int32"), sources.astype("int32"))
+        self.values = self.values if self._in_buffers else written
 
     def take(self, row, begin, count):
         """The first `count` places of the text of a row, as a cache of one row."""
-        slots = ((begin + np.arange(count)) % self.length).astype("int32")
-        rows = np.array([row], "int32")
-        cache = keras.tree.map_structure(lambda leaf: _taken(leaf, rows, slots), self._whole())
+        cache = self._parts(np.array([row]), (begin + np.arange(self.length)) % self.length)
+        cache = keras.tree.map_structure(lambda part: part[:, :, :count], cache)
         return [block._replace(own=KeyValueCache(*block.own)) for block in cache]
 
 
@@ -87,23 +81,37 @@ def _places(length, last):
     return last - (last - np.arange(length)) % length
 
 
-def _taken(leaf, rows, slots):
-    return ops.take(ops.take(leaf, rows, axis=0), slots, axis=2)
+# Each of them does all layers in one call, as a call takes as long as what it does.
+
+
+@functools.cache
+def _gatherer(num_rows):
+    """A compiled function of the values of so many rows, and the rows and slots that are wanted, to a cache of those
+    alone."""
+
+    def gather(values, rows, slots):
+        whole = split_heads(backend.read_buffers(values) if backend.are_buffers(values) else values, num_rows)
+        return keras.tree.map_structure(lambda part: ops.take(ops.take(part, rows, axis=0), slots, axis=2), whole)
+
+    return backend.compile_function(gather, [], xla=False, by_shape=True)
 
 
 @functools.cache
 def _writer():
-    """A compiled function that writes a row (1, K, L, h) into a tensor, which it returns, or into a buffer."""
+    """A compiled function that writes the cache of one text to a row: to its slots, what `sources` name."""
 
-    def write(leaf, new, row):
+    def write_part(leaf, part, row, sources):
         old = backend.read_buffers(leaf) if backend.are_buffers(leaf) else leaf
+        new = ops.take(part, sources, axis=2)
         if len(old.shape) == 4:
             written = ops.slice_update(old, (row, 0, 0, 0), new)
         else:  # its rows and heads are joined
             written = ops.slice_update(old, (row * new.shape[1], 0, 0), new[0])
-        if not backend.are_buffers(leaf):
-            return written
-        backend.write_buffers(leaf, written)
-        return row
+        return backend.write_buffers(leaf, written) if backend.are_buffers(leaf) else written
+
+    def write(values, cache, row, sources):
+        leaves, parts = keras.tree.flatten(values), keras.tree.flatten(cache)
+        written = [write_part(leaf, part, row, sources) for leaf, part in zip(leaves, parts, strict=True)]
+        return () if backend.are_buffers(values) else keras.tree.pack_sequence_as(values, written)
 
     return backend.compile_function(write, [])

@@ -30,7 +30,6 @@ from kerasllm.models.shapes import context_length, length_dependent_rotations, o
 PIECES = (16, 64, 256)  # tokens that are read at once
 MOST_END_IDS = 8
 CHUNKS_BEFORE_SHRINKING = 64
-FEW_WEIGHTS = 10_000_000  # with which a step of several rows takes one core less time than all need to begin
 
 
 class Reading:
@@ -187,7 +186,7 @@ class RunningBatch:
         steps = min(steps, most, MOST_STEPS)
         self._fit(min(self._longest_now() + steps, self.longest))
         penalises = any(self._penalty(row) != 1 for row in self._rows)
-        way = self._way(self._cache.rows)
+        way = self._way
         key = way, penalises, any(row.settings.reports for row in self._rows)
         if key not in self._loops:
             self._loops[key] = compiled_loop(self.model, self.stepper, *key)
@@ -232,24 +231,24 @@ class RunningBatch:
 
     def _resize(self, rows, length):
         rows, length = self._size(rows, length)
-        in_buffers = self._way(rows) == "runs"
         self._idle_chunks = 0
         if self._cache is None or not self._rows:
             if self._cache is None or (self._cache.rows, self._cache.length) != (rows, length):
                 self._cache = None  # before there is another
-                self._cache = RowCache(self.init_cache, rows, length, in_buffers)
+                self._cache = RowCache(self.init_cache, rows, length, in_buffers=self._way == "runs")
             return
-        self._cache.resize([row.number for row in self._rows], rows, length, self._index, in_buffers)
+        self._cache.resize([row.number for row in self._rows], rows, length, self._index)
         for number, row in enumerate(self._rows):
             row.number = number
 
-    def _way(self, rows):
-        """How the loop for so many rows is compiled: see `row_loop.compiled_loop`."""
+    @property
+    def _way(self):
+        """How the loop is compiled: see `row_loop.compiled_loop`."""
         if not self.stepper.uses_xla:
             return "plain"
         if not (backend.IS_TENSORFLOW and backend.on_cpu()) or self.model.transformer.positions in BIASED:
             return "whole"
-        return "plain" if rows > 1 and self.model.count_params() > FEW_WEIGHTS else "runs"
+        return "runs"
 
     def _penalty(self, row):
         own = row.settings.repetition_penalty
