@@ -169,6 +169,7 @@ def test_a_signal_saves_after_the_step(tokenizer, tmp_path, number, error, capsy
 
 
 def test_the_second_signal_ends_at_once_and_later_ones_are_not_held():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background is to ignore it
     held = Interruption()
 
     def fit(signals):
