@@ -4,6 +4,7 @@ from kerasllm import benchmark as benchmark
 from kerasllm import callbacks as callbacks
 from kerasllm import data as data
 from kerasllm import dialogue as dialogue
+from kerasllm import distribution as distribution
 from kerasllm import evaluation as evaluation
 from kerasllm import export as export
 from kerasllm import generation as generation

@@ -26,6 +26,7 @@ ROOMS = {
     "extras": [],
     "unread": [],
     "layers": ["backend", "words"],
+    "distribution": ["backend"],
     "vocabulary": ["backend"],
     "losses": ["vocabulary"],
     "metrics": ["losses"],
@@ -58,11 +59,22 @@ ROOMS = {
     "recipe": ["callbacks", "energy", "planning", "privacy", "report", "runs", "settings", "training"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["audits", "benchmark", "interpret", "recipe", "safety", "serving"],
+    "cli": ["audits", "benchmark", "distribution", "interpret", "recipe", "safety", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {
-    *("tasks", "layers", "vocabulary", "losses", "metrics", "optimizers", "training", "models", "quantization"),
+    *(
+        "distribution",
+        "tasks",
+        "layers",
+        "vocabulary",
+        "losses",
+        "metrics",
+        "optimizers",
+        "training",
+        "models",
+        "quantization",
+    ),
 }
 FILES = sorted((ROOT / "kerasllm").rglob("*.py"))
 ROOM_FILES = [path for path in FILES if path.parent != ROOT / "kerasllm" or path.stem in ROOMS]

@@ -60,6 +60,7 @@ from kerasllm.backend.tensors import (
     matmul,
     one_by_one,
     pad_rows,
+    process,
     put_back,
     put_row,
     refuse,
@@ -72,6 +73,7 @@ from kerasllm.backend.tensors import (
     sum_of_rows,
     values_on_devices,
     while_loop,
+    whole,
 )
 
 __all__ = [
@@ -120,6 +122,7 @@ __all__ = [
     "own",
     "pad_rows",
     "plain_graph",
+    "process",
     "put_back",
     "put_row",
     "read_buffers",
@@ -146,6 +149,7 @@ __all__ = [
     "values_on_devices",
     "wait_for_host",
     "while_loop",
+    "whole",
     "with_gradient",
     "write_buffers",
 ]

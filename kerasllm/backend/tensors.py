@@ -11,6 +11,7 @@ if IS_TENSORFLOW:
     import tensorflow as tf
 else:
     import jax
+    from jax.experimental import multihost_utils
 
 
 def known(tensor):
@@ -31,6 +32,19 @@ def refuse(are_bad, sentence):
 def values_on_devices(variable):
     """What a Keras variable holds, as a NumPy array for each replica of a `tf.distribute` strategy."""
     return [np.array(value) for value in getattr(variable.value, "values", (variable.value,))]
+
+
+def whole(variable):
+    """What a Keras variable holds, as a NumPy array; where several processes have parts of it, all of them ask."""
+    value = getattr(variable, "value", variable)
+    if IS_TENSORFLOW or not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated:
+        return np.array(keras.ops.convert_to_numpy(variable))
+    return multihost_utils.process_allgather(value, tiled=True)
+
+
+def process():
+    """The number of this process, and how many train together."""
+    return (0, 1) if IS_TENSORFLOW else (jax.process_index(), jax.process_count())
 
 
 def put_back(groups, state):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from kerasllm import backend
 from kerasllm.callbacks import checkpoint_folder
 from kerasllm.callbacks.checkpoint_folder import Snapshot, checkpoints, path_of
 from kerasllm.callbacks.interruption import Interruption
@@ -27,6 +28,9 @@ class Checkpoint(keras.callbacks.Callback):
     The same program starts a run and goes on with it: `restore` returns 0 where there is nothing to restore. On one
     machine the weights are then equal to the last bit, if the data set is built with `start_step` and `fit` has its
     `steps_per_epoch`. Epochs that are over are left out, and the one that was interrupted is finished.
+
+    Of several processes that train one model, each has this callback with the same folder, which all of them see, and
+    `every_steps`; the first one writes. They are not stopped by signals together.
 
     A checkpoint of one of our models is a run folder too, if a tokenizer was given: `kerasllm.load` reads it. (With a
     moving average of weights it holds those that are being trained; `restore` brings back both.)
@@ -123,6 +127,10 @@ class Checkpoint(keras.callbacks.Callback):
             callback.set_state(state)
 
     def on_train_begin(self, logs=None):
+        if self.every_minutes and backend.process()[1] > 1:
+            raise ValueError(
+                "Several processes, whose clocks differ, save by steps: give Checkpoint every_steps alone."
+            )
         self._steps_per_epoch = self._checked_steps_per_epoch()
         self._steps_per_execution = self.model.steps_per_execution
         if not self.step and checkpoints(self.folder):
@@ -223,10 +231,15 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": [callback.get_state(self.step) for callback in self.callbacks],
         }
         self._writing = self._writer.submit(self._write, Snapshot.take(self.model, progress))
+        if backend.process()[1] > 1:
+            self._writing.result()  # so that all processes find the same ones the best
         self._saved_step, self._saved_at, self._is_best = self.step, time.monotonic(), False
 
     def _write(self, snapshot):
         step = snapshot.progress["step"]
+        if backend.process()[0]:  # the first of several writes, and all know what it has written
+            self._val_losses[step] = snapshot.progress["val_loss"]
+            return
         if not snapshot.is_finite():
             warnings.warn(f"The weights after step {step} are not finite, and not saved.", stacklevel=2)
             return

@@ -12,10 +12,9 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
-from kerasllm import runs
+from kerasllm import backend, runs
 from kerasllm.bases import base_of_tuned
 from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.models.weights import weight_names
@@ -44,13 +43,13 @@ class Snapshot(NamedTuple):
         progress = {
             "model": _describe(model),
             "optimizer": type(model.optimizer).__name__,
-            "metrics": [_copy(variable).tolist() for variable in model.metrics_variables],
+            "metrics": [backend.whole(variable).tolist() for variable in model.metrics_variables],
             **progress,
         }
-        variables = {name: _copy(variable) for name, variable in _training_variables(model).items()}
+        variables = {name: backend.whole(variable) for name, variable in _training_variables(model).items()}
         weights, base = {}, base_of_tuned(model)
         for name, weight in weight_names(model).items():
-            array = _copy(weight)
+            array = backend.whole(weight)
             if base is None or weight.trainable or not base.holds(name, array):
                 weights[name] = array
         return cls(weights, variables, progress)
@@ -127,7 +126,7 @@ def restore(model, path, progress):
                 f"{path} is of another {name}: {_difference(there, here)}. Build and compile it as it was."
             )
     variables = _training_variables(model)
-    before = {name: _copy(variable) for name, variable in variables.items()}
+    before = {name: backend.whole(variable) for name, variable in variables.items()}
     runs.read_tensors(path / VARIABLES, variables)
     weights, base = weight_names(model), base_of_tuned(model)
     needed = [name for name, weight in weights.items() if weight.trainable or base is None or name not in base.sums]
@@ -160,10 +159,6 @@ def _training_variables(model):
     seeds = [variable for variable in model.variables if id(variable) not in weights]
     kinds = {"optimizer": model.optimizer.variables, "seed": seeds}
     return {f"{kind}.{i}": variable for kind, variables in kinds.items() for i, variable in enumerate(variables)}
-
-
-def _copy(variable):
-    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _difference(there, here):

@@ -21,7 +21,8 @@ class Throughput(keras.callbacks.Callback):
         tokens_per_step: Tokens in a training batch: batch size times sequence length.
         flops_per_token: Floating point operations that training takes per token, forward and backward:
             `config.flops_per_token(context)`. None: no share of the peak.
-        peak_flops: The machine's peak in FLOP/s. None: measured once, by `measure_matmul_peak`.
+        peak_flops: The machine's peak in FLOP/s. None: measured once, by `measure_matmul_peak`; on a mesh of devices,
+            times their number.
 
     Raises:
         ValueError: A number is not above zero.
@@ -48,7 +49,9 @@ class Throughput(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.flops_per_token and not self.peak_flops:
-            self.peak_flops = measure_matmul_peak(self.model.compute_dtype)
+            distribution = keras.distribution.distribution()
+            devices = distribution.device_mesh.devices.size if distribution else 1
+            self.peak_flops = devices * measure_matmul_peak(self.model.compute_dtype)
         self._clock.begin_run(self.params.get("steps"))
 
     def on_epoch_begin(self, epoch, logs=None):

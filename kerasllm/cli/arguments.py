@@ -11,6 +11,7 @@ from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
+from kerasllm.cli.mesh_arguments import add_mesh_argument
 from kerasllm.cli.plan_arguments import add_plan_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
@@ -114,6 +115,7 @@ def _add_train(commands):
     command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
     command.add_argument("--force", action="store_true", help="begin also where memory is foreseen to run out")
+    add_mesh_argument(command)
     for setting in dataclasses.fields(TrainSettings):
         if setting.name != "model":
             _add_setting(command, setting.name, setting.metadata, setting.default)
@@ -133,8 +135,7 @@ def _add_tune(commands):
     )
     command.add_argument("--config", metavar="YAML", help="file of settings: these names, with underscores; flags win")
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
-    settings = [setting for setting in dataclasses.fields(TrainSettings) if setting.name in ("base", "data")]
-    settings += [setting for setting in dataclasses.fields(TrainSettings) if setting not in settings]
+    settings = sorted(dataclasses.fields(TrainSettings), key=lambda setting: setting.name not in ("base", "data"))
     tasks = {name: task for name, task in TASKS.items() if task.tunes}
     of_task = {"help": "; ".join(f"{name} {task.learns}" for name, task in tasks.items()), "choices": tuple(tasks)}
     unused = set.intersection(*({*task.unused_settings} for task in tasks.values()))

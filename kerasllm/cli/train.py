@@ -18,8 +18,10 @@ def run(arguments):
         flag = "set" if given[0] == "model" else given[0].replace("_", "-")
         raise ValueError(f"--resume goes on with the settings that the run has: leave out --{flag}.")
     start_keras()
-    from kerasllm import recipe, report
+    from kerasllm import distribution, recipe, report
 
+    if mesh := getattr(arguments, "mesh", None):
+        distribution.use(distribution.mesh(**mesh))
     out = arguments.resume or settings.out
     run_folder = shlex.quote(out)
     try:

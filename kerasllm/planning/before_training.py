@@ -3,6 +3,8 @@
 import datetime
 import warnings
 
+import keras
+
 from kerasllm.planning.calibration import Calibration
 from kerasllm.planning.making_fit import remedies
 from kerasllm.planning.training_plan import plan
@@ -21,7 +23,7 @@ def plan_of_run(settings, task, config):
         config: TransformerConfig, as it will be trained.
     """
     is_counted = task.planned_as is not None and settings.teacher is None and settings.dp_epsilon is None
-    if not is_counted or config.num_encoder_layers:
+    if not is_counted or config.num_encoder_layers or keras.distribution.distribution() is not None:
         return None
     return plan(
         config,

@@ -1,0 +1,94 @@
+"""One model on many devices: beside one that is on a single device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from kerasllm.distribution import mesh
+from kerasllm.distribution.layouts import axes_of
+
+DEVICES = [f"cpu:{number}" for number in range(8)]
+
+
+@pytest.fixture
+def two_by_four():
+    return keras.distribution.DeviceMesh((1, 4, 2), ["data", "fsdp", "tensor"], DEVICES)
+
+
+@pytest.mark.parametrize(
+    "path, shape, axes",
+    [
+        ("lm/transformer/block_0/attention/query_key_value/kernel", (32, 64), ("fsdp", "tensor")),
+        ("lm/transformer/block_0/attention/query_key_value/bias", (64,), ("tensor",)),
+        ("lm/transformer/block_0/attention/output/kernel", (32, 32), ("tensor", "fsdp")),
+        ("lm/transformer/block_0/attention/output/bias", (32,), (None,)),
+        ("lm/transformer/block_0/feed_forward/inner/kernel", (32, 128), ("fsdp", "tensor")),
+        ("lm/transformer/block_0/feed_forward/outer/kernel", (64, 32), ("tensor", "fsdp")),
+        ("lm/token_embedding/embeddings", (97, 32), (None, "fsdp")),
+        ("lm/token_embedding/reverse_embeddings", (32, 96), ("fsdp", "tensor")),
+        ("lm/transformer/position_embedding/embeddings", (30, 32), (None, "fsdp")),
+        ("lm/transformer/final_norm/scale", (32,), (None,)),
+        ("lm/some_layer/table", (3, 5), (None, None)),
+        ("seed_generator_state", (), ()),
+    ],
+)
+def test_where_weights_go(two_by_four, path, shape, axes):
+    assert axes_of(path, shape, two_by_four) == axes
+
+
+def test_on_tensorflow_a_mesh_says_where_to_go():
+    with pytest.raises(ValueError, match=r"KERAS_BACKEND=jax.*MirroredStrategy"):
+        mesh(data=2)
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize("style", ["gpt2", "llama", "gemma-2", "bert", "t5"])
+def test_eight_devices_learn_what_one_learns(style):
+    """Loss, gradients and 20 updates, with dropout and uneven numbers of tokens; also in chunks and micro-batches."""
+    for found in on_eight_devices("learned", style):
+        assert max(found["gradients"], found["in parts"], found["updates"]) < 1e-5, found
+        assert found["same text"], found
+        if found["mesh"] == "fsdp=8":
+            assert found["share"] < 1.1 / 8, found
+
+
+@pytest.mark.scale
+def test_a_run_goes_on_with_other_devices_and_processes(tmp_path):
+    fsdp, both, one = json.dumps({"fsdp": 8}), json.dumps({"tensor": 2, "fsdp": 4}), "null"
+    (whole,) = on_eight_devices("resumed", tmp_path / "whole", fsdp)
+    for number, (processes, meshes) in enumerate([(1, (fsdp, both)), (1, (both, one)), (2, (both, fsdp))]):
+        lines = on_eight_devices("resumed", tmp_path / str(number), *meshes, processes=processes)
+        assert len(lines) == processes
+        for found in lines:
+            assert found["start"] == 3
+            assert found["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+
+
+def on_eight_devices(*arguments, processes=1):
+    """The lines of JSON that a script prints on the JAX backend, in processes that have eight devices together."""
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={8 // processes} --xla_llvm_disable_expensive_passes=true"
+    variables = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    script = Path(__file__).with_name("on_eight_devices.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, str(number), str(processes), str(port), *arguments],
+            **{"env": variables, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+        )
+        for number in range(processes)
+    ]
+    lines = []
+    for process in started:
+        printed, complaints = process.communicate()
+        assert not process.returncode, complaints[-3000:]
+        lines += [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    return lines
