@@ -4,6 +4,7 @@ python on_eight_devices.py NUMBER PROCESSES PORT FUNCTION ARGUMENT...
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 
@@ -116,8 +117,20 @@ def resumed(folder, *meshes):
     print(json.dumps({"start": start, "loss": history.history["loss"][0]}))
 
 
+def compiled(style):
+    """Prints what the compiler says of a step on a slice of four TPUs."""
+
+    def made():
+        model = make(style, d_model=256)
+        model.compile(kerasllm.optimizers.AdamW())
+        return model
+
+    step = distribution.compile_step(made, 16, 64, "v5e:2x2", fsdp=4)
+    print(json.dumps({**dataclasses.asdict(step), "parameters": made().count_params()}))
+
+
 if __name__ == "__main__":
     number, count, port, function, *arguments = sys.argv[1:]
     if int(count) > 1:
         keras.distribution.initialize(f"127.0.0.1:{port}", int(count), int(number))
-    {"learned": learned, "resumed": resumed}[function](*arguments)
+    {"compiled": compiled, "learned": learned, "resumed": resumed}[function](*arguments)

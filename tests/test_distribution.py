@@ -70,6 +70,17 @@ def test_a_run_goes_on_with_other_devices_and_processes(tmp_path):
             assert found["loss"] == pytest.approx(whole["loss"], abs=1e-5)
 
 
+@pytest.mark.scale
+@pytest.mark.parametrize("style", ["llama", "gemma-2"])
+def test_a_step_is_compiled_for_tpus_that_are_not_there(style):
+    pytest.importorskip("libtpu")
+    (found,) = on_eight_devices("compiled", style)
+    of_weights_and_optimizer = 3 * 4 * found["parameters"] / 4
+    assert found["state_bytes"] == pytest.approx(of_weights_and_optimizer, rel=0.05)
+    assert found["temporary_bytes"] > 0 < found["flops"]
+    assert found["collectives"]["all-gather"] > 0
+
+
 def on_eight_devices(*arguments, processes=1):
     """The lines of JSON that a script prints on the JAX backend, in processes that have eight devices together."""
     pytest.importorskip("jax")

@@ -157,7 +157,7 @@ def test_versions_and_requirements_have_one_home():
     requirements = [line for line in lines if line and not line.startswith("#")]
     extras = "\n".join(setup["options.extras_require"].values()).split()
     for requirement in requirements + extras:
-        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), f"{requirement} has no tested lower bound"
+        assert re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+", requirement), f"{requirement} has no tested lower bound"
     bounds = {}
     for requirement in requirements + extras:
         name, _, bound = requirement.partition(">=")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from kerasllm.cli.plan_compiled import compiled
 from kerasllm.cli.startup import start_keras
 from kerasllm.settings import TrainSettings, read_yaml
 from kerasllm.settings.reading import read_fields
@@ -21,7 +22,12 @@ def run(arguments):
     out = Path(arguments.out) if arguments.out else None
     if out and (out.exists() or out.suffix not in (".png", ".svg")):
         raise ValueError(f"--out makes a .png or .svg that is not there yet, not {out}.")
+    if arguments.compile != bool(arguments.topology) or (arguments.mesh and not arguments.compile):
+        raise ValueError("--compile takes --topology, such as v5e:4x4, and perhaps --mesh; each is for the others.")
     start_keras()
+    if arguments.compile:
+        compiled(arguments, _config(arguments))
+        return
     from kerasllm import planning, report
     from kerasllm.planning import rows
 

@@ -1,5 +1,6 @@
 """The flags of `kerasllm plan`."""
 
+from kerasllm.cli.mesh_arguments import add_mesh_argument
 from kerasllm.settings.names import MODEL_FLAGS
 from kerasllm.settings.train_settings import OPTIMIZERS, PRECISIONS, QUANTIZED
 
@@ -37,5 +38,9 @@ def add_plan_arguments(command, positive):
     where.add_argument("--memory", metavar="SIZE", help="memory that there is, such as 8GB, in place of what is free")
     where.add_argument("--budget-hours", type=number, metavar="X", help="how many tokens that is enough for")
     where.add_argument("--budget-usd", type=number, metavar="X", help="likewise, by the price of the device")
+    tpus = command.add_argument_group("compiled for TPUs, which need not be there (JAX, and its extra tpu)")
+    tpus.add_argument("--compile", action="store_true", help="have their compiler say what a step takes, chip by chip")
+    tpus.add_argument("--topology", metavar="SLICE", help="of which chips, such as v5e:4x4 or v5p:2x2x1")
+    add_mesh_argument(tpus)
     command.add_argument("--json", action="store_true", help="print JSON in place of tables")
     command.add_argument("--out", metavar="FILE", help="draw memory by part, also of what makes it fit, a .png or .svg")
