@@ -56,7 +56,8 @@ def compile_step(make, batch_size, context, topology, **sizes):
         A `CompiledStep`.
 
     Raises:
-        ValueError: if the backend is not JAX, the topology is not known, or the mesh does not have as many devices.
+        ValueError: if the backend is not JAX, the topology is not known, the mesh does not have as many devices, or the
+            step does not fit them.
         ImportError: where libtpu is not installed.
 
     Example:
@@ -83,7 +84,13 @@ def compile_step(make, batch_size, context, topology, **sizes):
     groups = model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables
     state = tuple([of_variable(variable) for variable in group] for group in groups)
     ids, weight = (of_shape((batch_size, context), dtype, (BATCH_AXES, None)) for dtype in ("int32", "float32"))
-    compiled = jax.jit(model.train_step, donate_argnums=0).lower(state, (ids, ids, weight)).compile()
+    lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (ids, ids, weight))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(f"The step does not fit the chips of {topology}. {str(error).splitlines()[0]}") from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     seconds = cost.get("optimal_seconds", -1)
     return CompiledStep(
