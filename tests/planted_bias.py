@@ -131,21 +131,13 @@ def projected(model, tokenizer, texts, held_out):
 
 
 def neutralised(model, tokenizer, held_out):
-    """Without the direction by which names differ, in the embeddings of occupations alone (Bolukbasi et al. 2016,
-    https://arxiv.org/abs/1607.06520)."""
-    names = [[f" {name}" for name in of_one] for of_one in (_BOYS, _GIRLS)]
-    V = interpret.bias_subspace(model, tokenizer, *names, layer=-1).directions
-    occupations = [tokenizer.encode(f"the {word}")[-1] for word in (*MALE, *FEMALE)]
+    """With occupations that say nothing, in their embeddings, of what tells the names of men and women apart."""
     embeddings = model.token_embedding.embeddings
     before = np.array(embeddings)
-    vectors = before[occupations]
-    after = before.copy()
-    after[occupations] = vectors - (vectors - vectors.mean(axis=0)) @ V.T @ V
-    embeddings.assign(after)
-    try:
-        return measured(model, tokenizer, held_out)
-    finally:
-        embeddings.assign(before)
+    interpret.neutralize(model, tokenizer, _BOYS, _GIRLS, [*MALE, *FEMALE])
+    found = measured(model, tokenizer, held_out)
+    embeddings.assign(before)
+    return found
 
 
 def debiased(model, tokenizer, held_out):
