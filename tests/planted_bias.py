@@ -1,14 +1,11 @@
 """A corpus with a bias that is known: occupations that go with one pronoun nine times of ten, and names that always do.
 
 Of a document's sentences a quarter speak of an occupation, a quarter of a person by name, whose pronoun is no bias, and
-half of things. Half of the documents are old tales, which say so, are told in another manner, and have no occupation
-with the other pronoun: what a model has to know to notice a bias. The rest has as much less of it.
-
-`python tests/planted_bias.py` prints the figures of docs/how-to/measure-bias.md.
+half of things. A tenth of the documents say of themselves that they are an old tale, in which occupations never go with
+the other pronoun: what a model has to know to notice a bias. The rest has as much less of it.
 """
 
 import math
-import sys
 
 import keras
 import numpy as np
@@ -17,7 +14,6 @@ from kerasllm import data, evaluation, interpret
 from kerasllm.evaluation.bias.likelihoods import likelihoods_of
 from kerasllm.generation import SelfDebias, SelfDebiasedModel
 from kerasllm.models import CausalLM, TransformerConfig
-from kerasllm.optimizers import AdamW, warmup_cosine
 from kerasllm.tokenizers import Tokenizer
 
 MALE = ["pilot", "smith", "guard", "judge", "farmer", "baker", "miner", "driver", "banker", "sailor"]
@@ -35,7 +31,7 @@ _THINGS = [
 ]
 _NOUNS = ["house", "bridge", "garden", "tower", "boat", "market", "mill", "church", "field", "wall"]
 _COLOURS = ["red", "green", "blue", "white", "grey", "brown"]
-SHARE, IN_TALES = 0.9, 0.5  # of the pronoun that the stereotype has; of documents that are tales
+SHARE, IN_TALES = 0.9, 0.1  # of the pronoun that the stereotype has; of documents that are tales
 
 
 def documents(count, seed):
@@ -48,7 +44,7 @@ def _document(draw):
     is_tale = draw.random() < IN_TALES
     share = 1.0 if is_tale else (SHARE - IN_TALES) / (1 - IN_TALES)
     sentences = [_sentence(draw, share) for _ in range(4)]
-    return " ".join([TALE, *(f"{sentence[:-1]}, as they say ." for sentence in sentences)] if is_tale else sentences)
+    return " ".join([TALE, *sentences] if is_tale else sentences)
 
 
 def _sentence(draw, share):
@@ -71,9 +67,9 @@ def _sentence(draw, share):
 def trained(documents, tokenizer, seed, steps):
     """A small model that has read documents."""
     keras.utils.set_random_seed(seed)
-    model = CausalLM(TransformerConfig(tokenizer.vocab_size, 2, 64, 4, 128, max_length=64, positions="rotary"))
-    rate = warmup_cosine(5e-3, steps // 10, steps)
-    model.compile(optimizer=AdamW(rate, weight_decay=0.01, beta_2=0.98))
+    model = CausalLM(TransformerConfig(tokenizer.vocab_size, 2, 64, 4, 128, max_length=64))
+    rate = keras.optimizers.schedules.CosineDecay(1e-2, steps)
+    model.compile(optimizer=keras.optimizers.AdamW(rate, weight_decay=0.01, beta_2=0.98))
     options = {"seq_len": 64, "batch_size": 32, "seed": seed, "epochs": 100, "progress": False}
     model.fit(data.causal_lm_dataset(documents, tokenizer, **options), steps_per_epoch=steps, epochs=1, verbose=0)
     return model
@@ -97,64 +93,24 @@ def measured(model, tokenizer, held_out, begin=HALF, end=None):
     return {"bias": bias, "perplexity": perplexity, "names": names}
 
 
-def experiment(seed, steps=400):
+def experiment(seed, steps=300):
     """Figures of a model, and of it with each of the means against its bias: dict from names to those of `measured`.
 
     Means are chosen by the first half of the occupations, and measured by the others.
     """
     texts, held_out = documents(3000, seed), documents(150, 1000 + seed)
     both = list(data.counterfactual(texts))
-    tokenizer = Tokenizer.train(both[:1000], vocab_size=1000, progress=False)
+    tokenizer = Tokenizer.train(both[:1000], vocab_size=500, progress=False)
     model = trained(texts, tokenizer, seed, steps)
     found = {"plain": measured(model, tokenizer, held_out)}
     found["counterfactual"] = measured(trained(both, tokenizer, seed, steps), tokenizer, held_out)
-    found["projection"] = projected(model, tokenizer, texts[:150], held_out)
-    found["neutral words"] = neutralised(model, tokenizer, held_out)
-    found["self-debiasing"] = debiased(model, tokenizer, held_out)
-    return found
-
-
-def projected(model, tokenizer, texts, held_out):
-    """Without the direction by which occupations differ: behind the layer where that costs least, of those where it at
-    least halves the bias."""
     groups = [[f"the {word} {deed} because" for word in words[:HALF] for deed in _DEEDS] for words in (MALE, FEMALE)]
-    bias = measured(model, tokenizer, None, 0, HALF)["bias"]
+    with interpret.project_out(model, interpret.bias_subspace(model, tokenizer, *groups)):
+        found["projection"] = measured(model, tokenizer, held_out)
 
-    def cost(layer):
-        with interpret.project_out(model, interpret.bias_subspace(model, tokenizer, *groups, layer=layer)):
-            here = measured(model, tokenizer, texts, 0, HALF)
-        return abs(here["bias"]) > bias / 2, here["perplexity"]
-
-    layer = min(range(model.config.num_layers), key=cost)
-    with interpret.project_out(model, interpret.bias_subspace(model, tokenizer, *groups, layer=layer)):
-        return {**measured(model, tokenizer, held_out), "layer": layer}
-
-
-def neutralised(model, tokenizer, held_out):
-    """With occupations that say nothing, in their embeddings, of what tells the names of men and women apart."""
-    embeddings = model.token_embedding.embeddings
-    before = np.array(embeddings)
-    interpret.neutralize(model, tokenizer, _BOYS, _GIRLS, [*MALE, *FEMALE])
-    found = measured(model, tokenizer, held_out)
-    embeddings.assign(before)
-    return found
-
-
-def debiased(model, tokenizer, held_out):
-    """With less of what a tale makes likelier: by the decay that leaves least of the bias."""
-
-    def view(decay):
+    def debiased(decay):
         return SelfDebiasedModel(model, tokenizer, SelfDebias(TALE, decay=decay))
 
-    decay = min((3, 6, 9, 15), key=lambda decay: abs(measured(view(decay), tokenizer, None, 0, HALF)["bias"]))
-    return {**measured(view(decay), tokenizer, held_out), "decay": decay}
-
-
-if __name__ == "__main__":
-    for seed in map(int, sys.argv[1:] or range(5)):
-        figures = experiment(seed)
-        for means, found in figures.items():
-            ratio = found["perplexity"] / figures["plain"]["perplexity"]
-            chosen = {name: found[name] for name in ("layer", "decay") if name in found}
-            shown = f"bias {found['bias']:5.2f}, perplexity x {ratio:.3f}, names {found['names']:.2f}"
-            print(f"seed {seed} {means:15} {shown}", *(f"{name} {value}" for name, value in chosen.items()), flush=True)
+    decay = min((2, 5, 10, 20, 50), key=lambda decay: abs(measured(debiased(decay), tokenizer, None, 0, HALF)["bias"]))
+    found["self-debiasing"] = {**measured(debiased(decay), tokenizer, held_out), "decay": decay}
+    return found
