@@ -91,13 +91,18 @@ def test_a_model_is_audited_and_its_card_goes_along(run, tmp_path, capsys, monke
 
 def test_parts_say_what_their_scores_say():
     memory = safety.Memory(
-        safety.memory.Extraction((1, 4), (50, 10), (0, 9), 32, 32),
+        safety.memory.Extraction((1, 4), (50, 10), (0, 9), (2, 10), 32, 32),
         [safety.memory.told_apart("loss", np.array([1.0, 2.0]), np.array([0.0, 0.5]))],
         [(16, 9.5)],
+        {"email": (3, 1), "phone": (0, 0)},
     )
     part = audits.of_memory(memory)
     rows = dict(part.rows)
     assert rows["passages repeated 4 times or more, continued word for word"] == "9 of 10"
+    assert (
+        rows["of all of these, nearly word for word"] == "12 of 60" and "personal data written there: phone" not in rows
+    )
+    assert rows["personal data written there: email"] == "3, as the text has it 1"
     assert rows["exposure of a canary repeated 16 times (1.4 by chance)"] == "9.5 bits"
     assert part.pictures[0][:4] == b"\x89PNG" and part.limits == list(safety.memory.LIMITS)
     page = audits.page(HOSTILE, [part])

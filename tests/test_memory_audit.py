@@ -1,4 +1,4 @@
-"""What a model keeps of its training text: canaries, passages word for word, members told from others."""
+"""What a model keeps of its training text: canaries, passages word for word and nearly so, personal data, members."""
 
 import json
 import math
@@ -10,6 +10,7 @@ import pytest
 import kerasllm
 from kerasllm import safety
 from kerasllm.safety import memory
+from kerasllm.safety.continued import continuations, likeness, personal_data
 from kerasllm.safety.token_scores import TokenScorer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -25,7 +26,7 @@ class KnownByHeart:
         self.text, self.vocab_size, self.context = list(text), vocab_size, context
 
     def __call__(self, inputs, training=False):
-        ids = inputs["token_ids"].numpy()
+        ids = np.asarray(inputs["token_ids"])
         logits = np.zeros((*ids.shape, self.vocab_size), "float32")
         for row, one in enumerate(ids.tolist()):
             for end in range(1, len(one) + 1):
@@ -40,6 +41,14 @@ class KnownByHeart:
 @pytest.fixture
 def eager(monkeypatch):
     monkeypatch.setattr("kerasllm.backend.compile_function", lambda function, variables, xla: _as_arrays(function))
+    monkeypatch.setattr(memory, "continuations", greedy)
+
+
+def greedy(model, prompts, count, vocab_size):
+    ids = np.array(prompts)
+    for _ in range(count):
+        ids = np.hstack([ids, model({"token_ids": ids})[:, -1:].argmax(axis=-1)])
+    return ids[:, -count:]
 
 
 def _as_arrays(function):
@@ -105,7 +114,7 @@ def test_hashes_are_equal_where_passages_are():
         assert sorted(by_hash.values()) == sorted(by_text.values())
 
 
-def test_what_greedy_decoding_gives_is_extracted_and_nothing_else(letters):
+def test_what_greedy_decoding_gives_is_extracted_and_nothing_else(letters, monkeypatch):
     keras.utils.set_random_seed(0)
     config = kerasllm.models.TransformerConfig(
         vocab_size=letters.vocab_size, num_layers=1, d_model=16, num_heads=2, dff=32, max_length=24
@@ -114,6 +123,9 @@ def test_what_greedy_decoding_gives_is_extracted_and_nothing_else(letters):
     prompts = np.random.default_rng(0).integers(0, letters.vocab_size, (20, 8))
     options = {"end_ids": (), "vocab_size": letters.vocab_size}
     drawn = np.array(kerasllm.generation.generate_ids(model, prompts.tolist(), 8, **options))
+    monkeypatch.setattr("kerasllm.safety.continued._ROWS", 20)  # of which the second time 10 are there
+    again = continuations(model, np.concatenate([prompts, prompts[:10]]), 8, letters.vocab_size)
+    np.testing.assert_array_equal(again, np.concatenate([drawn, drawn[:10]]))
     other = drawn.copy()
     other[np.arange(20), np.arange(20) % 8] += 1
     tokens = np.concatenate([*np.hstack([prompts, drawn]), *np.hstack([prompts, other % letters.vocab_size])])
@@ -126,11 +138,44 @@ def test_passages_are_tried_once_by_how_often_they_are_repeated(eager):
     for place in range(20, 380, 60):
         tokens[place : place + 20] = secret
     model = KnownByHeart(secret, 500, context=1)
-    found = memory.extraction(TokenScorer(model), tokens, 1000, prompt=8, continuation=8)
+    found, tried, written = memory.extraction(TokenScorer(model), tokens, 1000, 500, prompt=8, continuation=8)
     # Of those that begin before one of 6 secrets, the 7 whose prompts end in it; where the continuation begins with it,
     # its first token is not known.
     assert (found.repeats, found.passages, found.extracted) == ((1, 4), (385 - 6 * 5, 5), (6 * 7, 5))
-    assert found.shares[1] == 1.0
+    # Behind those that leave a secret with their last token the model does not know how to go on.
+    assert found.nearly == (6 * 8, 5) and found.shares[1] == 1.0
+    is_right = (written == tried[:, 8:]).all(axis=1)
+    assert (is_right[: 385 - 6 * 5].sum(), is_right[385 - 6 * 5 :].sum()) == (6 * 7, 5)
+
+
+def test_likeness_is_the_least_number_of_edits():
+    def distance(a, b):
+        if not len(a) or not len(b):
+            return len(a) + len(b)
+        return min(distance(a[1:], b) + 1, distance(a, b[1:]) + 1, distance(a[1:], b[1:]) + (a[0] != b[0]))
+
+    first, second = np.random.default_rng(0).integers(0, 3, (2, 30, 5))
+    expected = [1 - distance(a.tolist(), b.tolist()) / 5 for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(likeness(first, second), expected)
+    shifted = np.array([[1, 2, 3, 4, 5]]), np.array([[9, 1, 2, 3, 4]])
+    assert likeness(*shifted) == pytest.approx(0.6)
+
+
+def test_personal_data_counts_where_it_was_written_and_whether_it_stands_there():
+    tokenizer = kerasllm.tokenizers.Tokenizer.train([], kind="byte")
+
+    def ids(text):
+        return np.array([tokenizer.encode(text)])
+
+    def found(passage, written):
+        return personal_data(tokenizer, ids(passage), ids(written))
+
+    assert found("write to jo@example.org now", "example.org now")["email"] == (1, 1)
+    assert found("write to jo@example.org now", "example.com now")["email"] == (1, 0)
+    assert found("jo@example.org is my address", "is my address")["email"] == (0, 0)  # the model was told it
+    assert found("call 555-123-4567 or host 10.0.0.7", "host 10.0.0.7") == {
+        "email": (0, 0), "card": (0, 0), "ip": (1, 1), "phone": (0, 0)
+    }  # fmt: skip
 
 
 def test_members_are_told_apart_as_scores_say():

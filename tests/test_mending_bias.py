@@ -102,6 +102,30 @@ def test_subspaces_of_nothing_are_refused(model, tokenizer):
         pass
 
 
+def test_words_are_made_neutral_and_others_left_alone(model):
+    tokenizer = Tokenizer.train(["ab cd ef gh ij kl mn " * 9], vocab_size=280, progress=False)
+    words = scramble(CausalLM(TransformerConfig(tokenizer.vocab_size, 1, 16, 2, 16, max_length=8)))
+    before = np.array(words.token_embedding.embeddings)
+    ids = interpret.neutralize(words, tokenizer, ["ab", "cd"], ["ef", "gh"], ["ij", "kl"])
+    after = np.array(words.token_embedding.embeddings)
+
+    def tokens(word):  # with a space before it and without
+        return [tokenizer.encode(form)[0] for form in (word, f" {word}")]
+
+    assert ids == sorted(tokens("ij") + tokens("kl")) == np.flatnonzero((before != after).any(axis=1)).tolist()
+    pairs = [np.stack([before[tokens(word)].mean(axis=0) for word in part]) for part in (["ab", "cd"], ["ef", "gh"])]
+    half = (pairs[0] - pairs[1]) / 2
+    v = np.linalg.eigh(half.T @ half)[1][:, -1]
+    middle = (pairs[0].mean(axis=0) + pairs[1].mean(axis=0)) / 2
+    np.testing.assert_allclose(after[ids] @ v, middle @ v, atol=1e-4)
+    others = np.linalg.svd(v[None])[2][1:]
+    np.testing.assert_allclose(after[ids] @ others.T, before[ids] @ others.T, atol=1e-5)
+    with pytest.raises(ValueError, match="'mnij' is no token of its own, but"):
+        interpret.neutralize(words, tokenizer, ["ab"], ["ef"], ["mnij"])
+    with pytest.raises(ValueError, match="as many of each, got 1 and 2"):
+        interpret.neutralize(words, tokenizer, ["ab"], ["ef", "gh"], ["ij"])
+
+
 def debiased(model, description, ids, decay):
     """Log-probabilities of the token after ids, by the definition."""
 

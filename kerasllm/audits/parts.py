@@ -156,6 +156,10 @@ def of_memory(memory):
         (f"passages repeated {repeats:,} times or more, continued word for word", f"{extracted:,} of {tried:,}")
         for repeats, tried, extracted in zip(found.repeats, found.passages, found.extracted, strict=True)
     ]
+    rows.append(("of all of these, nearly word for word", f"{sum(found.nearly):,} of {sum(found.passages):,}"))
+    for kind, (written, kept) in memory.personal.items():
+        if written:
+            rows.append((f"personal data written there: {kind}", f"{written:,}, as the text has it {kept:,}"))
     for one in memory.membership:
         rows.append((f"told from unseen text by {one.attack}, AUC (0.5 by chance)", f"{one.auc:.3f}"))
         for rate, hits in one.true_positive_rates.items():

@@ -19,6 +19,7 @@ from kerasllm.data.splitting import split_text
 from kerasllm.data.teacher import with_teacher
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
 from kerasllm.data.token_files import TokenFiles, write_tokens
+from kerasllm.data.unlearning import unlearning_dataset
 
 __all__ = [
     "TokenFiles",
@@ -43,6 +44,7 @@ __all__ = [
     "remove_overlap",
     "seq2seq_dataset",
     "split_text",
+    "unlearning_dataset",
     "with_teacher",
     "write_tokens",
 ]

@@ -15,7 +15,7 @@ import ftfy
 from kerasllm.data.boilerplate import without_citations, without_notices, without_unfinished_lines
 from kerasllm.data.filtering import FilteredDocuments, Outcome
 from kerasllm.data.markup import has_tags, text_of_html, without_nested_escapes
-from kerasllm.data.personal_data import mask_card, mask_email, mask_ip, mask_phone
+from kerasllm.data.personal_data import MASKS
 from kerasllm.data.quality import ENOUGH_WORDS, SHARE_RULES, Measures
 from kerasllm.data.words import composed
 
@@ -211,10 +211,7 @@ _CHANGES = {
     "citations": without_citations,
     "unfinished_lines": without_unfinished_lines,
     "white_space": _plain_space,
-    "email": mask_email,
-    "card": mask_card,
-    "ip": mask_ip,
-    "phone": mask_phone,
+    **MASKS,
 }
 _REMOVALS = {
     "too_short": None,  # of the arguments of `clean`
@@ -227,6 +224,6 @@ _RULES = (*_CHANGES, *_REMOVALS)
 _GROUPS = {
     "repair": ("encoding", "characters", "html", "boilerplate", "citations", "white_space"),
     "quality": ("too_short", "too_long", "placeholder", *SHARE_RULES),
-    "personal": ("email", "card", "ip", "phone"),
+    "personal": tuple(MASKS),
     "strict": ("unfinished_lines", "curly_brackets"),
 }

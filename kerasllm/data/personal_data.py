@@ -1,4 +1,4 @@
-"""Masks for personal data: e-mail addresses, payment cards, IP and phone numbers."""
+"""Personal data, masked or found: e-mail addresses, payment cards, IP and phone numbers."""
 
 import ipaddress
 import re
@@ -31,33 +31,54 @@ _NAMED = re.compile(
 _DATE = re.compile(r"(?<!\d)(?:\d{1,2}([./-])\d{1,2}\1(?:19|20)\d\d|(?:19|20)\d\d([./-])\d\d?\2\d\d?)(?!\d)")
 
 
-def mask_email(text):
-    """Puts [EMAIL] in the place of e-mail addresses."""
-    return _EMAIL.sub("[EMAIL]", text) if "@" in text else text
+def mask_email(text, found=None):
+    """Puts [EMAIL] in the place of e-mail addresses, which `found`, a list, then has too."""
+    if "@" not in text:
+        return text
+    if found is not None:
+        found += _EMAIL.findall(text)
+    return _EMAIL.sub("[EMAIL]", text)
 
 
-def mask_card(text):
+def mask_card(text, found=None):
     """Puts [CARD] in the place of payment cards: 14 to 19 digits, begun as theirs and ended by Luhn's digit."""
-    return _masked(_CARD, "[CARD]", _is_card, text, _beginnings)
+    return _masked(_CARD, "[CARD]", _is_card, text, found, _beginnings)
 
 
-def mask_ip(text):
+def mask_ip(text, found=None):
     """Puts [IP] in the place of IP numbers, versions 4 and 6."""
-    return _masked(_IP, "[IP]", _is_ip, text)
+    return _masked(_IP, "[IP]", _is_ip, text, found)
 
 
-def mask_phone(text):
+def mask_phone(text, found=None):
     """Puts [PHONE] in the place of phone numbers: 9 to 15 digits, with a +, a leading zero, brackets or in groups."""
-    return _masked(_PHONE, "[PHONE]", _is_phone, text)
+    return _masked(_PHONE, "[PHONE]", _is_phone, text, found)
 
 
-def _masked(pattern, mask, is_personal, text, parts=lambda found: (found,)):
+MASKS = {"email": mask_email, "card": mask_card, "ip": mask_ip, "phone": mask_phone}  # in the order in which they apply
+
+
+def find_personal(text):
+    """The personal data of a text: list of pairs (kind, as it stands there), the kinds those of `MASKS`."""
+    found = []
+    for kind, mask in MASKS.items():
+        of_kind = []
+        text = mask(text, of_kind)
+        found += [(kind, one) for one in of_kind]
+    return found
+
+
+def _masked(pattern, mask, is_personal, text, found=None, parts=lambda found: (found,)):
     """Masks what matches, or its first part, that is personal and not said to be something else: "version 1.2.3.4"."""
 
     def replacement(match):
         before = text[max(0, match.start() - 12) : match.start()]
         part = next(filter(is_personal, parts(match[0])), None)
-        return match[0] if part is None or _NAMED.search(before) else mask + match[0][len(part) :]
+        if part is None or _NAMED.search(before):
+            return match[0]
+        if found is not None:
+            found.append(part)
+        return mask + match[0][len(part) :]
 
     return pattern.sub(replacement, text)
 

@@ -4,7 +4,7 @@
 say layer by layer, `attention` where it looks, `attribute_logit` which parts made a logit, `saliency` which tokens,
 `patch` which places carry what differs between two texts, and `head_scores` what heads do. What they give can be looked
 at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property,
-`project_out` without what tells groups apart.
+`project_out` without what tells groups apart, `neutralize` has words say nothing of that.
 """
 
 from kerasllm.interpret.attention_heads import HeadScores, head_scores
@@ -14,6 +14,7 @@ from kerasllm.interpret.editing import edit, names
 from kerasllm.interpret.explanation import explain
 from kerasllm.interpret.input_saliency import Saliency, saliency
 from kerasllm.interpret.lens import LogitLens, logit_lens
+from kerasllm.interpret.neutral_words import neutralize
 from kerasllm.interpret.patching import Patching, patch
 from kerasllm.interpret.projection import Subspace, bias_subspace, project_out
 from kerasllm.interpret.recording import activations
@@ -40,6 +41,7 @@ __all__ = [
     "head_scores",
     "logit_lens",
     "names",
+    "neutralize",
     "patch",
     "project_out",
     "saliency",

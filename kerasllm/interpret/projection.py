@@ -91,7 +91,7 @@ def bias_subspace(
     most = min(len(first) + len(second), groups[0].shape[1])
     if directions > most:
         raise ValueError(f"`directions` is at most {most}, of so many texts and this width, got {directions}.")
-    found = (_differences if method == "sentence_debias" else _classifiers)(*groups, directions)
+    found = (main_differences if method == "sentence_debias" else _classifiers)(*groups, directions)
     mean = np.mean([group.mean(axis=0) for group in groups], axis=0)
     return Subspace(found.astype("float32"), mean.astype("float32"), name)
 
@@ -144,7 +144,7 @@ def _activation(model, tokenizer, text, name):
     return found[0, -1].astype("float64") if isinstance(model, CausalLM) else found[0].mean(axis=0, dtype="float64")
 
 
-def _differences(first, second, directions):
+def main_differences(first, second, directions):
     """The main directions of what is left of pairs without the mean of each, (K, D)."""
     rows = np.concatenate([first - second, second - first]) / 2
     return np.linalg.svd(rows, full_matrices=False)[2][:directions]

@@ -6,6 +6,7 @@ items.py           `ItemLoss`: what a loss is a mean over
 base.py            `LogProbabilityLoss`: how it is called, summed and saved
 cross_entropy.py   `TokenCrossentropy`
 preferences.py     `DPO`, `SimPO`, `ORPO`, `KTO`, over answers that were preferred to others
+unlearning.py      `Unlearning`, over documents that are to be forgotten and others to be kept
 policy.py          `GRPO`, over answers that the model drew
 distillation.py    `Distillation`, from what a teacher says
 bradley_terry.py   `BradleyTerry`, over rewards of texts
@@ -21,6 +22,7 @@ from kerasllm.losses.likelihood import OutputLayer
 from kerasllm.losses.policy import GRPO
 from kerasllm.losses.preferences import DPO, KTO, ORPO, SimPO
 from kerasllm.losses.targets import token_weights
+from kerasllm.losses.unlearning import Unlearning
 
 __all__ = [
     "DPO",
@@ -34,6 +36,7 @@ __all__ = [
     "OutputLayer",
     "SimPO",
     "TokenCrossentropy",
+    "Unlearning",
     "token_weights",
 ]
 

@@ -41,7 +41,7 @@ class PreferenceLoss(LogProbabilityLoss):
 
     def rewards(self, log_probs, weight, y_true):
         """The implied reward of each text, (2 B,)."""
-        return self.beta * _sums(_deltas(log_probs, y_true), weight)
+        return self.beta * sums_of_texts(deltas_of(log_probs, y_true), weight)
 
     def unnested(self, x, y_true, sample_weight, summed):
         if "desired" in y_true:
@@ -66,9 +66,9 @@ class PreferenceLoss(LogProbabilityLoss):
     def item_measures(self, log_probs, weight, y_true):
         rewards = self.rewards(log_probs, weight, y_true)
         margin = rewards[0::2] - rewards[1::2]
-        deltas = _deltas(log_probs, y_true)
-        kl = _means(_divergence(deltas), weight)
-        return ops.cast(margin > 0, "float32"), margin, _sums(deltas, weight)[0::2], (kl[0::2] + kl[1::2]) / 2
+        deltas = deltas_of(log_probs, y_true)
+        kl = means_of_texts(_divergence(deltas), weight)
+        return ops.cast(margin > 0, "float32"), margin, sums_of_texts(deltas, weight)[0::2], (kl[0::2] + kl[1::2]) / 2
 
     def get_config(self):
         return {"name": self.name, "beta": self.beta, "chunk_size": self.chunk_size}
@@ -123,8 +123,8 @@ class DPO(PreferenceLoss):
         self.variant = variant
 
     def rewards(self, log_probs, weight, y_true):
-        over_tokens = _means if self.variant == "ipo" else _sums
-        return self.beta * over_tokens(_deltas(log_probs, y_true), weight)
+        over_tokens = means_of_texts if self.variant == "ipo" else sums_of_texts
+        return self.beta * over_tokens(deltas_of(log_probs, y_true), weight)
 
     def pair_losses(self, chosen, rejected):
         if self.variant == "ipo":
@@ -162,13 +162,13 @@ class SimPO(PreferenceLoss):
         self.gamma = gamma
 
     def rewards(self, log_probs, weight, y_true):
-        return self.beta * _means(log_probs, weight)
+        return self.beta * means_of_texts(log_probs, weight)
 
     def pair_losses(self, chosen, rejected):
         return ops.softplus(rejected - chosen + self.gamma)
 
     def item_measures(self, log_probs, weight, y_true):
-        chosen, rejected = (_means(log_probs, weight)[first::2] for first in (0, 1))
+        chosen, rejected = (means_of_texts(log_probs, weight)[first::2] for first in (0, 1))
         return ops.cast(chosen > rejected, "float32"), self.beta * (chosen - rejected), chosen
 
     def get_config(self):
@@ -221,8 +221,8 @@ class ORPO(SimPO):
         share = y_true.get("pairs_per_token")
         if share is None:  # of a whole batch
             share = self._pairs_per_token({"labels": ops.where(y_true["is_text"] > 0, 0, self.ignore_class)}, weight)
-        nll = -_sums(log_probs, y_true["is_text"])[0::2] * share[0::2]
-        means = _means(log_probs, weight)
+        nll = -sums_of_texts(log_probs, y_true["is_text"])[0::2] * share[0::2]
+        means = means_of_texts(log_probs, weight)
         odds = means - ops.log(-ops.expm1(ops.minimum(means, -1e-7)))
         return nll + self.beta * ops.softplus(odds[1::2] - odds[0::2])
 
@@ -281,7 +281,7 @@ class KTO(PreferenceLoss):
         texts = {name: values for name, values in y_true.items() if name != "desired"}
         other = keras.tree.map_structure(lambda tensor: tensor[:, 1], (x, texts, sample_weight))
         x, texts, sample_weight = keras.tree.map_structure(lambda tensor: tensor[:, 0], (x, texts, sample_weight))
-        total = summed(lambda log_probs, weight, y: ops.sum(_deltas(log_probs, y) * weight), other)
+        total = summed(lambda log_probs, weight, y: ops.sum(deltas_of(log_probs, y) * weight), other)
         desired = ops.cast(y_true["desired"], "float32")
         total, others, count, wanted = backend.sum_over_replicas(
             [total, _count(other[2]), _count(sample_weight), ops.sum(desired)]
@@ -301,7 +301,7 @@ class KTO(PreferenceLoss):
     def item_measures(self, log_probs, weight, y_true):
         distance = self._distances(log_probs, weight, y_true)
         desired = y_true["desired"] / ops.maximum(y_true.get("desired_share", 1.0), 1e-9)
-        change = _sums(_deltas(log_probs, y_true), weight) * desired
+        change = sums_of_texts(deltas_of(log_probs, y_true), weight) * desired
         return ops.cast(distance > 0, "float32"), distance, change, y_true["kl"]
 
 
@@ -310,17 +310,17 @@ def _count(weight):
     return ops.sum(ops.cast(ops.max(ops.cast(weight, "float32"), axis=1) > 0, "float32"))
 
 
-def _deltas(log_probs, y_true):
+def deltas_of(log_probs, y_true):
     return log_probs - ops.cast(y_true[REFERENCE], "float32")
 
 
-def _sums(values, weight):
+def sums_of_texts(values, weight):
     """Over the tokens of each text, (texts,)."""
     return ops.sum(values * weight, axis=1)
 
 
-def _means(values, weight):
-    return _sums(values, weight) / ops.maximum(ops.sum(weight, axis=1), 1e-9)
+def means_of_texts(values, weight):
+    return sums_of_texts(values, weight) / ops.maximum(ops.sum(weight, axis=1), 1e-9)
 
 
 def _divergence(deltas):

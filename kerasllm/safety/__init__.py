@@ -7,6 +7,7 @@ harms.py         harm after prompts, and refusals of harmless ones
 detecting.py     watermarks, found
 thresholds.py    from how many false alarms there may be
 memory.py        passages that come word for word, and members told from others
+continued.py     what is written behind the beginnings of passages, and personal data in it
 canaries.py      secrets made up and planted, and how far they stand out
 token_scores.py  what a model says of the tokens of passages
 """
