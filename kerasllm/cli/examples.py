@@ -2,6 +2,9 @@
 
 EXAMPLES = {
     "quickstart": "kerasllm quickstart",
+    "scale": """kerasllm scale --data corpus/*.txt --budget-minutes 60 --for-hours 24 --out study
+kerasllm scale --data corpus --preset llama --budget-minutes 30 --for-flops 1e17 --out study   # models of its kind
+kerasllm train --config study/best.yaml --out best""",
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --num-layers 6 --d-model 384 --num-heads 6 --max-length 256 --out small-gpt2
