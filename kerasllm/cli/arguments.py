@@ -7,6 +7,7 @@ import sys
 import kerasllm
 from kerasllm.cli.audit_arguments import add_audit_arguments, with_kind
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.choose_arguments import add_choose_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
@@ -45,7 +46,7 @@ def parse(argv=None):
     for add in (
         *(_add_quickstart, _add_plan, _add_scale, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat),
         *(_add_serve, _add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export),
-        *(_add_convert, _add_inspect, _add_runs, _add_bench),
+        *(_add_convert, _add_inspect, _add_runs, _add_choose, _add_bench),
     ):
         add(commands)
     return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
@@ -291,6 +292,16 @@ def _add_bench(commands):
         "\nPrograms take turns, each in a process of its own, and are compared round by round.",
     )
     add_bench_arguments(command)
+
+
+def _add_choose(commands):
+    command = _add_command(
+        commands,
+        "choose",
+        "say which of several models to take, by what they do on a sample of your own",
+        "\nThe worse ones are measured on little of it.",
+    )
+    add_choose_arguments(command, _positive)
 
 
 def _add_merge(commands):

@@ -85,6 +85,8 @@ kerasllm convert Qwen3-0.6B served/1 --to saved-model
 kerasllm convert my-run my-run.gguf --dtype Q8_0   # for llama.cpp and Ollama""",
     "inspect": """kerasllm inspect my-run
 kerasllm inspect my-run/checkpoints/step-00000500""",
+    "choose": """kerasllm choose --task generate --data sample.txt --memory 8GB --latency-ms 50 --candidates runs/*
+kerasllm choose --task classify --data reviews.csv --candidates stars-small stars-large --plot stars.png""",
     "bench": """kerasllm bench train
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }

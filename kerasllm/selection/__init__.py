@@ -4,6 +4,7 @@
 `kerasllm.planning.ScalingStudy`. `choose` measures models that there are already, the worse ones on little.
 """
 
+from kerasllm.selection.choosing import Candidate, Selection, choose, selection_figure
 from kerasllm.selection.scaling import scale
 
-__all__ = ["scale"]
+__all__ = ["Candidate", "Selection", "choose", "scale", "selection_figure"]
