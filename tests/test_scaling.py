@@ -170,7 +170,7 @@ def test_a_small_run_is_what_train_makes_of_the_same_settings(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog, and the dog sleeps. " * 400)
     settings = TrainSettings(
-        data=text, out=tmp_path / "train", tokenizer="byte", batch_size=4, max_length=32, precision="float32"
+        data=str(text), out=str(tmp_path / "train"), tokenizer="byte", batch_size=4, max_length=32, precision="float32"
     )
     folder = tmp_path / "study"
     folder.mkdir()
