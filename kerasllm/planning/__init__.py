@@ -15,7 +15,7 @@ from kerasllm.planning.making_fit import Remedy, remedies
 from kerasllm.planning.pictures import memory_figure, time_figure
 from kerasllm.planning.scaling_law import ScalingFit, ScalingLaw, fit_scaling_law
 from kerasllm.planning.scaling_pictures import scaling_figure
-from kerasllm.planning.scaling_sizes import Shape, scaling_shapes
+from kerasllm.planning.scaling_sizes import ModelShape, scaling_shapes
 from kerasllm.planning.scaling_study import (
     MOST_PASSES,
     LearningRateRule,
@@ -31,6 +31,7 @@ __all__ = [
     "Device",
     "GenerationPlan",
     "LearningRateRule",
+    "ModelShape",
     "Plan",
     "Remedy",
     "ScalingChoice",
@@ -38,7 +39,6 @@ __all__ = [
     "ScalingLaw",
     "ScalingRun",
     "ScalingStudy",
-    "Shape",
     "calibrate",
     "device_of",
     "devices",

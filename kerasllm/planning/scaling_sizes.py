@@ -17,7 +17,7 @@ _NARROW_HEAD, _FEWEST_HEADS, _FEWEST_LAYERS = 32, 4, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A model of a size, and what a step of its training computes.
 
     Args:
@@ -55,7 +55,7 @@ def scaling_shapes(config, batch_size):
         batch_size: int, rows of a batch.
 
     Returns:
-        A list of `Shape`, the smallest first.
+        A list of `ModelShape`, the smallest first.
 
     Raises:
         ValueError: for a model whose layers differ.
@@ -85,5 +85,5 @@ def scaling_shapes(config, batch_size):
             "head_dim": None,
             "dff": max(round(inside * width / _NARROW_HEAD), 1) * _NARROW_HEAD,
         }
-        found.append(Shape(dataclasses.replace(config, **sizes), batch_size))
+        found.append(ModelShape(dataclasses.replace(config, **sizes), batch_size))
     return found

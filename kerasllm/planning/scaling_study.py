@@ -90,7 +90,7 @@ class ScalingChoice:
     """The model for a budget, and what is foreseen of it.
 
     Attributes:
-        shape: `Shape`.
+        shape: `ModelShape`.
         steps: int.
         learning_rate: float.
         loss, low, high: floats, the loss on what is held out and the bounds between which a run's lies with 95 %.
@@ -122,7 +122,7 @@ class ScalingStudy:
 
     Args:
         runs: list of `ScalingRun`.
-        shapes: list of `Shape`, the sizes to choose from: `scaling_shapes` makes them.
+        shapes: list of `ModelShape`, the sizes to choose from: `scaling_shapes` makes them.
         text_tokens: int, tokens of the text that is trained on.
         rule: `LearningRateRule`.
     """

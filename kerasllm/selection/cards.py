@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 
 from kerasllm import gguf
 from kerasllm.gguf.container import Container
+from kerasllm.huggingface.saving import CARD
 from kerasllm.models import TransformerConfig
 from kerasllm.models.presets import PRESETS
 
-CARD = "README.md"
 _FRONT = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _LONGEST = 200_000  # characters of a card that are looked at
 

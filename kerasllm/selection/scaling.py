@@ -105,13 +105,14 @@ class _Search:
     def run(self):
         """Returns the `ScalingStudy`."""
         flops = self._first_level()
-        losses = self._rates(flops)
+        losses, first = self._rates(flops), None
         for level in range(LEVELS):
-            self._sizes(level, flops, losses)
-            best = min(losses, key=losses.get)
-            if level < LEVELS - 1:
-                grown = self._next_level(flops, level + 1)
-                losses, flops = {self._moved(best, grown / flops): None}, grown
+            self._sizes(level, flops, losses, first)
+            if not losses or level == LEVELS - 1:
+                break
+            grown = self._next_level(flops, level + 1)
+            first = self._moved(min(losses, key=losses.get), grown / flops)
+            losses, flops = {}, grown
         if sum(run.purpose == "size" for run in self._found) < FEWEST_RUNS:
             raise ValueError(
                 f"The time was enough for {len(self._found)} runs, not for the {FEWEST_RUNS} of several sizes that a "
@@ -179,30 +180,27 @@ class _Search:
             f"Learning rate: {self._rule.rate:.2g} at a width of {self._rule.width:.0f}, and elsewhere times the ratio "
             f"of widths to the power of {self._rule.power:.2f}"
         )
+        best = {at: run for at, run in best.items() if run.loss is not None}
         chosen = [*best.values()]
         self._found = [dataclasses.replace(run, purpose="size") if run in chosen else run for run in self._found]
-        return {at: _loss(run) for at, run in best.items()}
+        return {at: run.loss for at, run in best.items()}
 
     @staticmethod
     def _start_rate(shape):
         return _RATE * (_RATE_WIDTH / shape.config.d_model) ** 0.5
 
-    def _sizes(self, level, flops, losses):
+    def _sizes(self, level, flops, losses, first):
         """Tries sizes at one compute, from the middle outwards.
 
         Args:
             level: int.
             flops: float, of a run.
-            losses: dict from places of sizes to their losses, to which those of the runs are added; None where one is
-                to be tried first.
+            losses: dict from places of sizes to their losses, to which those of the runs are added.
+            first: int or None, the place to begin at, or about; None where there are losses.
         """
         report.stage(f"Sizes, with runs of {flops:.2g} FLOPs")
         allowed, middle = self._allowed(flops), math.inf
-        at = next((min(allowed, key=lambda one: abs(one - at)) for at, loss in losses.items() if loss is None), None)
-        if at is None:
-            at = _next_size(losses, allowed)
-        else:
-            losses.clear()
+        at = _next_size(losses, allowed) if losses else min(allowed, key=lambda one: abs(one - (first or 0)))
         while at is not None and len(losses) < _MOST_RUNS_OF_LEVEL and self._has_time(at, flops):
             rate = self._rule.at(self.runs.shapes[at].config.d_model)
             run, watched = self._train(at, flops, rate, level, "size", _BEHIND * middle)
@@ -218,7 +216,7 @@ class _Search:
     def _train(self, at, flops, rate, level, purpose, most=math.inf):
         shape, begin = self.runs.shapes[at], time.monotonic()
         run, middle = self.runs.train(shape, shape.steps_within(flops), rate, level, purpose, most)
-        self._overhead = time.monotonic() - begin - run.seconds
+        self._overhead = (self._overhead + time.monotonic() - begin - run.seconds) / 2
         self._found.append(run)
         say(run)
         return run, middle

@@ -27,7 +27,7 @@ class SmallRuns:
         folder: path of a folder that exists.
 
     Attributes:
-        shapes: list of `kerasllm.planning.Shape`, the smallest first.
+        shapes: list of `kerasllm.planning.ModelShape`, the smallest first.
         text_tokens: int, tokens of the text that is trained on.
     """
 
@@ -48,7 +48,7 @@ class SmallRuns:
         """Trains a model and measures it on what was held out.
 
         Args:
-            shape: `Shape`.
+            shape: `ModelShape`.
             steps: int.
             learning_rate: float, at its peak.
             level: int, for the record.
@@ -87,7 +87,6 @@ class SmallRuns:
         write_json(folder / RECORD, {"settings": settings.to_dict(), "model": model_of_run, "results": results})
         seal(folder)
         del model
-        keras.backend.clear_session(free_memory=False)
         gc.collect()
         return run, watch.loss
 
