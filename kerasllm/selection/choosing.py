@@ -169,8 +169,10 @@ class _Race:
             left = [name for name in left if self._measured(name, 0)]
         rounds = max(math.ceil(math.log2(max(len(left), 1))), 1)
         for number in range(rounds):
-            share = _LAST_PART * 2 ** (rounds - 1 - number)
-            end = len(self._items) if len(left) == 1 else max(len(self._items) // share, FEWEST_ITEMS)
+            if number and len(left) == 1:
+                break
+            share = 1 if len(left) == 1 else _LAST_PART * 2 ** (rounds - 1 - number)
+            end = max(len(self._items) // share, FEWEST_ITEMS)
             report.stage(f"{len(left)} candidates on {end:,} of {len(self._items):,} items")
             left = [name for name in left if self._measured(name, end)]
             left.sort(key=lambda name: self.rank(self.found[name]))
@@ -221,6 +223,7 @@ class _Race:
 
     def _leave_out(self, name, why):
         self.found[name] = dataclasses.replace(self.found[name], left_out=why)
+        self._sums.pop(name)  # which may hold on to the model
         if name in self._kept:
             self._room += _FLOAT * self._kept.pop(name)[0].count_params()
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import kerasllm
+from kerasllm.evaluation.language_model import TextScorer
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.translation import pairs_of
 
@@ -66,6 +67,7 @@ class OfText(Measure):
     def __init__(self):
         super().__init__()
         self._bits = self._bytes = 0.0
+        self._scorer = None, None
 
     @staticmethod
     def items(sources, columns):
@@ -73,7 +75,9 @@ class OfText(Measure):
         return [piece for document in documents for piece in _pieces(document)]
 
     def add(self, model, tokenizer, items):
-        scores = kerasllm.evaluation.perplexity(model, tokenizer, list(items))
+        if self._scorer[0] is not model:  # which may have been loaded anew
+            self._scorer = model, TextScorer(model, tokenizer)
+        scores = self._scorer[1](list(items))
         self._bits += scores.bits_per_byte * scores.bytes
         self._bytes += scores.bytes
         return self._bits / self._bytes
