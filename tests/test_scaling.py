@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ class FakeRuns(SmallRuns):
 
 def test_a_study_foresees_a_larger_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scaling, "SmallRuns", FakeRuns)
-    monkeypatch.setattr(scaling.time, "monotonic", lambda: FakeRuns.now)
+    monkeypatch.setattr(scaling, "time", types.SimpleNamespace(monotonic=lambda: FakeRuns.now))
     out = tmp_path / "study"
     code = main(["scale", "--data", "python_docs", "--budget-minutes", "8", "--batch-size", "8", "--out", str(out)])
     shown = capsys.readouterr().out
