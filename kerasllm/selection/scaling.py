@@ -113,10 +113,11 @@ class _Search:
             grown = self._next_level(flops, level + 1)
             first = self._moved(min(losses, key=losses.get), grown / flops)
             losses, flops = {}, grown
-        if sum(run.purpose == "size" for run in self._found) < FEWEST_RUNS:
+        sized = sum(run.purpose == "size" for run in self._found)
+        if sized < FEWEST_RUNS:
             raise ValueError(
-                f"The time was enough for {len(self._found)} runs, not for the {FEWEST_RUNS} of several sizes that a "
-                "law takes: give more minutes."
+                f"The time was enough for {sized} runs of several sizes, and a law takes {FEWEST_RUNS}: give more minutes, "
+                "and the machine nothing else to do."
             )
         return self._study
 
