@@ -116,8 +116,8 @@ class _Search:
         sized = sum(run.purpose == "size" for run in self._found)
         if sized < FEWEST_RUNS:
             raise ValueError(
-                f"The time was enough for {sized} runs of several sizes, and a law takes {FEWEST_RUNS}: give more minutes, "
-                "and the machine nothing else to do."
+                f"The time was enough for {sized} runs of several sizes, and a law takes {FEWEST_RUNS}: give more "
+                "minutes, and the machine nothing else to do."
             )
         return self._study
 
