@@ -181,5 +181,7 @@ def test_a_small_run_is_what_train_makes_of_the_same_settings(tmp_path):
     record = recipe.train(again)
     assert record["results"]["loss"] == pytest.approx(run.loss, abs=1e-4)
     assert record["model"]["parameters"] == run.parameters
+    (path,) = (folder / "runs").glob("*/run.json")
+    assert json.loads(path.read_text())["results"]["tokens"] == run.tokens
     stopped, _ = runs.train(runs.shapes[0], 50, 5e-3, most=0.01)
     assert stopped.loss is None and stopped.purpose == "stopped" and stopped.tokens == run.tokens / 2

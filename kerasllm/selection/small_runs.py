@@ -82,7 +82,7 @@ class SmallRuns:
             level=level,
             purpose="stopped" if watch.is_behind else purpose,
         )
-        results = {**dataclasses.asdict(run), **(found or {})}
+        results = {**(found or {}), **dataclasses.asdict(run)}  # whose tokens are those trained on
         model_of_run = {**shape.config.to_dict(), "parameters": shape.parameters, "precision": self._policy}
         write_json(folder / RECORD, {"settings": settings.to_dict(), "model": model_of_run, "results": results})
         seal(folder)
