@@ -24,6 +24,7 @@ from kerasllm import recipe as recipe
 from kerasllm import reinforcement as reinforcement
 from kerasllm import runs as runs
 from kerasllm import safety as safety
+from kerasllm import selection as selection
 from kerasllm import serving as serving
 from kerasllm import settings as settings
 from kerasllm import tasks as tasks

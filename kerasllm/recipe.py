@@ -67,7 +67,7 @@ def train(settings, force=False):
         callbacks.check_tracker(name)
     out = Path(settings.out)
     with new_folder(out) as draft:
-        tokenizer = _tokenizer(settings, task)
+        tokenizer = tokenizer_of(settings, task)
         tokenizer.save(draft)
         config = task.fitted(config, tokenizer)
         foreseen = plan_of_run(settings, task, config)
@@ -195,7 +195,8 @@ def _leave_best(checkpoint, steps):
         checkpoint.folder.rmdir()
 
 
-def _tokenizer(settings, task):
+def tokenizer_of(settings, task):
+    """The tokenizer that a run asks for: its task's, one that is read, or one that is trained on its text."""
     if (tokenizer := task.tokenizer()) is not None:
         return tokenizer
     if settings.tokenizer not in TOKENIZERS:
@@ -278,7 +279,7 @@ def _fit(model, settings, task, tokenizer, batches, promise):
             f"{settings.dp_epsilon:g} at delta {settings.dp_delta:g}: of the weights, where one row is there or not. "
             "The log, the plot and a tokenizer trained here are made of the text without noise"
         )
-    model.compile(_optimizer(settings, steps, promise), task.loss(), micro_batches=settings.micro_batches)
+    model.compile(optimizer_of(settings, steps, promise), task.loss(), micro_batches=settings.micro_batches)
     trained, parameters = _trained_parameters(model), model.count_params()
     of_all = "" if trained == parameters else f" of {parameters:,}"
     report.stage(
@@ -342,10 +343,10 @@ def _watching(settings, tokenizer, validation, tokens_per_step):
     return trackers, watching
 
 
-def _optimizer(settings, steps, promise=None):
-    warmup = min(settings.warmup_steps, steps // 10)
+def optimizer_of(settings, steps, promise=None):
+    """The optimizer of a run of so many steps, with its schedule."""
     make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
+    schedule = make_schedule(settings.learning_rate, min(settings.warmup_steps, steps // 10), steps)
     make_optimizer = promise.optimizer if promise else AdamW if settings.optimizer == "adamw" else Muon
     average = {"use_ema": True, "ema_momentum": settings.ema_momentum} if settings.ema_momentum else {}
-    schedule = make_schedule(settings.learning_rate, warmup, steps)
     return make_optimizer(schedule, weight_decay=settings.weight_decay, **average)

@@ -373,9 +373,9 @@ def test_a_corpus_is_split_where_nanogpt_splits_it(tmp_path):
 
 def test_the_optimizer_and_its_schedule_are_chosen():
     settings = TrainSettings(data=("text",), out="run", optimizer="muon", schedule="stable", lr=0.5, weight_decay=0.3)
-    chosen = recipe._optimizer(settings, steps=1000)
+    chosen = recipe.optimizer_of(settings, steps=1000)
     assert (type(chosen), chosen.weight_decay) == (Muon, 0.3)
     rate = chosen._learning_rate
     assert [float(rate(step)) for step in (50, 100, 500, 750, 1000)] == [0.25, 0.5, 0.5, 0.25, 0]
-    usual = recipe._optimizer(TrainSettings(data=("text",), out="run"), steps=1000)
+    usual = recipe.optimizer_of(TrainSettings(data=("text",), out="run"), steps=1000)
     assert (type(usual), float(usual._learning_rate(1000))) == (AdamW, pytest.approx(1e-4))

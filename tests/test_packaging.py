@@ -55,11 +55,12 @@ ROOMS = {
     "report": [],
     "audits": ["interpret", "safety", "settings"],
     "settings": ["files", "tasks", "words"],
-    "planning": ["adapters", "files", "models", "settings", "training", "words"],
+    "planning": ["adapters", "files", "models", "settings", "statistics", "training", "words"],
     "recipe": ["callbacks", "energy", "planning", "privacy", "report", "runs", "settings", "training"],
+    "selection": ["evaluation", "generation", "recipe"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["audits", "benchmark", "distribution", "interpret", "recipe", "safety", "serving"],
+    "cli": ["audits", "benchmark", "distribution", "interpret", "recipe", "safety", "selection", "serving"],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {

@@ -7,16 +7,20 @@ import sys
 import kerasllm
 from kerasllm.cli.audit_arguments import add_audit_arguments, with_kind
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.choose_arguments import add_choose_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
+from kerasllm.cli.explain_arguments import add_explain_arguments
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.mesh_arguments import add_mesh_argument
 from kerasllm.cli.plan_arguments import add_plan_arguments
+from kerasllm.cli.scale_arguments import add_scale_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
+from kerasllm.cli.setting_arguments import add_field, add_setting
 from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
-from kerasllm.settings.names import MODEL_FLAGS, SHORT
+from kerasllm.settings.names import MODEL_FLAGS
 from kerasllm.settings.reading import read_fields
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.tuning import TuneTask
@@ -40,9 +44,9 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_plan, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat, _add_serve),
-        *(_add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export, _add_convert),
-        *(_add_inspect, _add_runs, _add_bench),
+        *(_add_quickstart, _add_plan, _add_scale, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat),
+        *(_add_serve, _add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export),
+        *(_add_convert, _add_inspect, _add_runs, _add_choose, _add_bench),
     ):
         add(commands)
     return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
@@ -105,6 +109,16 @@ def _add_plan(commands):
     add_plan_arguments(command, _positive)
 
 
+def _add_scale(commands):
+    command = _add_command(
+        commands,
+        "scale",
+        "train small models, and say by the law of their losses what a larger budget is best spent on",
+        "\nSize, tokens and learning rate, with the loss that is foreseen and how sure that is.",
+    )
+    add_scale_arguments(command, _positive)
+
+
 def _add_train(commands):
     command = _add_command(
         commands,
@@ -118,11 +132,11 @@ def _add_train(commands):
     add_mesh_argument(command)
     for setting in dataclasses.fields(TrainSettings):
         if setting.name != "model":
-            _add_setting(command, setting.name, setting.metadata, setting.default)
+            add_setting(command, setting.name, setting.metadata, setting.default)
             continue
         for name, about in MODEL_FLAGS.items():
-            _add_setting(command, name, about)
-        _add_field(command)
+            add_setting(command, name, about)
+        add_field(command)
 
 
 def _add_tune(commands):
@@ -146,40 +160,10 @@ def _add_tune(commands):
         help = OF_TUNE.get(setting.name, setting.metadata["help"].removeprefix("tune only: "))
         default, first = defaults.get(setting.name, setting.default), ["model"] if setting.name == "base" else []
         about = {**setting.metadata, **(of_task if setting.name == "task" else {"help": help})}
-        _add_setting(command, setting.name, about, default, first)
+        add_setting(command, setting.name, about, default, first)
     for name in TuneTask.fields:
-        _add_setting(command, name, {**MODEL_FLAGS[name], "help": OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
-    _add_field(command)
-
-
-def _add_field(command):
-    command.add_argument(
-        "--set",
-        dest="model",
-        action="append",
-        metavar="model.FIELD=VALUE",
-        help=TrainSettings.__dataclass_fields__["model"].metadata["help"],
-        default=argparse.SUPPRESS,
-    )
-
-
-def _add_setting(command, name, about, default=None, first=()):
-    names = [*first, name, *(other for other, ours in SHORT.items() if ours == name)]
-    flags = [f"--{each.replace('_', '-')}" for each in names]
-    shown = "" if default in (None, (), False) else f" (default: {default})"
-    options = {"dest": name, "help": about["help"] + shown, "default": argparse.SUPPRESS}
-    if about["kind"] is bool:
-        command.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
-        return
-    metavar = about["metavar"] or {int: "N", float: "X", str: "NAME"}[about["kind"]]
-    command.add_argument(
-        *flags,
-        type=about["kind"],
-        choices=about["choices"],
-        nargs=("*" if about["alone"] else "+") if default == () else None,
-        metavar=None if about["choices"] else metavar,
-        **options,
-    )
+        add_setting(command, name, {**MODEL_FLAGS[name], "help": OF_TUNE.get(name, MODEL_FLAGS[name]["help"])})
+    add_field(command)
 
 
 def given_settings(arguments):
@@ -287,18 +271,7 @@ def _add_explain(commands):
         "write a page about a prediction: which tokens meant most, what each layer would say, where heads looked",
     )
     _add_model(command)
-    command.add_argument("--text", required=True, metavar="TEXT", help="what is continued, translated or classified")
-    command.add_argument(
-        "--target", metavar="TEXT", help="the continuation, translation or label to explain (default: the likeliest)"
-    )
-    command.add_argument("--contrast", metavar="TEXT", help="explain why the target and not this")
-    command.add_argument(
-        "--method",
-        choices=("integrated_gradients", "gradient_x_input", "occlusion"),
-        default="integrated_gradients",
-        help="what tokens mean is found by this (default: integrated_gradients)",
-    )
-    command.add_argument("--out", required=True, metavar="FILE", help="page to write, a file that ends in .html")
+    add_explain_arguments(command)
 
 
 def _add_inspect(commands):
@@ -319,6 +292,16 @@ def _add_bench(commands):
         "\nPrograms take turns, each in a process of its own, and are compared round by round.",
     )
     add_bench_arguments(command)
+
+
+def _add_choose(commands):
+    command = _add_command(
+        commands,
+        "choose",
+        "say which of several models to take, by what they do on a sample of your own",
+        "\nThe worse ones are measured on little of it.",
+    )
+    add_choose_arguments(command, _positive)
 
 
 def _add_merge(commands):

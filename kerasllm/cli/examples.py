@@ -2,6 +2,9 @@
 
 EXAMPLES = {
     "quickstart": "kerasllm quickstart",
+    "scale": """kerasllm scale --data corpus/*.txt --budget-minutes 60 --for-hours 24 --out study
+kerasllm scale --data corpus --preset llama --budget-minutes 30 --for-flops 1e17 --out study   # models of its kind
+kerasllm train --config study/best.yaml --out best""",
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --num-layers 6 --d-model 384 --num-heads 6 --max-length 256 --out small-gpt2
@@ -82,6 +85,8 @@ kerasllm convert Qwen3-0.6B served/1 --to saved-model
 kerasllm convert my-run my-run.gguf --dtype Q8_0   # for llama.cpp and Ollama""",
     "inspect": """kerasllm inspect my-run
 kerasllm inspect my-run/checkpoints/step-00000500""",
+    "choose": """kerasllm choose --task generate --data sample.txt --memory 8GB --latency-ms 50 --candidates runs/*
+kerasllm choose --task classify --data reviews.csv --candidates stars-small stars-large --plot stars.png""",
     "bench": """kerasllm bench train
 kerasllm bench memory --rounds 3 --out memory   # memory.json and memory.png""",
 }

@@ -126,14 +126,27 @@ def perplexity(
     >>> scores = kerasllm.evaluation.perplexity(model, tokenizer, "It was the best of times.")
     >>> print(scores.perplexity, scores.bits_per_byte)
     """
-    text = _TextCounts()
-    documents, tokenizer = as_documents(documents), as_tokenizer(tokenizer)
-    sequences: Iterable = (_encode(tokenizer, document, text) for document in documents)
-    if isinstance(documents, list | tuple):
-        sequences = list(sequences)  # the text is in memory already, and a known total makes the progress bar honest
-    pad_id = getattr(tokenizer, "pad_id", None) or 0
-    nll, tokens = _score(model, sequences, stride, context, batch_size, pad_id)
-    return LanguageModelScores.from_total(nll, tokens, text.words, text.bytes)
+    return TextScorer(model, tokenizer, stride, context, batch_size)(as_documents(documents))
+
+
+class TextScorer:
+    """Scores a model as `perplexity` does, on documents after documents, for which it is compiled once.
+
+    Args:
+        model, tokenizer, stride, context, batch_size: as there.
+    """
+
+    def __init__(self, model, tokenizer, stride=None, context=None, batch_size=None):
+        self._tokenizer = as_tokenizer(tokenizer)
+        self._scorer = _WindowScorer(model, stride, context, batch_size)
+
+    def __call__(self, documents: Iterable[str]) -> LanguageModelScores:
+        text, tokenizer = _TextCounts(), self._tokenizer
+        sequences: Iterable = (_encode(tokenizer, document, text) for document in documents)
+        if isinstance(documents, list | tuple):
+            sequences = list(sequences)  # the text is in memory already, and a known total makes the bar honest
+        nll, tokens = self._scorer.score(sequences, pad_id=getattr(tokenizer, "pad_id", None) or 0)
+        return LanguageModelScores.from_total(nll, tokens, text.words, text.bytes)
 
 
 def score_tokens(
@@ -171,7 +184,7 @@ def score_tokens(
         raise ValueError(
             f"token_ids has shape {token_ids.shape} and dtype {token_ids.dtype}; give a one-dimensional array of ints."
         )
-    nll, tokens = _score(model, [token_ids], stride, context, batch_size, pad_id=0)
+    nll, tokens = _WindowScorer(model, stride, context, batch_size).score([token_ids], pad_id=0)
     return LanguageModelScores.from_total(nll, tokens, num_words, num_bytes)
 
 
@@ -200,39 +213,46 @@ class _Scorer(keras.Model):
         return ops.sum(ops.where(weights > 0, nll, 0.0), axis=-1)
 
 
-def _score(model, sequences, stride, context, batch_size, pad_id):
-    """Returns (total negative log-likelihood in nats, tokens scored) over sequences of ids, each with its prefix."""
-    context, width = window_lengths(model, context)
-    stride = context if stride is None else whole_number("stride", stride, 0)
-    if not 1 <= stride <= context:
-        raise ValueError(f"stride={stride} is not possible; choose one from 1 to the context of {context}.")
-    if other := other_task(model, scored_by="perplexity"):
-        kind = type(model).__name__
-        raise TypeError(f"Perplexity is of causal models, got a {kind}: `{other.scored_by}` is for a {kind}.")
-    vocab_size = output_width(model)
-    if batch_size is None:
-        batch_size = rows_at_once(width, vocab_size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is not possible; give 1 or more, or None.")
-    check_causal(model)
-    windows = cut_windows(sequences, context, stride, vocab_size)
-    total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
-    scorer = _Scorer(model)
-    nll = tokens = 0
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task("scoring", total=total, unit="tokens")
-        for batch, scored in batches(windows, batch_size, width, pad_id if pad_id < vocab_size else 0):
-            nll += np.asarray(scorer.predict_on_batch(batch), dtype="float64").sum()
-            if np.isnan(nll):
-                raise ValueError(NOT_FINITE)
-            tokens += scored
-            bar.update(task, completed=tokens)
-    if not tokens:
-        raise ValueError(
-            "There is nothing to score: the documents are empty, or hold a single token without a start or end token "
-            "to predict it from. Give text that has at least two tokens."
-        )
-    return float(nll), tokens
+class _WindowScorer:
+    """Scores sequences of ids, each with its prefix, in windows of one width."""
+
+    def __init__(self, model, stride, context, batch_size):
+        self._context, self._width = window_lengths(model, context)
+        self._stride = self._context if stride is None else whole_number("stride", stride, 0)
+        if not 1 <= self._stride <= self._context:
+            raise ValueError(
+                f"stride={self._stride} is not possible; choose one from 1 to the context of {self._context}."
+            )
+        if other := other_task(model, scored_by="perplexity"):
+            kind = type(model).__name__
+            raise TypeError(f"Perplexity is of causal models, got a {kind}: `{other.scored_by}` is for a {kind}.")
+        self._vocab_size = output_width(model)
+        self._rows = rows_at_once(self._width, self._vocab_size) if batch_size is None else batch_size
+        if self._rows < 1:
+            raise ValueError(f"batch_size={self._rows} is not possible; give 1 or more, or None.")
+        check_causal(model)
+        self._scorer = _Scorer(model)
+
+    def score(self, sequences, pad_id):
+        """Returns (total negative log-likelihood in nats, tokens scored)."""
+        windows = cut_windows(sequences, self._context, self._stride, self._vocab_size)
+        total = sum(max(0, len(ids) - 1) for ids in sequences) if isinstance(sequences, list) else None
+        pad_id = pad_id if pad_id < self._vocab_size else 0
+        nll = tokens = 0
+        with progress_bar(transient=True) as bar:
+            task = bar.add_task("scoring", total=total, unit="tokens")
+            for batch, scored in batches(windows, self._rows, self._width, pad_id):
+                nll += np.asarray(self._scorer.predict_on_batch(batch), dtype="float64").sum()
+                if np.isnan(nll):
+                    raise ValueError(NOT_FINITE)
+                tokens += scored
+                bar.update(task, completed=tokens)
+        if not tokens:
+            raise ValueError(
+                "There is nothing to score: the documents are empty, or hold a single token without a start or end "
+                "token to predict it from. Give text that has at least two tokens."
+            )
+        return float(nll), tokens
 
 
 class _TextCounts:

@@ -1,0 +1,19 @@
+"""The flags of `kerasllm explain`, beside the model."""
+
+_METHODS = ("integrated_gradients", "gradient_x_input", "occlusion")
+
+
+def add_explain_arguments(command):
+    """Adds them to a command."""
+    command.add_argument("--text", required=True, metavar="TEXT", help="what is continued, translated or classified")
+    command.add_argument(
+        "--target", metavar="TEXT", help="the continuation, translation or label to explain (default: the likeliest)"
+    )
+    command.add_argument("--contrast", metavar="TEXT", help="explain why the target and not this")
+    command.add_argument(
+        "--method",
+        choices=_METHODS,
+        default=_METHODS[0],
+        help="what tokens mean is found by this (default: integrated_gradients)",
+    )
+    command.add_argument("--out", required=True, metavar="FILE", help="page to write, a file that ends in .html")
