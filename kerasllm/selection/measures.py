@@ -7,10 +7,12 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.evaluation.language_model import TextScorer
+from kerasllm.models.shapes import context_length
 from kerasllm.tasks import TASKS
 from kerasllm.tasks.translation import pairs_of
 
 _PIECE = 2000  # characters of text that are measured together
+_CONTEXT = 512  # tokens that are seen of it at most: each piece is padded to what may be seen
 _PROMPT, _NEW_TOKENS = 64, 33  # tokens of what is timed
 _TIMED = 5  # answers
 
@@ -76,7 +78,8 @@ class OfText(Measure):
 
     def add(self, model, tokenizer, items):
         if self._scorer[0] is not model:  # which may have been loaded anew
-            self._scorer = model, TextScorer(model, tokenizer)
+            context = min(_CONTEXT, context_length(model) or _CONTEXT)
+            self._scorer = model, TextScorer(model, tokenizer, context=context)
         scores = self._scorer[1](list(items))
         self._bits += scores.bits_per_byte * scores.bytes
         self._bytes += scores.bytes
