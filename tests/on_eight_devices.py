@@ -7,12 +7,14 @@ import contextlib
 import dataclasses
 import json
 import sys
+import time
 
 import keras
 import numpy as np
 
 import kerasllm
 from kerasllm import distribution
+from kerasllm.callbacks.checkpoint_folder import checkpoints
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
@@ -114,6 +116,8 @@ def resumed(folder, *meshes):
             with contextlib.nullcontext() if last else contextlib.suppress(RuntimeError):
                 callbacks = [checkpoint] if last else [checkpoint, PowerCut()]
                 history = model.fit(dataset, steps_per_epoch=6, epochs=1, verbose=0, callbacks=callbacks)
+        while not checkpoints(folder):  # which a thread writes
+            time.sleep(0.1)
     print(json.dumps({"start": start, "loss": history.history["loss"][0]}))
 
 

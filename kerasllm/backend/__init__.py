@@ -72,6 +72,7 @@ from kerasllm.backend.tensors import (
     static_shape,
     sum_of_rows,
     values_on_devices,
+    wait_for_processes,
     while_loop,
     whole,
 )
@@ -148,6 +149,7 @@ __all__ = [
     "value_and_gradients",
     "values_on_devices",
     "wait_for_host",
+    "wait_for_processes",
     "while_loop",
     "whole",
     "with_gradient",

@@ -47,6 +47,11 @@ def process():
     return (0, 1) if IS_TENSORFLOW else (jax.process_index(), jax.process_count())
 
 
+def wait_for_processes():
+    """Until all that train together have come to this place."""
+    multihost_utils.sync_global_devices("kerasllm")
+
+
 def put_back(groups, state):
     """Gives variables again what Keras takes from them for the steps of `fit` and its like, which JAX is handed.
 

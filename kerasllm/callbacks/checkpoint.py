@@ -232,7 +232,8 @@ class Checkpoint(keras.callbacks.Callback):
         }
         self._writing = self._writer.submit(self._write, Snapshot.take(self.model, progress))
         if backend.process()[1] > 1:
-            self._writing.result()  # so that all processes find the same ones the best
+            self._writing.result()
+            backend.wait_for_processes()  # so that all find the same checkpoints, and the same one the best
         self._saved_step, self._saved_at, self._is_best = self.step, time.monotonic(), False
 
     def _write(self, snapshot):
