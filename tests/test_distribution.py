@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from kerasllm.distribution import mesh
+from kerasllm.distribution import layout_map, mesh
 from kerasllm.distribution.layouts import axes_of
 
 DEVICES = [f"cpu:{number}" for number in range(8)]
@@ -40,6 +40,13 @@ def two_by_four():
 )
 def test_where_weights_go(two_by_four, path, shape, axes):
     assert axes_of(path, shape, two_by_four) == axes
+
+
+def test_the_map_of_a_model_has_all_its_weights(two_by_four):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="inner"), keras.layers.Dense(4)])
+    found = {path: layout.axes for path, layout in layout_map(model, two_by_four).items()}
+    assert list(found) == [weight.path for weight in model.weights]
+    assert list(found.values()) == [("fsdp", None), (None,), (None, "fsdp"), (None,)]
 
 
 def test_on_tensorflow_a_mesh_says_where_to_go():

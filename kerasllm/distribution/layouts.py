@@ -40,7 +40,7 @@ def layout_map(model, mesh):
         mesh: from `mesh`, or any `keras.distribution.DeviceMesh` with some of these axes.
 
     Returns:
-        `keras.distribution.LayoutMap` from the paths of weights; `keras.distribution.ModelParallel` takes it too.
+        `keras.distribution.LayoutMap` from the paths of weights.
 
     Example:
         >>> for path, layout in kerasllm.distribution.layout_map(model, mesh).items():
