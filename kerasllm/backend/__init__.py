@@ -17,6 +17,7 @@ from kerasllm.backend.compiling import (
     plain_graph,
     wait_for_host,
 )
+from kerasllm.backend.devices import keep_in_rows, on_own_rows
 from kerasllm.backend.flash import flash_attention
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -114,11 +115,13 @@ __all__ = [
     "input_gradients",
     "is_ragged",
     "join",
+    "keep_in_rows",
     "known",
     "matmul",
     "no_gradient",
     "not_before",
     "on_cpu",
+    "on_own_rows",
     "one_by_one",
     "own",
     "pad_rows",

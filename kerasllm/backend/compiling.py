@@ -13,6 +13,7 @@ import optree
 from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
+from kerasllm.backend.devices import first_device
 from kerasllm.garbage import uncollected
 
 if IS_TENSORFLOW:
@@ -275,13 +276,13 @@ def on_cpu():
     """Whether there is no GPU or TPU."""
     if IS_TENSORFLOW:
         return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
-    return jax.devices()[0].platform == "cpu"
+    return first_device().platform == "cpu"
 
 
 def fast_bfloat16_device():
     """The name of what multiplies faster in bfloat16 here, or None."""
     if not IS_TENSORFLOW:
-        device = jax.devices()[0]
+        device = first_device()
         is_old = str(getattr(device, "compute_capability", "8.0")) in ("5.0", "5.2", "6.0", "6.1", "7.0", "7.5")
         return None if device.platform == "cpu" or is_old else device.device_kind  # XLA on CPUs gains nothing
     if tf.config.list_physical_devices("TPU"):

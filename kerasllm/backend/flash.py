@@ -6,6 +6,7 @@ Shapes: B batch, H query heads, K key/value heads, T time, h head_dim.
 import functools
 
 from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.devices import first_device, on_own_rows
 
 if not IS_TENSORFLOW:
     import jax
@@ -27,7 +28,7 @@ def flash_attention(query, key, value, causal, window, ids, soft_cap):
     """
     if IS_TENSORFLOW:
         return None
-    device = jax.devices()[0].platform
+    device = first_device().platform
     (T, h), S = query.shape[2:], key.shape[2]
     if device == "gpu" and ids is None and soft_cap is None and (window is None or causal) and _has_cudnn(query):
         fits = h <= 128 and not (h % 8 or T % 64 or S % 64)
@@ -39,26 +40,34 @@ def flash_attention(query, key, value, causal, window, ids, soft_cap):
 
 def _has_cudnn(tensor):
     """Whether cuDNN has a kernel for a tensor's dtype on this GPU: from Ampere on."""
-    capability = float(getattr(jax.devices()[0], "compute_capability", 0))
+    capability = float(getattr(first_device(), "compute_capability", 0))
     return capability >= 8 and tensor.dtype in ("float16", "bfloat16")
 
 
 def _on_gpu(query, key, value, causal, window):
-    query, key, value = (tensor.swapaxes(1, 2) for tensor in (query, key, value))
     behind = None if window is None else (window - 1, 0)
     options = {"scale": 1.0, "is_causal": causal, "local_window_size": behind, "implementation": "cudnn"}
-    return jax.nn.dot_product_attention(query, key, value, **options).swapaxes(1, 2)
+
+    def attended(*tensors):
+        return jax.nn.dot_product_attention(*(tensor.swapaxes(1, 2) for tensor in tensors), **options).swapaxes(1, 2)
+
+    return on_own_rows(attended, [query, key, value], heads=key.shape[1])
 
 
 def _on_tpu(query, key, value, causal, window, ids, soft_cap, interpret=False):
     from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
 
-    (B, H, T, h), K = query.shape, key.shape[1]
-    kernel = _splash_kernel(H // K, T, causal, window, soft_cap, interpret)
+    group = query.shape[1] // key.shape[1]
+    kernel = _splash_kernel(group, query.shape[2], causal, window, soft_cap, interpret)
     of_heads = jax.vmap(kernel, in_axes=(0, 0, 0, None))
-    segments = None if ids is None else SegmentIds(ids, ids)
-    query = jnp.reshape(query, (B, K, H // K, T, h))
-    return jnp.reshape(jax.vmap(of_heads)(query, key, value, segments), (B, H, T, h))
+
+    def attended(query, key, value, *ids):
+        (B, H, T, h), K = query.shape, key.shape[1]
+        query = jnp.reshape(query, (B, K, group, T, h))
+        segments = SegmentIds(*ids, *ids) if ids else None
+        return jnp.reshape(jax.vmap(of_heads)(query, key, value, segments), (B, H, T, h))
+
+    return on_own_rows(attended, [query, key, value, *([] if ids is None else [ids])], heads=key.shape[1])
 
 
 @functools.cache

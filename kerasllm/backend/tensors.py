@@ -138,12 +138,12 @@ def add_at(tensor, index, update):
         update: (...), what to add there.
     """
     V = tensor.shape[-1]
+    if not IS_TENSORFLOW:  # XLA makes one pass of this and of what made the tensor; TPUs take long to scatter.
+        is_there = jax.numpy.arange(V, dtype=index.dtype) == index[..., None]
+        return tensor + jax.numpy.where(is_there, update[..., None], 0)
     rows, index, update = ops.reshape(tensor, (-1, V)), ops.reshape(index, (-1,)), ops.reshape(update, (-1,))
     row_index = ops.arange(ops.shape(rows)[0], dtype=index.dtype)
-    if IS_TENSORFLOW:
-        rows = tf.tensor_scatter_nd_add(rows, tf.stack([row_index, index], axis=1), update)
-    else:
-        rows = rows.at[row_index, index].add(update)
+    rows = tf.tensor_scatter_nd_add(rows, tf.stack([row_index, index], axis=1), update)
     return ops.reshape(rows, ops.shape(tensor))
 
 

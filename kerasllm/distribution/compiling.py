@@ -9,6 +9,7 @@ import re
 from kerasllm import backend
 from kerasllm.distribution.layouts import Layout, axes_of
 from kerasllm.distribution.meshes import BATCH_AXES, mesh
+from kerasllm.distribution.using import MeshParallel
 
 _COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
@@ -84,7 +85,8 @@ def compile_step(make, batch_size, context, topology, **sizes):
     groups = model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables
     state = tuple([of_variable(variable) for variable in group] for group in groups)
     ids, weight = (of_shape((batch_size, context), dtype, (BATCH_AXES, None)) for dtype in ("int32", "float32"))
-    lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (ids, ids, weight))
+    with MeshParallel(on_chips).scope():
+        lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (ids, ids, weight))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

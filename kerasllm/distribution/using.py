@@ -37,19 +37,24 @@ class MeshParallel(keras.distribution.ModelParallel):
     Args:
         mesh: from `mesh`.
 
+    Attributes:
+        batch_axes: tuple of str, the axes along which rows are shared out.
+        head_axis: str or None, the axis along which heads of attention are.
+
     Example:
         >>> with kerasllm.distribution.MeshParallel(mesh).scope():
         ...     model = kerasllm.models.CausalLM(config)
     """
 
     def __init__(self, mesh):
-        self._axes = tuple(axis for axis in BATCH_AXES if size_of(mesh, axis) > 1)  # of rows
+        self.batch_axes = tuple(axis for axis in BATCH_AXES if size_of(mesh, axis) > 1)
+        self.head_axis = "tensor" if size_of(mesh, "tensor") > 1 else None
         super().__init__(layout_map=keras.distribution.LayoutMap(mesh), batch_dim_name=mesh.axis_names[0])
 
     @property
     def num_model_replicas(self):
         """How many shares a batch has."""
-        return size_of(self.device_mesh, *self._axes)
+        return size_of(self.device_mesh, *self.batch_axes)
 
     def distribute_dataset(self, dataset):
         """What this process computes of each batch of a `tf.data.Dataset`: the rows of its devices, in their order, so
@@ -79,10 +84,10 @@ class MeshParallel(keras.distribution.ModelParallel):
         """The layout of a tensor of a batch, of which this process has its share: rows shared out, where their number
         can be divided."""
         axes = [None] * len(data_shape)
-        if data_shape and self._axes:
+        if data_shape and self.batch_axes:
             rows = data_shape[0] * self._shares
             if rows % self.num_model_replicas == 0:
-                axes[0] = self._axes
+                axes[0] = self.batch_axes
             else:
                 warnings.warn(
                     f"A batch of {rows} rows cannot be shared out to {self.num_model_replicas} devices, so each "

@@ -5,6 +5,7 @@ Shapes: B batch, T query time, S key time, D d_model.
 
 import keras
 
+from kerasllm import backend
 from kerasllm.layers.attention import MultiHeadAttention
 from kerasllm.layers.attention_options import AttentionOptions
 from kerasllm.layers.block_options import BlockOptions
@@ -192,7 +193,7 @@ class TransformerBlock(Composite, SequenceLayer):
     ):
         (of_own, of_context), training = prepared, options["training"]
         cache = BlockCache(None) if cache is None else cache
-        x = tap(x, self, "input")
+        x = tap(backend.keep_in_rows(x), self, "input")
         normed = self._enter(x, self.attention_norm)
         attended, probabilities, own_cache = parts_of(
             self._sublayer("attention", remat)(
@@ -226,7 +227,8 @@ class TransformerBlock(Composite, SequenceLayer):
             fed = feed(self._enter(x, self.feed_forward_norm), training=training)
             x = self._leave(x, fed, self.feed_forward_norm, self.feed_forward_output_norm, training)
         new_cache = None if own_cache is None else cache._replace(own=own_cache)
-        return result(tap(x, self, "output"), scores if options["return_attention_scores"] else None, new_cache)
+        x = tap(backend.keep_in_rows(x), self, "output")
+        return result(x, scores if options["return_attention_scores"] else None, new_cache)
 
     def _sublayer(self, name, remat):
         """A layer inside, or what calls it so that it is computed again."""

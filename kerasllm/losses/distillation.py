@@ -117,10 +117,8 @@ class Distillation(LogProbabilityLoss):
         teacher = self.teacher.output_layer() if "teacher_hidden" in y_true else None
 
         def values_of(chunks):
-            given = [chunks.flat(y_true[name]) for name in _GIVEN if name in y_true]
-
             def values(index, logits):
-                parts = tuple(chunks.part(rows, index) for rows in given)
+                parts = tuple(chunks.part(rows, index) for rows in chunks.given)
                 if teacher is not None:
                     parts = (logits_of(parts[0], ops.cast(teacher.weights, parts[0].dtype), teacher),)
                 return self._values(chunks.part(chunks.labels, index), logits, parts)
@@ -133,8 +131,9 @@ class Distillation(LogProbabilityLoss):
         shares = [self.mix - 1, self.mix * self.temperature**2]
         if teacher is not None:
             y_true["teacher_hidden"], teacher = teacher.widened(y_true["teacher_hidden"])
+        given = [y_true[name] for name in _GIVEN if name in y_true]
         found = weighted_sums(
-            values_of, collected, shares, labels, weight, hidden, output_layer, self.chunk_size, training
+            values_of, collected, shares, labels, weight, hidden, output_layer, self.chunk_size, training, given
         )
         return Sums(found[0], found, ops.sum(weight))
 

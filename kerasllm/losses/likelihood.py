@@ -95,9 +95,10 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
         float32 (K, B, T), differentiable by `hidden` and by the weights, if they are trained, and the bias of the
         output layer.
     """
-    shape = (*ops.shape(labels), 1 + with_mean)
 
     def log_probs(chunks, hidden, output_layer):
+        shape = ops.shape(hidden)[:2]
+
         def store(values, index, chunk):
             return ops.slice_update(values, (0, index * chunk_size), chunk)
 
@@ -106,12 +107,12 @@ def chunked_log_probabilities(labels, hidden, output_layer, chunk_size, with_mea
         values, _ = _scan(chunks, hidden, output_layer, nothing, store, values_of)
 
         def gradients(upstream):
-            slopes = chunks.flat(ops.moveaxis(upstream, 0, -1))
+            slopes = chunks.flat(upstream)
             return _scan(chunks, hidden, output_layer, nothing, lambda values, *_: values, values_of, slopes)[1]
 
-        return ops.moveaxis(chunks.unflat(ops.transpose(values), shape), -1, 0), gradients
+        return chunks.unflat(ops.transpose(values), (*shape, 1 + with_mean)), gradients
 
-    return _differentiable(log_probs, labels, hidden, output_layer, chunk_size, weight)
+    return ops.moveaxis(_differentiable(log_probs, labels, hidden, output_layer, chunk_size, weight), -1, 0)
 
 
 def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, label_smoothing=0.0, training=True):
@@ -136,7 +137,9 @@ def chunked_weighted_sums(labels, weight, hidden, output_layer, chunk_size, labe
     )
 
 
-def weighted_sums(values_of, collected, shares, labels, weight, hidden, output_layer, chunk_size, training=True):
+def weighted_sums(
+    values_of, collected, shares, labels, weight, hidden, output_layer, chunk_size, training=True, given=()
+):
     """Sums over tokens of what is made of the logits of each.
 
     Args:
@@ -144,6 +147,7 @@ def weighted_sums(values_of, collected, shares, labels, weight, hidden, output_l
         collected: function (values (K, size)) -> list of float32 (size,), of which the weighted sums are wanted.
         shares: list of K floats: the first of these is the sum of the values times them.
         labels, weight, hidden, output_layer, chunk_size, training: as for `chunked_weighted_sums`.
+        given: tensors (B, T, any) that `values_of` reads too, as `chunks.given`.
 
     Returns:
         float32, as many as are collected; the first alone is differentiable.
@@ -151,7 +155,7 @@ def weighted_sums(values_of, collected, shares, labels, weight, hidden, output_l
     count = len(collected(ops.zeros((len(shares), 1))))
 
     def sums(chunks, hidden, output_layer):
-        weights = chunks.flat(weight)
+        weights = chunks.weights
 
         def add(sums, index, chunk):
             part = chunks.part(weights, index)
@@ -161,11 +165,11 @@ def weighted_sums(values_of, collected, shares, labels, weight, hidden, output_l
         values, gradients = _scan(chunks, hidden, output_layer, ops.zeros((count,)), add, values_of(chunks), slopes)
 
         def times(upstream):
-            return [g if g is None else g * ops.cast(upstream[0], g.dtype) for g in gradients]
+            return [g if g is None else g * ops.cast(upstream[0, 0], g.dtype) for g in gradients]
 
-        return values, times
+        return values[None], times
 
-    return _differentiable(sums, labels, hidden, output_layer, chunk_size, weight)
+    return ops.sum(_differentiable(sums, labels, hidden, output_layer, chunk_size, weight, given), axis=0)
 
 
 class _Chunks:
@@ -176,11 +180,13 @@ class _Chunks:
 
     Attributes:
         labels: int32 (N,).
+        weights: float32 (N,) or None.
+        given: list of tensors (N, any).
         padded: int, N.
         count: int, chunks to be looked at.
     """
 
-    def __init__(self, labels, size, weight=None):
+    def __init__(self, labels, size, weight=None, given=()):
         self.size, self._order = size, None
         self.padded = ops.shape(self.flat(labels))[0]
         self.count = self.padded // size
@@ -190,6 +196,8 @@ class _Chunks:
             self._order = ops.argsort(counts_not * self.padded + place)  # in their order otherwise
             self.count = (self.padded - ops.sum(counts_not) + size - 1) // size
         self.labels = self.flat(labels)
+        self.weights = None if weight is None else self.flat(weight)
+        self.given = [self.flat(tensor) for tensor in given]
 
     def flat(self, tensor):
         """(B, T, ...) -> (N, ...)."""
@@ -207,25 +215,35 @@ class _Chunks:
         return ops.slice(tensor, start, (self.size, *tensor.shape[1:]))
 
 
-def _differentiable(function, labels, hidden, output_layer, chunk_size, weight=None):
+def _differentiable(function, labels, hidden, output_layer, chunk_size, weight=None, given=()):
     """A function (chunks, hidden, output layer) -> (values, function from the gradient by them to those by `hidden`,
-    the weights and the bias), called with its gradient in the place of what TensorFlow and JAX would make of it."""
+    the weights and the bias), called with its gradient in the place of what TensorFlow and JAX would make of it.
+
+    Of several devices each goes through the chunks of its own rows; their values come one after the other."""
     hidden, output_layer = output_layer.widened(hidden)
-    bias = [] if output_layer.bias is None else [output_layer.bias]
+    has_weight = weight is not None
 
-    @ops.custom_gradient
-    def call(hidden, weights, *bias):
-        inputs = (hidden, weights, *bias)
-        layer = output_layer._replace(weights=weights, bias=bias[0] if bias else None)
-        values, gradients = function(_Chunks(labels, chunk_size, weight), hidden, layer)
+    def on_rows(hidden, labels, *others):
+        weight, others = (others[0], others[1:]) if has_weight else (None, others)
+        given, inputs = others[: len(others) - num_whole], (hidden, *others[len(others) - num_whole :])
 
-        def gradient(upstream):
-            found = zip(gradients(upstream), inputs, strict=False)
-            return tuple(None if g is None else ops.cast(g, x.dtype) for g, x in found)
+        @ops.custom_gradient
+        def call(hidden, weights, *bias):
+            layer = output_layer._replace(weights=weights, bias=bias[0] if bias else None)
+            values, gradients = function(_Chunks(labels, chunk_size, weight, given), hidden, layer)
 
-        return values, gradient
+            def gradient(upstream):
+                found = zip(gradients(upstream), inputs, strict=False)
+                return tuple(None if g is None else ops.cast(g, x.dtype) for g, x in found)
 
-    return call(hidden, output_layer.weights, *bias)
+            return values, gradient
+
+        return call(*inputs)
+
+    of_rows = [hidden, labels, *([weight] if has_weight else []), *given]
+    whole = [part for part in (output_layer.weights, output_layer.bias) if part is not None]
+    num_whole = len(whole)
+    return backend.on_own_rows(on_rows, of_rows, whole)
 
 
 def _of_labels(chunks, with_mean):

@@ -1,0 +1,68 @@
+"""The devices that a program is for: those of the mesh that Keras has been given, or the first of this process.
+
+A mesh of `kerasllm.distribution` says along which of its axes the rows of a batch are shared out, and heads. XLA finds
+most of what follows from the layouts of weights and batches by itself; the functions here say what it does not.
+"""
+
+import keras
+
+from kerasllm.backend.base import IS_TENSORFLOW
+
+if not IS_TENSORFLOW:
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+
+def first_device():
+    """One of JAX's devices; all that compute a program are alike."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return jax.devices()[0]
+    return distribution.device_mesh.backend_mesh.devices.flat[0]
+
+
+def keep_in_rows(x):
+    """A tensor (B, ...), of which each device has its rows of the batch, where a mesh shares them out.
+
+    Without it XLA may have every device compute all rows, where weights are shared out along the same axis.
+    """
+    rows, _ = _axes(x.shape[0])
+    return x if not rows else jax.lax.with_sharding_constraint(x, NamedSharding(_mesh(), PartitionSpec(rows)))
+
+
+def on_own_rows(function, of_rows, whole=(), heads=None):
+    """What a function makes of the rows that each device has: for what XLA cannot divide, or not so well.
+
+    Args:
+        function: of all the tensors; its result has a row for each of theirs, or one.
+        of_rows: list of tensors (B, ...).
+        whole: list of tensors of which each device gets all. Their gradients are added up.
+        heads: int or None. Tensors of more than two dimensions are (B, heads or a multiple, ...), and devices that
+            share out heads have theirs.
+
+    Returns:
+        Tensor, the rows that all devices make.
+    """
+    rows, of_heads = _axes(of_rows[0].shape[0], heads)
+    if not rows and of_heads is None:
+        return function(*of_rows, *whole)
+    specs = [PartitionSpec(rows or None, of_heads if x.ndim > 2 else None) for x in of_rows]
+    over = {"mesh": _mesh(), "in_specs": (*specs, *[PartitionSpec()] * len(whole)), "check_vma": False}
+    if heads is None:  # other axes are XLA's own affair
+        over["axis_names"] = set(rows)
+    return jax.shard_map(function, out_specs=specs[0], **over)(*of_rows, *whole)
+
+
+def _mesh():
+    return keras.distribution.distribution().device_mesh.backend_mesh
+
+
+def _axes(row_count, heads=None):
+    """The axes along which so many rows are shared out, and that of so many heads, or None."""
+    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    rows, of_heads = getattr(distribution, "batch_axes", ()), getattr(distribution, "head_axis", None)
+    if rows and row_count % distribution.num_model_replicas:
+        rows = ()
+    if heads is None or (of_heads is not None and heads % _mesh().shape[of_heads]):
+        of_heads = None
+    return rows, of_heads
