@@ -21,13 +21,30 @@ def first_device():
     return distribution.device_mesh.backend_mesh.devices.flat[0]
 
 
-def keep_in_rows(x):
+def keep_in_rows(x, of_columns=False):
     """A tensor (B, ...), of which each device has its rows of the batch, where a mesh shares them out.
 
     Without it XLA may have every device compute all rows, where weights are shared out along the same axis.
+
+    Args:
+        x: tensor (B, ...).
+        of_columns: bool. It was read from a table of which each device has some columns: each reads its own for all
+            rows, and makes the gradient of its own, in place of that of the whole table for its rows.
     """
     rows, _ = _axes(x.shape[0])
-    return x if not rows else jax.lax.with_sharding_constraint(x, NamedSharding(_mesh(), PartitionSpec(rows)))
+    if rows and of_columns and "fsdp" in rows and x.shape[-1] % _mesh().shape["fsdp"] == 0:
+        others = tuple(axis for axis in rows if axis != "fsdp")
+        x = _laid_out(x, others or None, *[None] * (x.ndim - 2), "fsdp")
+    return _laid_out(x, rows) if rows else x
+
+
+def keep_with(variable, value):
+    """A value of a variable's shape, such as its gradient, of which each device has the part that it has of this."""
+    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    if getattr(distribution, "batch_axes", None) is None:
+        return value
+    value = jax.lax.with_sharding_constraint(value, distribution.get_variable_layout(variable).backend_layout)
+    return jax.lax.optimization_barrier(value)  # else XLA adds up whole ones in a loop, and shares them out after it
 
 
 def on_own_rows(function, of_rows, whole=(), heads=None):
@@ -36,7 +53,8 @@ def on_own_rows(function, of_rows, whole=(), heads=None):
     Args:
         function: of all the tensors; its result has a row for each of theirs, or one.
         of_rows: list of tensors (B, ...).
-        whole: list of tensors of which each device gets all. Their gradients are added up.
+        whole: list of tensors of which each device gets all, matrices in the dtype of the first of rows. Their
+            gradients are added up, and each device has its part of the sum.
         heads: int or None. Tensors of more than two dimensions are (B, heads or a multiple, ...), and devices that
             share out heads have theirs.
 
@@ -47,10 +65,31 @@ def on_own_rows(function, of_rows, whole=(), heads=None):
     if not rows and of_heads is None:
         return function(*of_rows, *whole)
     specs = [PartitionSpec(rows or None, of_heads if x.ndim > 2 else None) for x in of_rows]
-    over = {"mesh": _mesh(), "in_specs": (*specs, *[PartitionSpec()] * len(whole)), "check_vma": False}
+    parts = [_in_columns(x, rows) for x in whole]
+
+    def on_device(*tensors):
+        tensors, matrices = tensors[: len(of_rows)], tensors[len(of_rows) :]
+        gathered = [
+            jax.lax.all_gather(x.astype(tensors[0].dtype), "fsdp", axis=x.ndim - 1, tiled=True) if any(part) else x
+            for x, part in zip(matrices, parts, strict=True)
+        ]
+        return function(*tensors, *gathered)
+
+    over = {"mesh": _mesh(), "in_specs": (*specs, *parts), "out_specs": specs[0], "check_vma": False}
     if heads is None:  # other axes are XLA's own affair
         over["axis_names"] = set(rows)
-    return jax.shard_map(function, out_specs=specs[0], **over)(*of_rows, *whole)
+    return jax.shard_map(on_device, **over)(*of_rows, *whole)
+
+
+def _in_columns(x, rows):
+    """The layout of a matrix whose columns are shared out along "fsdp", where they can be; of anything else, none."""
+    if x.ndim < 2 or "fsdp" not in rows or x.shape[-1] % _mesh().shape["fsdp"]:
+        return PartitionSpec()
+    return PartitionSpec(*[None] * (x.ndim - 1), "fsdp")
+
+
+def _laid_out(x, *axes):
+    return jax.lax.with_sharding_constraint(x, NamedSharding(_mesh(), PartitionSpec(*axes)))
 
 
 def _mesh():

@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasllm.backend.base import IS_TENSORFLOW
 from kerasllm.backend.compiling import on_cpu
+from kerasllm.backend.devices import keep_with
 from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
@@ -120,7 +121,7 @@ def accumulate_gradients(function, variables, state, parts, shape=()):
     """Adds up `value_and_gradients` over the parts of a batch, nested tensors (parts, ...), one after the other; the
     second result is of the shape that is given."""
     # In float32, as small numbers are lost when they are added to a large one in less.
-    zeros = [ops.zeros(()), ops.zeros(shape), *(ops.zeros(v.shape) for v in variables)]
+    zeros = [ops.zeros(()), ops.zeros(shape), *(keep_with(v, ops.zeros(v.shape)) for v in variables)]
     if IS_TENSORFLOW:
         unconnected = set()
 
@@ -164,7 +165,7 @@ def differentiated(function, variables, state):
     def call(values, state_values, batch):
         gradient = jax.value_and_grad(stateless, has_aux=True)
         (first, (second, state_values)), gradients = gradient(values, state_values, batch)
-        return (first, second), state_values, gradients
+        return (first, second), state_values, [keep_with(v, g) for v, g in zip(variables, gradients, strict=True)]
 
     return call
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers.adaptable import Adaptable
 from kerasllm.layers.dense import kernel_made_for
 
@@ -28,7 +29,8 @@ class ReversibleEmbedding(Adaptable, keras.layers.ReversibleEmbedding):
     def call(self, inputs, reverse=False):
         member = self._member
         if member is None and self.kernel_layer is None:
-            return super().call(inputs, reverse=reverse)
+            output = super().call(inputs, reverse=reverse)
+            return output if reverse else backend.keep_in_rows(output, of_columns=True)
         if not reverse:
             x = super().call(inputs) if self.kernel_layer is None else self._rows(inputs)
             return x if member is None else member.looked_up(inputs, x, lambda: self.embeddings)
