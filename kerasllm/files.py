@@ -83,18 +83,25 @@ def replacing(path):
         draft.unlink(missing_ok=True)
 
 
-def seal(folder, leave_out=()):
+def seal(folder, leave_out=(), known=None):
     """Writes a folder's manifest, the SHA-256 of every file in it and of itself, and flushes all of it to disk.
 
     Args:
         folder: path of a folder whose files are complete. Its manifest, if it has one, is replaced.
         leave_out: names of sub-folders that the manifest does not cover.
+        known: dict from names of files to their SHA-256, where that is known, and they are flushed; or None.
     """
     folder = Path(folder)
     paths = [path for path in sorted(folder.rglob("*")) if path.relative_to(folder).parts[0] not in leave_out]
     files = [path for path in paths if path.is_file() and path != folder / MANIFEST]
-    write_json(folder / MANIFEST, _signed({path.relative_to(folder).as_posix(): sha256(path) for path in files}))
-    for path in [*files, *(path for path in paths if path.is_dir()), folder]:
+    names, known = {path: path.relative_to(folder).as_posix() for path in files}, known or {}
+    digests = {name: known[name] if name in known else sha256(path) for path, name in names.items()}
+    write_json(folder / MANIFEST, _signed(digests))
+    for path in [
+        *(path for path in files if names[path] not in known),
+        *(path for path in paths if path.is_dir()),
+        folder,
+    ]:
         flush(path)
 
 

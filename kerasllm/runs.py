@@ -15,20 +15,15 @@ file name but that of a base is taken from inside a file. `kerasllm train` adds 
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 import kerasllm
 from kerasllm import bases, gguf, huggingface
 from kerasllm.bases import Base, base_of_tuned
-from kerasllm.files import MANIFEST, check_file, new_folder, read_json, replacing, seal, sealed_files, write_json
+from kerasllm.files import MANIFEST, check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.garbage import uncollected
 from kerasllm.huggingface.choosing import logit_fields, type_of
 from kerasllm.huggingface.loading import folder_of
@@ -38,6 +33,7 @@ from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
 from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tasks import model_classes
+from kerasllm.tensor_files import parts_of, read_tensors, write_tensors
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is
@@ -244,67 +240,6 @@ def write_config(folder, description):
     write_json(folder / CONFIG, description)
 
 
-def write_tensors(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a safetensors file, whole or not at all.
-
-    Args:
-        path: path of the file to write or replace.
-        arrays: dict from names to NumPy arrays.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    with replacing(path) as draft:
-        draft.touch()
-        mode = draft.stat().st_mode  # that of any new file; safetensors makes its own private
-        try:
-            save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, draft, {"format": "kerasllm"})
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(draft)) from error
-        draft.chmod(mode)
-
-
-def read_tensors(
-    path: str | os.PathLike, variables: Mapping[str, keras.Variable], needed: Iterable[str] | None = None
-) -> None:
-    """Reads a safetensors file into variables, all of them or none.
-
-    Args:
-        path: path of the file.
-        variables: dict from the names in the file to Keras variables.
-        needed: the names that it must hold; all of them when absent.
-
-    Raises:
-        ValueError: if it is no safetensors file, or its names or shapes are not those of the variables.
-    """
-    needed = variables if needed is None else sorted(needed)
-    try:
-        file = safe_open(path, framework="numpy")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); copy the folder again.") from error
-    with file:
-        stored = set(file.keys())
-        if missing := [name for name in needed if name not in stored]:
-            raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_and_more(missing)} that the model asks for.")
-        if unexpected := sorted(stored - variables.keys()):
-            raise ValueError(
-                f"{path} holds the tensor {unexpected[0]!r}{_and_more(unexpected)}, which the model has no place for."
-            )
-        variables = {name: variable for name, variable in variables.items() if name in stored}
-        for name, variable in variables.items():
-            shape = tuple(file.get_slice(name).get_shape())
-            if shape != tuple(variable.shape):
-                raise ValueError(
-                    f"{path} holds {name!r} with shape {shape}, where the model asks for {tuple(variable.shape)}."
-                )
-    for name, variable in variables.items():
-        with safe_open(path, framework="numpy") as file:  # anew: what was read of a mapped file counts as memory
-            variable.assign(file.get_tensor(name))
-
-
 def _check_saveable(model, tokenizer):
     kinds = model_classes()
     if type(model).__name__ not in kinds:
@@ -335,14 +270,11 @@ def _check_files(folder):
             f"{folder} is not a finished run folder: it has no {MANIFEST}, which is written last when a run ends well."
         )
     saved = sealed_files(folder)
-    names = [CONFIG, WEIGHTS, *TOKENIZER_FILES]
+    weights = [path.name for path in parts_of(folder / WEIGHTS)] or [WEIGHTS]
+    names = [CONFIG, *weights, *TOKENIZER_FILES]
     if f"{SOURCE}/{TOKENIZER_FILES[0]}" in saved:
         names += [f"{SOURCE}/{name}" for name in TOKENIZER_FILES]
     for name in names:
         is_optional = name.endswith(TOKENIZER_FILES[1]) and name not in saved and not (folder / name).exists()
         if not is_optional:
             check_file(folder, name, saved.get(name))
-
-
-def _and_more(names):
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -17,7 +17,7 @@ from kerasllm.backend.compiling import (
     plain_graph,
     wait_for_host,
 )
-from kerasllm.backend.devices import keep_in_rows, on_own_rows
+from kerasllm.backend.devices import assign_parts, keep_in_rows, on_own_rows, own_parts
 from kerasllm.backend.flash import flash_attention
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -57,6 +57,7 @@ from kerasllm.backend.tensors import (
     as_integers,
     dense,
     dropout,
+    is_to_stop,
     known,
     matmul,
     one_by_one,
@@ -89,6 +90,7 @@ __all__ = [
     "as_integers",
     "as_raised",
     "as_tensor",
+    "assign_parts",
     "buffers",
     "by_rows",
     "by_xla",
@@ -114,6 +116,7 @@ __all__ = [
     "in_xla",
     "input_gradients",
     "is_ragged",
+    "is_to_stop",
     "join",
     "keep_in_rows",
     "known",
@@ -124,6 +127,7 @@ __all__ = [
     "on_own_rows",
     "one_by_one",
     "own",
+    "own_parts",
     "pad_rows",
     "plain_graph",
     "process",

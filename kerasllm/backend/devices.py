@@ -5,6 +5,7 @@ most of what follows from the layouts of weights and batches by itself; the func
 """
 
 import keras
+import numpy as np
 
 from kerasllm.backend.base import IS_TENSORFLOW
 
@@ -79,6 +80,37 @@ def on_own_rows(function, of_rows, whole=(), heads=None):
     if heads is None:  # other axes are XLA's own affair
         over["axis_names"] = set(rows)
     return jax.shard_map(on_device, **over)(*of_rows, *whole)
+
+
+def assign_parts(variable, read):
+    """Gives a Keras variable what a function reads.
+
+    Args:
+        variable: Keras variable, whose parts may be on several devices.
+        read: function (tuple of slices) -> the NumPy array of that part of the whole value. For the parts alone that
+            devices of this process have.
+    """
+    sharding = None if IS_TENSORFLOW else variable.value.sharding
+    if sharding is None or len(sharding.device_set) == 1:
+        variable.assign(read((slice(None),) * len(variable.shape)))
+        return
+    value = jax.make_array_from_callback(
+        tuple(variable.shape), sharding, lambda index: read(index).astype(variable.dtype)
+    )
+    variable.assign(value)
+
+
+def own_parts(variable):
+    """What this process has of a Keras variable: a list of pairs, the place where a part begins and a NumPy array. What
+    several have is one's own."""
+    value = variable.value
+    if value.is_fully_addressable:  # this process knows no others that have it
+        return [] if jax.process_index() else [((0,) * value.ndim, np.array(value))]
+    return [
+        (tuple(part.start or 0 for part in shard.index), np.array(shard.data))
+        for shard in value.addressable_shards
+        if shard.replica_id == 0
+    ]
 
 
 def _in_columns(x, rows):

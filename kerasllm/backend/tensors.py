@@ -52,6 +52,11 @@ def wait_for_processes():
     multihost_utils.sync_global_devices("kerasllm")
 
 
+def is_to_stop(step):
+    """Whether all processes that train together are to end before this step, as one of them was told to."""
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
 def put_back(groups, state):
     """Gives variables again what Keras takes from them for the steps of `fit` and its like, which JAX is handed.
 

@@ -30,7 +30,8 @@ class Checkpoint(keras.callbacks.Callback):
     `steps_per_epoch`. Epochs that are over are left out, and the one that was interrupted is finished.
 
     Of several processes that train one model, each has this callback with the same folder, which all of them see, and
-    `every_steps`; the first one writes. They are not stopped by signals together.
+    `every_steps`. Each writes the part that its devices have, and any number of them reads it again, or one does. A
+    signal to one of them stops all.
 
     A checkpoint of one of our models is a run folder too, if a tokenizer was given: `kerasllm.load` reads it. (With a
     moving average of weights it holds those that are being trained; `restore` brings back both.)
@@ -106,9 +107,11 @@ class Checkpoint(keras.callbacks.Callback):
             try:
                 progress = checkpoint_folder.check(path)
             except (ValueError, OSError) as error:
-                _set_aside(path, error)
+                if backend.process()[0] == 0:
+                    _set_aside(path, error)
                 continue
             checkpoint_folder.restore(model, path, progress)
+            self._wait_for_others()
             self._go_on_from(progress)
             return step
         if found:
@@ -139,7 +142,9 @@ class Checkpoint(keras.callbacks.Callback):
                 "folder."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint_folder.remove_unfinished(self.folder)
+        if backend.process()[0] == 0:
+            checkpoint_folder.remove_unfinished(self.folder)
+        self._wait_for_others()
         if self._restored:
             self.model._initial_epoch = self._restored["epoch"]  # as keras.callbacks.BackupAndRestore does
         self._saved_step, self._saved_at = self.step, time.monotonic()
@@ -178,7 +183,7 @@ class Checkpoint(keras.callbacks.Callback):
         # variables may be read.
         self._epoch_steps = self._offset + batch
         self.step = self._epoch_start + self._epoch_steps
-        if self._interruption.signal:
+        if self._interruption.is_due(self.step):
             self._end()
         if self._is_due():
             self._save()
@@ -199,6 +204,8 @@ class Checkpoint(keras.callbacks.Callback):
         if self._is_cut:
             self._is_cut = self.model.stop_training = False
         self.step = self._epoch_start + self._epoch_steps
+        if self._writing and backend.process()[1] > 1:  # all are to find the same one the best
+            self._writing.result()
         self._val_loss = (logs or {}).get("val_loss")
         if self._val_loss is not None and math.isfinite(self._val_loss):
             best = self._val_losses.get(self.best, math.inf)
@@ -209,11 +216,13 @@ class Checkpoint(keras.callbacks.Callback):
             self._epoch, self._epoch_steps = self._epoch + 1, 0
             self._save()
             self._writing.result()
+            self._wait_for_others()
         self._interruption.release()
 
     def _end(self):
         self._save()
         self._writing.result()
+        self._wait_for_others()
         saved = max(checkpoints(self.folder), default=0)
         self._interruption.end(f"Stopped after step {self.step}; {path_of(self.folder, saved)} holds step {saved}.")
 
@@ -231,30 +240,29 @@ class Checkpoint(keras.callbacks.Callback):
             "callbacks": [callback.get_state(self.step) for callback in self.callbacks],
         }
         self._writing = self._writer.submit(self._write, Snapshot.take(self.model, progress))
-        if backend.process()[1] > 1:
-            self._writing.result()
-            backend.wait_for_processes()  # so that all find the same checkpoints, and the same one the best
         self._saved_step, self._saved_at, self._is_best = self.step, time.monotonic(), False
 
     def _write(self, snapshot):
         step = snapshot.progress["step"]
-        if backend.process()[0]:  # the first of several writes, and all know what it has written
-            self._val_losses[step] = snapshot.progress["val_loss"]
-            return
-        if not snapshot.is_finite():
-            warnings.warn(f"The weights after step {step} are not finite, and not saved.", stacklevel=2)
-            return
         try:
-            snapshot.write(path_of(self.folder, step), self.tokenizer)
-        except OSError as error:
+            if not snapshot.write(path_of(self.folder, step), self.tokenizer):
+                return
+        except (OSError, ValueError) as error:
             left = ", ".join(str(step) for step in checkpoints(self.folder)) or "none"
-            warnings.warn(f"{error.strerror or error} Training goes on; checkpoints of steps: {left}.", stacklevel=2)
+            reason = getattr(error, "strerror", None) or error
+            warnings.warn(f"{reason} Training goes on; checkpoints of steps: {left}.", stacklevel=2)
             return
         self._val_losses[step] = snapshot.progress["val_loss"]
+        if backend.process()[0]:
+            return
         for step, path in list(checkpoints(self.folder).items())[: -self.keep]:
             if step != self.best:
                 checkpoint_folder.remove(path)
                 self._val_losses.pop(step, None)
+
+    def _wait_for_others(self):
+        if backend.process()[1] > 1:
+            backend.wait_for_processes()
 
 
 def _set_aside(path, error):

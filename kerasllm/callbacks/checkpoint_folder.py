@@ -3,6 +3,7 @@
 config.json, tokenizer.json …   as in a run folder, where the model and its tokenizer are kerasllm's
 model.safetensors               the weights by name; with adapters, those that the base does not have
 training.safetensors            the variables of the optimizer and the seeds of dropout, by number
+                                (these two in parts, where several processes write one each: see tensor_files.py)
 training.json                   step, epoch, metrics, and the state of the callbacks that go on
 manifest.json                   the SHA-256 of every file and of itself
 """
@@ -16,9 +17,11 @@ import numpy as np
 
 from kerasllm import backend, runs
 from kerasllm.bases import base_of_tuned
+from kerasllm.callbacks import checkpoint_parts
 from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.models.weights import weight_names
 from kerasllm.tasks import model_classes
+from kerasllm.tensor_files import Pieces, parts_of, read_tensors, stored_tensors, write_part, write_tensors
 from kerasllm.tokenizers.sides import save_tokenizer
 
 VARIABLES, PROGRESS = "training.safetensors", "training.json"
@@ -29,7 +32,8 @@ class Snapshot(NamedTuple):
     """What training has in memory, copied, so that it can go on while this is written.
 
     Attributes:
-        weights, variables: dicts from names to arrays.
+        weights, variables: dicts from names to arrays; of several processes that train together to `Pieces`, those
+            that this one has.
         progress: dict of plain JSON types, what `training.json` says.
     """
 
@@ -40,35 +44,71 @@ class Snapshot(NamedTuple):
     @classmethod
     def take(cls, model, progress):
         """Copies the state of a compiled model; `progress` says where its training stands."""
+        is_alone = backend.process()[1] == 1
         progress = {
             "model": _describe(model),
             "optimizer": type(model.optimizer).__name__,
             "metrics": [backend.whole(variable).tolist() for variable in model.metrics_variables],
             **progress,
         }
-        variables = {name: backend.whole(variable) for name, variable in _training_variables(model).items()}
+        copied = backend.whole if is_alone else _pieces
+        variables = {name: copied(variable) for name, variable in _training_variables(model).items()}
         weights, base = {}, base_of_tuned(model)
         for name, weight in weight_names(model).items():
-            array = backend.whole(weight)
-            if base is None or weight.trainable or not base.holds(name, array):
-                weights[name] = array
+            if base is not None and not weight.trainable and not is_alone and name in base.sums:
+                continue  # no process has all of it, to see that it is still what the base has
+            tensor = copied(weight)
+            if base is None or weight.trainable or not is_alone or not base.holds(name, tensor):
+                weights[name] = tensor
         return cls(weights, variables, progress)
 
-    def is_finite(self):
-        return all(np.isfinite(array.astype("float32", copy=False)).all() for array in self.weights.values())
-
     def write(self, folder, tokenizer=None):
-        """Writes a checkpoint, whole or not at all; one that is there already is replaced."""
-        remove(folder)
-        with new_folder(folder) as draft:
-            runs.write_tensors(draft / runs.WEIGHTS, self.weights)
-            runs.write_tensors(draft / VARIABLES, self.variables)
-            write_json(draft / PROGRESS, self.progress)
-            if "kind" in self.progress["model"]:
-                runs.write_config(draft, self.progress["model"])
-            if tokenizer is not None:
-                save_tokenizer(tokenizer, draft)
-            seal(draft)
+        """Writes a checkpoint, whole or not at all; one that is there already is replaced. Of several processes each
+        writes what it has, and the first one the rest when all have.
+
+        Returns:
+            Whether it is there now: else another process, which says why, has given it up.
+
+        Raises:
+            ValueError: if weights are not finite.
+            OSError: if it, or a part of it, could not be written.
+        """
+        number, count = backend.process()
+        if count == 1:
+            self._check_finite()
+            remove(folder)
+            with new_folder(folder) as draft:
+                write_tensors(draft / runs.WEIGHTS, self.weights)
+                write_tensors(draft / VARIABLES, self.variables)
+                self._write_rest(draft, tokenizer)
+                seal(draft)
+            return True
+        checkpoint_parts.add(folder, self._write_part, number)
+        if number:
+            return checkpoint_parts.appears(folder)
+        with checkpoint_parts.completed(folder, count) as (draft, digests):
+            self._write_rest(draft, tokenizer)
+            seal(draft, known=digests)
+            remove(folder)
+        return True
+
+    def _check_finite(self):
+        for tensor in self.weights.values():
+            for array in [part for _, part in tensor.parts] if isinstance(tensor, Pieces) else [tensor]:
+                if not np.isfinite(array.astype("float32", copy=False)).all():
+                    raise ValueError(f"The weights after step {self.progress['step']} are not finite, and not saved.")
+
+    def _write_part(self, draft):
+        self._check_finite()
+        named = {runs.WEIGHTS: self.weights, VARIABLES: self.variables}
+        return [write_part(draft / name, pieces, *backend.process()) for name, pieces in named.items()]
+
+    def _write_rest(self, draft, tokenizer):
+        write_json(draft / PROGRESS, self.progress)
+        if "kind" in self.progress["model"]:
+            runs.write_config(draft, self.progress["model"])
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, draft)
 
 
 def checkpoints(folder):
@@ -103,8 +143,9 @@ def check(path):
         FileNotFoundError, ValueError: if a file is gone or is not the one that was saved; the message names it.
     """
     files = sealed_files(path)
-    if lacking := {runs.WEIGHTS, VARIABLES, PROGRESS} - files.keys():
-        raise ValueError(f"{path} is no checkpoint: its manifest does not list {min(lacking)}.")
+    for name in (runs.WEIGHTS, VARIABLES, PROGRESS):
+        if not any(part.name in files for part in parts_of(path / name) or [path / name]):
+            raise ValueError(f"{path} is no checkpoint: its manifest does not list {name}.")
     for name, digest in files.items():
         check_file(path, name, digest)
     progress = read_json(path / PROGRESS)
@@ -126,16 +167,11 @@ def restore(model, path, progress):
                 f"{path} is of another {name}: {_difference(there, here)}. Build and compile it as it was."
             )
     variables = _training_variables(model)
-    before = {name: backend.whole(variable) for name, variable in variables.items()}
-    runs.read_tensors(path / VARIABLES, variables)
     weights, base = weight_names(model), base_of_tuned(model)
     needed = [name for name, weight in weights.items() if weight.trainable or base is None or name not in base.sums]
-    try:
-        runs.read_tensors(path / runs.WEIGHTS, weights, needed)
-    except ValueError:
-        for name, variable in variables.items():
-            variable.assign(before[name])
-        raise
+    stored_tensors(path / VARIABLES, variables)  # checked before any of the others is changed
+    read_tensors(path / runs.WEIGHTS, weights, needed)
+    read_tensors(path / VARIABLES, variables)
 
 
 def _describe(model):
@@ -168,3 +204,7 @@ def _difference(there, here):
             if there.get(name) != here.get(name):
                 return f"{name}: {_difference(there.get(name), here.get(name))}"
     return f"{there!r} there, {here!r} here"
+
+
+def _pieces(variable):
+    return Pieces(tuple(variable.shape), backend.own_parts(variable))

@@ -5,13 +5,17 @@ import signal
 import sys
 import threading
 
+from kerasllm import backend
+
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class Interruption:
     """Takes the first signal down, and lets the second one end the program as ever.
 
-    Only the main thread may handle signals: elsewhere nothing is held back.
+    Only the main thread may handle signals: elsewhere nothing is held back. Of several processes that train together,
+    all end after the same step: JAX tells the others, and takes SIGTERM itself, from Google's clouds their own notice
+    too.
     """
 
     def __init__(self):
@@ -22,9 +26,17 @@ class Interruption:
     def hold(self):
         """From now on a signal sets `signal`, as long as the function `fit` that calls this has not ended."""
         self.release()
-        if threading.current_thread() is threading.main_thread():
+        if backend.process()[1] > 1:
+            self._before = {signal.SIGINT: signal.signal(signal.SIGINT, _as_sigterm)}
+        elif threading.current_thread() is threading.main_thread():
             self._fit = next((frame for frame in _stack(sys._getframe()) if frame.f_code.co_name == "fit"), None)
             self._before = {number: signal.signal(number, self._note) for number in _NAMES}
+
+    def is_due(self, step):
+        """Whether to end before this step."""
+        if backend.process()[1] > 1 and backend.is_to_stop(step):
+            self.signal = signal.SIGTERM
+        return self.signal is not None
 
     def release(self):
         """Puts back the handlers that were there before, and forgets what was noted."""
@@ -49,6 +61,10 @@ class Interruption:
         # Not `print`: the signal may have come in the middle of one.
         text = f"\n{_NAMES[number]}: saving after this step; once more to end at once, without.\n"
         os.write(2, text.encode())
+
+
+def _as_sigterm(number, frame):
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stack(frame):
