@@ -16,8 +16,8 @@ def stage(text):
 
 
 def fit_verbosity():
-    """Keras' moving bar on a terminal, a line per epoch anywhere else."""
-    return 1 if sys.stdout.isatty() else 2
+    """Keras' moving bar on a terminal, a line per epoch anywhere else; nothing where the console is quiet."""
+    return 0 if console.quiet else 1 if sys.stdout.isatty() else 2
 
 
 def table(title, rows):

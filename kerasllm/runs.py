@@ -21,7 +21,7 @@ from typing import Any, Literal
 import keras
 
 import kerasllm
-from kerasllm import bases, gguf, huggingface
+from kerasllm import backend, bases, gguf, huggingface
 from kerasllm.bases import Base, base_of_tuned
 from kerasllm.files import MANIFEST, check_file, new_folder, read_json, seal, sealed_files, write_json
 from kerasllm.garbage import uncollected
@@ -33,7 +33,7 @@ from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
 from kerasllm.quantization.quantizing import built_quantized, check_kind
 from kerasllm.tasks import model_classes
-from kerasllm.tensor_files import parts_of, read_tensors, write_tensors
+from kerasllm.tensor_files import Pieces, parts_of, read_tensors, write_part, write_tensors
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import SOURCE, as_pair, load_tokenizer, save_tokenizer
 from kerasllm.unread import what_it_is
@@ -195,7 +195,8 @@ def add_model(
 ) -> None:
     """Writes config, weights and tokenizer into a folder that exists, each file whole or not at all.
 
-    `kerasllm train` opens its run folder before it trains and calls this when it has; follow it with `seal`.
+    `kerasllm train` opens its run folder before it trains and calls this when it has; follow it with `seal`. Of several
+    processes that train one model all call it, and each writes the part of the weights that its devices have.
 
     Args:
         model: a model of `kerasllm.models`.
@@ -203,14 +204,29 @@ def add_model(
         folder: path of the folder to add to.
     """
     _check_saveable(model, tokenizer)
-    folder = Path(folder)
-    arrays = {name: array() for name, array in weights_to_save(model).items()}
-    if (base := base_of_tuned(model)) is not None:
-        arrays = {name: array for name, array in arrays.items() if not base.holds(name, array)}
+    folder, (number, count) = Path(folder), backend.process()
+    if count > 1:
+        write_part(folder / WEIGHTS, own_pieces(model), number, count)
+        if number:
+            return
+    else:
+        arrays = {name: array() for name, array in weights_to_save(model).items()}
+        if (base := base_of_tuned(model)) is not None:
+            arrays = {name: array for name, array in arrays.items() if not base.holds(name, array)}
+        write_tensors(folder / WEIGHTS, arrays)
     write_config(folder, describe(model))
-    write_tensors(folder / WEIGHTS, arrays)
     if not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
+
+
+def own_pieces(model: keras.Model) -> dict[str, Pieces]:
+    """What this process has, of several that train one model, of the weights that a folder holds, by name."""
+    base = base_of_tuned(model)
+    return {
+        name: Pieces(tuple(weight.shape), backend.own_parts(weight))
+        for name, weight in weight_names(model).items()
+        if base is None or weight.trainable or name not in base.sums
+    }
 
 
 def describe(model: keras.Model) -> dict[str, Any]:

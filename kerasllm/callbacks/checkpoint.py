@@ -111,7 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
                     _set_aside(path, error)
                 continue
             checkpoint_folder.restore(model, path, progress)
-            self._wait_for_others()
+            backend.wait_for_processes()
             self._go_on_from(progress)
             return step
         if found:
@@ -144,7 +144,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         if backend.process()[0] == 0:
             checkpoint_folder.remove_unfinished(self.folder)
-        self._wait_for_others()
+        backend.wait_for_processes()
         if self._restored:
             self.model._initial_epoch = self._restored["epoch"]  # as keras.callbacks.BackupAndRestore does
         self._saved_step, self._saved_at = self.step, time.monotonic()
@@ -216,13 +216,13 @@ class Checkpoint(keras.callbacks.Callback):
             self._epoch, self._epoch_steps = self._epoch + 1, 0
             self._save()
             self._writing.result()
-            self._wait_for_others()
+            backend.wait_for_processes()
         self._interruption.release()
 
     def _end(self):
         self._save()
         self._writing.result()
-        self._wait_for_others()
+        backend.wait_for_processes()
         saved = max(checkpoints(self.folder), default=0)
         self._interruption.end(f"Stopped after step {self.step}; {path_of(self.folder, saved)} holds step {saved}.")
 
@@ -259,10 +259,6 @@ class Checkpoint(keras.callbacks.Callback):
             if step != self.best:
                 checkpoint_folder.remove(path)
                 self._val_losses.pop(step, None)
-
-    def _wait_for_others(self):
-        if backend.process()[1] > 1:
-            backend.wait_for_processes()
 
 
 def _set_aside(path, error):

@@ -44,22 +44,22 @@ class Snapshot(NamedTuple):
     @classmethod
     def take(cls, model, progress):
         """Copies the state of a compiled model; `progress` says where its training stands."""
-        is_alone = backend.process()[1] == 1
         progress = {
             "model": _describe(model),
             "optimizer": type(model.optimizer).__name__,
             "metrics": [backend.whole(variable).tolist() for variable in model.metrics_variables],
             **progress,
         }
-        copied = backend.whole if is_alone else _pieces
-        variables = {name: copied(variable) for name, variable in _training_variables(model).items()}
+        of_training = _training_variables(model)
+        if backend.process()[1] > 1:
+            variables = {name: Pieces(tuple(v.shape), backend.own_parts(v)) for name, v in of_training.items()}
+            return cls(runs.own_pieces(model), variables, progress)
+        variables = {name: backend.whole(variable) for name, variable in of_training.items()}
         weights, base = {}, base_of_tuned(model)
         for name, weight in weight_names(model).items():
-            if base is not None and not weight.trainable and not is_alone and name in base.sums:
-                continue  # no process has all of it, to see that it is still what the base has
-            tensor = copied(weight)
-            if base is None or weight.trainable or not is_alone or not base.holds(name, tensor):
-                weights[name] = tensor
+            array = backend.whole(weight)
+            if base is None or weight.trainable or not base.holds(name, array):
+                weights[name] = array
         return cls(weights, variables, progress)
 
     def write(self, folder, tokenizer=None):
@@ -204,7 +204,3 @@ def _difference(there, here):
             if there.get(name) != here.get(name):
                 return f"{name}: {_difference(there.get(name), here.get(name))}"
     return f"{there!r} there, {here!r} here"
-
-
-def _pieces(variable):
-    return Pieces(tuple(variable.shape), backend.own_parts(variable))

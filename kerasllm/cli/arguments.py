@@ -13,7 +13,7 @@ from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
 from kerasllm.cli.examples import EXAMPLES, OF_TUNE, QUANTIZE
 from kerasllm.cli.explain_arguments import add_explain_arguments
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
-from kerasllm.cli.mesh_arguments import add_mesh_argument
+from kerasllm.cli.mesh_arguments import add_mesh_argument, add_process_arguments
 from kerasllm.cli.plan_arguments import add_plan_arguments
 from kerasllm.cli.scale_arguments import add_scale_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
@@ -130,6 +130,7 @@ def _add_train(commands):
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run; takes no other settings")
     command.add_argument("--force", action="store_true", help="begin also where memory is foreseen to run out")
     add_mesh_argument(command)
+    add_process_arguments(command)
     for setting in dataclasses.fields(TrainSettings):
         if setting.name != "model":
             add_setting(command, setting.name, setting.metadata, setting.default)

@@ -16,6 +16,21 @@ def add_mesh_argument(command):
     )
 
 
+def add_process_arguments(command):
+    """Adds the flags of a run of several processes."""
+    group = command.add_argument_group(
+        "of several processes, each with devices of its own, which have --mesh together and see the same folders"
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where the first process waits for the others; auto on Slurm, Kubernetes and Cloud TPU, which say all "
+        "three of these",
+    )
+    group.add_argument("--process", type=int, metavar="N", help="the number of this one, from 0 on")
+    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
+
+
 def _sizes(text):
     """What `distribution.mesh` takes."""
     sizes = {}

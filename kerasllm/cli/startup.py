@@ -7,8 +7,8 @@ import sys
 from kerasllm.garbage import uncollected
 
 
-def start_keras():
-    """Imports Keras and makes its backend find its devices.
+def start_keras(join=None):
+    """Imports Keras and makes its backend find its devices; before that, a function may join other processes.
 
     TensorFlow reports on drivers and instruction sets before any of its switches for log messages works, so what goes
     to standard error meanwhile is dropped. A user who sets `TF_CPP_MIN_LOG_LEVEL` sees all of it.
@@ -18,6 +18,8 @@ def start_keras():
     with uncollected(stays=True), contextlib.nullcontext() if wanted else _standard_error_dropped():
         import keras
 
+        if join is not None:
+            join()
         keras.ops.zeros(())
 
 

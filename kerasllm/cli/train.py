@@ -1,6 +1,9 @@
 """`kerasllm train` and `tune`: settings from the YAML file and the flags, checked before anything heavy is imported."""
 
+import contextlib
+import os
 import shlex
+import sys
 from pathlib import Path
 
 from kerasllm.cli.arguments import given_settings
@@ -17,15 +20,19 @@ def run(arguments):
     if arguments.resume and (given := [*given_settings(arguments), *(["config"] if arguments.config else [])]):
         flag = "set" if given[0] == "model" else given[0].replace("_", "-")
         raise ValueError(f"--resume goes on with the settings that the run has: leave out --{flag}.")
-    start_keras()
-    from kerasllm import distribution, recipe, report
+    coordinator = getattr(arguments, "coordinator", None)
+    start_keras(join=lambda: _join(arguments) if coordinator else None)
+    from kerasllm import backend, distribution, recipe, report
 
-    if mesh := getattr(arguments, "mesh", None):
+    report.console.quiet = backend.process()[0] > 0
+    if mesh := getattr(arguments, "mesh", None) or (coordinator and {"fsdp": -1}):
         distribution.use(distribution.mesh(**mesh))
     out = arguments.resume or settings.out
     run_folder = shlex.quote(out)
     try:
-        record = recipe.resume(out) if arguments.resume else recipe.train(settings, getattr(arguments, "force", False))
+        with _ending_at_once(f"{command} --resume {run_folder}"):
+            force = getattr(arguments, "force", False)
+            record = recipe.resume(out) if arguments.resume else recipe.train(settings, force)
     except (KeyboardInterrupt, SystemExit):
         if Path(out).is_dir():
             report.next_commands(f"{command} --resume {run_folder}")
@@ -35,6 +42,41 @@ def run(arguments):
         f"kerasllm {TASKS[record['settings']['task']].command_for(record['results'], run_folder)}",
         f"{command} --config {run_folder}/settings.yaml --out another-run   # the same again",
     )
+
+
+def _join(arguments):
+    """Joins the other processes of a run."""
+    from kerasllm import distribution
+
+    if arguments.coordinator == "auto":
+        distribution.initialize()
+    elif arguments.process is None or arguments.processes is None:
+        raise ValueError("--coordinator HOST:PORT goes with --process N and --processes N.")
+    else:
+        distribution.initialize(arguments.coordinator, arguments.processes, arguments.process)
+
+
+@contextlib.contextmanager
+def _ending_at_once(resume):
+    """Ends a process of several that fails without a word to the others, who notice; they would wait for one another
+    otherwise."""
+    from kerasllm import backend
+
+    number, count = backend.process()
+    if count == 1:
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        print(
+            f"kerasllm: process {number} of {count} ends, here or because another has ended: {reason} "
+            f"If there is a checkpoint, go on in all processes with: {resume} --coordinator ...",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
 
 
 def merged_settings(arguments):

@@ -21,19 +21,20 @@ import tensorflow as tf
 import yaml
 
 import kerasllm
-from kerasllm import callbacks, privacy, report, runs, training
+from kerasllm import backend, callbacks, privacy, report, runs, training
 from kerasllm.callbacks import checkpoint_folder
 from kerasllm.callbacks.checkpoint_folder import checkpoints
 from kerasllm.energy import energy_used
-from kerasllm.files import MANIFEST, new_folder, read_json, seal, write_json
+from kerasllm.files import MANIFEST, read_json, seal, write_json
 from kerasllm.huggingface.choosing import family_of
-from kerasllm.optimizers import AdamW, Muon, WarmupStableDecay, warmup_cosine
 from kerasllm.planning.before_training import check_memory, plan_of_run, sentences
-from kerasllm.settings import CHECKPOINTS, FIGURES, RECORD, SETTINGS, TrainSettings, read_yaml
+from kerasllm.recipe.fitting import fit, optimizer_of, trained_parameters
+from kerasllm.recipe.processes import is_first, own_folder, run_folder
+from kerasllm.settings import CHECKPOINTS, RECORD, SETTINGS, TrainSettings, read_yaml
 from kerasllm.tasks import TASKS
 from kerasllm.tokenizers import Tokenizer
 
-__all__ = ["resume", "rows", "train"]
+__all__ = ["optimizer_of", "resume", "rows", "tokenizer_of", "train"]
 
 
 def __dir__():  # what completion shows
@@ -43,7 +44,6 @@ def __dir__():  # what completion shows
 TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 ROUNDS = 20  # points of the validation curve
-WATCH, SAMPLES = "watch.jsonl", "samples.md"
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
 
 
@@ -66,14 +66,18 @@ def train(settings, force=False):
     for name in settings.trackers():
         callbacks.check_tracker(name)
     out = Path(settings.out)
-    with new_folder(out) as draft:
-        tokenizer = tokenizer_of(settings, task)
-        tokenizer.save(draft)
-        config = task.fitted(config, tokenizer)
-        foreseen = plan_of_run(settings, task, config)
-        check_memory(foreseen, force)  # before all of the text is tokenized
-        promise = _promise(settings, draft)
-        batches = _batches(settings, task, config, tokenizer, draft, promise)
+    with run_folder(out) as draft:
+        with backend.first_process_first():
+            if is_first():
+                tokenizer = tokenizer_of(settings, task)
+                tokenizer.save(draft)
+            else:
+                tokenizer = Tokenizer.load(draft)
+            config = task.fitted(config, tokenizer)
+            foreseen = plan_of_run(settings, task, config)
+            check_memory(foreseen, force)  # before all of the text is tokenized
+            promise = _promise(settings, draft)
+            batches = _batches(settings, task, config, tokenizer, draft, promise)
         measures = task.measure()
         sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
         report.stage(", ".join(sizes))
@@ -84,8 +88,9 @@ def train(settings, force=False):
             report.stage(sentence)
         model = _model(settings, task, config, policy)
         record = _record(settings, model, tokenizer, measures)
-        write_json(draft / RECORD, record)
-        (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
+        if is_first():
+            write_json(draft / RECORD, record)
+            (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     return _finish(model, settings, task, tokenizer, batches, record, promise)
 
 
@@ -162,13 +167,14 @@ def _say_what_cannot_be_converted(task, config):
 def _finish(model, settings, task, tokenizer, batches, record, promise):
     """Trains, saves and measures; returns the record."""
     out = Path(settings.out)
-    with energy_used() as energy:
-        record["results"], checkpoint = _fit(model, settings, task, tokenizer, batches, promise)
+    with energy_used() as energy, own_folder(out) as of_log:
+        record["results"], checkpoint = fit(model, settings, task, tokenizer, batches, promise, of_log)
     record["results"] |= {"energy": energy} if energy else {}
     try:
         runs.add_model(model, tokenizer, out)
+        backend.wait_for_processes()
         _seal(record, out)  # Measuring may fail; then the model is safe.
-        if not settings.keep_checkpoints:
+        if not settings.keep_checkpoints and is_first():
             _leave_best(checkpoint, batches.steps if promise is None else None)
         report.stage("Measuring on what was held out")
         record["results"] |= task.score(model, tokenizer)
@@ -180,6 +186,8 @@ def _finish(model, settings, task, tokenizer, batches, record, promise):
 
 
 def _seal(record, out):
+    if not is_first():
+        return
     write_json(out / RECORD, record)
     privacy.forget(out)
     seal(out, leave_out=[CHECKPOINTS])
@@ -223,14 +231,10 @@ def _record(settings, model, tokenizer, measures):
         "model": {
             **model.config.to_dict(),
             "parameters": model.count_params(),
-            "trained_parameters": _trained_parameters(model),
+            "trained_parameters": trained_parameters(model),
             "precision": model.dtype_policy.name,
         },
     }
-
-
-def _trained_parameters(model):
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 class _Batches(NamedTuple):
@@ -247,6 +251,8 @@ def _promise(settings, folder):
     """The `privacy.Promise` of a run, or None."""
     if settings.dp_epsilon is None:
         return None
+    if backend.process()[1] > 1:
+        raise ValueError("dp_epsilon is for one process, which draws the rows and the noise of each step.")
     return privacy.Promise(settings.dp_epsilon, settings.dp_delta, settings.dp_clip_norm, folder)
 
 
@@ -265,88 +271,3 @@ def _batches(settings, task, config, tokenizer, folder, promise):
         training=functools.partial(training, epochs=math.ceil(steps / steps_per_pass)),
         validation=validation.take(math.ceil(round_steps * task.validation_share)),
     )
-
-
-def _fit(model, settings, task, tokenizer, batches, promise):
-    """Trains the model, from where its checkpoints say; returns the figures of the training and the `Checkpoint`."""
-    out, steps = Path(settings.out), batches.steps
-    training = batches.training()
-    tokens_per_step, flops_per_token = task.tokens_per_step(model.config, training)
-    if promise:
-        promise.begin(training, steps)
-        report.stage(
-            f"Noise of {promise.noise_multiplier:g} times the norm {settings.dp_clip_norm:g} keeps epsilon "
-            f"{settings.dp_epsilon:g} at delta {settings.dp_delta:g}: of the weights, where one row is there or not. "
-            "The log, the plot and a tokenizer trained here are made of the text without noise"
-        )
-    model.compile(optimizer_of(settings, steps, promise), task.loss(), micro_batches=settings.micro_batches)
-    trained, parameters = _trained_parameters(model), model.count_params()
-    of_all = "" if trained == parameters else f" of {parameters:,}"
-    report.stage(
-        f"Training {trained:,}{of_all} parameters for {steps:,} steps of {tokens_per_step:,.0f} "
-        f"tokens: {steps / batches.steps_per_pass:.1f} passes over the text"
-    )
-    log, plot = callbacks.RunLog(out, tokens_per_step), callbacks.RunPlot(out / "plot.png")
-    guard = callbacks.LossGuard(task.loss_deviations, log=log, documents_at=None if promise else training.documents_at)
-    trackers, watching = _watching(settings, tokenizer, batches.validation, tokens_per_step)
-    checkpoint = callbacks.Checkpoint(
-        out / CHECKPOINTS,
-        **settings.save_interval(),
-        keep=settings.keep_checkpoints or 2,
-        tokenizer=tokenizer,
-        callbacks=[log, plot, guard, *trackers, *watching],
-    )
-    done = checkpoint.restore(model)
-    if done:
-        training = batches.training(start_step=done) if done < steps else None
-        report.stage(f"Going on after step {done:,}, with {steps - done:,} to go")
-    else:
-        for name in ("log.csv", "log.json", plot.path.name, WATCH, SAMPLES):
-            (out / name).unlink(missing_ok=True)  # of a run that was killed before it saved anything
-        task.begin(model, tokenizer)
-    if done < steps:
-        model.fit(
-            training,
-            epochs=math.ceil(steps / batches.round_steps),
-            steps_per_epoch=batches.round_steps,
-            validation_data=batches.validation,
-            shuffle=False,  # The data set has an order of its own.
-            callbacks=[
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if settings.ema_momentum else []),
-                callbacks.Throughput(tokens_per_step, flops_per_token),
-                *task.callbacks(tokenizer),
-                *([promise.account()] if promise else []),
-                log,
-                plot,
-                guard,
-                *trackers,
-                *watching,
-                callbacks.StopAfter(steps - done),
-                checkpoint,
-            ],
-            verbose=report.fit_verbosity(),
-        )
-    figures = steps, round(steps * tokens_per_step), log.seconds, log.tokens_per_second
-    kept = {"privacy": promise.record()} if promise else {}
-    return {**dict(zip(FIGURES, figures, strict=True)), **kept}, checkpoint
-
-
-def _watching(settings, tokenizer, validation, tokens_per_step):
-    """The trackers of a run, and what looks into the model and lets it write while it trains."""
-    out, watching = Path(settings.out), []
-    trackers = [callbacks.Tracker(name, out, settings.to_dict(), tokens_per_step) for name in settings.trackers()]
-    if settings.watch_layers:
-        batch = next(iter(validation))
-        watching.append(callbacks.LayerWatch(batch, out / WATCH, settings.watch_layers, trackers))
-    if settings.sample:
-        watching.append(callbacks.TextSamples(settings.sample, tokenizer, out / SAMPLES, trackers))
-    return trackers, watching
-
-
-def optimizer_of(settings, steps, promise=None):
-    """The optimizer of a run of so many steps, with its schedule."""
-    make_schedule = warmup_cosine if settings.schedule == "cosine" else WarmupStableDecay
-    schedule = make_schedule(settings.learning_rate, min(settings.warmup_steps, steps // 10), steps)
-    make_optimizer = promise.optimizer if promise else AdamW if settings.optimizer == "adamw" else Muon
-    average = {"use_ema": True, "ema_momentum": settings.ema_momentum} if settings.ema_momentum else {}
-    return make_optimizer(schedule, weight_decay=settings.weight_decay, **average)
