@@ -108,7 +108,7 @@ def _figure_rows(record, log):
     if log.get("tokens_per_second"):
         yield "training speed", f"{log['tokens_per_second']:,.0f} tokens/s"
     if record.get("results", {}).keys() - FIGURES:
-        yield from TASKS[record["settings"]["task"]].rows(record["results"])
+        yield from TASKS[record["settings"]["task"]].rows_of_run(record["results"])
 
 
 def _origin_rows(record):

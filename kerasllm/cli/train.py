@@ -37,6 +37,7 @@ def run(arguments):
         if Path(out).is_dir():
             report.next_commands(f"{command} --resume {run_folder}")
         raise
+    backend.wait_for_processes()  # for one that ends earlier another may be dead
     report.table(f"{out}: on what was held out", recipe.rows(record))
     report.next_commands(
         f"kerasllm {TASKS[record['settings']['task']].command_for(record['results'], run_folder)}",

@@ -133,7 +133,7 @@ def rows(record):
         yield "training speed", f"{results['tokens_per_second']:,.0f} tokens/s"
     if kept := results.get("privacy"):
         yield "differential privacy", f"epsilon {kept['epsilon']:.2f} at delta {kept['delta']:g}, of {kept['protects']}"
-    yield from TASKS[record["settings"]["task"]].rows(results)
+    yield from TASKS[record["settings"]["task"]].rows_of_run(results)
 
 
 def _unfinished(folder):
@@ -176,8 +176,11 @@ def _finish(model, settings, task, tokenizer, batches, record, promise):
         _seal(record, out)  # Measuring may fail; then the model is safe.
         if not settings.keep_checkpoints and is_first():
             _leave_best(checkpoint, batches.steps if promise is None else None)
-        report.stage("Measuring on what was held out")
-        record["results"] |= task.score(model, tokenizer)
+        if backend.process()[1] > 1:  # what measures and generates reads a whole batch in one process
+            record["results"]["measured"] = False
+        else:
+            report.stage("Measuring on what was held out")
+            record["results"] |= task.score(model, tokenizer)
         _seal(record, out)
     except OSError as error:
         reason = f"Could not save the model in {out} ({error.strerror}); free some space and train with --resume {out}"

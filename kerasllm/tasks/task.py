@@ -202,6 +202,14 @@ class Task:
         """Arguments of `kerasllm` that try a model in a folder, quoted for a shell, which was scored so."""
         return cls.command.format(folder)
 
+    @classmethod
+    def rows_of_run(cls, results):
+        """The same of the results of a run; those of several processes are measured when they have ended."""
+        if results.get("measured", True):
+            yield from cls.rows(results)
+        else:
+            yield "measured", "not yet: kerasllm evaluate"
+
     @staticmethod
     def rows(figures):
         """Rows (what, figure) of two str each, of what `score` returns, and last of what it was measured on."""
