@@ -1,15 +1,20 @@
 """One model on many devices: beside one that is on a single device."""
 
+import csv
 import json
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
 import pytest
 
+import kerasllm
 from kerasllm.distribution import layout_map, mesh
 from kerasllm.distribution.layouts import axes_of
 
@@ -88,19 +93,87 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there(style):
     assert found["collectives"]["all-gather"] > 0
 
 
+@pytest.mark.scale
+def test_processes_that_die_or_are_stopped_lose_nothing(tmp_path):
+    """Runs of the command line over four devices: of four processes, of which one is killed or told to stop, then of
+    two or one or four."""
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{n} foxes and {n * n % 89} owls see {n * 7 % 31} mice.\n" for n in range(2000)))
+    kills = int(os.environ.get("KERASLLM_KILLS", "1"))
+    sizes = {"num-layers": 1, "d-model": 32, "num-heads": 4, "dff": 64, "context": 32, "batch-size": 8}
+    settings = {**sizes, "tokenizer": "char", "steps": 60 * (kills + 1), "save-every": 4, "data": text}
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert ended(trained(4, [*flags, "--out", whole])) == [0] * 4
+    draw, arguments = random.Random(0), [*flags, "--out", cut]
+    for number in range(kills):
+        processes, seen = trained(4, arguments), newest(cut)
+        while newest(cut) <= seen + 4 and all(process.poll() is None for process in processes):
+            time.sleep(0.05)
+        time.sleep(draw.random())
+        one, sent = draw.choice(processes), draw.choice([signal.SIGKILL, signal.SIGTERM])
+        one.send_signal(sent)
+        began = time.monotonic()
+        codes = ended(processes)
+        assert time.monotonic() - began < 60
+        assert codes == [143] * 4 if sent == signal.SIGTERM else sorted(codes) == [-9, 2, 2, 2], (number, codes)
+        arguments = ["--resume", cut]
+    assert ended(trained(2, arguments)) == [0, 0]
+    assert log_of(cut) == log_of(whole)
+    weights, others = (kerasllm.load(folder)[0].get_weights() for folder in (whole, cut))
+    assert all((a == b).all() for a, b in zip(weights, others, strict=True))
+
+
+def trained(count, arguments):
+    """`kerasllm train` in so many processes, which have four devices together."""
+    pytest.importorskip("jax")
+    common = [sys.executable, "-m", "kerasllm", "train", *map(str, arguments), "--coordinator"]
+    common += [f"127.0.0.1:{free_port()}", "--processes", str(count), "--process"]
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": variables_for(4 // count)}
+    return [subprocess.Popen([*common, str(number)], **nowhere) for number in range(count)]
+
+
+def ended(processes):
+    return [process.wait(timeout=300) for process in processes]
+
+
+def newest(folder):
+    """The last step that is saved."""
+    return max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=0)
+
+
+def log_of(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return [(row["step"], row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def variables_for(devices):
+    """Environment variables with which JAX sees a CPU as so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_llvm_disable_expensive_passes=true"
+    return {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
 def on_eight_devices(*arguments, processes=1):
     """The lines of JSON that a script prints on the JAX backend, in processes that have eight devices together."""
     pytest.importorskip("jax")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = f"--xla_force_host_platform_device_count={8 // processes} --xla_llvm_disable_expensive_passes=true"
-    variables = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    port = free_port()
     script = Path(__file__).with_name("on_eight_devices.py")
     started = [
         subprocess.Popen(
             [sys.executable, script, str(number), str(processes), str(port), *arguments],
-            **{"env": variables, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+            **{
+                "env": variables_for(8 // processes),
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                "text": True,
+            },
         )
         for number in range(processes)
     ]
