@@ -101,7 +101,7 @@ def test_processes_that_die_or_are_stopped_lose_nothing(tmp_path):
     text.write_text("".join(f"{n} foxes and {n * n % 89} owls see {n * 7 % 31} mice.\n" for n in range(2000)))
     kills = int(os.environ.get("KERASLLM_KILLS", "1"))
     sizes = {"num-layers": 1, "d-model": 32, "num-heads": 4, "dff": 64, "context": 32, "batch-size": 8}
-    settings = {**sizes, "tokenizer": "char", "steps": 60 * (kills + 1), "save-every": 4, "data": text}
+    settings = {**sizes, "tokenizer": "char", "steps": 24 * (kills + 1), "save-every": 4, "data": text}
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -135,7 +135,7 @@ def trained(count, arguments):
 
 
 def ended(processes):
-    return [process.wait(timeout=300) for process in processes]
+    return [process.wait(timeout=600) for process in processes]
 
 
 def newest(folder):

@@ -17,7 +17,7 @@ from kerasllm.backend.compiling import (
     plain_graph,
     wait_for_host,
 )
-from kerasllm.backend.devices import assign_parts, keep_in_rows, on_own_rows, own_parts
+from kerasllm.backend.devices import assign_parts, keep_in_rows, kernels_by_devices, on_own_rows, own_parts
 from kerasllm.backend.flash import flash_attention
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -122,6 +122,7 @@ __all__ = [
     "is_to_stop",
     "join",
     "keep_in_rows",
+    "kernels_by_devices",
     "known",
     "matmul",
     "no_gradient",

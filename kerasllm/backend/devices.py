@@ -48,14 +48,41 @@ def keep_with(variable, value):
     return jax.lax.optimization_barrier(value)  # else XLA adds up whole ones in a loop, and shares them out after it
 
 
+def kernels_by_devices(kernel, bias, widths, counts):
+    """Parts of a kernel (D, U) and its bias that lie side by side, of which devices that share out its columns have a
+    share of each, and not one of them all of the first; None where no devices do.
+
+    Args:
+        kernel: float (D, U).
+        bias: float (U,) or None.
+        widths: ints, columns of each part.
+        counts: ints, of the heads, or the numbers, in each part, which are not cut. A part that cannot be divided is on
+            all devices.
+
+    Returns:
+        list of pairs of a kernel (D, width) and its bias (width,) or None; or None.
+    """
+    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    axis = getattr(distribution, "head_axis", None)
+    if axis is None:
+        return None
+    parts, begin, rows = [], 0, "fsdp" if kernel.shape[0] % _mesh().shape["fsdp"] == 0 else None
+    for width, count in zip(widths, counts, strict=True):
+        columns = axis if count % _mesh().shape[axis] == 0 else None
+        part = _laid_out(kernel[:, begin : begin + width], rows, columns)
+        parts.append((part, None if bias is None else bias[begin : begin + width]))
+        begin += width
+    return parts
+
+
 def on_own_rows(function, of_rows, whole=(), heads=None):
     """What a function makes of the rows that each device has: for what XLA cannot divide, or not so well.
 
     Args:
         function: of all the tensors; its result has a row for each of theirs, or one.
         of_rows: list of tensors (B, ...).
-        whole: list of tensors of which each device gets all, matrices in the dtype of the first of rows. Their
-            gradients are added up, and each device has its part of the sum.
+        whole: list of tensors of which each device gets all, matrices in the dtype of the first of rows; devices that
+            share out heads share out their rows. Gradients are added up, and each device has its part of the sum.
         heads: int or None. Tensors of more than two dimensions are (B, heads or a multiple, ...), and devices that
             share out heads have theirs.
 
@@ -70,11 +97,7 @@ def on_own_rows(function, of_rows, whole=(), heads=None):
 
     def on_device(*tensors):
         tensors, matrices = tensors[: len(of_rows)], tensors[len(of_rows) :]
-        gathered = [
-            jax.lax.all_gather(x.astype(tensors[0].dtype), "fsdp", axis=x.ndim - 1, tiled=True) if any(part) else x
-            for x, part in zip(matrices, parts, strict=True)
-        ]
-        return function(*tensors, *gathered)
+        return function(*tensors, *(_gathered(x, part, tensors[0]) for x, part in zip(matrices, parts, strict=True)))
 
     over = {"mesh": _mesh(), "in_specs": (*specs, *parts), "out_specs": specs[0], "check_vma": False}
     if heads is None:  # other axes are XLA's own affair
@@ -118,6 +141,18 @@ def _in_columns(x, rows):
     if x.ndim < 2 or "fsdp" not in rows or x.shape[-1] % _mesh().shape["fsdp"]:
         return PartitionSpec()
     return PartitionSpec(*[None] * (x.ndim - 1), "fsdp")
+
+
+def _gathered(x, part, like):
+    """A matrix of which a device has the columns that its layout says, with all of them; its rows are shared out by
+    those that share out heads."""
+    if any(part):
+        x = jax.lax.all_gather(x.astype(like.dtype), "fsdp", axis=x.ndim - 1, tiled=True)
+    axis = keras.distribution.distribution().head_axis
+    if axis is None or x.ndim != 2 or x.shape[0] % _mesh().shape[axis]:
+        return x
+    over = NamedSharding(jax.sharding.get_abstract_mesh(), PartitionSpec(axis))
+    return jax.lax.with_sharding_constraint(x, over)
 
 
 def _laid_out(x, *axes):

@@ -43,7 +43,7 @@ def _rows(step, config, batch_size):
     yield "weights, optimizer and batch", gigabytes(step.state_bytes)
     yield "activations, gradients, what is gathered", gigabytes(step.temporary_bytes)
     yield "program", gigabytes(step.code_bytes)
-    yield "operations in a step", f"{step.flops / 1e12:,.2f} TFLOP"
+    yield "operations in a step, those in loops once", f"{step.flops / 1e12:,.2f} TFLOP"
     yield "read and written in a step", gigabytes(step.accessed_bytes)
     if step.seconds is not None:
         tokens = batch_size * config.max_length

@@ -23,7 +23,7 @@ class CompiledStep:
         state_bytes: int, of weights, states of the optimizer and the batch.
         temporary_bytes: int, of what a step needs besides: activations, gradients, gathered weights.
         code_bytes: int.
-        flops: float, floating point operations.
+        flops: float, floating point operations; those in a loop, of micro-batches for one, once.
         accessed_bytes: float, to and from memory.
         seconds: float or None, the compiler's own estimate, which counts no waiting; None where it gives none.
         collectives: dict from "all-gather" and its like to how many of them there are in the program.
@@ -116,6 +116,8 @@ def _chips(topology):
     # Else libtpu asks a server of Google's cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")  # nor warns that it does not know
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no TPU is held, so that several may compile at a time
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:  # of the library's own kinds

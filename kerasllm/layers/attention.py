@@ -14,7 +14,7 @@ from kerasllm.layers.dense import Dense, clone_initializer
 from kerasllm.layers.disentangled import distance_scores
 from kerasllm.layers.dot_product import attend, attend_in_blocks
 from kerasllm.layers.dropout import Dropout
-from kerasllm.layers.heads import join_heads, normed_heads, scaled_queries, split_heads, split_projections
+from kerasllm.layers.heads import join_heads, normed_heads, projected_heads, scaled_queries, split_heads
 from kerasllm.layers.masks import Sight
 from kerasllm.layers.normalization import RMSNormalization
 from kerasllm.layers.option_names import ATTENTION_CALL_WORDS, ATTENTION_WORDS, explain_options
@@ -252,13 +252,14 @@ class MultiHeadAttention(Composite, SequenceLayer):
     def _heads(self, x):
         """Queries (B, H, T, h), keys and values (B, K, T, h) of self-attention."""
         heads = self.num_heads, self.num_kv_heads, self.num_kv_heads
-        query, key, value = split_projections(self.query_key_value(x), *heads)
+        query, key, value = projected_heads(self.query_key_value, x, self.head_dim, *heads)
         return self._normed(query, self.query_norm), self._normed(key, self.key_norm), value
 
     def project_context(self, context):
         """Keys and values of a context, (B, K, S, h) each: the `cache` of cross-attention, to be made once and read in
         many calls."""
-        key, value = split_projections(self.key_value(context), self.num_kv_heads, self.num_kv_heads)
+        heads = self.num_kv_heads, self.num_kv_heads
+        key, value = projected_heads(self.key_value, context, self.head_dim, *heads)
         return KeyValueCache(self._normed(key, self.key_norm), value)
 
     def _normed(self, heads, norm):

@@ -71,6 +71,23 @@ class Dense(Adaptable, keras.layers.Dense):
         product = ops.cast(product, self.compute_dtype)
         return product if self.bias is None else ops.add(product, self.bias)
 
+    def in_parts(self, inputs, widths, counts=None):
+        """The output in parts (..., width) that lie side by side in it, each made alone by devices that share out what
+        is in it: a list, or None where no devices do, and the whole is to be split.
+
+        Args:
+            inputs: float (..., D).
+            widths: ints, of the parts.
+            counts: ints, of the heads in each part, which are not to be cut; their widths when absent.
+        """
+        if self.adapter is not None or self.kernel_layer is not None:
+            return None
+        kernels = backend.kernels_by_devices(self.kernel, self.bias, widths, counts or widths)
+        if kernels is None:
+            return None
+        products = ((ops.matmul(inputs, kernel), bias) for kernel, bias in kernels)
+        return [product if bias is None else ops.add(product, bias) for product, bias in products]
+
     def _product(self, inputs, training, bias=None):
         """Inputs (..., D) times the kernel, plus a bias: float (..., U)."""
         if self.kernel_layer is not None:

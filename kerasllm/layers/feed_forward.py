@@ -150,9 +150,13 @@ class FeedForward(Composite, keras.layers.Layer):
         )
 
     def call(self, x, training=None):
-        activate = _gate(self.activate) if self.gated else self.activate
-        x = self.inner(x)
-        x = tap(backend.fused(activate, x) if training else activate(x), self, "inner")
+        parts = self.inner.in_parts(x, (self.dff, self.dff)) if self.gated else None
+        if parts is not None:
+            x = self.activate(parts[0]) * parts[1]
+        else:
+            activate, x = _gate(self.activate) if self.gated else self.activate, self.inner(x)
+            x = backend.fused(activate, x) if training else activate(x)
+        x = tap(x, self, "inner")
         return tap(self.outer(x), self, "output")
 
     def compute_output_shape(self, x_shape):

@@ -23,6 +23,14 @@ def split_projections(x, *heads):
     return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)))  # Each is a piece of memory, which costs nothing to take.
 
 
+def projected_heads(dense, x, head_dim, *heads):
+    """What a dense layer of projections side by side makes of vectors (B, T, any), as heads (B, H, T, h) of each."""
+    parts = dense.in_parts(x, [count * head_dim for count in heads], heads)
+    if parts is None:
+        return split_projections(dense(x), *heads)
+    return [split_heads(part, count) for part, count in zip(parts, heads, strict=True)]
+
+
 def join_heads(x):
     """Heads (B, H, T, h) side by side, (B, T, H h)."""
     B, H, T, h = ops.shape(x)
