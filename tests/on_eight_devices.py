@@ -28,10 +28,10 @@ MESHES = {"data=8": {"data": 8}, "fsdp=8": {"fsdp": 8}, "tensor=2, fsdp=4": {"te
 TEXT = ["The fox sees what the owl hears, and the owl hears what the fox sees. " * 20]
 
 
-def make(style, d_model=32):
+def make(style, d_model=32, max_length=64):
     keras.utils.set_random_seed(0)
     sizes = {"vocab_size": 96, "num_layers": 1, "d_model": d_model, "num_heads": 4, "dff": 2 * d_model}
-    sizes |= {"max_length": 64, "dropout": 0.1, **OPTIONS.get(style, {})}
+    sizes |= {"max_length": max_length, "dropout": 0.1, **OPTIONS.get(style, {})}
     return STYLES[style](TransformerConfig.preset(style, **sizes))
 
 
@@ -121,16 +121,17 @@ def resumed(folder, *meshes):
     print(json.dumps({"start": start, "loss": history.history["loss"][0]}))
 
 
-def compiled(style):
-    """Prints what the compiler says of a step on a slice of four TPUs."""
+def compiled(style, *sizes):
+    """Prints what the compiler says of a step of long rows on a slice of four TPUs, for each of some meshes."""
 
     def made():
-        model = make(style, d_model=256)
-        model.compile(kerasllm.optimizers.AdamW())
+        model = make(style, d_model=512, max_length=1024)
+        model.compile(kerasllm.optimizers.AdamW(), TokenCrossentropy(chunk_size=1024))
         return model
 
-    step = distribution.compile_step(made, 16, 64, "v5e:2x2", fsdp=4)
-    print(json.dumps({**dataclasses.asdict(step), "parameters": made().count_params()}))
+    for of_mesh in map(json.loads, sizes):
+        step = distribution.compile_step(made, 16, 1024, "v5e:2x2", **of_mesh)
+        print(json.dumps({**dataclasses.asdict(step), "parameters": made().count_params()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import re
 
 from kerasllm import backend
-from kerasllm.distribution.layouts import Layout, axes_of
+from kerasllm.distribution.layouts import Layout
 from kerasllm.distribution.meshes import BATCH_AXES, mesh
 from kerasllm.distribution.using import MeshParallel
 
@@ -73,19 +73,21 @@ def compile_step(make, batch_size, context, topology, **sizes):
     import jax
 
     on_chips = mesh(**sizes, devices=_chips(topology))
-    model = _made_of_shapes(make)
+    distribution = MeshParallel(on_chips)
+    with distribution.scope():  # so that the optimizer's variables are laid out as their weights
+        model = _made_of_shapes(make)
 
     def of_shape(shape, dtype, axes):
         return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=Layout(axes, on_chips).backend_layout)
 
     def of_variable(variable):
-        return of_shape(variable.shape, variable.dtype, axes_of(variable.path, variable.shape, on_chips))
+        return of_shape(variable.shape, variable.dtype, distribution.get_variable_layout(variable).axes)
 
     optimizer = model.optimizer.variables
     groups = model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables
     state = tuple([of_variable(variable) for variable in group] for group in groups)
     ids, weight = (of_shape((batch_size, context), dtype, (BATCH_AXES, None)) for dtype in ("int32", "float32"))
-    with MeshParallel(on_chips).scope():
+    with distribution.scope():
         lowered = jax.jit(model.train_step, donate_argnums=0).lower(state, (ids, ids, weight))
     try:
         compiled = lowered.compile()
