@@ -65,7 +65,7 @@ class CausalLM(LanguageModel):
         training=None,
         return_hidden_states=False,
     ):
-        x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training)
+        x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training=training)
         if return_hidden_states:
             return x
         if cache is None:
@@ -84,11 +84,15 @@ class CausalLM(LanguageModel):
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,
+            span_ids=self._spans(inputs, cache),
             cache=cache,
             cache_index=cache_index,
             last_only=last_only,
             training=training,
         )
+
+    def _spans(self, inputs, cache):
+        """Numbers of tokens that see each other whichever comes first, int (B, T); None where none do."""
 
     def init_cache(self, batch_size, length, full=False):
         """An empty cache for `length` tokens, a list of a `BlockCache` for each block.
