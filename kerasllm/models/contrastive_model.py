@@ -131,10 +131,10 @@ class ContrastiveModel(HeadlessModel):
             self.head_image.build((None, vision.d_model))
         _, log_scale, bias = _LOSSES[self.loss_kind]
         constant = keras.initializers.Constant
-        self.logit_scale = self.add_weight((), constant(log_scale), dtype="float32", name="logit_scale")
+        self.logit_scale = self.add_weight((1,), constant(log_scale), dtype="float32", name="logit_scale")
         self.logit_bias = None
         if self.loss_kind == "sigmoid":
-            self.logit_bias = self.add_weight((), constant(bias), dtype="float32", name="logit_bias")
+            self.logit_bias = self.add_weight((1,), constant(bias), dtype="float32", name="logit_bias")
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
         images = self.image_vectors(inputs["pixel_values"], training)
