@@ -1,5 +1,6 @@
 """Models that see: encoders, projectors, pictures in texts, and what they refuse."""
 
+import dataclasses
 import json
 
 import keras
@@ -196,6 +197,41 @@ def test_a_contrastive_model_learns_pairs(kind):
     model.compile(keras.optimizers.Adam(0.03), run_eagerly=True)
     losses = model.fit(inputs, epochs=6, batch_size=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0] / 2
+
+
+def settings_of(folder, change=None):
+    """What config.json of a folder says; with a dict, first changed by it."""
+    path = folder / "config.json"
+    values = {**json.loads(path.read_text()), **(change or {})}
+    path.write_text(json.dumps(values))
+    return values
+
+
+def test_folders_in_hugging_face_format(tmp_path):
+    tokenizer = Tokenizer.train(["a b c"], kind="char", progress=False)
+    clip = {"class_token": True, "patch_bias": False, "input_norm": True, "pooling": "first", "norm_epsilon": 1e-5}
+    eyes = dataclasses.replace(SMALL, **clip)
+    text = dataclasses.replace(TEXT, positions="learned")
+    llama = dataclasses.replace(TEXT, norm="rms", gated=True, use_bias=False, activation="silu", tie_embeddings=False)
+    tower = dataclasses.replace(eyes, final_norm=False)
+    models = {
+        "vit": (ImageClassifier(dataclasses.replace(SMALL, class_token=True, pooling="first"), 3), None),
+        "clip": (ContrastiveModel(text, eyes, 8, causal=True, pooling="end", end_id=3), tokenizer),
+        "llava": (VisionLanguageModel(llama, tower, {"kind": "mlp"}, IMAGE), tokenizer),
+    }
+    ids, pixels = np.array([[1] + [IMAGE] * 9]), pictures(1)
+    for kind, (model, its) in models.items():
+        inputs = pixels if its is None else {"token_ids": ids, "pixel_values": pixels}
+        kerasllm.huggingface.save(scramble(model), its, tmp_path / kind)
+        loaded, read = kerasllm.load(tmp_path / kind)
+        assert settings_of(tmp_path / kind)["model_type"] == kind
+        np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+        assert (read is None) == (its is None)
+    settings_of(tmp_path / "llava", {"vision_feature_layer": [-2, -1]})
+    with pytest.raises(ValueError, match=r"vision_feature_layer=\[-2, -1\]; kerasllm reads one layer"):
+        kerasllm.load(tmp_path / "llava")
+    with pytest.raises(ValueError, match="No architecture of Hugging Face computes what this model does"):
+        kerasllm.huggingface.save(model_of(kind="perceiver"), tokenizer, tmp_path / "none")
 
 
 def test_run_folders(tmp_path):
