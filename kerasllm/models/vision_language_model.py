@@ -175,13 +175,17 @@ class VisionLanguageModel(CausalLM):
         found = ops.where(are_enough[..., None], ops.cast(found, x.dtype), float("nan"))
         return ops.where(ops.reshape(is_image, (-1, T, 1)), ops.reshape(found, (-1, T, D)), x)
 
+    @property
+    def sees_prompts_whole(self):
+        return self.attention == "prefix"
+
     def hidden_states(self, inputs, *args, training=None, **options):
         inputs = as_dict(inputs)
         if inputs.get("pixel_values") is not None and inputs.get("embeddings") is None:
             inputs = {**inputs, "embeddings": self.embed(inputs, training)}
         return super().hidden_states(inputs, *args, training=training, **options)
 
-    def _spans(self, inputs, cache):
+    def _spans(self, inputs, cache, cache_index):
         spans, ids = inputs.get("span_ids"), inputs.get("token_ids")
         if spans is not None or self.attention == "causal" or ids is None or ids.shape[1] == 1:
             return spans
@@ -189,8 +193,8 @@ class VisionLanguageModel(CausalLM):
         if self.attention == "image":
             begins = is_image * (1 - ops.pad(is_image[:, :-1], ((0, 0), (1, 0))))
             return ops.cumsum(begins, axis=1) * is_image
-        if cache is not None:  # of a prompt
-            return ops.ones_like(is_image)
+        if cache is not None:  # a prompt is read from the beginning on, and nothing else is
+            return ops.ones_like(is_image) if isinstance(cache_index, int) and cache_index == 0 else None
         return ops.cast(ops.flip(ops.cumsum(ops.flip(is_image, axis=1), axis=1), axis=1) > 0, "int32")
 
     def _labels(self, x, y, sample_weight):
