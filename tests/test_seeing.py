@@ -1,4 +1,4 @@
-"""Models that see learn what is shown, from nothing, on a CPU: the experiments of emoji_names.py and digit_strips.py."""
+"""Models that see learn what is shown, from nothing, on a CPU: by emoji_names.py and digit_strips.py."""
 
 import emoji_names
 import pytest
