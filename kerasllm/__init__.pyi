@@ -30,6 +30,7 @@ from kerasllm import settings as settings
 from kerasllm import tasks as tasks
 from kerasllm import tokenizers as tokenizers
 from kerasllm import training as training
+from kerasllm import vision as vision
 from kerasllm.generation import chat as chat
 from kerasllm.generation import classify as classify
 from kerasllm.generation import embed as embed

@@ -49,7 +49,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], folder: str | os.PathLike) -> None:
+def save(
+    model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer] | None, folder: str | os.PathLike
+) -> None:
     """Writes a model and its tokenizer to a new run folder.
 
     The folder appears whole or not at all: it is written beside its place under a temporary name, flushed to disk and
@@ -60,7 +62,8 @@ def save(model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
 
     Args:
         model: a model of `kerasllm.models`.
-        tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with, or the pair (source, target).
+        tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with, or the pair (source, target); or
+            None, of a model that reads pictures alone.
         folder: path of the folder to make. It must not exist, or be empty.
 
     Raises:
@@ -154,7 +157,7 @@ def load(
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
-    return model, load_tokenizer(folder)
+    return model, load_tokenizer(folder) if (folder / TOKENIZER_FILES[0]).exists() else None
 
 
 def _tuned(folder, description, dtype, quantize):
@@ -191,7 +194,7 @@ def _is_huggingface(folder):
 
 
 def add_model(
-    model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer], folder: str | os.PathLike
+    model: keras.Model, tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer] | None, folder: str | os.PathLike
 ) -> None:
     """Writes config, weights and tokenizer into a folder that exists, each file whole or not at all.
 
@@ -215,7 +218,7 @@ def add_model(
             arrays = {name: array for name, array in arrays.items() if not base.holds(name, array)}
         write_tensors(folder / WEIGHTS, arrays)
     write_config(folder, describe(model))
-    if not (folder / TOKENIZER_FILES[0]).exists():
+    if tokenizer is not None and not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
 
 
@@ -239,7 +242,7 @@ def describe(model: keras.Model) -> dict[str, Any]:
         **({"generation_settings": dict(settings)} if settings else {}),
         "kind": type(model).__name__,
         "config": model.config.to_dict(),
-        **({"options": {name: getattr(model, name) for name in model.settings}} if model.settings else {}),
+        **({"options": {name: parts[name] for name in model.settings}} if model.settings else {}),
         "dtype_policy": model.dtype_policy.name,
         "kerasllm": kerasllm.__version__,
         **({"origin": dataclasses.asdict(origin)} if origin else {}),
@@ -263,6 +266,8 @@ def _check_saveable(model, tokenizer):
             f"A run folder holds a model of kind {', '.join(kinds)}, not {type(model).__name__}; "
             "save any other Keras model with model.save('model.keras')."
         )
+    if tokenizer is None and not hasattr(model.config, "vocab_size"):
+        return
     source, target = as_pair(tokenizer)
     if getattr(model, "origin", None) and model.origin.has(tokenizer):
         return  # It may have come with more ids than it has rows.
@@ -291,6 +296,6 @@ def _check_files(folder):
     if f"{SOURCE}/{TOKENIZER_FILES[0]}" in saved:
         names += [f"{SOURCE}/{name}" for name in TOKENIZER_FILES]
     for name in names:
-        is_optional = name.endswith(TOKENIZER_FILES[1]) and name not in saved and not (folder / name).exists()
+        is_optional = name.endswith(TOKENIZER_FILES) and name not in saved and not (folder / name).exists()
         if not is_optional:
             check_file(folder, name, saved.get(name))

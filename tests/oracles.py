@@ -58,6 +58,7 @@ def normalise(w, x, epsilon=1e-5):
 
 ACTIVATIONS = {
     "gelu": np.vectorize(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+    "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "silu": lambda x: x / (1 + np.exp(-x)),
     "relu": lambda x: np.maximum(x, 0),

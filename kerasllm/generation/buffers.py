@@ -35,6 +35,8 @@ def check_prompts(model, prompts, vocab_size):
     needed, optional = ("token_ids",), ()
     if isinstance(model, LanguageModel):
         needed, optional = model.needed_inputs, model.optional_inputs
+        for prompt in prompts:
+            model.check_prompt(prompt)
     optional = [name for name in optional if name != "document_ids"]  # a prompt is one document
     inputs = {name: value for prompt in prompts for name, value in prompt.items()}
     check_names(inputs, f"prompt for a {type(model).__name__}", needed, optional, {})

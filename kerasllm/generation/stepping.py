@@ -56,6 +56,11 @@ def get_stepper(model, cached=None):
                 f"{model.name} cannot be decoded with a cache: that needs a CausalLM, or a chain of layers around a "
                 f"causal Transformer that each act on one token alone."
             )
+    if getattr(model, "sees_prompts_whole", False):
+        raise ValueError(
+            f"{model.name} sees a prompt otherwise than the text behind it, which only a cache tells apart: leave out "
+            "cached=False."
+        )
     return PlainStepper(model)
 
 

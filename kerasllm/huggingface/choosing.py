@@ -7,6 +7,7 @@ from kerasllm.huggingface.classifiers import HEAD_OPTIONS, classifier_families
 from kerasllm.huggingface.embedders import embedder_families
 from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.families.family import explicit
+from kerasllm.huggingface.pictures import SIGHTED
 from kerasllm.huggingface.settings import Settings
 from kerasllm.models import TransformerConfig
 
@@ -59,11 +60,36 @@ def family_of(model_class, config, first=None, model=None):
         ValueError: if there is none; the message names what keeps the model from the nearest one.
         TypeError: if there are none of such models.
     """
+    if model_class in {sighted.model for sighted in SIGHTED.values()}:
+        return _sighted(model, first)
     families = {kind: family for kind, family in FAMILIES.items() if issubclass(model_class, family.model)}
     families |= classifier_families(model_class) | embedder_families(model_class)
     if not families:
-        kinds = sorted({family.model.__name__ for family in FAMILIES.values()})
+        kinds = sorted({family.model.__name__ for family in (FAMILIES | SIGHTED).values()})
         raise TypeError(f"Hugging Face's format is written of a {' or '.join(kinds)}, got a {model_class.__name__}.")
+    return _find(families, config, first, model)
+
+
+def _sighted(model, first):
+    """The same of a model that sees."""
+    text_type = getattr(getattr(model, "origin", None), "text_type", "")
+    kinds = [kind for kind, sighted in SIGHTED.items() if type(model) is sighted.model]
+    reasons = []
+    for kind in sorted(kinds, key=lambda kind: kind != first):
+        try:
+            values = SIGHTED[kind].settings(kind, model, text_type, _find)
+        except (ValueError, TypeError, StopIteration) as error:
+            reasons.append(str(error))
+            continue
+        return kind, SIGHTED[kind].family(values), {name: v for name, v in values.items() if name != "model_type"}
+    raise ValueError(
+        f"No architecture of Hugging Face computes what this model does ({', '.join(kinds)} are known): "
+        f"{' '.join(reasons)}"
+    )
+
+
+def _find(families, config, first, model=None):
+    """Of some families, a dict, that which computes what a model of a config does; for the rest see `family_of`."""
     differences = {}
     for kind in sorted(families, key=lambda kind: kind != first):
         try:

@@ -131,14 +131,8 @@ def _classifier_family(name, kind):
 
 def _read(kind, head, causal, values):
     """What the class of a model is called with, of a config.json."""
-    names = values.get("id2label") or {}
-    count = len(names) or values.get("num_labels") or 2  # as transformers has it
-    labels = [names[key] for key in sorted(names, key=int)]
-    if labels and sorted(map(int, names)) != list(range(count)):
-        raise ValueError(
-            f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label."
-        )
-    options = {"num_labels": count, "labels": labels or None, "causal": causal}
+    count, labels = labels_of(values)
+    options = {"num_labels": count, "labels": labels, "causal": causal}
     options |= _head_options(kind, head, causal, values)
     if kind is TokenClassifier:
         return options
@@ -146,6 +140,18 @@ def _read(kind, head, causal, values):
     if problem is not None and problem not in _PROBLEMS:
         raise ValueError(f"config.json asks for problem_type={problem!r}; kerasllm knows {', '.join(_PROBLEMS)}.")
     return {**options, "problem": _PROBLEMS.get(problem)}
+
+
+def labels_of(values):
+    """How many labels a config.json has, and their names, a list or None."""
+    names = values.get("id2label") or {}
+    count = len(names) or values.get("num_labels") or 2  # as transformers has it
+    labels = [names[key] for key in sorted(names, key=int)]
+    if labels and sorted(map(int, names)) != list(range(count)):
+        raise ValueError(
+            f"config.json has labels for the ids {', '.join(names)}, which leave some out: correct id2label."
+        )
+    return count, labels or None
 
 
 def _write(model, head):

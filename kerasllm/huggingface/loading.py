@@ -20,6 +20,7 @@ from kerasllm.huggingface.families import FAMILIES
 from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.origin import Origin
 from kerasllm.huggingface.packed import QuantizedCheckpoint
+from kerasllm.huggingface.pictures import SIGHTED, classifying
 from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
@@ -55,8 +56,9 @@ def load(
         quantize: str, as in `kerasllm.load`.
 
     Returns:
-        The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM` or `Seq2SeqLM` that is not compiled, and a `Tokenizer`,
-        or of Marian's models a pair of them (source, target).
+        The pair `(model, tokenizer)`: a `CausalLM`, `MaskedLM`, `Seq2SeqLM`, `VisionLanguageModel` or another of
+        `kerasllm.models` that is not compiled, and a `Tokenizer`, or of Marian's models a pair of them (source,
+        target), and of an `ImageClassifier` None.
 
     Raises:
         FileNotFoundError: if there is no such folder or repository, or a file is missing.
@@ -75,17 +77,32 @@ def load(
         raise FileNotFoundError(f"{folder} has no config.json: it is not a checkpoint of Hugging Face.")
     values = _of_known_type(read_json(path), path)
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    renames, packing = FAMILIES[values["model_type"]].renames, values.get("quantization_config")
+    if values["model_type"] == classifying.KIND:
+        model, checkpoint = classifying.read_model(values, path, dtype), Checkpoint(folder)
+        _fill(model, classifying.FAMILY, values, checkpoint, set())
+        return model, None
+    model = _read_model(values, generation, folder, dtype, quantize)
+    tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
+    model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
+    model.generation_settings = read_settings(generation or values)
+    return model, tokenizer
+
+
+def _read_model(values, generation, folder, dtype, quantize):
+    """The model of a folder whose config.json has these values."""
+    path, packing = folder / "config.json", values.get("quantization_config")
+    if values["model_type"] in SIGHTED:
+        sighted = SIGHTED[values["model_type"]]
+        family, options = sighted.family(values, path), sighted.read(values, path)
+        checkpoint = Checkpoint(folder, family.renames)
+        return build(sighted.text_of(values), generation, checkpoint, path, dtype, quantize, family, options)
+    renames = FAMILIES[values["model_type"]].renames
     checkpoint = QuantizedCheckpoint(folder, renames, packing, path) if packing else Checkpoint(folder, renames)
     family = _family(values, path, checkpoint.names)
     options = embedders.read_options(folder, values) if family.model is TextEmbedder else family.read_options(values)
     if family.model is TextEmbedder:
         embedders.add_dense(folder, checkpoint)
-    model = build(values, generation, checkpoint, path, dtype, quantize, family, options)
-    tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
-    model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
-    model.generation_settings = read_settings(generation or values)
-    return model, tokenizer
+    return build(values, generation, checkpoint, path, dtype, quantize, family, options)
 
 
 def build(values, generation, checkpoint, path, dtype=None, quantize=None, family=None, options=None):
@@ -129,10 +146,11 @@ def folder_of(path_or_id, revision=None):
 def _of_known_type(values, path):
     """The settings with the type of their model, which old files leave out."""
     kind = values.get("model_type") or type_of(values)
-    if kind not in FAMILIES:
+    known = [*FAMILIES, *SIGHTED, classifying.KIND]
+    if kind not in known:
         of_text = (values.get("text_config") or {}).get("model_type")
         more = f", of pictures or sounds as well as of text ({of_text!r})" if of_text else ""
-        raise ValueError(f"{path} describes a model of type {kind!r}{more}; kerasllm reads {', '.join(FAMILIES)}.")
+        raise ValueError(f"{path} describes a model of type {kind!r}{more}; kerasllm reads {', '.join(known)}.")
     return {**values, "model_type": kind}
 
 

@@ -1,6 +1,7 @@
 """Which tensors of a checkpoint make a weight of ours, and back."""
 
 import functools
+import math
 import re
 from typing import NamedTuple
 
@@ -15,7 +16,10 @@ class Source(NamedTuple):
         transposed: bool. torch's linear layers keep (out, in), where Keras keeps (in, out).
         offset: float, added: Gemma's norms keep a scale less 1.
         first_row: int, rows of a table that come before those of ours.
-        as_row: bool. The tensor is a table of one row, (1, n), where ours is that row.
+        as_row: int. The tensor has so many axes of length 1 before those of ours.
+        as_number: bool. The tensor is a number, where ours is a row of one.
+        patch: int. The tensor is the kernel of a convolution over patches of so many pixels, (out, channels, height,
+            width), where ours is (height width channels, out); or 0.
         factor: float, by which the tensors are multiplied.
         heads: int. The tensor has query, key and value of each of so many heads side by side, where ours has all
             queries first; or 0.
@@ -29,7 +33,9 @@ class Source(NamedTuple):
     transposed: bool = False
     offset: float = 0.0
     first_row: int = 0
-    as_row: bool = False
+    as_row: int = 0
+    as_number: bool = False
+    patch: int = 0
     factor: float = 1.0
     heads: int = 0
     interleaved: tuple = ()
@@ -37,16 +43,29 @@ class Source(NamedTuple):
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
-        parts = [read(name)[0 if self.as_row else slice(self.first_row, None)] for name in self.names]
+        parts = [self._of_our_rank(read(name)) for name in self.names]
         parts = self._reordered([(part.T if self.transposed else part)[rows] for part in parts], 1)
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         weight = weight * np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
 
+    def _of_our_rank(self, array):
+        """A tensor with as many axes as ours."""
+        if self.as_number:
+            return array.reshape(1)
+        if self.patch:
+            return array.transpose(2, 3, 1, 0).reshape(-1, len(array))
+        return array[(0,) * self.as_row or slice(self.first_row, None)]
+
     def shape(self, shapes):
         """The weight's shape, from those of its tensors; None where they do not fit together."""
-        if self.as_row:
-            shapes = [shape[1:] if shape[:1] == (1,) else () for shape in shapes]
+        if self.as_number:
+            shapes = [shape or (1,) for shape in shapes]
+        if self.patch:
+            sides = (self.patch, self.patch)
+            shapes = [(math.prod(shape[1:]), shape[0]) if shape[2:] == sides else () for shape in shapes]
+        ones = (1,) * self.as_row
+        shapes = [shape[len(ones) :] if shape[: len(ones)] == ones else () for shape in shapes]
         shapes = [(shape[0] - self.first_row, *shape[1:]) if shape else shape for shape in shapes]
         shapes = [shape[::-1] if self.transposed else shape for shape in shapes]
         if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
@@ -59,7 +78,11 @@ class Source(NamedTuple):
         weight = weight / np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         if self.first_row:
             weight = np.pad(weight, ((self.first_row, 0), (0, 0)))
-        weight = weight[None] if self.as_row else weight
+        weight = weight[(None,) * self.as_row]
+        if self.as_number:
+            weight = weight.reshape(())
+        if self.patch:
+            weight = weight.reshape(self.patch, self.patch, -1, weight.shape[-1]).transpose(3, 2, 0, 1)
         parts = np.split(weight, np.cumsum(widths)[:-1], axis=-1) if len(self.names) > 1 else [weight]
         parts = [part.T if self.transposed else part for part in self._reordered(parts, -1)]
         return dict(zip(self.names, parts, strict=True))
@@ -118,6 +141,14 @@ def layer_norm(ours, name):
     return {f"{ours}/gamma": plain(f"{name}.weight"), f"{ours}/beta": plain(f"{name}.bias")}
 
 
+def placed(table, ours, theirs=""):
+    """The rows of a table for a part of a model, with what its names begin with there, in ours and in theirs."""
+    return {
+        f"{ours}{name}": source._replace(names=tuple(f"{theirs}{part}" for part in source.names))
+        for name, source in table.items()
+    }
+
+
 def in_blocks(table, ours, theirs):
     """The rows of a block for any block: "#" stands for its number, in names of ours and of theirs."""
     return {
@@ -144,6 +175,8 @@ def _with_index(name, index):
 
 def widths_of(name, shape, config):
     """How wide the parts of a weight are that several tensors make."""
+    if "query_key_value" in name and name.startswith("vision/"):
+        return [shape[-1] // 3] * 3
     if "query_key_value" in name:
         h = config.head_dim or config.d_model // config.num_heads
         K = config.num_kv_heads or config.num_heads

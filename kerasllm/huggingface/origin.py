@@ -21,6 +21,7 @@ class Origin:
         tokenizer_size: int, ids of the tokenizer that came with it, of which the model may have fewer.
         tokenizer: dict, how transformers pads and cuts texts, of tokenizer_config.json.
         heads: dict from names of classes of classifiers to what they are called with for the head of transformers' own.
+        text_type: str, the type of the language half of a model that sees, or "".
     """
 
     model_type: str
@@ -29,6 +30,7 @@ class Origin:
     tokenizer_size: int
     tokenizer: dict = dataclasses.field(default_factory=dict)
     heads: dict = dataclasses.field(default_factory=dict)
+    text_type: str = ""
 
     def has(self, tokenizer):
         """Whether a tokenizer, or a pair, has as many ids as the one that came with the model."""
@@ -40,4 +42,5 @@ class Origin:
         config, generation = ({k: v for k, v in d.items() if _IDS.fullmatch(k)} for d in (values, generation))
         settings = {name: of_tokenizer[name] for name in _TOKENIZER if name in of_tokenizer}
         size = as_pair(tokenizer)[1].vocab_size
-        return cls(values["model_type"], config, generation, size, settings, heads_of(values))
+        text_type = (values.get("text_config") or {}).get("model_type", "")
+        return cls(values["model_type"], config, generation, size, settings, heads_of(values), text_type)

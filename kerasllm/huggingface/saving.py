@@ -10,8 +10,9 @@ from kerasllm.files import new_folder, read_utf8, write_json
 from kerasllm.huggingface import embedders, tensors
 from kerasllm.huggingface.choosing import family_of
 from kerasllm.huggingface.names import source_of, widths_of
+from kerasllm.huggingface.pictures import classifying
 from kerasllm.huggingface.tokenizer_files import GENERATION, more_ids, write_tokenizer
-from kerasllm.models import TextEmbedder
+from kerasllm.models import ImageClassifier, TextEmbedder
 from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.tokenizers.sides import Sides, as_pair
@@ -22,16 +23,17 @@ AUDIT = Path("audit") / CARD  # and where `kerasllm audit` leaves one, in the fo
 
 def save(
     model: keras.Model,
-    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer],
+    tokenizer: Tokenizer | tuple[Tokenizer, Tokenizer] | None,
     path: str | os.PathLike,
     card: str | os.PathLike | None = None,
 ) -> None:
     """Writes a model and its tokenizer as `transformers.AutoModel….from_pretrained` reads them.
 
     Args:
-        model: a `CausalLM`, `MaskedLM` or `Seq2SeqLM`, loaded or trained here.
+        model: a `CausalLM`, `MaskedLM`, `Seq2SeqLM`, `VisionLanguageModel` or another of `kerasllm.models`, loaded or
+            trained here.
         tokenizer: its `Tokenizer`, one for both sides where there are two; a model of Marian's architecture may have
-            the pair (source, target) that it was loaded with.
+            the pair (source, target) that it was loaded with, and an `ImageClassifier` has none, None.
         path: folder to make; it must not exist, and appears whole or not at all.
         card: path of a model card, a Markdown file, to go along as README.md. When absent that which `kerasllm audit`
             left in the folder that the model was loaded from, if its weights are still those that were audited.
@@ -47,6 +49,8 @@ def save(
     >>> kerasllm.huggingface.save(model, tokenizer, "my-gpt2")
     >>> transformers.AutoModelForCausalLM.from_pretrained("my-gpt2")
     """
+    if isinstance(model, ImageClassifier):
+        return _save_classifier(model, path, card)
     origin = getattr(model, "origin", None)  # of a model that was loaded
     first = origin and origin.model_type
     model_type, family, settings = family_of(type(model), getattr(model, "config", None), first, model)
@@ -72,6 +76,17 @@ def save(
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
         if card is not None:
             (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _save_classifier(model, path, card):
+    """The same of a model that reads no text."""
+    settings = classifying.write_model(model)
+    specs, read = tensors_of(model, classifying.FAMILY, settings)
+    with new_folder(path) as folder:
+        write_json(folder / "config.json", settings)
+        tensors.write(folder, specs, read)
+        if card is not None:
+            (folder / CARD).write_text(read_utf8(Path(card)), encoding="utf-8")
 
 
 def tensors_of(model, family, settings):

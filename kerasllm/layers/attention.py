@@ -58,6 +58,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         context_mask: bool (B, S) or None, the same for cross-attention.
         document_ids: int (B, T) or None. Tokens see their own document only; 0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        span_ids: int (B, T) or None. Tokens of one number other than 0 see each other, whichever comes first.
         position_bias: float, broadcastable to (B, H, T, S), added to the scores.
         distance_embeddings: float (2 T + 1, any width) or None, vectors of the distances T, T - 1 … -T of a query from
             a key, for disentangled attention.
@@ -178,6 +179,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
         context_mask=None,
         document_ids=None,
         position_ids=None,
+        span_ids=None,
         position_bias=None,
         distance_embeddings=None,
         cache=None,
@@ -196,6 +198,7 @@ class MultiHeadAttention(Composite, SequenceLayer):
                 attention_mask=attention_mask,
                 document_ids=document_ids,
                 position_ids=position_ids,
+                span_ids=span_ids,
                 has_bias=position_bias is not None or distance_embeddings is not None,
                 cache=cache,
                 cache_index=cache_index,

@@ -39,8 +39,9 @@ class TransformerBlock(Composite, SequenceLayer):
     Call arguments:
         x: float (B, T, D).
         context: float (B, S, any width) or None. A block that is first called with a context has cross-attention.
-        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, position_bias, distance_embeddings,
-            cache_index: see `MultiHeadAttention`; `attention_mask` and what follows concern self-attention.
+        mask, x_mask, context_mask, attention_mask, document_ids, position_ids, span_ids, position_bias,
+            distance_embeddings, cache_index: see `MultiHeadAttention`; `attention_mask` and what follows concern
+            self-attention.
         cache: from `init_cache`: keys and values of earlier tokens, and of the context where there is one, which is
             then not needed.
         prepared: from `prepare`, in place of masks, `document_ids` and `position_ids`, for blocks that share them.
@@ -157,6 +158,7 @@ class TransformerBlock(Composite, SequenceLayer):
         attention_mask=None,
         document_ids=None,
         position_ids=None,
+        span_ids=None,
         position_bias=None,
         distance_embeddings=None,
         cache=None,
@@ -177,6 +179,7 @@ class TransformerBlock(Composite, SequenceLayer):
                 attention_mask=attention_mask,
                 document_ids=document_ids,
                 position_ids=position_ids,
+                span_ids=span_ids,
                 has_bias=position_bias is not None or distance_embeddings is not None,
                 **options,
             )

@@ -19,15 +19,15 @@ from kerasllm.layers.taps import tap
 
 
 def get_activation(name):
-    """Keras' activations by name, and two that language models add: "gelu_tanh" (GPT-2's approximation of GELU)
+    """Keras' activations by name, and three more: "gelu_tanh" (GPT-2's approximation of GELU), "quick_gelu" (CLIP's)
     and "relu_squared" (Primer, https://arxiv.org/abs/2109.08668)."""
-    own = {"gelu_tanh": gelu_tanh, "relu_squared": relu_squared}
+    own = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu, "relu_squared": relu_squared}
     try:
         return own.get(name) or keras.activations.get(name)
     except ValueError:
         raise ValueError(
-            f"Unknown activation {name!r}. Use 'gelu_tanh', 'relu_squared', or any of Keras' own, such as 'gelu', "
-            f"'silu' or 'relu'."
+            f"Unknown activation {name!r}. Use 'gelu_tanh', 'quick_gelu', 'relu_squared', or any of Keras' own, such "
+            f"as 'gelu', 'silu' or 'relu'."
         ) from None
 
 
@@ -51,6 +51,10 @@ def gelu_tanh(x):
     return half + half * ops.tanh(x * (0.7978845608028654 + 0.035677408136300125 * ops.square(x)))
 
 
+def quick_gelu(x):
+    return x * ops.sigmoid(1.702 * x)
+
+
 def relu_squared(x):
     return ops.square(ops.relu(x))
 
@@ -60,7 +64,7 @@ class FeedForwardOptions(Options):
     """What happens between the two layers.
 
     Args:
-        activation: str, any Keras activation, "gelu_tanh" or "relu_squared".
+        activation: str, any Keras activation, "gelu_tanh", "quick_gelu" or "relu_squared".
         gated: bool. Multiply the activated half by a second projection, as in GEGLU and SwiGLU
             (https://arxiv.org/abs/2002.05202).
     """

@@ -35,6 +35,8 @@ class Mask:
         key_mask: bool (B, S) or None. False hides padding.
         document_ids: int (B, T) or None. A query sees its own document only.
         attention_mask: bool (B, T, S), or broadcastable to (B, H, T, S), or None.
+        span_ids: pair of int (B, T) and (B, S), or None. Queries see later keys too that have their number, unless that
+            is 0.
         ranges: pairs of slices, queries and the keys of which they may see some; all of both by default.
 
     Attributes:
@@ -50,6 +52,7 @@ class Mask:
         key_mask=None,
         document_ids=None,
         attention_mask=None,
+        span_ids=None,
         ranges=WHOLE,
     ):
         if attention_mask is not None and len(attention_mask.shape) == 3:
@@ -63,6 +66,7 @@ class Mask:
                 window,
                 None if key_mask is None else key_mask[:, keys],
                 None if document_ids is None else (document_ids[:, queries], document_ids[:, keys]),
+                None if span_ids is None else (span_ids[0][:, queries], span_ids[1][:, keys]),
             )
             self.blocks.append(MaskBlock(queries, keys, _combined(visible, attention_mask)))
 
@@ -101,11 +105,12 @@ class Sight(NamedTuple):
         return cls(causal, window, query_ids, key_ids)
 
 
-def _visible(query_index, key_index, causal, window, key_mask, document_ids):
+def _visible(query_index, key_index, causal, window, key_mask, document_ids, span_ids):
     distance = query_index[:, None] - key_index[None, :]
     parts = []
     if causal:
-        parts.append((distance >= 0)[None, None])
+        is_behind = (distance >= 0)[None, None]
+        parts.append(is_behind if span_ids is None else ops.logical_or(is_behind, _in_one_span(*span_ids)))
     if window is not None:
         parts.append((distance < window if causal else ops.abs(distance) < window)[None, None])
     if key_mask is not None:
@@ -114,6 +119,11 @@ def _visible(query_index, key_index, causal, window, key_mask, document_ids):
         of_queries, of_keys = document_ids
         parts.append((of_queries[:, :, None] == of_keys[:, None, :])[:, None])
     return _combined(*parts)
+
+
+def _in_one_span(of_queries, of_keys):
+    is_one = (of_queries[:, :, None] == of_keys[:, None, :]) & (of_queries != 0)[:, :, None]
+    return is_one[:, None]
 
 
 def _combined(*masks):

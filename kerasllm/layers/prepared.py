@@ -42,6 +42,7 @@ def prepare(
     attention_mask=None,
     document_ids=None,
     position_ids=None,
+    span_ids=None,
     has_bias=False,
     cache=None,
     cache_index=0,
@@ -64,9 +65,10 @@ def prepare(
     T = ops.shape(x)[1]
     query_index = cache_index + ops.arange(T, dtype="int32")
     is_plain = attention_mask is None and not (has_bias or return_attention_scores)
+    has_spans = span_ids is not None and layer.causal
     causal, window, angles, is_all_new = layer.causal, layer.attention_window, None, True
     if layer.is_cross_attention:
-        causal, window, document_ids, mask = False, None, None, context_mask
+        causal, window, document_ids, mask, has_spans = False, None, None, context_mask, False
         S = ops.shape(context)[1] if cache is None else ops.shape(cache.key)[2]
         key_index = ops.arange(S, dtype="int32")
     else:
@@ -83,13 +85,21 @@ def prepare(
             mask = cache.columns(mask, key_index)
             attention_mask = None if attention_mask is None else cache.columns(attention_mask, key_index)
     S = ops.shape(key_index)[0]
-    is_plain = is_plain and not keeps_scores
+    is_plain = is_plain and not keeps_scores and not has_spans
+    spans = (span_ids, _spans_of_keys(span_ids, key_index, cache_index)) if has_spans else None
     if is_plain and is_long(T, S):
         return Prepared(Sight.of(T, causal, window, mask, document_ids), False, is_all_new, key_index, angles)
     in_blocks = is_plain and bool(training)
     ranges = block_ranges(T, S, causal, window) if in_blocks else WHOLE
-    seen = Mask(query_index, key_index, causal, window, mask, document_ids, attention_mask, ranges)
+    seen = Mask(query_index, key_index, causal, window, mask, document_ids, attention_mask, spans, ranges)
     return Prepared(seen, in_blocks, is_all_new, key_index, angles)
+
+
+def _spans_of_keys(span_ids, key_index, cache_index):
+    """The numbers of the spans of keys, (B, S); what was in a cache before is of none."""
+    T, places = ops.shape(span_ids)[1], key_index - cache_index
+    of_keys = ops.take(span_ids, ops.clip(places, 0, T - 1), axis=1)
+    return ops.where((places >= 0) & (places < T), of_keys, 0)
 
 
 def _lengths(rotation, position_ids, mask, document_ids, cache, cache_index):

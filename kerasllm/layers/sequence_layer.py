@@ -70,6 +70,7 @@ class SequenceLayer(keras.layers.Layer):
             "x_mask": [(B, S)],
             "context_mask": [(B, None if context is None else context.shape[1])],
             "document_ids": [(B, T)],
+            "span_ids": [(B, T)],
             "position_ids": [(B, T), (T,)],
             "attention_mask": [(B, getattr(self, "num_heads", None), T, S), (B, T, S), (T, S)],
         }

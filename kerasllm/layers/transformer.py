@@ -41,6 +41,7 @@ class Transformer(Composite, SequenceLayer):
         causal: bool. A token sees itself and earlier ones only, so that the model can learn to predict the next one.
             False for an encoder.
         input_norm: bool. Normalise the input, positions included, as BERT and BART do.
+        final_norm: bool. Normalise the output too, unless blocks are "post". False for what reads an inner layer.
         embedding_size: int or None, width of the input where it is projected to `d_model` only once positions are added
             and it is normalised, as in ALBERT and ELECTRA.
         num_layer_groups: int or None. So many groups of layers beside each other are one block each, which is called
@@ -64,6 +65,8 @@ class Transformer(Composite, SequenceLayer):
         document_ids: int (B, T) or None. Tokens see their own document only, and positions restart in each;
             0 is padding.
         position_ids: int (T,) or (B, T) or None; 0, 1, 2 … when absent.
+        span_ids: int (B, T) or None. Tokens of one number other than 0 see each other, whichever comes first, as those
+            of a picture may among causal text.
         cache: list of a `BlockCache` for each block, from `init_cache`; keys and values of earlier tokens and, where
             there is one, of the context, which is then not needed. Or the same in `backend.buffers`, heads joined.
         cache_index: int scalar, how many tokens the cache holds.
@@ -99,6 +102,7 @@ class Transformer(Composite, SequenceLayer):
         *,
         causal=True,
         input_norm=False,
+        final_norm=True,
         embedding_size=None,
         num_layer_groups=None,
         kernel_initializer="glorot_uniform",
@@ -117,6 +121,7 @@ class Transformer(Composite, SequenceLayer):
         self.dff = dff
         self.causal = causal
         self.input_norm = input_norm
+        self.has_final_norm = final_norm
         self.embedding_size = embedding_size
         self.num_layer_groups = num_layer_groups
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -188,7 +193,7 @@ class Transformer(Composite, SequenceLayer):
         for block in dict.fromkeys(self.blocks):
             block.build(inner_shape, context_shape)
         self.final_norm = None
-        if last.norm_placement != "post":
+        if self.has_final_norm and last.norm_placement != "post":
             self.final_norm = self._norm(last, "final_norm", inner_shape)
 
     def _norm(self, block, name, shape):
@@ -208,6 +213,7 @@ class Transformer(Composite, SequenceLayer):
         attention_mask=None,
         document_ids=None,
         position_ids=None,
+        span_ids=None,
         cache=None,
         cache_index=0,
         last_only=False,
@@ -248,6 +254,7 @@ class Transformer(Composite, SequenceLayer):
                     attention_mask=attention_mask,
                     document_ids=document_ids,
                     position_ids=position_ids,
+                    span_ids=span_ids,
                     has_bias=self.positions in BIASED or distances is not None,
                     cache=of_block,
                     **options,
@@ -317,6 +324,7 @@ class Transformer(Composite, SequenceLayer):
             "dff": self.dff,
             "causal": self.causal,
             "input_norm": self.input_norm,
+            "final_norm": self.has_final_norm,
             "embedding_size": self.embedding_size,
             "num_layer_groups": self.num_layer_groups,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),

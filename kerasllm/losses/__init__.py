@@ -10,12 +10,12 @@ unlearning.py      `Unlearning`, over documents that are to be forgotten and oth
 policy.py          `GRPO`, over answers that the model drew
 distillation.py    `Distillation`, from what a teacher says
 bradley_terry.py   `BradleyTerry`, over rewards of texts
-contrastive.py     `InfoNCE`, over vectors of texts
+contrastive.py     `InfoNCE`, over vectors of texts; `MatchingSoftmax` and `MatchingSigmoid`, of pictures and texts
 """
 
 from kerasllm.losses.base import LogProbabilityLoss
 from kerasllm.losses.bradley_terry import BradleyTerry
-from kerasllm.losses.contrastive import InfoNCE
+from kerasllm.losses.contrastive import InfoNCE, MatchingSigmoid, MatchingSoftmax
 from kerasllm.losses.cross_entropy import TokenCrossentropy
 from kerasllm.losses.distillation import Distillation
 from kerasllm.losses.likelihood import OutputLayer
@@ -33,6 +33,8 @@ __all__ = [
     "Distillation",
     "InfoNCE",
     "LogProbabilityLoss",
+    "MatchingSigmoid",
+    "MatchingSoftmax",
     "OutputLayer",
     "SimPO",
     "TokenCrossentropy",

@@ -1,4 +1,4 @@
-"""Losses over the vectors of texts that belong together."""
+"""Losses over the vectors of texts, or of pictures and texts, that belong together."""
 
 import keras
 from keras import ops
@@ -61,3 +61,71 @@ class InfoNCE(keras.losses.Loss):
 def _of_diagonal(scores):
     """The cross-entropy of each row's own column, (B,)."""
     return ops.logsumexp(scores, axis=-1) - ops.diagonal(scores)
+
+
+class _Matching(keras.losses.Loss):
+    """A loss over how well each picture of a batch goes with each text."""
+
+    def call(self, y_true, y_pred):
+        logits, number = ops.cast(y_pred, "float32"), ops.reshape(y_true, (-1,))
+        return self._losses(logits, number[:, None] == number[None])
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class MatchingSoftmax(_Matching):
+    """CLIP's loss: of all texts of the batch that of a picture is to be the likeliest, and of all pictures a text's.
+
+    Args:
+        name: str.
+
+    Call arguments:
+        y_true: int (B,), a number for each pair. Those of one number are no negatives of each other, such as pictures
+            of the same name.
+        y_pred: float (B, B), how well pictures, the rows, go with texts: logits, as a `ContrastiveModel` gives.
+
+    Returns:
+        float scalar, the mean over pairs, in nats.
+
+    Example:
+        >>> loss = kerasllm.losses.MatchingSoftmax()
+        >>> float(loss(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])))  # log(1 + 1 / e)
+        0.31326162815093994
+
+    Reference: Radford et al. 2021, https://arxiv.org/abs/2103.00020
+    """
+
+    def __init__(self, name="matching_softmax", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def _losses(self, logits, are_same):
+        own = ops.eye(ops.shape(logits)[0], dtype="bool")
+        logits = ops.where(ops.logical_and(are_same, ops.logical_not(own)), -1e9, logits)
+        return (_of_diagonal(logits) + _of_diagonal(ops.transpose(logits))) / 2
+
+
+@keras.saving.register_keras_serializable("kerasllm")
+class MatchingSigmoid(_Matching):
+    """SigLIP's loss: each picture and each text of the batch belong together, or do not, whatever the others are.
+
+    Args:
+        name: str.
+
+    Call arguments:
+        y_true, y_pred: see `MatchingSoftmax`; all pairs of one number belong together.
+
+    Returns:
+        float scalar: the sum over the texts of the batch, and the mean over its pictures, in nats.
+
+    Example:
+        >>> loss = kerasllm.losses.MatchingSigmoid()
+        >>> float(loss(np.array([0, 1]), np.zeros((2, 2))))  # 2 log 2
+        1.3862943649291992
+
+    Reference: Zhai et al. 2023, https://arxiv.org/abs/2303.15343
+    """
+
+    def __init__(self, name="matching_sigmoid", **kwargs):
+        super().__init__(name=name, **kwargs)
+
+    def _losses(self, logits, are_same):
+        return -ops.sum(ops.log_sigmoid(ops.where(are_same, logits, -logits)), axis=-1)

@@ -6,14 +6,19 @@ import warnings as _warnings
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.classifiers import SequenceClassifier, TokenClassifier
 from kerasllm.models.config import TransformerConfig
+from kerasllm.models.contrastive_model import ContrastiveModel
 from kerasllm.models.embedder import TextEmbedder
 from kerasllm.models.growing import with_new_tokens
+from kerasllm.models.image_classifier import ImageClassifier
 from kerasllm.models.masked_lm import MaskedLM
 from kerasllm.models.reward_model import RewardModel
 from kerasllm.models.seq2seq_lm import Seq2SeqLM
+from kerasllm.models.vision_language_model import VisionLanguageModel
 
 __all__ = [
     "CausalLM",
+    "ContrastiveModel",
+    "ImageClassifier",
     "MaskedLM",
     "RewardModel",
     "Seq2SeqLM",
@@ -21,6 +26,7 @@ __all__ = [
     "TextEmbedder",
     "TokenClassifier",
     "TransformerConfig",
+    "VisionLanguageModel",
     "with_new_tokens",
 ]
 

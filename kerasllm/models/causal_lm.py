@@ -44,6 +44,8 @@ class CausalLM(LanguageModel):
     Reference: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
 
+    sees_prompts_whole = False  # tokens of a prompt see each other both ways, and none behind it do
+
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
         self.transformer = self._transformer("transformer", config.num_layers, causal=True)
@@ -65,7 +67,7 @@ class CausalLM(LanguageModel):
         training=None,
         return_hidden_states=False,
     ):
-        x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training)
+        x = self.hidden_states(inputs, padding_mask, position_ids, cache, cache_index, training=training)
         if return_hidden_states:
             return x
         if cache is None:
@@ -84,11 +86,15 @@ class CausalLM(LanguageModel):
             mask=padding_mask,
             document_ids=inputs.get("document_ids"),
             position_ids=position_ids,
+            span_ids=self._spans(inputs, cache, cache_index),
             cache=cache,
             cache_index=cache_index,
             last_only=last_only,
             training=training,
         )
+
+    def _spans(self, inputs, cache, cache_index):
+        """Numbers of tokens that see each other whichever comes first, int (B, T); None where none do."""
 
     def init_cache(self, batch_size, length, full=False):
         """An empty cache for `length` tokens, a list of a `BlockCache` for each block.

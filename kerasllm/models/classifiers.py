@@ -27,7 +27,7 @@ class _Classifier(HeadlessModel):
     _label_name = "class"
 
     def __init__(self, config, num_labels, labels, causal, head_activation, head_norm, **kwargs):
-        self.num_labels, self.labels = _checked_labels(num_labels, labels)
+        self.num_labels, self.labels = checked_labels(num_labels, labels)
         super().__init__(config, causal, **kwargs)
         if head_norm and not head_activation:
             raise ValueError(
@@ -220,7 +220,7 @@ class TokenClassifier(_Classifier):
         return self._answer(self._hidden_states(as_dict(inputs), padding_mask, position_ids, training), training)
 
 
-def _checked_labels(num_labels, labels):
+def checked_labels(num_labels, labels):
     """The number of labels and their names, a list or None."""
     labels = None if labels is None else [str(label) for label in labels]
     count = len(labels or ()) if num_labels is None else num_labels

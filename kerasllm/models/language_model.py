@@ -205,6 +205,9 @@ class LanguageModel(Composite, TokenModel):
         """
         return self._embed_ids(as_dict(inputs)["token_ids"], self.token_embedding)
 
+    def check_prompt(self, prompt):
+        """Refuses a text to be continued whose inputs, a dict, do not fit each other."""
+
     def _embed_ids(self, ids, embedding):
         if self._is_stepping:  # nothing is learned of such a batch, but some devices stop at it
             ids = within(ids, embedding.input_dim)

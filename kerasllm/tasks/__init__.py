@@ -40,10 +40,12 @@ def task_of(model):
 
 def model_classes():
     """The classes that a run folder can hold, by the names that its `config.json` gives them."""
-    from kerasllm.models import RewardModel, TokenClassifier  # which Python alone trains
+    from kerasllm import models
 
     trained = (task.model_class() for task in TASKS.values())
-    return {kind.__name__: kind for kind in (*trained, RewardModel, TokenClassifier)}
+    by_python_alone = (models.RewardModel, models.TokenClassifier)
+    that_see = (models.VisionLanguageModel, models.ContrastiveModel, models.ImageClassifier)
+    return {kind.__name__: kind for kind in (*trained, *by_python_alone, *that_see)}
 
 
 def other_task(model, **uses):

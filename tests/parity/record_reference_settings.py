@@ -20,6 +20,7 @@ import transformers
 
 import kerasllm.huggingface
 from kerasllm.huggingface.families import FAMILIES
+from kerasllm.huggingface.pictures.encoders import ENCODERS
 
 PATH = Path(kerasllm.huggingface.__file__).parent / "reference_settings.json"
 _ROTATIONS = "transformers.modeling_rope_utils"
@@ -32,7 +33,7 @@ _OF_ALL = {"tie_word_embeddings": None, "per_layer_config": None}
 
 def recorded():
     """The content of the file."""
-    types = {kind: _of_type(kind, family.architecture) for kind, family in FAMILIES.items()}
+    types = {kind: _of_type(kind, family.architecture) for kind, family in {**FAMILIES, **ENCODERS}.items()}
     return {"transformers": transformers.__version__, "types": types}
 
 

@@ -95,7 +95,7 @@ def _weights(config, _):
         "token_embedding/embeddings": plain(_SHARED if config.source_vocab_size is None else _TABLES["decoder"]),
         "token_embedding/reverse_embeddings": linear("lm_head"),
         "source_embedding/embeddings": plain(_TABLES["encoder"]),
-        "output_bias": Source((_OUTPUT_BIAS,), as_row=True),
+        "output_bias": Source((_OUTPUT_BIAS,), as_row=1),
         **_stack("encoder", LAYER),
         **_stack("decoder", _DECODER_BLOCK),
     }

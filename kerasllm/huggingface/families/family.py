@@ -108,6 +108,7 @@ ACTIVATIONS = {
     "gelu_accurate": "gelu_tanh",
     "gelu": "gelu",
     "gelu_python": "gelu",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
     "relu2": "relu_squared",
     "silu": "silu",
