@@ -1,0 +1,78 @@
+"""What stands for an image in a text: as many image tokens as the model makes of it, and what its family puts around
+them."""
+
+from dataclasses import dataclass
+
+_TILE_BEGIN, _GLOBAL = "<fake_token_around_image>", "<global-img>"
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """The text that stands for an image, whose special tokens a model was trained with.
+
+    Attributes:
+        count: int, how many image tokens there are for each image, tile or crop: 256 for Gemma 3's, 576 for LLaVA 1.5's
+            of 336 pixels, 64 for SmolVLM2's.
+        token: str, the image token, which the model's `image_token_id` is the id of.
+        style: "plain", image tokens alone, as LLaVA and PaliGemma have it; "tiles", as Idefics3 and SmolVLM do, which
+            name the row and column of each tile; or "crops", as Gemma 3.
+
+    Raises:
+        ValueError: for a count below 1, an empty token or an unknown style.
+
+    Example:
+
+    >>> ImageTokens(3).text()
+    '<image><image><image>'
+    """
+
+    count: int
+    token: str = "<image>"
+    style: str = "plain"
+
+    def __post_init__(self):
+        if not isinstance(self.count, int) or self.count < 1:
+            raise ValueError(f"count is how many tokens stand for an image, at least 1, got {self.count!r}.")
+        if not self.token or not isinstance(self.token, str):
+            raise ValueError(f"token is the text of the image token, got {self.token!r}.")
+        if self.style not in _STYLES:
+            raise ValueError(f"style={self.style!r} is not possible; choose one of {', '.join(_STYLES)}.")
+
+    def text(self, rows: int = 0, columns: int = 0) -> str:
+        """The text of an image.
+
+        Args:
+            rows, columns: int, into how many it was cut; see `ImageProcessor.grid`.
+
+        Returns:
+            str.
+        """
+        return _STYLES[self.style](self.token * self.count, rows, columns)
+
+
+def _plain(tokens, rows, columns):
+    return tokens * (rows * columns + 1)
+
+
+def _tiles(tokens, rows, columns):
+    """Idefics3's: https://huggingface.co/HuggingFaceM4/Idefics3-8B-Llama3 (its processor)."""
+    whole = f"{_TILE_BEGIN}{_GLOBAL}{tokens}{_TILE_BEGIN}"
+    if not rows:
+        return whole
+    lines = (
+        "".join(f"{_TILE_BEGIN}<row_{row}_col_{column}>{tokens}" for column in range(1, columns + 1))
+        for row in range(1, rows + 1)
+    )
+    return "\n".join(lines) + f"\n\n{whole}"
+
+
+def _crops(tokens, rows, columns):
+    """Gemma 3's: https://arxiv.org/abs/2503.19786, section 2, and its processor."""
+    whole = f"\n\n<start_of_image>{tokens}<end_of_image>\n\n"
+    if not rows:
+        return whole
+    crops = " ".join([whole] * (rows * columns))
+    return f"Here is the original image {whole} and here are some crops to help you see better {crops}"
+
+
+_STYLES = {"plain": _plain, "tiles": _tiles, "crops": _crops}
