@@ -114,8 +114,8 @@ def _read(path):
     inner, outer = folder / FILE, folder / OUTER_FILE
     if not inner.is_file() and not outer.is_file():
         raise FileNotFoundError(
-            f"{path} has no {FILE}, which says how a model's images are made: Hugging Face's checkpoints of models with "
-            "images have one, and ImageProcessor(...).save(folder) writes one."
+            f"{path} has no {FILE}, which says how a model's images are made: checkpoints of models that see have one "
+            "in Hugging Face's format, and ImageProcessor(...).save(folder) writes one."
         )
     around = read_json(outer) if outer.is_file() else {}
     within = read_json(inner) if inner.is_file() else around.pop("image_processor", {})

@@ -1,6 +1,7 @@
 """What stands for an image in a text: as many image tokens as the model makes of it, and what its family puts around
 them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _TILE_BEGIN, _GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -48,6 +49,32 @@ class ImageTokens:
             str.
         """
         return _STYLES[self.style](self.token * self.count, rows, columns)
+
+    @property
+    def placeholder(self) -> str:
+        """The one token that a chat template writes for an image."""
+        return "<start_of_image>" if self.style == "crops" else self.token
+
+    def expand(self, text: str, grids: Sequence[tuple[int, int]]) -> str:
+        """A text with what stands for images in the places of their placeholders.
+
+        Args:
+            text: str, in which the placeholders are those of a chat template.
+            grids: list of (rows, columns), one for each image, in order. Of a text that is cut off before its last
+                images, the first ones count.
+
+        Raises:
+            ValueError: where there are more placeholders than images.
+
+        Example:
+
+        >>> ImageTokens(2).expand("Look: <image>", [(0, 0)])
+        'Look: <image><image>'
+        """
+        first, *rest = text.split(self.placeholder)
+        if len(rest) > len(grids):
+            raise ValueError(f"The text has {len(rest)} times {self.placeholder}, for {len(grids)} images.")
+        return first + "".join(self.text(*grid) + part for grid, part in zip(grids, rest, strict=False))
 
 
 def _plain(tokens, rows, columns):

@@ -14,7 +14,7 @@ class InGraphImageProcessor:
     Bytes are those of the processor, and pixel values within 1e-6; what decoders do differently says `decoding`.
 
     Args:
-        processor: `ImageProcessor`, without `PanAndScan` and with another filter than "nearest".
+        processor: `ImageProcessor`, without `PanAndScan`, and with a filter other than "nearest" and "hamming".
 
     Raises:
         ValueError: for such a processor.
