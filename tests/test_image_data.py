@@ -202,3 +202,25 @@ def test_what_cannot_be_learned_is_refused(tokenizer, tmp_path):
     dataset = data.image_text_dataset([{"images": [tmp_path / "bad.png"], "text": "red"}], tokenizer, processor, 8, 1)
     with pytest.raises(Exception, match=r"bad.png is a PNG file that is cut short"):
         next(iter(dataset))
+
+
+def test_pairs_for_contrast(tokenizer):
+    examples = [{"images": [flat(colour)], "text": name} for name, colour in COLOURS.items()]
+    examples.append({"images": [flat((200, 0, 0))], "text": "red"})
+    options = {"max_length": 8, "batch_size": 3, "seed": 1, "epochs": 2}
+    processor = ImageProcessor(4, mean=0, std=1)
+    dataset = data.image_pair_dataset(examples, tokenizer, processor, **options)
+    batches = list(dataset)
+    assert len(batches) == len(dataset) == 4
+    for step, (inputs, labels) in enumerate(batches):
+        ids, documents = inputs["token_ids"].numpy(), inputs["document_ids"].numpy()
+        texts = [tokenizer.decode(row[row_is == 1]) for row, row_is in zip(ids, documents, strict=True)]
+        assert texts == [[*COLOURS][label] for label in labels.numpy()]
+        brightest = [np.argmax(COLOURS[text]) for text in texts]
+        assert (inputs["pixel_values"].numpy()[:, 0, 0].argmax(1) == brightest).all()
+        assert sorted(examples[i]["text"] for i in dataset.documents_at(step)) == sorted(texts)
+    assert sorted(np.concatenate([dataset.documents_at(step) for step in (0, 1)])) == list(range(6))
+    (last,) = data.image_pair_dataset(examples, tokenizer, processor, **options, start_step=3)
+    assert (last[0]["pixel_values"] == batches[3][0]["pixel_values"]).numpy().all()
+    with pytest.raises(ValueError, match="without tiles="):
+        data.image_pair_dataset(examples, tokenizer, ImageProcessor(8, tiles=Tiling(16)))

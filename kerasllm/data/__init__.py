@@ -8,6 +8,7 @@ from kerasllm.data.counterfactuals import counterfactual
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
 from kerasllm.data.image_batches import image_text_dataset
+from kerasllm.data.image_pairs import image_pair_dataset
 from kerasllm.data.image_texts import read_image_texts
 from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.made_ratings import rate_replies
@@ -32,6 +33,7 @@ __all__ = [
     "counterfactual",
     "deduplicate",
     "dialogue_dataset",
+    "image_pair_dataset",
     "image_text_dataset",
     "label_names",
     "masked_lm_dataset",

@@ -26,7 +26,7 @@ from kerasllm.images import ImageProcessor
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.words import explain_keywords
 
-_WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(8, os.cpu_count() or 1)
 
 
 @explain_keywords(WINDOW_WORDS)
@@ -43,7 +43,7 @@ def image_text_dataset(
     *,
     shuffle: bool = True,
     chat_template: str | None = None,
-    workers: int = _WORKERS,
+    workers: int = WORKERS,
 ) -> tf.data.Dataset:
     """Batches of images and texts, for a `VisionLanguageModel`: it learns the texts, or the answers of chats.
 
@@ -99,7 +99,7 @@ def image_text_dataset(
     else:
         begins = np.concatenate([[0], stream.document_ends[:-1]])
         plan = Plan(np.arange(len(begins) + 1), begins, stream.document_ends - begins - 1)
-    pixels_of = _Decoder(processor, workers)
+    pixels_of = ImageDecoder(processor, workers)
 
     def read(step, pieces, shape):
         token_ids, labels, document_ids = lay_out(stream.tokens, *pieces, shape, tokenizer.pad_id or 0)
@@ -147,7 +147,7 @@ def _stream(examples, writer, seq_len):
     number = -1
     for number, example in enumerate(examples):
         place = f"examples[{number}]"
-        pictures = _checked_images(example, place)
+        pictures = checked_images(example, place)
         try:
             grids = [writer.grid(image) for image in pictures]
             ids, mask = writer.encode(example, grids)
@@ -173,7 +173,7 @@ def _stream(examples, writer, seq_len):
     return _Stream(np.concatenate(tokens), np.concatenate(learned), ends, images, counts, np.array(numbers))
 
 
-def _checked_images(example, place):
+def checked_images(example, place):
     if not isinstance(example, Mapping) or not {"text", "messages"} & set(example):
         raise TypeError(
             f'{place} should be a dict of "images" and a "text" or "messages", such as read_image_texts gives, and is '
@@ -260,7 +260,7 @@ def _opened(image):
     return image.read() if isinstance(image, FilePart) else image
 
 
-class _Decoder:
+class ImageDecoder:
     """Pixel values of images, made by several threads."""
 
     def __init__(self, processor, workers):
