@@ -8,6 +8,7 @@ from kerasllm.images.decoding import image_size, read_image
 from kerasllm.images.placeholders import ImageTokens
 from kerasllm.images.processor import ImageProcessor, ProcessedImage
 from kerasllm.images.tiles import PanAndScan, Tiling
+from kerasllm.images.video import Video, read_video
 
 __all__ = [
     "ImageProcessor",
@@ -15,6 +16,8 @@ __all__ = [
     "PanAndScan",
     "ProcessedImage",
     "Tiling",
+    "Video",
     "image_size",
     "read_image",
+    "read_video",
 ]

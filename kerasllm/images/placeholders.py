@@ -1,9 +1,15 @@
 """What stands for an image in a text: as many image tokens as the model makes of it, and what its family puts around
 them."""
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TILE_BEGIN, _GLOBAL = "<fake_token_around_image>", "<global-img>"
 
 
@@ -75,6 +81,47 @@ class ImageTokens:
         if len(rest) > len(grids):
             raise ValueError(f"The text has {len(rest)} times {self.placeholder}, for {len(grids)} images.")
         return first + "".join(self.text(*grid) + part for grid, part in zip(grids, rest, strict=False))
+
+    def video_text(self, seconds: Sequence[float], duration: float) -> str:
+        """The text of frames of a video, as SmolVLM2 has it, which says from when each is.
+
+        Args:
+            seconds: list of float, where in the video each frame is; see `read_video`.
+            duration: float, of the video in seconds.
+
+        Returns:
+            str.
+
+        Raises:
+            ValueError: for no frame, or more than 999.
+
+        Example:
+
+        >>> print(ImageTokens(1).video_text([0.0, 65.2], 70.0).strip())
+        You are provided the following series of two frames from a 0:01:10 [H:MM:SS] video.
+        <BLANKLINE>
+        Frame from 00:00:<image>
+        Frame from 01:05:<image>
+        """
+        if not 0 < len(seconds) < 1000:
+            raise ValueError(f"A video has from 1 to 999 frames in a text, got {len(seconds)}.")
+        length = str(datetime.timedelta(seconds=int(duration)))
+        number = _in_words(len(seconds))
+        text = f"You are provided the following series of {number} frames from a {length} [H:MM:SS] video.\n"
+        for second in seconds:
+            text += f"\nFrame from {int(second // 60):02d}:{int(second % 60):02d}:{self.text()}"
+        return f"{text}\n\n"
+
+
+def _in_words(number):
+    """A number from 1 to 999 in English words."""
+    if number >= 100:
+        rest = f" and {_in_words(number % 100)}" if number % 100 else ""
+        return f"{_SMALL[number // 100]} hundred{rest}"
+    if number < len(_SMALL):
+        return _SMALL[number]
+    ten, one = divmod(number, 10)
+    return _TENS[ten - 2] + (f"-{_SMALL[one]}" if one else "")
 
 
 def _plain(tokens, rows, columns):

@@ -4,6 +4,7 @@ Resampling is Pillow's, in bytes, as Hugging Face's processors have it; in_graph
 TensorFlow. Letters in local names: N images, tiles or crops.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterable
@@ -148,6 +149,12 @@ class ImageProcessor:
     def count(self, rows: int, columns: int) -> int:
         """How many pictures the model sees of an image that is cut so: one more than tiles or crops."""
         return rows * columns + 1
+
+    def for_video(self) -> "ImageProcessor":
+        """The processor of frames: as this one, but none is cut. `read_video` gives them."""
+        if isinstance(self.tiles, Tiling):
+            return dataclasses.replace(self, tiles=Tiling(self.size[0], split=False))
+        return dataclasses.replace(self, tiles=None)
 
     def image_text(self, rows: int = 0, columns: int = 0) -> str:
         """The text that stands for an image, of special tokens: see `ImageTokens.text`.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kerasllm.images import ImageProcessor, ImageTokens
+from kerasllm.images.video import frames_to_take
 
 PIL = pytest.importorskip("PIL.Image")
 transformers = pytest.importorskip("transformers")
@@ -92,3 +93,30 @@ def test_the_text_of_an_image_is_that_of_transformers(rows, columns):
     assert tiles.text(rows, columns) == Idefics3Processor.replace_image_token(names, cut, 0)
     assert tiles.text(rows, columns) == SmolVLMProcessor.replace_image_token(names, cut, 0)
     assert crops.text(rows, columns) == Gemma3Processor.replace_image_token(names, cut, 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate"), [(0.04, 25), (3, 29.97), (12, 24), (64, 30), (65, 30), (70, 10), (700, 60)]
+)
+def test_the_frames_of_a_video_and_their_text_are_those_of_transformers(seconds, rate):
+    pytest.importorskip("num2words")
+    from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
+    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    count = max(1, int(seconds * rate))
+    for most in (1, 8, 64):
+        metadata = VideoMetadata(total_num_frames=count, fps=rate, duration=count / rate)
+        taken = SmolVLMVideoProcessor.sample_frames(None, metadata, num_frames=most, fps=1)
+        assert frames_to_take(count, rate, most).tolist() == taken.tolist()
+        metadata.frames_indices = taken.tolist()
+        names = SimpleNamespace(
+            fake_image_token="<fake_token_around_image>",
+            image_token="<image>",
+            global_image_token="<global-img>",
+            image_seq_len=2,
+        )
+        inputs = {"pixel_values": np.zeros((1, len(taken))), "video_metadata": [metadata]}
+        expected = SmolVLMProcessor.replace_video_token(names, inputs, 0)
+        places = [index / rate for index in metadata.frames_indices]
+        assert ImageTokens(2, style="tiles").video_text(places, count / rate) == expected
