@@ -3,6 +3,7 @@
 import re
 import resource
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -106,6 +107,8 @@ def test_a_small_file_of_a_huge_image_costs_no_memory():
         with pytest.raises(ValueError, match=r"This image .*\.$"):
             read_image(file)
         assert name
+    with pytest.raises(ValueError, match=r"This image has 9,000 x 9,000 pixels, and at most 67,108,864 are decoded"):
+        read_image(png(9000, 9000, chunk(b"IDAT", zlib.compress(bytes(2**20)))))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
 
 
