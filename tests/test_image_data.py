@@ -6,10 +6,11 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_files import encoded, noise
 
 from kerasllm import data
-from kerasllm.images import ImageProcessor, ImageTokens, Tiling
+from kerasllm.images import ImageProcessor, ImageTokens, Tiling, read_image
 from kerasllm.tokenizers import Tokenizer
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255), "black": (0, 0, 0)}
@@ -224,3 +225,24 @@ def test_pairs_for_contrast(tokenizer):
     assert (last[0]["pixel_values"] == batches[3][0]["pixel_values"]).numpy().all()
     with pytest.raises(ValueError, match="without tiles="):
         data.image_pair_dataset(examples, tokenizer, ImageProcessor(8, tiles=Tiling(16)))
+
+
+@pytest.mark.soak
+def test_data_sets_of_tensorflow_datasets(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    colours = np.stack([flat(colour) for colour in COLOURS.values()])
+    content = {"image": colours, "caption": list(COLOURS), "label": np.arange(len(COLOURS)) % 2}
+    features = {"image": tfds.features.Image(), "caption": tfds.features.Text()}
+    features["label"] = tfds.features.ClassLabel(names=["even", "odd"])
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "colours",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices(content)},
+        data_dir=tmp_path,
+        disable_shuffling=True,
+    )
+    found = list(data.read_image_texts(f"tfds:{tmp_path / 'colours' / '1.0.0'}"))
+    assert [example["text"] for example in found] == list(COLOURS)
+    for example, colour in zip(found, COLOURS.values(), strict=True):
+        assert (read_image(example["images"][0].read()) == colour).all()

@@ -2,6 +2,8 @@
 
 import re
 import resource
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -213,6 +215,35 @@ def test_the_graph_decodes_as_pillow():
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode(file)
         assert name
+
+
+class _Served(tf.Module):
+    def __init__(self, processor):
+        self._processor = InGraphImageProcessor(processor)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
+    def serving_default(self, image):
+        return {"pixel_values": self._processor.batch(image)}
+
+
+@pytest.mark.soak
+def test_a_saved_model_takes_the_bytes_of_files(tmp_path):
+    processor = ImageProcessor(24, resize_to=24, mean=(0.48, 0.45, 0.4), std=(0.27, 0.26, 0.28))
+    files = [encoded(SMOOTH, "JPEG"), encoded(noise(60, 31, 4)), turned(SMOOTH, 6)]
+    served = _Served(processor)
+    tf.saved_model.save(served, str(tmp_path / "saved"), signatures={"serving_default": served.serving_default})
+    for number, file in enumerate(files):
+        (tmp_path / f"{number}.image").write_bytes(file)
+    program = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "folder = sys.argv[1]\n"
+        "files = [open(f'{folder}/{i}.image', 'rb').read() for i in range(3)]\n"
+        "answer = tf.saved_model.load(folder + '/saved').signatures['serving_default'](image=tf.constant(files))\n"
+        "assert 'kerasllm' not in sys.modules\n"
+        "np.save(folder + '/pixels.npy', answer['pixel_values'].numpy())\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "pixels.npy"), processor(files), atol=1e-6)
 
 
 def damaged(count):

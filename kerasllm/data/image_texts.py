@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kerasllm.data.chats import ANSWER, chat_of
-from kerasllm.data.formats import JSON_LINES, KINDS, PARQUET, decode, kind_of
+from kerasllm.data.formats import JSON_LINES, KINDS, PARQUET, kind_of
 from kerasllm.data.image_files import IMAGE_ENDS, Spool, tar_samples, text_of_part
 from kerasllm.data.records import known_as, leaf_names, read_records, value_at
 from kerasllm.data.sources import path_of
-from kerasllm.data.tfds import PREFIX, open_tfds, text_features
+from kerasllm.data.tfds import PREFIX, open_tfds, text_features, text_of
 
 IMAGE_FIELDS = "images", "image", "file_name", "file", "image_path"
 TEXT_FIELDS = "text", "caption", "captions", "name"
@@ -177,16 +177,17 @@ def _read_tfds(source, fields, data_dir):
         return {name: tfds.decode.SkipDecoding() for name, found in is_image.items() if found}
 
     builder, examples = open_tfds(source, data_dir, skip)
-    images = list(skip(builder.info.features))
+    features = dict(builder.info.features.items())
+    images, texts = list(skip(features)), text_features(builder)
     if not images:
-        raise ValueError(f"{source} has no images: its features are {', '.join(builder.info.features)}.")
-    texts, labels = text_features(builder), builder.info.features.get("label")
+        raise ValueError(f"{source} has no images: its features are {', '.join(features)}.")
+    label = features.get("label") if not texts else None  # of images for classification, whose names are texts
     spool = Spool()
     for number, example in enumerate(examples):
         place = f"Example {number} of {source}"
-        record = {name: decode(example[name], place)[0] for name in texts if name in example}
-        if labels is not None and hasattr(labels, "int2str"):
-            record.setdefault("text", labels.int2str(int(example["label"])))
+        record = {name: text_of(example, name, place) for name in texts}
+        if isinstance(label, tfds.features.ClassLabel):
+            record["text"] = label.int2str(int(example["label"]))
         parts = [spool.add(example[name], place) for name in ([fields[0]] if fields[0] else images)]
         yield from _examples(record, parts, fields[1], place)
 

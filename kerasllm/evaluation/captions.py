@@ -64,12 +64,12 @@ def caption_scores(hypotheses: Iterable[str], references: Iterable[str] | Iterab
     >>> scores.exact_match
     0.5
     """
-    hypotheses, references = checked_texts(hypotheses, references)
+    texts, written = checked_texts(hypotheses, references)
     return CaptionScores(
-        exact_match=exact_match(hypotheses, references),
-        bleu=bleu(hypotheses, references),
-        cider=cider(hypotheses, references),
-        captions=len(hypotheses),
+        exact_match=exact_match(texts, written),
+        bleu=bleu(texts, written),
+        cider=cider(texts, written),
+        captions=len(texts),
     )
 
 
@@ -87,9 +87,9 @@ def exact_match(hypotheses: Iterable[str], references: Iterable[str] | Iterable[
     >>> exact_match(["Cat ", "dog"], ["cat", "cow"])
     0.5
     """
-    hypotheses, references = checked_texts(hypotheses, references)
-    found = (_bare(text) in map(_bare, several) for text, several in zip(hypotheses, references, strict=True))
-    return sum(found) / len(hypotheses)
+    texts, written = checked_texts(hypotheses, references)
+    found = (_bare(text) in map(_bare, several) for text, several in zip(texts, written, strict=True))
+    return sum(found) / len(texts)
 
 
 def cider(hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequence[str]]) -> Score:
@@ -115,19 +115,19 @@ def cider(hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequen
 
     Reference: Vedantam et al. 2015, https://arxiv.org/abs/1411.5726
     """
-    hypotheses, references = checked_texts(hypotheses, references)
-    if len(hypotheses) < 2:
+    texts, written = checked_texts(hypotheses, references)
+    if len(texts) < 2:
         raise ValueError("CIDEr weighs words by how few of the images have them: give captions of two images at least.")
-    grams = [[_ngrams(text) for text in several] for several in references]
+    grams = [[_ngrams(text) for text in several] for several in written]
     images = collections.Counter(gram for several in grams for gram in set().union(*several))
-    vectors = _Weighted(images, len(references))
+    vectors = _Weighted(images, len(written))
     scores = []
-    for text, several in zip(hypotheses, grams, strict=True):
+    for text, several in zip(texts, grams, strict=True):
         said = vectors.of(_ngrams(text))
         alike = [_likeness(said, vectors.of(one)) for one in several]
         scores.append(10 * sum(alike) / len(alike))
-    nrefs = max(map(len, references))
-    signature = f"nrefs:{nrefs}|case:lc|tok:words|n:{_ORDERS}|sigma:{_SIGMA:g}|images:{len(references)}"
+    nrefs = max(map(len, written))
+    signature = f"nrefs:{nrefs}|case:lc|tok:words|n:{_ORDERS}|sigma:{_SIGMA:g}|images:{len(written)}"
     return Score("CIDEr-D", 100 * sum(scores) / len(scores), signature)
 
 
