@@ -110,7 +110,7 @@ def image_text_dataset(
 
     is_even = shuffle and not packed and len(set(stream.counts)) == 1
     number = stream.counts[0] * batch_size if is_even else None
-    more = {"pixel_values": tf.TensorSpec((number, *processor.size, 3), tf.float32)}
+    more = {"pixel_values": tf.TensorSpec((number, *processor.image_shape), tf.float32)}
     shape = batch_size, seq_len
     dataset = in_order(windows_of(plan), read, stream, shape, packed, seed, epochs, start_step, shuffle, more=more)
     documents_at = dataset.documents_at
@@ -269,7 +269,7 @@ class ImageDecoder:
 
     def __call__(self, images):
         parts = list(self._pool.map(self._pixels, images))
-        return np.concatenate(parts) if parts else np.zeros((0, *self._processor.size, 3), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, *self._processor.image_shape), np.float32)
 
     def _pixels(self, image):
         try:

@@ -99,7 +99,7 @@ def image_pair_dataset(
     def element(ids, documents, pixels, numbers):
         inputs = {"token_ids": tf.ensure_shape(ids, (number, max_length))}
         inputs["document_ids"] = tf.ensure_shape(documents, (number, max_length))
-        inputs["pixel_values"] = tf.ensure_shape(pixels, (number, *processor.size, 3))
+        inputs["pixel_values"] = tf.ensure_shape(pixels, (number, *processor.image_shape))
         return inputs, tf.ensure_shape(numbers, (number,))
 
     types = [tf.int32, tf.int32, tf.float32, tf.int32]

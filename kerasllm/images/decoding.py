@@ -262,9 +262,7 @@ def _on_white(image):
     rows = max(1, _ROWS_AT_ONCE // width)
     for top in range(0, height, rows):
         box = 0, top, width, min(top + rows, height)
-        strip = image.crop(box)
-        strip.info = image.info  # where a palette's transparent colour stands
-        strip = strip.convert("RGBA")
+        strip = image.crop(box).convert("RGBA")
         white = pillow.Image.new("RGBA", strip.size, "white")
         pixels[top : box[3]] = np.asarray(pillow.Image.alpha_composite(white, strip).convert("RGB"))
     return pixels

@@ -111,6 +111,12 @@ class ImageProcessor:
         """Writes a preprocessor_config.json, as `load` and transformers read it, into a folder that exists."""
         configs.save(self, folder)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of what comes out."""
+        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        return height, width, 3
+
     def __call__(self, images: Any | Iterable[Any]) -> np.ndarray:
         """Pixel values of images, one after the other.
 
@@ -122,7 +128,7 @@ class ImageProcessor:
         """
         several = images if isinstance(images, list | tuple) else [images]
         if not several:
-            return np.zeros((0, *self.size, 3), np.float32)
+            return np.zeros((0, *self.image_shape), np.float32)
         return np.concatenate([self.process(image).pixel_values for image in several])
 
     def process(self, image: Any) -> ProcessedImage:

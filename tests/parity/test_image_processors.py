@@ -73,6 +73,47 @@ def test_pixel_values_are_those_of_transformers(name, tmp_path):
         assert ours.count(*ours.grid(picture)) == len(expected)
 
 
+def random_processor(draw):
+    """A processor of transformers of any family, with sizes and numbers of its own."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    height, width, edge, longest = (int(length) for length in draw.integers((8, 8, 8, 60), (70, 70, 70, 300)))
+    mean, std = draw.uniform(0.2, 0.8, (2, 3)).tolist()
+    options = {"image_mean": mean, "image_std": std, "resample": int(draw.choice([1, 2, 3]))}
+    crop = {"size": {"shortest_edge": edge}, "crop_size": {"height": height, "width": width}}
+    squashed = {"size": {"height": height, "width": width}}
+    pan = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": height, "pan_and_scan_max_num_crops": 5}
+    pan["pan_and_scan_min_ratio_to_activate"] = float(draw.uniform(1, 2))
+    tiles = {"size": {"longest_edge": longest}, "max_image_size": {"longest_edge": 2 * edge}}
+    kinds = [
+        (CLIPImageProcessorPil, crop),
+        (LlavaImageProcessorPil, {**crop, "do_pad": True}),
+        (SiglipImageProcessorPil, squashed),
+        (Gemma3ImageProcessorPil, squashed | pan),
+        (SmolVLMImageProcessorPil, tiles),
+    ]
+    kind, sizes = kinds[draw.integers(len(kinds))]
+    return kind(**sizes, **options)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_processors_on_random_images(seed, tmp_path):
+    draw = np.random.default_rng(seed)
+    theirs = random_processor(draw)
+    theirs.save_pretrained(tmp_path)
+    ours = ImageProcessor.load(tmp_path)
+    for _ in range(5):
+        height, width = draw.integers(1, 400, 2)
+        image = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = theirs(PIL.fromarray(image), return_tensors="np")["pixel_values"]
+        expected = np.moveaxis(expected.reshape(-1, *expected.shape[-3:]), 1, 3)
+        np.testing.assert_array_equal(ours(image), expected)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 3), (2, 1)])
 def test_the_text_of_an_image_is_that_of_transformers(rows, columns):
     from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
