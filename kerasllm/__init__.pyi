@@ -10,6 +10,7 @@ from kerasllm import export as export
 from kerasllm import generation as generation
 from kerasllm import gguf as gguf
 from kerasllm import huggingface as huggingface
+from kerasllm import images as images
 from kerasllm import interpret as interpret
 from kerasllm import keras_hub as keras_hub
 from kerasllm import layers as layers

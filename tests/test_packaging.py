@@ -39,7 +39,8 @@ ROOMS = {
     "tasks": [],
     "tensor_files": ["backend", "files"],
     "tokenizers": ["files", "progress"],
-    "data": ["backend", "tokenizers", "words"],
+    "images": ["extras", "files"],
+    "data": ["backend", "images", "tokenizers", "words"],
     "generation": ["extras", "models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation", "statistics"],
     "dialogue": ["data", "extras", "generation"],
@@ -188,7 +189,7 @@ def test_what_the_package_imports_is_required():
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
     optional |= {"outlines_core", "llguidance", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb"}
+    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb", "PIL", "av"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

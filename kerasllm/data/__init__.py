@@ -7,6 +7,9 @@ from kerasllm.data.cleaning import clean
 from kerasllm.data.counterfactuals import counterfactual
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
+from kerasllm.data.image_batches import image_text_dataset
+from kerasllm.data.image_pairs import image_pair_dataset
+from kerasllm.data.image_texts import read_image_texts
 from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.made_ratings import rate_replies
 from kerasllm.data.masking import masked_lm_dataset
@@ -30,12 +33,15 @@ __all__ = [
     "counterfactual",
     "deduplicate",
     "dialogue_dataset",
+    "image_pair_dataset",
+    "image_text_dataset",
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",
     "preference_dataset",
     "rate_replies",
     "read_chats",
+    "read_image_texts",
     "read_labelled",
     "read_pairs",
     "read_preferences",

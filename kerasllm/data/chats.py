@@ -141,7 +141,7 @@ def _read_file(path):
     if kind == TEXT:
         raise ValueError(f"{path} is a text, and conversations are in .jsonl, .json, .parquet, .csv or .tsv files.")
     for place, record in read_records(path, kind, _FIELDS, _is_chat):
-        yield _chat_of(record, place)
+        yield chat_of(record, place)
 
 
 def _questions_in(path):
@@ -157,12 +157,12 @@ def _question_of(record, place):
         record = record.get("question", record.get("prompt", record))
     if isinstance(record, str) and record.strip():
         return [_said("user", record)]
-    chat = _chat_of(record, place)
+    chat = chat_of(record, place)
     messages = chat["messages"] if isinstance(chat, dict) else chat
     return messages[: max(i for i, message in enumerate(messages) if message["role"] == ANSWER)]
 
 
-def _chat_of(record, place):
+def chat_of(record, place):
     fields = {"messages": record} if isinstance(record, list) else record
     messages = _messages_of(fields) if isinstance(fields, dict) else None
     if messages is None:

@@ -24,8 +24,12 @@ def read_tfds(source, field, data_dir):
         yield text_of(example, column, f"Example {number} of {source}")
 
 
-def open_tfds(source, data_dir):
+def open_tfds(source, data_dir, decoders=None):
     """Opens "tfds:NAME[/CONFIG][:SPLIT]" or "tfds:VERSION_FOLDER[:SPLIT]".
+
+    Args:
+        source, data_dir: as in `read_text`.
+        decoders: function (features) -> dict of the decoders of some; None: its own.
 
     Returns:
         The builder, and an iterable of its examples in NumPy.
@@ -40,7 +44,8 @@ def open_tfds(source, data_dir):
     else:
         builder = _builder(tfds, name, data_dir)
     try:
-        dataset = builder.as_dataset(split=split or "train", shuffle_files=False)
+        decoding = decoders(builder.info.features) if decoders else None
+        dataset = builder.as_dataset(split=split or "train", shuffle_files=False, decoders=decoding)
     except ValueError as error:
         splits = ", ".join(builder.info.splits)
         raise ValueError(f"{name} has no split {split or 'train'!r}: it has {splits}.") from error

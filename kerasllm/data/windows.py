@@ -71,7 +71,9 @@ def window_dataset(
     return in_order(windows, read, files, shape, with_document_ids, seed, epochs, start_step, shuffle, poisson)
 
 
-def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, start_step, shuffle, poisson=False):
+def in_order(
+    windows, read, stream, shape, with_document_ids, seed, epochs, start_step, shuffle, poisson=False, more=None
+):
     """The data set of windows in their order.
 
     Args:
@@ -81,8 +83,10 @@ def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, star
         stream: what the windows show, with `num_tokens` (int) and `document_ends` (int array).
         shape: (B, T).
         with_document_ids, seed, epochs, start_step, shuffle, poisson: as in `window_dataset`.
+        more: dict of names and `tf.TensorSpec`s of further inputs, which `read` gives behind the weights.
     """
     batch_size, seq_len = shape
+    more = more or {}
     if poisson:
         check_poisson(batch_size, windows.count, shuffle)
         shape = poisson_rows(batch_size, windows.count), seq_len
@@ -94,8 +98,8 @@ def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, star
         )
 
     def read_step(step, indices):
-        *ids, weight = read(int(step), windows.pieces(indices, epoch_of(step)), shape)
-        return *ids, weight.astype(np.float32)
+        inputs, labels, document_ids, weight, *rest = read(int(step), windows.pieces(indices, epoch_of(step)), shape)
+        return inputs, labels, document_ids, weight.astype(np.float32), *rest
 
     def epoch_of(step):
         return 0 if poisson else int(step) // steps_per_epoch  # what is drawn by chance has to stay the same windows
@@ -116,10 +120,14 @@ def in_order(windows, read, stream, shape, with_document_ids, seed, epochs, star
         return sorted(set().union(*(range(a, b + 1) if a <= b else {a, b} for a, b in zip(*ends, strict=True))))
 
     def element(*arrays):
-        ids, labels, document_ids, weight = (tf.ensure_shape(array, shape) for array in arrays)
-        return ({"token_ids": ids, "document_ids": document_ids} if with_document_ids else ids), labels, weight
+        ids, labels, document_ids, weight = (tf.ensure_shape(array, shape) for array in arrays[:4])
+        if not with_document_ids and not more:
+            return ids, labels, weight
+        inputs = {"token_ids": ids, **({"document_ids": document_ids} if with_document_ids else {})}
+        rest = zip(more.items(), arrays[4:], strict=True)
+        return inputs | {name: tf.ensure_shape(array, spec.shape) for (name, spec), array in rest}, labels, weight
 
-    types = [tf.int32, tf.int32, tf.int32, tf.float32]
+    types = [tf.int32, tf.int32, tf.int32, tf.float32, *(spec.dtype for spec in more.values())]
     if poisson:
         batches = Batches(steps_per_epoch, lambda step: read_step(step, drawn_at(step)), types, element, documents_at)
     else:

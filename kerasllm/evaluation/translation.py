@@ -89,7 +89,7 @@ def translation_scores(
 
     >>> print(translation_scores(["The cat sat down."], ["The cat sat."]))
     """
-    texts, references = _checked(hypotheses, references)
+    texts, references = checked_texts(hypotheses, references)
     variants = ("rouge1", "rouge2", "rougeL") if with_rouge else ()
     return TranslationScores(
         sentences=len(texts),
@@ -129,7 +129,7 @@ def bleu(
 
     >>> bleu(["The cat sat on the mat."], [["The cat sat on a mat.", "A cat sat on the mat."]]).score
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked_texts(hypotheses, references)
     if tokenize is None:
         tokenize = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}.get(_language(references), BLEU.TOKENIZER_DEFAULT)
     if tokenize not in BLEU.TOKENIZERS:
@@ -168,7 +168,7 @@ def chrf(
     >>> chrf(["The cat sat down."], ["The cat sat."], word_order=2).name
     'chrF2++'
     """
-    return _score(CHRF(lowercase=lowercase, word_order=word_order), *_checked(hypotheses, references))
+    return _score(CHRF(lowercase=lowercase, word_order=word_order), *checked_texts(hypotheses, references))
 
 
 def ter(hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequence[str]]) -> Score:
@@ -190,7 +190,7 @@ def ter(hypotheses: Iterable[str], references: Iterable[str] | Iterable[Sequence
 
     >>> ter(["The cat sat down."], ["The cat sat."]).score
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked_texts(hypotheses, references)
     asian = _language(references) in ("zh", "ja")
     return _score(TER(normalized=asian, asian_support=asian), hypotheses, references)
 
@@ -219,7 +219,7 @@ def rouge(
 
     >>> rouge(["The cat sat down."], ["The cat sat."]).score
     """
-    hypotheses, references = _checked(hypotheses, references)
+    hypotheses, references = checked_texts(hypotheses, references)
     if any(len(several) > 1 for several in references):
         raise ValueError(
             "ROUGE in Keras takes one reference for each hypothesis, and here are several: give one of them."
@@ -247,7 +247,7 @@ def _score(metric, hypotheses, references):
     return Score(found.name, found.score, str(metric.get_signature()))
 
 
-def _checked(hypotheses, references):
+def checked_texts(hypotheses, references):
     """A list of str, and a list of equal length of the list of references of each."""
     hypotheses, references = _list(hypotheses, "hypotheses"), _list(references, "references")
     for number, hypothesis in enumerate(hypotheses):

@@ -25,7 +25,7 @@ _ADVICE = (
 )
 
 
-def encode_with_mask(tokenizer, messages, chat_template=None, **variables):
+def encode_with_mask(tokenizer, messages, chat_template=None, expand=None, **variables):
     """The ids of a chat and its mask; `Tokenizer.encode_chat_with_mask` says more."""
     messages = plain_messages(messages)
     variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
@@ -35,7 +35,8 @@ def encode_with_mask(tokenizer, messages, chat_template=None, **variables):
     given = {**token_names(tokenizer), **reader.hide(variables)}
 
     def write(messages, **more):
-        return render_chat(template, messages, **{**given, **more})
+        text = render_chat(template, messages, **{**given, **more})
+        return expand(text) if expand else text
 
     hidden = [reader.hide_message(message) for message in messages]
     if _SAYS_GENERATION.search(template):

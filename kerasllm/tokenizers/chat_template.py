@@ -80,12 +80,13 @@ def _rendered(template, variables):
     return "".join(parts)
 
 
-def encode_chat(tokenizer, messages, chat_template=None, **variables):
+def encode_chat(tokenizer, messages, chat_template=None, expand=None, **variables):
     """The ids of a chat; `Tokenizer.encode_chat` says more."""
     messages, variables = plain_messages(messages), plain_variables(variables)
     template, reader = prepare(tokenizer, chat_template, [messages, variables])
     messages = [reader.hide_message(message) for message in messages]
-    return reader.read(render_chat(template, messages, **{**token_names(tokenizer), **reader.hide(variables)}))
+    text = render_chat(template, messages, **{**token_names(tokenizer), **reader.hide(variables)})
+    return reader.read(expand(text) if expand else text)
 
 
 def turn_end_id(tokenizer, chat_template=None, **variables):

@@ -6,7 +6,7 @@ How vocabularies are made is in training.py, how folders are read and written in
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,12 @@ class Tokenizer:
         return self._read_masked(checked(text))
 
     def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        expand: Callable[[str], str] | None = None,
+        **variables: Any,
     ) -> list[int]:
         """The token ids of a chat, as its template writes it. Special tokens in messages are text.
 
@@ -214,6 +219,8 @@ class Tokenizer:
             messages: list of dicts with a "role" and a "content" (str), and what else the template reads.
             chat_template: str or None, a template in place of the tokenizer's own, in Jinja2's language as transformers
                 reads it. It runs in a sandbox.
+            expand: function (str) -> str or None, of what the template writes, in which special tokens are its own:
+                such as `ImageTokens.expand` for the images of a chat.
             **variables:
                 add_generation_prompt: bool, whether the chat ends with what stands before an answer, as it does by
                     default.
@@ -236,10 +243,15 @@ class Tokenizer:
         >>> tokenizer.decode(ids, skip_special=False)
         'to be<|endoftext|>'
         """
-        return encode_chat(self, messages, chat_template, **variables)
+        return encode_chat(self, messages, chat_template, expand, **variables)
 
     def encode_chat_with_mask(
-        self, messages: Sequence[Mapping[str, Any]], *, chat_template: str | None = None, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        expand: Callable[[str], str] | None = None,
+        **variables: Any,
     ) -> tuple[list[int], list[bool]]:
         """The token ids of a chat that has been answered, and which of them a model is to learn: the assistant's turns.
 
@@ -249,7 +261,7 @@ class Tokenizer:
         of such a template is that of transformers' `return_assistant_tokens_mask`.
 
         Args:
-            messages, chat_template: as in `encode_chat`. Each message whose role is "assistant" is an answer.
+            messages, chat_template, expand: as in `encode_chat`. Each message whose role is "assistant" is an answer.
             **variables: what else the template takes, such as tools.
 
         Returns:
@@ -268,7 +280,7 @@ class Tokenizer:
         >>> tokenizer.decode(np.array(ids)[mask], skip_special=False)
         'or not<|endoftext|>'
         """
-        return encode_with_mask(self, messages, chat_template, **variables)
+        return encode_with_mask(self, messages, chat_template, expand, **variables)
 
     def encode_batch(self, texts: Iterable[str], parse_special: bool = False) -> list[list[int]]:
         """The token ids of many texts, in parallel and in bounded memory; long ones are cut where no word is hurt.
