@@ -14,7 +14,7 @@ _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
     "gguf", "quantization", "dialogue", "reinforcement", "interpret", "privacy", "safety", "serving", "planning",
-    "distribution", "selection",
+    "distribution", "selection", "preparation",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",

@@ -106,6 +106,7 @@ class TokenFiles:
         num_bytes: int, of the documents' text in UTF-8.
         vocab_size: int, of the tokenizer.
         fingerprint: str, of the tokenizer.
+        report: dict, what became of the documents by which rule, where `preparation.prepare` made the folder.
 
     Raises:
         FileNotFoundError: where there is no manifest.
@@ -116,7 +117,7 @@ class TokenFiles:
         self.folder = path_of(folder)
         manifest = _read_manifest(self.folder)
         self.vocab_size, self.num_tokens, self.num_documents, self.num_bytes = (manifest[count] for count in COUNTS)
-        self.fingerprint = manifest["fingerprint"]
+        self.fingerprint, self.report = manifest["fingerprint"], manifest.get("report", {})
         self._dtype, self._blocks = DTYPES[manifest["dtype"]], new_blocks()
         sharded = manifest["version"] == SHARDS
         self._parts = [
