@@ -19,11 +19,13 @@ from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
 from kerasllm.data.teacher import with_teacher
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
-from kerasllm.data.token_files import TokenFiles, write_tokens
+from kerasllm.data.token_files import TokenFiles, is_token_folder, write_tokens
+from kerasllm.data.token_streams import TokenMixture
 from kerasllm.data.unlearning import unlearning_dataset
 
 __all__ = [
     "TokenFiles",
+    "TokenMixture",
     "causal_lm_dataset",
     "chat_dataset",
     "classification_dataset",
@@ -32,6 +34,7 @@ __all__ = [
     "decontaminate",
     "deduplicate",
     "dialogue_dataset",
+    "is_token_folder",
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",

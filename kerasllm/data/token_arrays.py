@@ -114,3 +114,17 @@ class JoinedArray:
     def _piece(self, number, begin, end):
         piece, offset = np.asarray(self._parts[number][int(begin) : int(end)]), self._offsets[number]
         return piece + self.dtype.type(offset) if offset else piece
+
+
+class Slice:
+    """The values begin … end - 1 of an array, which is not read yet."""
+
+    def __init__(self, array, begin, end):
+        self._array, self._begin, self._end, self.dtype = array, begin, end, array.dtype
+
+    def __len__(self):
+        return self._end - self._begin
+
+    def __getitem__(self, part):
+        begin, end, _ = part.indices(len(self))
+        return self._array[self._begin + begin : self._begin + max(end, begin)]

@@ -13,6 +13,7 @@ on, read as if they stood one behind the other. `kerasllm.preparation` writes th
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kerasllm.data.token_arrays import JoinedArray, RemoteArray, new_blocks
+from kerasllm.data.token_streams import TokenStream
 from kerasllm.data.token_writing import (
     COUNTS,
     DTYPES,
@@ -92,7 +94,16 @@ def write_tokens(
     return TokenFiles(folder)
 
 
-class TokenFiles:
+def is_token_folder(path: str | os.PathLike) -> bool:
+    """Whether there are token files at a path."""
+    manifest = path_of(path) / MANIFEST
+    try:
+        return manifest.is_file() and "fingerprint" in json.loads(manifest.read_text("utf-8"))
+    except ValueError:
+        return False
+
+
+class TokenFiles(TokenStream):
     """A folder of token files, opened read-only.
 
     Args:
@@ -106,6 +117,7 @@ class TokenFiles:
         num_bytes: int, of the documents' text in UTF-8.
         vocab_size: int, of the tokenizer.
         fingerprint: str, of the tokenizer.
+        sha256: str, of the manifest, which has the hashes of all files.
         report: dict, what became of the documents by which rule, where `preparation.prepare` made the folder.
 
     Raises:
@@ -116,8 +128,8 @@ class TokenFiles:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = path_of(folder)
         manifest = _read_manifest(self.folder)
-        self.vocab_size, self.num_tokens, self.num_documents, self.num_bytes = (manifest[count] for count in COUNTS)
-        self.fingerprint, self.report = manifest["fingerprint"], manifest.get("report", {})
+        self.sha256 = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        self.num_bytes, self.report = manifest["num_bytes"], manifest.get("report", {})
         self._dtype, self._blocks = DTYPES[manifest["dtype"]], new_blocks()
         sharded = manifest["version"] == SHARDS
         self._parts = [
@@ -129,16 +141,13 @@ class TokenFiles:
         ends = [self._array(part.ends, ENDS_DTYPE, part.counts["num_documents"]) for part in filled]
         befores = np.cumsum([0, *(part.counts["num_tokens"] for part in filled)])[:-1].tolist()
         plain = not sharded and not isinstance(self.folder, RemotePath)
-        self.tokens = tokens[0] if plain else JoinedArray(tokens)
-        self.document_ends = ends[0] if plain else JoinedArray(ends, befores)
-
-    def check(self, tokenizer: Tokenizer) -> None:
-        """Raises ValueError unless `tokenizer` is the one that made these tokens."""
-        if tokenizer.fingerprint() != self.fingerprint:
-            raise ValueError(
-                f"The tokens in {self.folder} were made by another tokenizer (fingerprint {self.fingerprint[:12]}…, "
-                f"this one has {tokenizer.fingerprint()[:12]}…). Load that tokenizer, or write the tokens anew."
-            )
+        super().__init__(
+            str(self.folder),
+            tokens[0] if plain else JoinedArray(tokens),
+            ends[0] if plain else JoinedArray(ends, befores),
+            manifest["vocab_size"],
+            manifest["fingerprint"],
+        )
 
     def verify(self) -> None:
         """Reads all files and raises ValueError where one has changed since it was written."""
@@ -150,6 +159,22 @@ class TokenFiles:
                     raise ValueError(
                         f"{self.folder / name} is damaged: its SHA-256 is not the manifest's. Write it anew."
                     )
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that `preparation.prepare` saved beside the tokens.
+
+        Raises:
+            FileNotFoundError: where there is none.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                if (self.folder / name).is_file():
+                    (Path(temporary) / name).write_text((self.folder / name).read_text("utf-8"), "utf-8")
+            if not any(Path(temporary).iterdir()):
+                raise FileNotFoundError(f"{self.folder} holds no tokenizer: name the one that its tokens were made by.")
+            tokenizer = Tokenizer.load(temporary)
+        self.check(tokenizer)
+        return tokenizer
 
     def __repr__(self):
         return f"TokenFiles({str(self.folder)!r}, num_tokens={self.num_tokens}, num_documents={self.num_documents})"

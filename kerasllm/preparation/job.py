@@ -79,10 +79,3 @@ def added(reports):
             else:
                 total[name] = total.get(name, 0) + value
     return total
-
-
-def as_report(counts):
-    """The `Report` of counts as `Report.to_dict` gives them."""
-    report = Report(())
-    vars(report).update(counts)
-    return report

@@ -115,6 +115,8 @@ def _new_folder(folder):
     if not isinstance(folder, RemotePath):
         with new_folder(folder) as draft:
             yield draft
+            for begun in draft.glob(".*"):
+                begun.unlink()  # by a worker that was killed
     elif (folder / MANIFEST).exists():
         raise FileExistsError(f"{folder} has a {MANIFEST}, and is left as it is: name another.")
     else:

@@ -48,7 +48,8 @@ class TrainSettings:
         (),
         str,
         "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
-        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one of records or of two columns, "
+        "tfds:NAME, hf:OWNER/NAME or python_docs, or what kerasllm prepare made, FOLDER or FOLDER@WEIGHT:TOKENS of "
+        "several; to translate: two files of one sentence a line, one of records or of two columns, "
         "or tfds:NAME",
         metavar="PATH",
     )
