@@ -132,10 +132,10 @@ class TokenFiles(TokenStream):
         self.num_bytes, self.report = manifest["num_bytes"], manifest.get("report", {})
         self._dtype, self._blocks = DTYPES[manifest["dtype"]], new_blocks()
         sharded = manifest["version"] == SHARDS
-        self._parts = [
-            _Part(*names_of(number if sharded else None), part)
-            for number, part in enumerate(manifest["shards"] if sharded else [manifest])
-        ]
+        self._parts = []
+        for number, part in enumerate(manifest["shards"] if sharded else [manifest]):
+            tokens_name, ends_name = names_of(number if sharded else None)
+            self._parts.append(_Part(tokens_name, ends_name, part))
         filled = [part for part in self._parts if part.counts["num_tokens"]]
         tokens = [self._array(part.tokens, self._dtype, part.counts["num_tokens"]) for part in filled]
         ends = [self._array(part.ends, ENDS_DTYPE, part.counts["num_documents"]) for part in filled]
