@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kerasllm
-from kerasllm.data import TokenMixture, causal_lm_dataset, clean, deduplicate, write_tokens
+from kerasllm.data import TokenMixture, causal_lm_dataset, clean, curriculum_dataset, deduplicate, write_tokens
 from kerasllm.preparation import chunks, duplicates, prepare
 from kerasllm.tokenizers import Tokenizer
 
@@ -187,6 +187,25 @@ def test_what_is_split_off_ends_where_documents_do(tmp_path):
     assert texts(held_out) == ["h" * 9, "i" * 9, "j" * 9] and training.num_documents == 7
     assert texts(files.split(0.5, 20)[1]) == ["i" * 9, "j" * 9]
     assert np.asarray(held_out.document_ends).tolist() == [10, 20, 30]
+
+
+def test_short_windows_come_first_and_each_step_is_that_of_their_own_data_set(tmp_path):
+    files = write_tokens(made_documents(40), BYTES, tmp_path / "tokens", progress=False)
+    make = functools.partial(causal_lm_dataset, files, BYTES, seed=3)
+    short, long = (make(*shape, epochs=2) for shape in ((16, 8), (64, 2)))
+
+    def rows(dataset):
+        return [np.asarray(batch[0]).tolist() for batch in dataset]
+
+    def batches(**options):
+        return rows(curriculum_dataset(make, 64, 2, [(16, 3), (32, 2)], **options))
+
+    seen = batches(epochs=2)
+    assert len(seen) == len(long) and [np.shape(batch) for batch in seen[2:6]] == [(8, 16), (4, 32), (4, 32), (2, 64)]
+    assert seen[:3] == rows(short.take(3)) and seen[5:] == rows(long)[5:]
+    assert seen[4:] == batches(epochs=2, start_step=4)
+    with pytest.raises(ValueError, match="divides 64"):
+        curriculum_dataset(make, 64, 2, [(48, 1)])
 
 
 # Apache Beam

@@ -11,6 +11,8 @@ from kerasllm.storage import is_remote
 
 def run(arguments):
     settings = TrainSettings(**given_settings(arguments))
+    if arguments.runner == []:
+        raise ValueError("--runner comes last, with the name of a runner of Apache Beam and its options behind it.")
     if not is_remote(settings.out):
         check_new_folder(settings.out)
     start_keras()

@@ -5,6 +5,7 @@ from kerasllm.data.chat_windows import chat_dataset
 from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
 from kerasllm.data.counterfactuals import counterfactual
+from kerasllm.data.curriculum import curriculum_dataset
 from kerasllm.data.decontamination import decontaminate
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
@@ -31,6 +32,7 @@ __all__ = [
     "classification_dataset",
     "clean",
     "counterfactual",
+    "curriculum_dataset",
     "decontaminate",
     "deduplicate",
     "dialogue_dataset",

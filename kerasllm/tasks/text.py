@@ -10,7 +10,7 @@ from pathlib import Path
 import kerasllm
 from kerasllm.tasks.corpus import Corpus, Measured
 from kerasllm.tasks.prepared import prepared
-from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, OF_PLANTING, Task
+from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, OF_RUNNING_TEXT, Task
 
 DEFAULT_BATCH_SIZE = 32
 KINDS = "bpe", "wordpiece", "unigram", "char", "byte"  # of tokenizers that are trained on the text
@@ -21,7 +21,7 @@ CANARIES = "canaries.json"  # among the tokens
 class TextTask(Task):
     """A task whose data are documents. A subclass says also which function of `kerasllm.data` makes its batches."""
 
-    unused_settings = ("batch_tokens", "test", *(name for name in NOT_OF_TEXT if name not in OF_PLANTING))
+    unused_settings = ("batch_tokens", "test", *(name for name in NOT_OF_TEXT if name not in OF_RUNNING_TEXT))
     unused_fields = OF_ENCODERS
     is_private = True
 
@@ -62,17 +62,16 @@ class TextTask(Task):
         """Where a run goes on, the tokens are in the folder, and read to be sure that they are those once written."""
         files = self._files(tokenizer, folder)
 
-        def dataset(part, **options):
-            return self.make_dataset(
-                files[part],
-                tokenizer,
-                config.max_length,
-                self.rows_per_step,
-                packed=self.settings.packed,
-                **{"seed": self.settings.seed, **options},
-            )
+        def dataset(part, seq_len=config.max_length, rows=self.rows_per_step, **options):
+            options = {"seed": self.settings.seed, "packed": self.settings.packed, **options}
+            return self.make_dataset(files[part], tokenizer, seq_len, rows, **options)
 
-        return functools.partial(dataset, "train"), dataset("valid", shuffle=False)
+        training = functools.partial(dataset, "train")
+        if warmup := self.settings.context_stages():
+            training = functools.partial(
+                kerasllm.data.curriculum_dataset, training, config.max_length, self.rows_per_step, warmup
+            )
+        return training, dataset("valid", shuffle=False)
 
     def _files(self, tokenizer, folder):
         """The streams of tokens of both parts."""
