@@ -40,7 +40,7 @@ def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for number, documents in enumerate(np.array_split(np.array(made_documents(400), object), 12)):
         lines = [json.dumps({"text": document}) + "\n" for document in [*documents, ""]]
-        (folder / f"{number:02}.jsonl").write_text("".join(lines))
+        (folder / f"{number:02}.jsonl").write_text("".join([*lines, '{"text": null}\n']))
     return folder
 
 
@@ -70,7 +70,7 @@ def test_shards_hold_what_the_rules_leave(corpus, tmp_path, small_pieces):
     assert texts(files) == sorted(kept)
     removed = files.report["deduplicate"]["removed"]
     assert removed == kept.report.removed and min(removed.values()) > 20
-    assert files.report["clean"]["removed"]["too_short"] >= 1
+    assert files.report["clean"]["removed"]["too_short"] >= 1 and files.report["records_without_text"] == 12
     assert min(part.counts["num_tokens"] for part in files._parts) > 0.2 * files.num_tokens
     files.verify()
     assert files.tokenizer().fingerprint() == BYTES.fingerprint()

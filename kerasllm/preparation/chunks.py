@@ -41,7 +41,7 @@ def groups_of(parts):
 
 
 def chunks_of(number, group):
-    """Yields the `Chunk`s of a group, which is number `number`."""
+    """Yields the `Chunk`s of a group, which is number `number`; the last may be empty."""
     documents, length, numbers = [], 0, itertools.count(number << _CHUNK_BITS)
     for document in itertools.chain.from_iterable(part.read() for part in group):
         if is_filled(document):
@@ -50,8 +50,7 @@ def chunks_of(number, group):
             if length >= _CHARACTERS or len(documents) == 1 << _DOCUMENT_BITS:
                 yield Chunk(next(numbers), documents)
                 documents, length = [], 0
-    if documents:
-        yield Chunk(next(numbers), documents)
+    yield Chunk(next(numbers), documents)  # an empty one too, as records without text are counted by chunks
 
 
 def shard_of(chunk, num_shards):

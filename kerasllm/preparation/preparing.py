@@ -97,11 +97,22 @@ def prepare(
         if runner:
             from kerasllm.preparation import pipeline
 
-            pipeline.run(job, draft, list(runner), finish)
+            with _worker_errors():
+                pipeline.run(job, draft, list(runner), finish)
         else:
             with progress_bar(progress) as bar:
                 finish(*one_machine.run(job, draft, _shown(bar)))
     return TokenFiles(folder)
+
+
+@contextlib.contextmanager
+def _worker_errors():
+    """Says in one sentence what went wrong in another process, where Beam gives its traceback as text."""
+    try:
+        yield
+    except RuntimeError as error:
+        *_, last = [line for line in str(error).splitlines() if line.strip()] or ["it does not say why"]
+        raise ValueError(f"A worker of Apache Beam failed: {last.strip()}") from error
 
 
 def _finish(folder, tokenizer, shards, report):

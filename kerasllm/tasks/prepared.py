@@ -23,8 +23,8 @@ def prepared(settings):
     if not all(folders):
         text = next(path for (path, _, _), is_folder in zip(sources, folders, strict=True) if not is_folder)
         raise ValueError(
-            f"{text} is no folder of tokens. What has a weight, and what stands beside such folders, is to be one: make "
-            "it with kerasllm prepare."
+            f"{text} is no folder of tokens. What has a weight, and what stands beside such folders, is to be one: "
+            "make it with kerasllm prepare."
         )
     if given := [name for name in _UNUSED if getattr(settings, name)]:
         raise ValueError(f"{given[0]} does nothing for tokens, which are made already: leave it out.")
