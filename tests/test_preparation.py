@@ -160,21 +160,28 @@ def test_shards_are_read_from_an_object_store_in_bounded_memory(corpus, tmp_path
 
 
 def test_a_mixture_keeps_its_shares_and_its_order(tmp_path):
+    draw, alphabets = random.Random(0), {"abcd": 30, "efgh": 50, "ijkl": 50}
     sources = [
-        write_tokens([letter * 60] * count, BYTES, tmp_path / letter, progress=False)
-        for letter, count in (("a", 30), ("b", 50), ("c", 50))
+        write_tokens(
+            ["".join(draw.choices(letters, k=60)) for _ in range(n)], BYTES, tmp_path / letters, progress=False
+        )
+        for letters, n in alphabets.items()
     ]
     mixture = TokenMixture(sources, [1, 2, 1], budgets=[None, None, 320])
 
-    def letters(start_step=0):
+    def windows(start_step=0):
         dataset = causal_lm_dataset(mixture, BYTES, 16, 4, seed=5, epochs=2, start_step=start_step)
-        return [["".join(set(BYTES.decode(row))) for row in np.asarray(batch[0])] for batch in dataset]
+        return [[BYTES.decode(row) for row in np.asarray(batch[0])] for batch in dataset]
 
-    seen = letters()
-    assert seen[7:] == letters(start_step=7) and seen[:20] != seen[20:]
-    assert len(seen) == 40  # 320 tokens of c are 20 windows, a quarter of an epoch
-    drawn = "".join("".join(batch) for batch in seen)
-    assert [drawn.count(letter) for letter in "abc"] == [40, 80, 40]
+    seen = windows()
+    assert len(seen) == 40  # 320 tokens of the last are 20 windows, a quarter of an epoch
+    assert seen[7:] == windows(start_step=7) and seen[:20] != seen[20:]
+    for epoch in (seen[:20], seen[20:]):
+        drawn = [next(letters for letters in alphabets if window[5] in letters) for batch in epoch for window in batch]
+        assert [drawn.count(letters) for letters in alphabets] == [20, 40, 20]
+    of_second = [window for batch in seen for window in batch if window[5] in "efgh"]
+    assert len(set(of_second)) == 80  # the second epoch goes on where the first was
+    assert len({window for batch in seen for window in batch if window[5] in "ijkl"}) <= 40  # and the last begins anew
     with pytest.raises(ValueError, match="above 0"):
         TokenMixture(sources, [1, 0, 1])
     with pytest.raises(ValueError, match="no order of its own"):
