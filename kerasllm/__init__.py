@@ -14,7 +14,7 @@ _MODULES = (
     "adapters", "layers", "losses", "metrics", "optimizers", "training", "models", "tokenizers", "data", "generation",
     "evaluation", "callbacks", "export", "tasks", "settings", "recipe", "runs", "benchmark", "huggingface", "keras_hub",
     "gguf", "quantization", "dialogue", "reinforcement", "interpret", "privacy", "safety", "serving", "planning",
-    "distribution", "selection", "vision", "images",
+    "distribution", "selection", "vision", "images", "preparation",
 )  # fmt: skip
 _FUNCTIONS = {
     "save": "runs",

@@ -19,6 +19,7 @@ from kerasllm import metrics as metrics
 from kerasllm import models as models
 from kerasllm import optimizers as optimizers
 from kerasllm import planning as planning
+from kerasllm import preparation as preparation
 from kerasllm import privacy as privacy
 from kerasllm import quantization as quantization
 from kerasllm import recipe as recipe

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerasllm import data
-from kerasllm.data import formats, packing, sources, token_files
+from kerasllm.data import formats, packing, sources, token_writing
 from kerasllm.data.packing import lay_out, plan_windows
 from kerasllm.tokenizers import Tokenizer
 
@@ -203,7 +203,7 @@ def test_damage_is_noticed(token_folder, name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 2}, "has version 2"),
+        ({"version": 3}, "has version 3"),
         ({"dtype": "object"}, "damaged"),
         ({"num_tokens": -4}, "damaged"),
         ({"num_tokens": None}, "damaged"),
@@ -241,7 +241,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(token_files._HashedFile, "write", full)
+    monkeypatch.setattr(token_writing._Hashed, "write", full)
     with pytest.raises(OSError, match=r"tokens \(No space left on device\); nothing was left"):
         data.write_tokens(DOCUMENTS, BYTES, tmp_path / "tokens", progress=False)
     assert list(tmp_path.iterdir()) == []

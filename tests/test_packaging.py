@@ -24,6 +24,7 @@ ROOMS = {
     "words": [],
     "energy": [],
     "extras": [],
+    "storage": ["extras", "files"],
     "unread": [],
     "layers": ["backend", "words"],
     "distribution": ["backend"],
@@ -40,7 +41,8 @@ ROOMS = {
     "tensor_files": ["backend", "files"],
     "tokenizers": ["files", "progress"],
     "images": ["extras", "files"],
-    "data": ["backend", "images", "tokenizers", "words"],
+    "data": ["backend", "images", "storage", "tokenizers", "words"],
+    "preparation": ["data"],
     "generation": ["extras", "models", "tasks", "tokenizers"],
     "evaluation": ["data", "generation", "statistics"],
     "dialogue": ["data", "extras", "generation"],
@@ -63,7 +65,10 @@ ROOMS = {
     "selection": ["evaluation", "generation", "recipe"],
     "benchmark": ["callbacks", "data", "evaluation", "export", "runs"],
     "serving": ["dialogue", "extras", "generation", "runs"],
-    "cli": ["audits", "benchmark", "distribution", "interpret", "recipe", "safety", "selection", "serving"],
+    "cli": [
+        *("audits", "benchmark", "distribution", "interpret", "preparation", "recipe", "safety", "selection"),
+        "serving",
+    ],
 }
 # These must also import where JAX is installed and TensorFlow is not.
 WITHOUT_TENSORFLOW = {
@@ -189,7 +194,7 @@ def test_what_the_package_imports_is_required():
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
     optional |= {"outlines_core", "llguidance", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb", "PIL", "av"}
+    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb", "apache_beam", "PIL", "av"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

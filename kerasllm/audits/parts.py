@@ -66,7 +66,7 @@ def of_record(record):
     usual = {field.name: field.default for field in dataclasses.fields(TrainSettings)}
     changed = {name: value for name, value in given.items() if value not in (usual.get(name), list(), {})}
     data = [
-        (f"text for {part}", f"{measured['bytes']:,} bytes, SHA-256 {measured.get('sha256', '-')[:12]}…")
+        (f"text for {part}", f"{_amount(measured)}, SHA-256 {measured.get('sha256', '-')[:12]}…")
         for part, measured in record["data"].items()
     ]
     trained = [(name.replace("_", " "), _shown(results[name])) for name in FIGURES if results.get(name) is not None]
@@ -188,6 +188,10 @@ def _names(paths):
 def _with_interval(estimate):
     value, low, high = (f"{x:.3g}" for x in estimate)
     return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+
+
+def _amount(measured):
+    return f"{measured['bytes']:,} bytes" if "bytes" in measured else f"{measured['tokens']:,} tokens"
 
 
 def _shown(value):

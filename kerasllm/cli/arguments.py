@@ -15,6 +15,7 @@ from kerasllm.cli.explain_arguments import add_explain_arguments
 from kerasllm.cli.export_arguments import add_convert_arguments, add_export_arguments
 from kerasllm.cli.mesh_arguments import add_mesh_argument, add_process_arguments
 from kerasllm.cli.plan_arguments import add_plan_arguments
+from kerasllm.cli.prepare_arguments import add_prepare_arguments
 from kerasllm.cli.scale_arguments import add_scale_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.setting_arguments import add_field, add_setting
@@ -44,9 +45,9 @@ def parse(argv=None):
     parser.add_argument("--version", action="version", version=f"kerasllm {kerasllm.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
-        *(_add_quickstart, _add_plan, _add_scale, _add_train, _add_tune, _add_evaluate, _add_generate, _add_chat),
-        *(_add_serve, _add_translate, _add_classify, _add_explain, _add_detect, _add_audit, _add_merge, _add_export),
-        *(_add_convert, _add_inspect, _add_runs, _add_choose, _add_bench),
+        *(_add_quickstart, _add_plan, _add_scale, _add_prepare, _add_train, _add_tune, _add_evaluate),
+        *(_add_generate, _add_chat, _add_serve, _add_translate, _add_classify, _add_explain, _add_detect, _add_audit),
+        *(_add_merge, _add_export, _add_convert, _add_inspect, _add_runs, _add_choose, _add_bench),
     ):
         add(commands)
     return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
@@ -117,6 +118,16 @@ def _add_scale(commands):
         "\nSize, tokens and learning rate, with the loss that is foreseen and how sure that is.",
     )
     add_scale_arguments(command, _positive)
+
+
+def _add_prepare(commands):
+    command = _add_command(
+        commands,
+        "prepare",
+        "clean, deduplicate and tokenize a corpus of any size into a folder that runs are trained from",
+        "\nOn this machine, or by Apache Beam on many processes or machines: the same documents stay.",
+    )
+    add_prepare_arguments(command, _positive)
 
 
 def _add_train(commands):

@@ -5,6 +5,11 @@ EXAMPLES = {
     "scale": """kerasllm scale --data corpus/*.txt --budget-minutes 60 --for-hours 24 --out study
 kerasllm scale --data corpus --preset llama --budget-minutes 30 --for-flops 1e17 --out study   # models of its kind
 kerasllm train --config study/best.yaml --out best""",
+    "prepare": """kerasllm prepare --data crawl/*.jsonl.zst --clean --deduplicate --tokenizer my-run --out tokens
+kerasllm prepare --data hf:wikimedia/wikipedia/20231101.en --decontaminate test.txt --tokenizer my-run --out wiki
+kerasllm prepare --data crawl --clean --deduplicate --tokenizer my-run --out tokens --runner DirectRunner \
+    --direct_num_workers 8 --direct_running_mode multi_processing   # Apache Beam, here in eight processes
+kerasllm train --data tokens --out my-model""",
     "train": """kerasllm train --data corpus/*.txt --out my-run
 kerasllm train --data tfds:tiny_shakespeare --tokenizer char --steps 2000 --out shakespeare
 kerasllm train --data corpus --preset gpt2 --num-layers 6 --d-model 384 --num-heads 6 --max-length 256 --out small-gpt2
@@ -12,6 +17,8 @@ kerasllm train --data corpus --set model.num_kv_heads=2 --set model.attention_wi
 kerasllm train --data crawl.jsonl.gz --clean --deduplicate --packed --out clean   # each document sees itself alone
 kerasllm train --data corpus --batch-size 64 --micro-batches 8 --remat block --loss-chunk 256 --out small-memory
 kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
+kerasllm train --data tokens --out prepared   # what kerasllm prepare made
+kerasllm train --data wiki@0.3 code@0.7:2B --out mixed   # of such: shares of each batch, at most so many tokens
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
 kerasllm train --task classify --data reviews.csv --text-column review --label-column stars --from my-bert --out stars

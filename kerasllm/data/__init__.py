@@ -5,6 +5,8 @@ from kerasllm.data.chat_windows import chat_dataset
 from kerasllm.data.chats import read_chats, read_questions
 from kerasllm.data.cleaning import clean
 from kerasllm.data.counterfactuals import counterfactual
+from kerasllm.data.curriculum import curriculum_dataset
+from kerasllm.data.decontamination import decontaminate
 from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
 from kerasllm.data.image_batches import image_text_dataset
@@ -21,20 +23,25 @@ from kerasllm.data.sources import read_text
 from kerasllm.data.splitting import split_text
 from kerasllm.data.teacher import with_teacher
 from kerasllm.data.text_batches import classification_dataset, pair_dataset
-from kerasllm.data.token_files import TokenFiles, write_tokens
+from kerasllm.data.token_files import TokenFiles, is_token_folder, write_tokens
+from kerasllm.data.token_streams import TokenMixture
 from kerasllm.data.unlearning import unlearning_dataset
 
 __all__ = [
     "TokenFiles",
+    "TokenMixture",
     "causal_lm_dataset",
     "chat_dataset",
     "classification_dataset",
     "clean",
     "counterfactual",
+    "curriculum_dataset",
+    "decontaminate",
     "deduplicate",
     "dialogue_dataset",
     "image_pair_dataset",
     "image_text_dataset",
+    "is_token_folder",
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",

@@ -59,53 +59,48 @@ def deduplicate(
     rules = ("exact_duplicate", "near_duplicate") if near else ("exact_duplicate",)
 
     def new_filter():
-        return functools.partial(_outcome, set(), _Signatures(threshold, num_perm) if near else None)
+        near_duplicates = NearDuplicates(threshold, num_perm) if near else None
+        return functools.partial(_outcome, set(), MinHasher(threshold, num_perm), near_duplicates)
 
     return FilteredDocuments(documents, rules, new_filter)
 
 
-def _outcome(digests, earlier, document):
-    normal = " ".join(composed(document).casefold().split())
-    digest = hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def normal_form(document):
+    """What exact duplicates have in common: the characters in NFC, without case, with single spaces."""
+    return " ".join(composed(document).casefold().split())
+
+
+def digest_of(normal):
+    """16 bytes that are the same for the same normal form, and for no other."""
+    return hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _outcome(digests, hasher, near_duplicates, document):
+    normal = normal_form(document)
+    digest = digest_of(normal)
     if digest in digests:
         return Outcome(None, removed_by="exact_duplicate")
     digests.add(digest)
-    if earlier is not None and not earlier.add(normal):
+    hashes = None if near_duplicates is None else hasher.hashes(normal)
+    if hashes is not None and not near_duplicates.add(*hashes):
         return Outcome(None, removed_by="near_duplicate")
     return Outcome(document)
 
 
-class _Signatures:
-    """MinHash signatures of documents, and tables that propose those which may be alike."""
+class MinHasher:
+    """MinHash signatures of texts, and the keys of their bands. It remembers nothing.
 
-    def __init__(self, threshold, num_perm):
-        self._least = threshold * num_perm
-        (self._multipliers, self._offsets), self._bands = _permutations_and_bands(threshold, num_perm)
-        self._rows = np.random.default_rng(0).integers(2**63, size=self._bands, dtype=np.uint64)
+    Args:
+        threshold, num_perm: as in `deduplicate`.
+    """
+
+    def __init__(self, threshold=0.8, num_perm=128):
+        (self._multipliers, self._offsets), self.bands = _permutations_and_bands(threshold, num_perm)
+        self._rows = np.random.default_rng(0).integers(2**63, size=self.bands, dtype=np.uint64)
         self._products = np.empty((num_perm, _SHINGLES_AT_ONCE), np.uint32)
-        self._buckets, self._blocks, self._count = _Buckets(), [], 0
 
-    def add(self, text):
-        """Adds a text unless it is like one that was added before, and returns whether it did."""
-        signature = self._signature(text)
-        if signature is None:
-            return True
-        keys = self._keys(signature)
-        short = signature.astype(np.uint16)
-        for number in {number for key in keys if (number := self._buckets.get(key))}:
-            earlier = self._blocks[(number - 1) // _BLOCK][(number - 1) % _BLOCK]
-            if np.count_nonzero(earlier == short) >= self._least:
-                return False
-        if self._count % _BLOCK == 0:
-            self._blocks.append(np.empty((_BLOCK, len(short)), np.uint16))
-        self._blocks[-1][self._count % _BLOCK] = short
-        self._count += 1
-        for key in keys:
-            self._buckets.add(key, self._count)
-        return True
-
-    def _signature(self, text):
-        """The least value of each permutation over all shingles, uint32; None where there is no shingle."""
+    def hashes(self, text):
+        """The keys of the bands, (bands,) uint64, and the signature, (num_perm,) uint16; None without shingles."""
         signature = None
         for piece in pieces(text):
             shingles = (phrases(find_words(piece).hashes, SHINGLE_LENGTH) >> np.uint64(32)).astype(np.uint32)
@@ -113,15 +108,43 @@ class _Signatures:
                 some = shingles[begin : begin + _SHINGLES_AT_ONCE]
                 values = np.multiply(self._multipliers, some, out=self._products[:, : len(some)])
                 values += self._offsets
-                least = values.min(axis=1)
+                least = values.min(axis=1)  # of each permutation over all shingles
                 signature = least if signature is None else np.minimum(signature, least)
-        return signature
+        if signature is None:
+            return None
+        num_bands, num_rows = self.bands
+        bands = signature[: num_bands * num_rows].reshape(self.bands)
+        return mix((bands * self._rows).sum(axis=1, dtype=np.uint64)), signature.astype(np.uint16)
 
-    def _keys(self, signature):
-        """A number of 32 bits for each band of the signature."""
-        num_bands, num_rows = self._bands
-        bands = signature[: num_bands * num_rows].reshape(self._bands)
-        return (mix((bands * self._rows).sum(axis=1, dtype=np.uint64)) >> np.uint64(32)).tolist()
+
+class NearDuplicates:
+    """Which documents are like one that came before and stayed.
+
+    A document is compared with the first that stayed of each of its bands. So its fate hangs on no documents but those
+    that share a band with it, and with which those share one: others could as well not be there.
+
+    Args:
+        threshold, num_perm: as in `deduplicate`.
+    """
+
+    def __init__(self, threshold=0.8, num_perm=128):
+        self._least = threshold * num_perm
+        self._buckets, self._blocks, self._count = _Buckets(), [], 0
+
+    def add(self, keys, signature):
+        """Adds a document, of which `MinHasher.hashes` are given, unless it is like an earlier one; whether it did."""
+        keys = keys.tolist()
+        for number in {number for key in keys if (number := self._buckets.get(key))}:
+            earlier = self._blocks[(number - 1) // _BLOCK][(number - 1) % _BLOCK]
+            if np.count_nonzero(earlier == signature) >= self._least:
+                return False
+        if self._count % _BLOCK == 0:
+            self._blocks.append(np.empty((_BLOCK, len(signature)), np.uint16))
+        self._blocks[-1][self._count % _BLOCK] = signature
+        self._count += 1
+        for key in keys:
+            self._buckets.add(key, self._count)
+        return True
 
 
 @functools.cache
@@ -135,35 +158,41 @@ def _permutations_and_bands(threshold, num_perm):
 
 
 class _Buckets:
-    """A table from 32-bit keys to the first document that had each, documents counting from 1.
+    """A table from keys of 64 bits to the first document that had each, documents counting from 1.
 
-    Open addressing in one array of 64-bit entries, key and document: 12 to 24 bytes an entry, where a dict takes 100.
+    Open addressing in two arrays: 18 to 36 bytes a key, where a dict takes 100.
     """
 
     def __init__(self):
-        self._entries, self._used = array("Q", bytes(8 * 2**12)), 0
+        self._new(2**12)
+        self._used = 0
+
+    def _new(self, size):
+        self._keys, self._documents = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
 
     def get(self, key):
         """The document of a key, 0 where there is none."""
-        return self._entries[self._place(key)] & 0xFFFFFFFF
+        return self._documents[self._place(key)]
 
     def add(self, key, document):
         """Adds a key unless it is there."""
         place = self._place(key)
-        if self._entries[place]:
+        if self._documents[place]:
             return
-        self._entries[place] = key << 32 | document
+        self._keys[place], self._documents[place] = key, document
         self._used += 1
-        if 3 * self._used > 2 * len(self._entries):
-            earlier, self._entries = self._entries, array("Q", bytes(16 * len(self._entries)))
-            for entry in earlier:
-                if entry:
-                    self._entries[self._place(entry >> 32)] = entry
+        if 3 * self._used > 2 * len(self._keys):
+            keys, documents = self._keys, self._documents
+            self._new(2 * len(keys))
+            for key, document in zip(keys, documents, strict=True):
+                if document:
+                    place = self._place(key)
+                    self._keys[place], self._documents[place] = key, document
 
     def _place(self, key):
         """Where a key is, or where it would go."""
-        entries, last = self._entries, len(self._entries) - 1
+        keys, documents, last = self._keys, self._documents, len(self._keys) - 1
         place = key & last
-        while (entry := entries[place]) and entry >> 32 != key:
+        while documents[place] and keys[place] != key:
             place = (place + 1) & last
         return place

@@ -29,6 +29,7 @@ class FilteredDocuments:
 
     Attributes:
         report: `Report` of the latest iteration, up to where that has come.
+        rules, new_filter: as given.
 
     Raises:
         TypeError: where documents is no iterable of str.
@@ -37,9 +38,9 @@ class FilteredDocuments:
 
     def __init__(self, documents, rules, new_filter):
         check_documents("documents", documents)
-        self._documents, self._rules, self._new_filter = documents, tuple(rules), new_filter
+        self._documents, self.rules, self.new_filter = documents, tuple(rules), new_filter
         self._used_up = False
-        self.report = Report(self._rules)
+        self.report = Report(self.rules)
 
     def __iter__(self):
         if self._used_up:
@@ -48,11 +49,11 @@ class FilteredDocuments:
                 "iterator anew."
             )
         self._used_up = isinstance(self._documents, Iterator)
-        self.report = Report(self._rules)
+        self.report = Report(self.rules)
         return self._filtered(self.report)
 
     def _filtered(self, report):
-        outcome_of = self._new_filter()
+        outcome_of = self.new_filter()
         for document in self._documents:
             if not isinstance(document, str):
                 raise TypeError(f"Document {report.seen} is {type(document).__name__}, not str: {document!r:.60}.")

@@ -152,7 +152,7 @@ def _open_zstandard(raw):
         import zstandard
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{raw.name} is compressed with Zstandard, and the package zstandard is not installed: "
+            f"{getattr(raw, 'name', raw)} is compressed with Zstandard, and the package zstandard is not installed: "
             "pip install zstandard, or decompress the file with unzstd."
         ) from error
     return io.BufferedReader(_Zstandard(raw, zstandard.ZstdDecompressor().decompressobj))

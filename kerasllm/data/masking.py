@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.option_names import WINDOW_WORDS
-from kerasllm.data.token_files import TokenFiles
+from kerasllm.data.token_streams import TokenStream
 from kerasllm.data.windows import window_dataset
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.masks import ordinary_ids, require_mask, word_joins
@@ -28,7 +28,7 @@ _MASKS = 1  # Sets these draws apart from those of the windows, which have the s
 
 @explain_keywords(WINDOW_WORDS)
 def masked_lm_dataset(
-    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenFiles,
+    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenStream,
     tokenizer: Tokenizer,
     seq_len: int,
     batch_size: int,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from kerasllm.data.option_names import WINDOW_WORDS
-from kerasllm.data.token_files import TokenFiles
+from kerasllm.data.token_streams import TokenStream
 from kerasllm.data.windows import window_dataset
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.words import explain_keywords
@@ -14,7 +14,7 @@ from kerasllm.words import explain_keywords
 
 @explain_keywords(WINDOW_WORDS)
 def causal_lm_dataset(
-    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenFiles,
+    documents_or_token_dir: Iterable[str] | str | os.PathLike | TokenStream,
     tokenizer: Tokenizer,
     seq_len: int,
     batch_size: int,
@@ -41,7 +41,7 @@ def causal_lm_dataset(
 
     Args:
         documents_or_token_dir: iterable of str, which is tokenized to disk first; or a folder made by
-            `write_tokens`; or `TokenFiles`.
+            `write_tokens`; or `TokenFiles`, or a `TokenMixture` of several.
         tokenizer: `kerasllm.tokenizers.Tokenizer`.
         seq_len: int T, tokens in a window.
         batch_size: int B, windows in a batch.

@@ -28,9 +28,14 @@ def read_texts(path, kind, field, left_out):
     Raises:
         ValueError: for a record that has no such text, a field that is not plain, and as `read_records`.
     """
-    records, sample = _sampled(read_records(path, kind, [] if field is None else [field]))
+    return texts_of(read_records(path, kind, [] if field is None else [field]), path, field, left_out)
+
+
+def texts_of(records, source, field, left_out):
+    """The texts of records that come with their places; `source` is where from, the others as in `read_texts`."""
+    records, sample = _sampled(records)
     if sample:
-        field = _only_text(path, sample) if field is None else known_as(field, leaf_names(sample))
+        field = _only_text(source, sample) if field is None else known_as(field, leaf_names(sample))
     for place, record in records:
         text = record if isinstance(record, str) else value_at(record, field, place)
         if text is None:
@@ -314,7 +319,7 @@ def _read_parquet(path, fields):
             f"{path} is a {PARQUET} file, and the package pyarrow is not installed: pip install pyarrow."
         ) from error
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path.open("rb"))
         number = 0
         # Numbers, lists, pictures and the like are no text, and reading them takes time.
         columns = [c.name for c in file.schema_arrow if c.name in fields or _may_hold_text(pyarrow.types, c.type)]

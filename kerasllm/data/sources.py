@@ -1,21 +1,26 @@
-"""Where documents come from: files, folders, globs, TensorFlow Datasets and Python's own manual.
+"""Where documents come from: files, folders, globs, data sets of others and Python's own manual.
 
 A document is a str. Sources are read as they are consumed, in bounded memory, and always in the same order. What a file
-is and how it is opened is in formats.py, what its rows and objects hold in records.py, TensorFlow Datasets in tfds.py.
+is and how it is opened is in formats.py, what its rows and objects hold in records.py, TensorFlow Datasets in tfds.py,
+Hugging Face's in hub.py, object stores in `kerasllm.storage`.
 """
 
 import collections
+import functools
 import glob
 import itertools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from kerasllm.data import formats
+from kerasllm.data import formats, hub
 from kerasllm.data.formats import JSON_LINES, TEXT, kind_by_name, kind_of, read_chunks
 from kerasllm.data.records import read_texts
 from kerasllm.data.tfds import PREFIX, is_version_folder, read_tfds
+from kerasllm.storage import RemotePath, is_remote, size_of
+from kerasllm.storage import path_of as any_path_of
 
 MAX_DOCUMENT = 2**21
 # What a folder is read for; where it has none of these, for the one kind of data that it has.
@@ -53,6 +58,10 @@ def read_text(
               `data_dir` holds, in any version, is used before anything is fetched. The folder of one version, such as
               "data/toy/1.0.0", serves too, with "tfds:" before it and a split behind it or without.
               "tfds:translate_folder" is its TranslateFolder: the files LANGUAGE.SPLIT.txt of `data_dir`.
+            - `"hf:DATASET[/CONFIG][:SPLIT]"`, a data set of Hugging Face's hub, OWNER/NAME, or of a folder in its
+              format (with `pip install datasets`). It is read as it is fetched; the split is "train" by default.
+            - a file, folder or glob of an object store, "gs://BUCKET/crawl/*.jsonl.zst" and what else fsspec knows
+              (with `pip install fsspec` and what it asks for, such as gcsfs).
             - "python_docs": Python's language reference, which every Python brings along (0.46 MB of English).
         field: str, where the text is in a record or in an example of a data set; "OUTER.INNER" for a field inside
             another one. None means "text", or else the only field that has text. For a table whose first line names
@@ -75,8 +84,20 @@ def read_text(
     'The "assert" statement\\n*'
     """
     left_out = _LeftOut()
-    readers = _readers(source, field, data_dir, left_out.add)
-    return _not_empty(itertools.chain.from_iterable(reader() for reader in readers), source, left_out)
+    parts = parts_of(source, field, data_dir, left_out.add)
+    return _not_empty(itertools.chain.from_iterable(part.read() for part in parts), source, left_out)
+
+
+class Part(NamedTuple):
+    """A file or data set that a source names.
+
+    Attributes:
+        read: function without arguments that returns an iterator over its documents. It can be sent to other processes.
+        size: int, bytes of the file; 0 where that is not known.
+    """
+
+    read: Callable
+    size: int = 0
 
 
 class _LeftOut:
@@ -91,10 +112,15 @@ class _LeftOut:
         return f"Records whose text is null are left out: {self.count:,}, the first of which is {self.first}."
 
 
+def is_filled(document):
+    """Whether a document is more than white space: others are left out."""
+    return bool(document) and not document.isspace()
+
+
 def _not_empty(documents, source, left_out):
     empty = True
     for document in documents:
-        if document and not document.isspace():
+        if is_filled(document):
             empty = False
             yield document
     if empty:
@@ -104,29 +130,37 @@ def _not_empty(documents, source, left_out):
         warnings.warn(str(left_out), stacklevel=2)
 
 
-def _readers(source, field, data_dir, left_out):
-    """Functions without arguments, one for each file or data set, that iterate over its documents."""
+def parts_of(source, field=None, data_dir=None, left_out=lambda place: None):
+    """The `Part`s of a source, in order; the arguments are those of `read_text`, which says what it raises.
+
+    `left_out` is a function that is called with the place of each record whose text is null.
+    """
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError("source is an empty list: name at least one file, folder, glob or data set.")
-        return [reader for one in source for reader in _readers(one, field, data_dir, left_out)]
+        return [part for one in source for part in parts_of(one, field, data_dir, left_out)]
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"source must be a str, a path or a list of those, got {type(source).__name__}.")
     source = os.fspath(source)
     if source == "python_docs":
-        return [_read_python_docs]
-    if source.startswith(PREFIX) or is_version_folder(path_of(source)):
-        return [lambda: read_tfds(source, field, data_dir)]
-    return [lambda file=file: _read_file(file, field, left_out) for file in files_of(source)]
+        return [Part(_read_python_docs)]
+    if source.startswith(hub.PREFIX):
+        return [Part(functools.partial(hub.read_hub, source, field, left_out))]
+    if source.startswith(PREFIX) or (not is_remote(source) and is_version_folder(path_of(source))):
+        return [Part(functools.partial(read_tfds, source, field, data_dir))]
+    files = files_of(source)
+    return [Part(functools.partial(_read_file, file, field, left_out), size_of(file)) for file in files]
 
 
 def path_of(source):
     """The path that a source names. FileNotFoundError where none could be so: perhaps it is meant as a text."""
     try:
-        path = Path(source).expanduser()
+        path = any_path_of(source).expanduser()
         path.exists()
         return path
     except (OSError, ValueError, RuntimeError) as error:
+        if is_remote(source):
+            raise
         source = str(source)
         raise FileNotFoundError(
             f"A source names files, and this str of {len(source):,} characters cannot: {source[:60]!r}. A text itself "
@@ -141,16 +175,30 @@ def files_of(source):
         return [path]
     if path.is_dir():
         return _files_of_folder(path)
-    files = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+    files = _globbed(path)
     if not files:
         raise FileNotFoundError(
-            f'No text at {source}: give a file, a folder, a glob that matches files, "tfds:NAME" or "python_docs".'
+            f'No text at {source}: give a file, a folder, a glob that matches files, "tfds:NAME", "hf:NAME" or '
+            '"python_docs".'
         )
     return files
 
 
+def _globbed(path):
+    if isinstance(path, RemotePath):
+        folder, _, pattern = str(path).rpartition("/")
+        while "*" in folder:
+            folder, _, part = folder.rpartition("/")
+            pattern = f"{part}/{pattern}"
+        return RemotePath(folder).files(pattern)
+    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+
+
 def _files_of_folder(folder):
-    files = sorted(p for p in folder.rglob("*") if not _is_hidden(p.relative_to(folder)) and p.is_file())
+    if isinstance(folder, RemotePath):
+        files = [p for p in folder.files() if not _is_hidden(Path(str(p).removeprefix(f"{folder}/")))]
+    else:
+        files = sorted(p for p in folder.rglob("*") if not _is_hidden(p.relative_to(folder)) and p.is_file())
     kinds = {path: kind_by_name(path) for path in files}
     data = set(kinds.values()) - {None}
     wanted = data.intersection(_DOCUMENT_KINDS) or (data if len(data) == 1 else ())

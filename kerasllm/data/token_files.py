@@ -1,29 +1,44 @@
-"""Token files: a tokenized corpus on disk, memory-mapped when it is read.
+"""Token files: a tokenized corpus on disk, memory-mapped when it is read, or in an object store.
 
 A folder holds three files:
 
 - tokens.bin: the ids of all documents one after the other, each with the end token, as little-endian uint16 or uint32;
 - document_ends.bin: where each document ends in tokens.bin (one past its last token), as little-endian int64;
 - manifest.json: format version, tokenizer fingerprint, counts, dtype, SHA-256 of both files.
+
+Or, of a large corpus, shards: tokens-00000.bin, document_ends-00000.bin (each counts from its own first token), and so
+on, read as if they stood one behind the other. `kerasllm.preparation` writes those.
 """
 
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from kerasllm.files import check_documents, new_folder, sha256, write_json
+from kerasllm.data.token_arrays import JoinedArray, RemoteArray, new_blocks
+from kerasllm.data.token_streams import TokenStream
+from kerasllm.data.token_writing import (
+    COUNTS,
+    DTYPES,
+    ENDS_DTYPE,
+    MANIFEST,
+    ONE_PART,
+    SHARDS,
+    TokenWriter,
+    names_of,
+    write_manifest,
+)
+from kerasllm.files import check_documents, new_folder
 from kerasllm.progress import progress_bar
+from kerasllm.storage import RemotePath, path_of
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
-VERSION = 1
-_TOKENS, _ENDS, _MANIFEST = "tokens.bin", "document_ends.bin", "manifest.json"
-_COUNTS = "vocab_size", "num_tokens", "num_documents", "num_bytes"
 _SHOWN_EVERY = 2**14  # tokens, as each time costs more than a short document
-_DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
 def write_tokens(
@@ -61,31 +76,49 @@ def write_tokens(
     folder = Path(folder)
     check_documents("documents", documents)
     tokenizer = as_tokenizer(tokenizer)
-    counts = dict.fromkeys(_COUNTS, 0) | {"vocab_size": tokenizer.vocab_size}
     with new_folder(folder) as temporary, progress_bar(progress) as bar:
         task = bar.add_task("tokenizing", total=None, unit="tokens")
+        with TokenWriter(temporary, tokenizer) as writer:
+            counts, shown = writer.counts, 0
 
-        def show():
-            seen = f"tokenizing {counts['num_documents']:,} documents, {counts['num_bytes'] / 1e6:,.1f} MB"
-            bar.update(task, description=seen, completed=counts["num_tokens"])
+            def show():
+                seen = f"tokenizing {counts['num_documents']:,} documents, {counts['num_bytes'] / 1e6:,.1f} MB"
+                bar.update(task, description=seen, completed=counts["num_tokens"])
 
-        _write_files(documents, tokenizer, temporary, counts, show)
+            for _ in writer.add(documents):
+                if counts["num_tokens"] - shown >= _SHOWN_EVERY:
+                    shown = counts["num_tokens"]
+                    show()
+            show()
+        write_manifest(temporary, tokenizer, ONE_PART, counts, {"sha256": writer.sha256})
     return TokenFiles(folder)
 
 
-class TokenFiles:
+def is_token_folder(path: str | os.PathLike) -> bool:
+    """Whether there are token files at a path."""
+    manifest = path_of(path) / MANIFEST
+    try:
+        return manifest.is_file() and "fingerprint" in json.loads(manifest.read_text("utf-8"))
+    except ValueError:
+        return False
+
+
+class TokenFiles(TokenStream):
     """A folder of token files, opened read-only.
 
     Args:
-        folder: as `write_tokens` made it.
+        folder: as `write_tokens` or `kerasllm.preparation.prepare` made it; "gs://bucket/tokens" and what else fsspec
+            knows are read as they are needed, with at most 64 MB of them in memory.
 
     Attributes:
-        tokens: (num_tokens,) uint16 or uint32 memory map.
-        document_ends: (num_documents,) int64 memory map, one past each document's last token.
+        tokens: (num_tokens,) uint16 or uint32 memory map; of shards and of object stores an array that reads slices.
+        document_ends: (num_documents,) int64, likewise, one past each document's last token.
         num_tokens, num_documents: int; tokens include the end tokens.
         num_bytes: int, of the documents' text in UTF-8.
         vocab_size: int, of the tokenizer.
         fingerprint: str, of the tokenizer.
+        sha256: str, of the manifest, which has the hashes of all files.
+        report: dict, what became of the documents by which rule, where `preparation.prepare` made the folder.
 
     Raises:
         FileNotFoundError: where there is no manifest.
@@ -93,34 +126,63 @@ class TokenFiles:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        self._manifest = _read_manifest(self.folder)
-        self.vocab_size, self.num_tokens, self.num_documents, self.num_bytes = (
-            self._manifest[count] for count in _COUNTS
+        self.folder = path_of(folder)
+        manifest = _read_manifest(self.folder)
+        self.sha256 = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        self.num_bytes, self.report = manifest["num_bytes"], manifest.get("report", {})
+        self._dtype, self._blocks = DTYPES[manifest["dtype"]], new_blocks()
+        sharded = manifest["version"] == SHARDS
+        self._parts = []
+        for number, part in enumerate(manifest["shards"] if sharded else [manifest]):
+            tokens_name, ends_name = names_of(number if sharded else None)
+            self._parts.append(_Part(tokens_name, ends_name, part))
+        filled = [part for part in self._parts if part.counts["num_tokens"]]
+        tokens = [self._array(part.tokens, self._dtype, part.counts["num_tokens"]) for part in filled]
+        ends = [self._array(part.ends, ENDS_DTYPE, part.counts["num_documents"]) for part in filled]
+        befores = np.cumsum([0, *(part.counts["num_tokens"] for part in filled)])[:-1].tolist()
+        plain = not sharded and not isinstance(self.folder, RemotePath)
+        super().__init__(
+            str(self.folder),
+            tokens[0] if plain else JoinedArray(tokens),
+            ends[0] if plain else JoinedArray(ends, befores),
+            manifest["vocab_size"],
+            manifest["fingerprint"],
         )
-        self.fingerprint = self._manifest["fingerprint"]
-        self.tokens = self._map(_TOKENS, _DTYPES[self._manifest["dtype"]], self.num_tokens)
-        self.document_ends = self._map(_ENDS, np.dtype("<i8"), self.num_documents)
-
-    def check(self, tokenizer: Tokenizer) -> None:
-        """Raises ValueError unless `tokenizer` is the one that made these tokens."""
-        if tokenizer.fingerprint() != self.fingerprint:
-            raise ValueError(
-                f"The tokens in {self.folder} were made by another tokenizer (fingerprint {self.fingerprint[:12]}…, "
-                f"this one has {tokenizer.fingerprint()[:12]}…). Load that tokenizer, or write the tokens anew."
-            )
 
     def verify(self) -> None:
         """Reads all files and raises ValueError where one has changed since it was written."""
-        for name in (_TOKENS, _ENDS):
-            if sha256(self.folder / name) != self._manifest["sha256"].get(name):
-                raise ValueError(f"{self.folder / name} is damaged: its SHA-256 is not the manifest's. Write it anew.")
+        for part in self._parts:
+            for name in (part.tokens, part.ends):
+                with (self.folder / name).open("rb") as file:
+                    digest = _sha256(file)
+                if digest != part.counts["sha256"].get(name):
+                    raise ValueError(
+                        f"{self.folder / name} is damaged: its SHA-256 is not the manifest's. Write it anew."
+                    )
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that `preparation.prepare` saved beside the tokens.
+
+        Raises:
+            FileNotFoundError: where there is none.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                if (self.folder / name).is_file():
+                    (Path(temporary) / name).write_text((self.folder / name).read_text("utf-8"), "utf-8")
+            if not any(Path(temporary).iterdir()):
+                raise FileNotFoundError(f"{self.folder} holds no tokenizer: name the one that its tokens were made by.")
+            tokenizer = Tokenizer.load(temporary)
+        self.check(tokenizer)
+        return tokenizer
 
     def __repr__(self):
         return f"TokenFiles({str(self.folder)!r}, num_tokens={self.num_tokens}, num_documents={self.num_documents})"
 
-    def _map(self, name, dtype, count):
+    def _array(self, name, dtype, count):
         path = self.folder / name
+        if isinstance(path, RemotePath):
+            return RemoteArray(path, dtype, count, self._blocks)
         size = path.stat().st_size if path.is_file() else 0
         if size != count * dtype.itemsize:
             raise ValueError(
@@ -129,56 +191,23 @@ class TokenFiles:
         return np.memmap(path, dtype, mode="r")
 
 
-def _write_files(documents, tokenizer, folder, counts, show):
-    shown = 0
-    dtype_name, end_id = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32", tokenizer.end_id
-    with _HashedFile(folder / _TOKENS) as tokens, _HashedFile(folder / _ENDS) as ends:
-        for ids in tokenizer.encode_stream(_counted(documents, counts)):
-            if end_id is not None and end_id not in ids[-1:]:
-                ids = np.append(ids, end_id)
-            tokens.write(ids.astype(_DTYPES[dtype_name]))
-            counts["num_tokens"] += len(ids)
-            ends.write(np.int64(counts["num_tokens"]).astype("<i8"))
-            counts["num_documents"] += 1
-            if counts["num_tokens"] - shown >= _SHOWN_EVERY:
-                shown = counts["num_tokens"]
-                show()
-    show()
-    if not counts["num_tokens"]:
-        raise ValueError("There is nothing to tokenize: at least one document that is not empty is needed.")
-    manifest = {
-        "version": VERSION,
-        "fingerprint": tokenizer.fingerprint(),
-        "dtype": dtype_name,
-        **counts,
-        "sha256": {_TOKENS: tokens.digest, _ENDS: ends.digest},
-    }
-    write_json(folder / _MANIFEST, manifest)
+class _Part(NamedTuple):
+    """The names of a part's files, and what the manifest says of it."""
+
+    tokens: str
+    ends: str
+    counts: dict
 
 
-class _HashedFile:
-    """A new file that is hashed as it is written, and on disk when it is closed."""
-
-    def __init__(self, path):
-        self._file = open(path, "xb")  # noqa: SIM115
-        self._hash = hashlib.sha256()
-
-    def write(self, data):
-        self._file.write(data)
-        self._hash.update(data)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self.digest = self._hash.hexdigest()
+def _sha256(file):
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read_manifest(folder):
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
             f"No token files at {folder}: make them with write_tokens, or pass documents, such as read_text(path) "
@@ -187,19 +216,15 @@ def _read_manifest(folder):
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version, dtype = manifest["version"], manifest["dtype"]
-        sound = all(type(manifest[count]) is int and manifest[count] > 0 for count in _COUNTS)
-        sound = sound and isinstance(manifest["fingerprint"], str) and isinstance(manifest["sha256"], dict)
+        sound = all(type(manifest[count]) is int and manifest[count] > 0 for count in COUNTS)
+        sound = sound and isinstance(manifest["fingerprint"], str)
+        parts = manifest["shards"] if version == SHARDS else [manifest]
+        sound = sound and all(isinstance(part["sha256"], dict) for part in parts)
+        sound = sound and all(manifest[count] == sum(part[count] for part in parts) for count in COUNTS[1:])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest of token files: {error!r}.") from error
-    if version != VERSION:
-        raise ValueError(f"{path} has version {version!r}; this kerasllm reads version {VERSION}.")
-    if dtype not in _DTYPES or not sound:
+    if version not in (ONE_PART, SHARDS):
+        raise ValueError(f"{path} has version {version!r}; this kerasllm reads versions {ONE_PART} and {SHARDS}.")
+    if dtype not in DTYPES or not sound:
         raise ValueError(f"{path} is damaged: its dtype, counts, fingerprint or checksums make no sense.")
     return manifest
-
-
-def _counted(documents, counts):
-    for document in documents:
-        if document != "":
-            yield document
-            counts["num_bytes"] += len(document.encode())

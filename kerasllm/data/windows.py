@@ -15,11 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kerasllm.data.mixing import mixed_windows
 from kerasllm.data.packing import lay_out, plan_windows
 from kerasllm.data.poisson import check_poisson, poisson_draw, poisson_rows
 from kerasllm.data.sources import path_of
 from kerasllm.data.steps import Batches, check_least, dataset_of
 from kerasllm.data.token_files import TokenFiles, write_tokens
+from kerasllm.data.token_streams import TokenMixture, TokenStream
 from kerasllm.tokenizers import as_tokenizer
 
 
@@ -53,17 +55,23 @@ def window_dataset(
     check_least(0, seed=seed, start_step=start_step)
     tokenizer = as_tokenizer(tokenizer)
     files = _token_files(documents_or_token_dir, tokenizer, token_folder, progress)
-    if packed:
-        windows = windows_of(plan_windows(files.document_ends, seq_len, ahead))
+
+    def windows_in(stream):
+        if packed:
+            return windows_of(plan_windows(stream.document_ends, seq_len, ahead))
+        return _stream_windows(stream.num_tokens - ahead, seq_len, seed, shuffle)
+
+    if not isinstance(files, TokenMixture):
+        windows = windows_in(files)
+    elif not shuffle:
+        raise ValueError("A mixture has no order of its own: shuffle=False takes token_streams.join of its sources.")
     else:
-        windows = _stream_windows(files.num_tokens - ahead, seq_len, seed, shuffle)
+        windows = Windows(*mixed_windows(files, list(map(windows_in, files.sources)), seq_len, seed, _permuted))
 
     def read(step, pieces, shape):
         token_ids, next_ids, document_ids = lay_out(files.tokens, *pieces, shape, tokenizer.pad_id or 0)
         if token_ids.max() >= files.vocab_size or next_ids.max() >= files.vocab_size:
-            raise ValueError(
-                f"{files.folder} holds token ids past its vocabulary of {files.vocab_size}: it is damaged."
-            )
+            raise ValueError(f"{files.name} holds token ids past its vocabulary of {files.vocab_size}: it is damaged.")
         inputs, labels, weight = objective(step, token_ids, next_ids, document_ids)
         return inputs, labels, document_ids, weight
 
@@ -179,7 +187,7 @@ def _permuted(indices, count, seed, epoch):
 
 
 def _token_files(source, tokenizer, folder, progress):
-    if isinstance(source, TokenFiles):
+    if isinstance(source, TokenStream):
         files = source
     elif isinstance(source, (str, os.PathLike)):
         files = TokenFiles(path_of(source))

@@ -4,12 +4,11 @@ import json
 import re
 
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, decoders, models
 
 from kerasllm.gguf.pre_tokenizers import WORDS
 from kerasllm.tokenizers import Tokenizer, classes
-from kerasllm.tokenizers.older_formats.sentencepiece_models import make_engine
+from kerasllm.tokenizers.older_formats.sentencepiece_models import make_engine, new_model
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # as SentencePiece numbers them too
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # `tokenizer.ggml.model`
@@ -151,7 +150,7 @@ def _sentencepiece(keys, tokens, types):
         raise ValueError(f"{keys.path} has {len(tokens)} tokens and {len(scores)} scores.")
     # llama.cpp looks for these in a text as it is, and SentencePiece once spaces are "▁".
     tokens = [t.replace(" ", "▁") if kind == USER_DEFINED else t for t, kind in zip(tokens, types, strict=True)]
-    model = sentencepiece_model_pb2.ModelProto()
+    model = new_model()
     for token, score, kind in zip(tokens, scores, types, strict=False):
         model.pieces.add(piece=token, score=score, type=kind)
     model.trainer_spec.model_type = model.trainer_spec.BPE

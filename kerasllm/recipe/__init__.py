@@ -32,6 +32,7 @@ from kerasllm.recipe.fitting import fit, optimizer_of, trained_parameters
 from kerasllm.recipe.processes import is_first, own_folder, run_folder
 from kerasllm.settings import CHECKPOINTS, RECORD, SETTINGS, TrainSettings, read_yaml
 from kerasllm.tasks import TASKS
+from kerasllm.tasks.text import KINDS
 from kerasllm.tokenizers import Tokenizer
 
 __all__ = ["optimizer_of", "resume", "rows", "tokenizer_of", "train"]
@@ -41,7 +42,6 @@ def __dir__():  # what completion shows
     return __all__
 
 
-TOKENIZERS = ("bpe", "wordpiece", "unigram", "char", "byte")
 DEFAULT_STEPS = 1000
 ROUNDS = 20  # points of the validation curve
 PACKAGES = ("tensorflow", "keras", "numpy", "tokenizers", "safetensors")
@@ -79,7 +79,7 @@ def train(settings, force=False):
             promise = _promise(settings, draft)
             batches = _batches(settings, task, config, tokenizer, draft, promise)
         measures = task.measure()
-        sizes = (f"{m['bytes']:,} bytes of text for {name}" for name, m in measures.items())
+        sizes = (f"{amount_of(measured)} for {name}" for name, measured in measures.items())
         report.stage(", ".join(sizes))
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
@@ -92,6 +92,11 @@ def train(settings, force=False):
             write_json(draft / RECORD, record)
             (draft / SETTINGS).write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False), encoding="utf-8")
     return _finish(model, settings, task, tokenizer, batches, record, promise)
+
+
+def amount_of(measured):
+    """How much data there is, by what a task measures of it."""
+    return f"{measured['bytes']:,} bytes of text" if "bytes" in measured else f"{measured['tokens']:,} tokens"
 
 
 def resume(folder):
@@ -210,7 +215,7 @@ def tokenizer_of(settings, task):
     """The tokenizer that a run asks for: its task's, one that is read, or one that is trained on its text."""
     if (tokenizer := task.tokenizer()) is not None:
         return tokenizer
-    if settings.tokenizer not in TOKENIZERS:
+    if settings.tokenizer not in KINDS:
         return Tokenizer.load(settings.tokenizer)
     report.stage(f"Training the {settings.tokenizer} tokenizer")
     return Tokenizer.train(

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import MISSING, dataclass, field
 
 from kerasllm.settings.names import MODEL_FLAGS, SHORT, in_own_names
-from kerasllm.settings.values import about, checked, plain
+from kerasllm.settings.values import about, checked, pairs_of, plain
 from kerasllm.tasks import TASKS
 from kerasllm.words import advice
 
@@ -48,8 +48,8 @@ class TrainSettings:
         (),
         str,
         "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
-        "tfds:NAME or python_docs; to translate: two files of one sentence a line, one of records or of two columns, "
-        "or tfds:NAME",
+        "tfds:NAME, hf:OWNER/NAME, python_docs, or what kerasllm prepare made, several as FOLDER@WEIGHT:TOKENS; to "
+        "translate: two files of one sentence a line, one of records or of two columns, or tfds:NAME",
         metavar="PATH",
     )
     valid: tuple[str, ...] = _setting(
@@ -97,6 +97,12 @@ class TrainSettings:
         metadata=about(dict, "any field of TransformerConfig, such as model.num_kv_heads=2; may be repeated"),
     )
     packed: bool = _setting(False, bool, "windows hold whole documents where they fit, which do not see each other")
+    context_warmup: tuple[str, ...] = _setting(
+        (),
+        str,
+        "causal and masked: shorter windows first, of so many tokens for so many steps, and more of them in a step",
+        metavar="TOKENS:STEPS",
+    )
     batch_size: int | None = _setting(None, int, "windows in a training step (default: 32); not to translate", least=1)
     batch_tokens: int | None = _setting(
         None, int, "translate only: tokens of one side in a training step (default: 4096)", least=1
@@ -200,7 +206,6 @@ class TrainSettings:
     judge: str | None = _setting(
         None, str, "dialogue only: run folder of a judge; replies that it finds bad are not learned", metavar="FOLDER"
     )
-
     reward: tuple[str, ...] = _setting(
         (),
         str,
@@ -282,6 +287,7 @@ class TrainSettings:
         self._check_privacy()
         self.save_interval()
         self.trackers()
+        self.context_stages()
 
     def _check_privacy(self):
         if self.dp_epsilon is None:
@@ -291,6 +297,8 @@ class TrainSettings:
             raise ValueError(f"dp_epsilon is for the tasks {private}, not for {self.task}: leave it out.")
         if self.keep_checkpoints:
             raise ValueError("keep_checkpoints is not for dp_epsilon: a checkpoint holds the key of the noise.")
+        if self.context_warmup:
+            raise ValueError("context_warmup is not for dp_epsilon, which counts windows of one length.")
         if not (self.dp_epsilon and self.dp_delta and self.dp_clip_norm):
             raise ValueError("dp_epsilon, dp_delta and dp_clip_norm are above 0.")
         if self.optimizer != "adamw" or self.precision == "mixed_float16":
@@ -298,6 +306,10 @@ class TrainSettings:
                 "dp_epsilon trains with adamw, and not in mixed_float16, which scales what noise is measured by; got "
                 f"optimizer={self.optimizer} and precision={self.precision}."
             )
+
+    def context_stages(self):
+        """What `context_warmup` says: list of (tokens, steps)."""
+        return pairs_of("context_warmup", "tokens and steps, such as 1024:2000", self.context_warmup)
 
     def trackers(self):
         """What `log_to` names, with commas between or without: list of str."""

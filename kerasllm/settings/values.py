@@ -45,6 +45,13 @@ def _checked_texts(name, about, value):
     return tuple(values)
 
 
+def pairs_of(name, what, texts):
+    """Texts such as "1024:2000" as pairs of int above 0."""
+    if not all(re.fullmatch("[1-9][0-9]*:[1-9][0-9]*", text) for text in texts):
+        raise ValueError(f"{name} takes {what}, not {' '.join(texts)}.")
+    return [tuple(map(int, text.split(":"))) for text in texts]
+
+
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 

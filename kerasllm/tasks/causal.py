@@ -50,7 +50,7 @@ class CausalTask(TextTask):
         return config
 
     def tokenizer(self):
-        return self._teacher and self._teacher[1]
+        return self._teacher[1] if self._teacher else super().tokenizer()
 
     def fitted(self, config, tokenizer):
         if self._teacher is None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import kerasllm
 from kerasllm.tasks.corpus import Corpus, Measured
-from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, OF_PLANTING, Task
+from kerasllm.tasks.prepared import prepared
+from kerasllm.tasks.task import NOT_OF_TEXT, OF_ENCODERS, OF_RUNNING_TEXT, Task
 
 DEFAULT_BATCH_SIZE = 32
+KINDS = "bpe", "wordpiece", "unigram", "char", "byte"  # of tokenizers that are trained on the text
 PARTS = "train", "valid"
 CANARIES = "canaries.json"  # among the tokens
 
@@ -19,7 +21,7 @@ CANARIES = "canaries.json"  # among the tokens
 class TextTask(Task):
     """A task whose data are documents. A subclass says also which function of `kerasllm.data` makes its batches."""
 
-    unused_settings = ("batch_tokens", "test", *(name for name in NOT_OF_TEXT if name not in OF_PLANTING))
+    unused_settings = ("batch_tokens", "test", *(name for name in NOT_OF_TEXT if name not in OF_RUNNING_TEXT))
     unused_fields = OF_ENCODERS
     is_private = True
 
@@ -37,7 +39,17 @@ class TextTask(Task):
         super().__init__(settings)
         self._measures = {}
 
+    def tokenizer(self):
+        """That of the tokens, where the data is tokens and no folder is named."""
+        if self._prepared is None or self.settings.tokenizer not in KINDS:
+            return None
+        if self.settings.tokenizer != KINDS[0]:
+            raise ValueError(f"tokenizer={self.settings.tokenizer} does nothing for tokens, which are made already.")
+        return self._prepared.tokenizer()
+
     def measure(self):
+        if self._prepared:
+            return self._prepared.measures()
         if not self._measures:
             self._read(lambda part, documents: None)
         return self._measures
@@ -48,39 +60,46 @@ class TextTask(Task):
 
     def datasets(self, config, tokenizer, folder):
         """Where a run goes on, the tokens are in the folder, and read to be sure that they are those once written."""
+        files = self._files(tokenizer, folder)
+
+        def dataset(part, seq_len=config.max_length, rows=self.rows_per_step, **options):
+            options = {"seed": self.settings.seed, "packed": self.settings.packed, **options}
+            return self.make_dataset(files[part], tokenizer, seq_len, rows, **options)
+
+        training = functools.partial(dataset, "train")
+        if warmup := self.settings.context_stages():
+            training = functools.partial(
+                kerasllm.data.curriculum_dataset, training, config.max_length, self.rows_per_step, warmup
+            )
+        return training, dataset("valid", shuffle=False)
+
+    def _files(self, tokenizer, folder):
+        """The streams of tokens of both parts."""
+        if self._prepared:
+            return dict(zip(PARTS, (self._prepared.training, self._prepared.held_out), strict=True))
         if folder.exists():
             files = {part: kerasllm.data.TokenFiles(folder / part) for part in PARTS}
             for part in PARTS:
                 files[part].verify()
-        else:
-            canaries, seed = self._canaries(tokenizer), self.settings.seed
+            return files
+        canaries, seed = self._canaries(tokenizer), self.settings.seed
 
-            def write(part, documents):
-                if canaries and part == "train":
-                    documents = kerasllm.safety.plant(documents, canaries, seed)
-                return kerasllm.data.write_tokens(documents, tokenizer, folder / part)
+        def write(part, documents):
+            if canaries and part == "train":
+                documents = kerasllm.safety.plant(documents, canaries, seed)
+            return kerasllm.data.write_tokens(documents, tokenizer, folder / part)
 
-            files = self._read(write)
-            if canaries:
-                kerasllm.safety.save_canaries(canaries, folder / CANARIES)
-
-        def dataset(part, **options):
-            return self.make_dataset(
-                files[part],
-                tokenizer,
-                config.max_length,
-                self.rows_per_step,
-                packed=self.settings.packed,
-                **{"seed": self.settings.seed, **options},
-            )
-
-        return functools.partial(dataset, "train"), dataset("valid", shuffle=False)
+        files = self._read(write)
+        if canaries:
+            kerasllm.safety.save_canaries(canaries, folder / CANARIES)
+        return files
 
     def tokens_per_step(self, config, training):
         return self.rows_per_step * config.max_length, config.flops_per_token(config.max_length)
 
     def score(self, model, tokenizer):
-        return self.score_corpus(model, tokenizer, self._held_out)
+        held_out = self._prepared.texts(tokenizer) if self._prepared else self._held_out
+        return self.score_corpus(model, tokenizer, held_out)
 
     @classmethod
     def evaluate(cls, model, tokenizer, sources, columns, **options):
@@ -100,6 +119,11 @@ class TextTask(Task):
     def rows_per_step(self):
         """int, rows of a batch."""
         return self.settings.batch_size or DEFAULT_BATCH_SIZE
+
+    @functools.cached_property
+    def _prepared(self):
+        """The `Prepared` where the data is tokens, or None."""
+        return prepared(self.settings)
 
     @functools.cached_property
     def _source(self):

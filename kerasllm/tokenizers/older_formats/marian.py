@@ -4,7 +4,6 @@ import base64
 import json
 
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
 
 from kerasllm.files import write_json
 from kerasllm.tokenizers import training
@@ -57,7 +56,7 @@ def _as_model(spec):
             "Hugging Face's format has room for one tokenizer, or for Marian's pair of SentencePiece models; got one "
             "for sources and one for targets of another kind."
         )
-    model = sentencepiece_model_pb2.ModelProto()
+    model = sentencepiece_models.new_model()
     model.trainer_spec.model_type = sentencepiece_models.UNIGRAM
     model.trainer_spec.unk_id, model.trainer_spec.eos_id = 0, 1
     model.trainer_spec.bos_id = model.trainer_spec.pad_id = -1

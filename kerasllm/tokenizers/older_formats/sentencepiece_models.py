@@ -6,7 +6,6 @@ combining marks can be read otherwise, as in the published tokenizer.json of suc
 """
 
 import tokenizers
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from kerasllm.tokenizers import class_words, training
@@ -87,9 +86,25 @@ def read_m2m_100(folder, settings):
     )
 
 
+def new_model():
+    """An empty ModelProto.
+
+    Raises:
+        ImportError: where protobuf is older than sentencepiece's class, as beside packages that ask for that.
+    """
+    try:
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    except Exception as error:  # protobuf's own, which is not required under its name
+        raise ImportError(
+            f"SentencePiece's models are read by a newer protobuf than is installed here ({error}): pip install "
+            "--upgrade protobuf, or load a tokenizer.json."
+        ) from error
+    return ModelProto()
+
+
 def read_model(path):
     """The ModelProto in a file."""
-    model = sentencepiece_model_pb2.ModelProto()
+    model = new_model()
     try:
         model.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's own, which is not required under its name
