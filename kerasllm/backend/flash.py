@@ -5,10 +5,10 @@ Shapes: B batch, H query heads, K key/value heads, T time, h head_dim.
 
 import functools
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX
 from kerasllm.backend.devices import first_device, on_own_rows
 
-if not IS_TENSORFLOW:
+if IS_JAX:
     import jax
     import jax.numpy as jnp
 
@@ -26,7 +26,7 @@ def flash_attention(query, key, value, causal, window, ids, soft_cap):
         ids: int32 (B, T) or None. A token sees the tokens of its own id.
         soft_cap: float or None, the size that scores approach but never reach.
     """
-    if IS_TENSORFLOW:
+    if not IS_JAX:
         return None
     device = first_device().platform
     (T, h), S = query.shape[2:], key.shape[2]

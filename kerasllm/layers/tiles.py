@@ -64,7 +64,7 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     def joined(tensor, like):
         return ops.reshape(tensor[:, :, : like.shape[2]], (B, *like.shape[1:]))
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def attended(query, key, value, *given):
         tensors = heads(query, tiles.Q), heads(key, tiles.P), heads(value, tiles.P)
         output, log_sums = tiles.run(_forward, *tensors, *given)
