@@ -78,7 +78,7 @@ for found, expected in zip(chunks, whole, strict=True):
 draw, documents = np.random.default_rng(2), jax.numpy.array([[1] * 60 + [2] * 40 + [0] * 28])
 query, key, value, upstream = (jax.numpy.array(draw.normal(size=(1, n, 128, 128)), "float32") for n in (2, 1, 1, 2))
 sight = masks.Sight(True, 40, documents, documents)
-assert flash.flash_attention(query, key, value, *sight[:3], 2.0) is None
+assert flash.flash_attention(query, key, value, *sight, 2.0) is None
 options = sight, 2.0, keras.layers.Dropout(0.0), False
 ways = lambda *x: flash._on_tpu(*x, *sight[:3], 2.0, interpret=True), lambda *x: tiles.attend_in_tiles(*x, *options)
 (found, found_by), (expected, expected_by) = (jax.vjp(way, 0.1 * query, key, value) for way in ways)

@@ -252,7 +252,7 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
     sides = Sides.of(tokenizer)
     source = [*tokenizer.encode("abc"), tokenizer.end_id]
     expected = every_target(model, sides, source, room=3)
-    ids, limits = np.array([source]), np.array([3], "int32")
+    ids, limits = np.array([source]), ops.convert_to_tensor(np.array([3], "int32"))
     _, settings, rule = Search.of(sides, model, BeamSettings())
     targets = blank_targets(1, len(expected), 3, settings)
     state = start_rule(rule, targets, model.config.vocab_size)

@@ -24,8 +24,8 @@ elif IS_JAX:
     import jax.extend
 
 
-# Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+# Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's and torch's library, makes use of.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _plain_graph = contextvars.ContextVar("plain_graph", default=False)
 _in_xla = contextvars.ContextVar("in_xla", default=False)
 
@@ -291,15 +291,19 @@ def fast_bfloat16_device():
         details = tf.config.experimental.get_device_details(gpus[0])
         is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
         return details.get("device_name", "the GPU") if is_new else None
-    return "this CPU" if BFLOAT16_FLAGS & cpu_flags() else None
+    return "this CPU" if cpu_has_bfloat16() else None
 
 
 def has_fast_bfloat16():
     """Whether TensorFlow multiplies faster in bfloat16 on this CPU; XLA does not."""
-    return IS_TENSORFLOW and not in_xla() and bool(BFLOAT16_FLAGS & cpu_flags())
+    return IS_TENSORFLOW and not in_xla() and cpu_has_bfloat16()
 
 
-def cpu_flags():
+def cpu_has_bfloat16():
+    return bool(_BFLOAT16_FLAGS & _cpu_flags())
+
+
+def _cpu_flags():
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             lines = [line for line in file if line.startswith(("flags", "Features"))]

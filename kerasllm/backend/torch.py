@@ -17,7 +17,7 @@ from keras.src.backend.torch.core import get_device
 from torch.nn import functional
 from torch.optim.adam import adam
 
-from kerasllm.backend.compiling import BFLOAT16_FLAGS, cpu_flags
+from kerasllm.backend.compiling import cpu_has_bfloat16
 from kerasllm.backend.per_example import scale_of
 
 _MIX = 0x9E3779B97F4A7C15  # odd and large: 2^64 over the golden ratio
@@ -33,7 +33,7 @@ def on_cpu():
 def fast_bfloat16_device():
     if str(get_device()).startswith("cuda"):
         return torch.cuda.get_device_name() if torch.cuda.get_device_capability() >= (8, 0) else None
-    return "this CPU" if on_cpu() and BFLOAT16_FLAGS & cpu_flags() else None
+    return "this CPU" if on_cpu() and cpu_has_bfloat16() else None
 
 
 def compile_function(function, variables, xla=True, by_shape=False):
@@ -93,17 +93,16 @@ def not_before(other, function, *tensors, **settings):
     return function(*tensors, **settings)
 
 
-def flash_attention(query, key, value, causal, window, ids, soft_cap):
-    """A window and ids are a mask of bools, of which the kernel reads a part at a time."""
+def flash_attention(query, key, value, causal, window, query_ids, key_ids, soft_cap):
+    """A window and ids are a mask of bools; without them the kernel leaves out what is hidden."""
     T, S = query.shape[2], key.shape[2]
     if soft_cap is not None or (causal and T != S):
         return None
-    visible = None if ids is None else (ids[:, None, :, None] == ids[:, None, None])
+    visible = None if key_ids is None else query_ids[:, None, :, None] == key_ids[:, None, None]
     if window is not None or (causal and visible is not None):
-        places = torch.arange(S, device=query.device)
-        distance = places[:T, None] - places
-        near = distance >= 0 if causal else distance.abs() < (window or S)
-        near = near & (distance < window) if causal and window is not None else near
+        distance = torch.arange(T, device=query.device)[:, None] - torch.arange(S, device=query.device)
+        near = distance.abs() < (window or S)
+        near = near & (distance >= 0) if causal else near
         visible = near if visible is None else visible & near
     return functional.scaled_dot_product_attention(
         query,
@@ -244,7 +243,8 @@ class _Recomputed(torch.autograd.Function):
             results = ctx.function(*tensors)
         by = [tensor for tensor, n in zip([*tensors, *given[ctx.count :]], needed, strict=True) if n]
         pairs = [pair for pair in zip(results, upstream, strict=True) if pair[0].requires_grad]
-        found = iter(torch.autograd.grad(*zip(*pairs, strict=True), by, allow_unused=True))
+        results, upstream = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(results, by, upstream, allow_unused=True))
         return None, None, *(next(found) if n else None for n in needed)
 
 
