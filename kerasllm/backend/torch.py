@@ -300,7 +300,8 @@ def one_by_one(function, count, dtype):
 
 
 def add_at(tensor, index, update):
-    return tensor.scatter_add(-1, index.long()[..., None], update.to(tensor.dtype)[..., None])
+    add = tensor.scatter_add if torch.is_grad_enabled() else tensor.scatter_add_  # of which nothing else has need
+    return add(-1, index.long()[..., None], update.to(tensor.dtype)[..., None])
 
 
 def matmul(x, y, transpose_x=False, transpose_y=False):

@@ -111,6 +111,14 @@ def turned(x, cos, sin):
     n, rest = cos.shape[-1], []
     if 2 * n < x.shape[-1]:
         x, *rest = backend.split(x, [2 * n, x.shape[-1] - 2 * n], axis=-1)
+    if (
+        backend.IS_TORCH and not rest
+    ):  # A turn back is the gradient, in half of the passes that torch would take for it.
+        return backend.with_gradient(_turned, lambda upstream, cos, sin: _turned(upstream, cos, -sin), x, cos, sin)
+    return _turned(x, cos, sin, *rest)
+
+
+def _turned(x, cos, sin, *rest):
     first, second = ops.split(x, 2, axis=-1)
     return ops.concatenate([first * cos - second * sin, second * cos + first * sin, *rest], axis=-1)
 
