@@ -121,6 +121,13 @@ def _servers():
         server.close()
 
 
+@pytest.fixture(params=["jax", "torch"])
+def other_backend(request):
+    """What Keras may run on in TensorFlow's place."""
+    pytest.importorskip(request.param)
+    return request.param
+
+
 @pytest.fixture
 def run_python(_servers, tmp_path_factory):
     """Runs a snippet in a second Python from the repository's root and returns what it printed.

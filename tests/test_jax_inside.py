@@ -84,13 +84,13 @@ np.savez({path!r}, **found)
 
 
 @pytest.mark.soak
-def test_jax_sees_and_writes_the_same(run_python, tmp_path):
+def test_other_backends_see_and_write_the_same(run_python, tmp_path, other_backend):
     weights = 0.4 * np.random.default_rng(3).standard_normal(2**14).astype("float32")
     expected = everything([weights])
     path = str(tmp_path / "numbers.npz")
     np.savez(path, weights=weights)
     functions = "\n\n".join(map(inspect.getsource, (everything, sized)))
-    run_python(SECOND_PROCESS.format(functions=functions, path=path), backend="jax", hide=["tensorflow"])
+    run_python(SECOND_PROCESS.format(functions=functions, path=path), backend=other_backend, hide=["tensorflow"])
     with np.load(path) as found:
         assert found.keys() == expected.keys()
         for name, array in expected.items():

@@ -352,7 +352,7 @@ def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_pa
 
 
 @pytest.mark.soak
-def test_jax_translates_alike(translator, run_python, tmp_path):
+def test_other_backends_translate_alike(translator, run_python, tmp_path, other_backend):
     model, tokenizer = translator
     kerasllm.save(model, tokenizer, tmp_path / "run")
     code = f"""
@@ -361,7 +361,7 @@ def test_jax_translates_alike(translator, run_python, tmp_path):
         model, tokenizer = kerasllm.load({str(tmp_path / "run")!r})
         print("ANSWER", json.dumps(kerasllm.translate(model, tokenizer, ["abc", "gf e"], num_best=2)))
     """
-    written = run_python(code, backend="jax", hide=["tensorflow"])
+    written = run_python(code, backend=other_backend, hide=["tensorflow"])
     expected = kerasllm.translate(model, tokenizer, ["abc", "gf e"], num_best=2)
     for found, wanted in zip(json.loads(written.partition("ANSWER")[2]), expected, strict=True):
         assert [text for text, _ in found] == [text for text, _ in wanted]
