@@ -50,26 +50,23 @@ def choose(way, monkeypatch):
 
 
 def attended(layer, inputs, plain=False, in_graph=False):
-    """Output and gradients, of the inputs and of the weights. Scores are there only where attention is plain."""
-    weights = layer.trainable_variables
+    """Sines of the output, and gradients of inputs and weights. Scores are there only where attention is plain."""
+    tensors = [ops.convert_to_tensor(x, "float32") for x in inputs["tensors"]]
+    layer(*tensors)  # or it would have no weights yet
+    weights, count = layer.trainable_variables, len(tensors)
+    options = {"training": True, "return_attention_scores": plain, **inputs["options"]}
+
+    def sines(*given):
+        with keras.StatelessScope(zip(weights, given[count:], strict=True)):
+            output = layer(*given[:count], **options)
+        return ops.reshape(ops.sin(output[0] if plain else output), (-1,))
 
     def run(*tensors):
-        def loss(*given):
-            mapping = zip(weights, given[len(tensors) :], strict=True)
-            with keras.StatelessScope(mapping):
-                output = layer(
-                    *given[: len(tensors)], training=True, return_attention_scores=plain, **inputs["options"]
-                )
-            outputs.append(output[0] if plain else output)
-            return ops.reshape(ops.sin(outputs[-1]), (-1,))
-
-        outputs = []
-        _, gradients = backend.input_gradients(loss, [*tensors, *(weight.value for weight in weights)])
-        return outputs[-1], *gradients
+        values, gradients = backend.input_gradients(sines, [*tensors, *(weight.value for weight in weights)])
+        return values, *gradients
 
     run = tf.function(run) if in_graph and backend.IS_TENSORFLOW else run
-    found = run(*(ops.convert_to_tensor(x, "float32") for x in inputs["tensors"]))
-    return [np.array(ops.convert_to_numpy(part)) for part in found]
+    return [np.array(ops.convert_to_numpy(part)) for part in run(*tensors)]
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["", "padding and documents"])

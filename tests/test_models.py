@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 from oracles import scramble, weights_of
 
+from kerasllm import backend
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.metrics import Perplexity
 from kerasllm.models import CausalLM, TransformerConfig
