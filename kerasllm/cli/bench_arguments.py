@@ -13,8 +13,8 @@ def add_bench_arguments(command):
         "window, data or startup; of one model, tune (adapters beside the whole), real (generation), served "
         "(SavedModels), edge (LiteRT) or first-answer (compiling included); of kerasllm alone, requests, corpus, load "
         "or cleaning (memory and speed), checkpoint (what saving and resuming cost), example (what the documented "
-        "model learns) or speedrun (how long it takes, beside a recipe made to be quick); gpu, training steps on a GPU, "
-        "beside plain torch",
+        "model learns), speedrun (how long it takes, beside a recipe made to be quick) or gpu (training steps on one, "
+        "beside plain torch)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--toy", action="store_true", help="a small model, as where there is no GPU (gpu)")
