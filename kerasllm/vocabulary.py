@@ -4,6 +4,7 @@ Shapes: B batch, T time.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasllm import backend
@@ -29,11 +30,11 @@ def farthest(ids, size):
     Returns:
         Whether it is outside, its value, and its place in the batch, which counts along the rows: three scalars.
     """
-    # As unsigned numbers, negative ones are the largest. A zero in front, for a batch may be empty.
+    # With the other sign bit, negative ones are the largest. A zero in front, for a batch may be empty.
     ids = backend.as_integers(ids)
-    unsigned = "u" + keras.backend.standardize_dtype(ids.dtype)
-    flat = ops.concatenate([ops.zeros((1,), ids.dtype), ops.reshape(ids, (-1,))])
-    index = ops.argmax(ops.cast(flat, unsigned))
+    dtype = keras.backend.standardize_dtype(ids.dtype)
+    flat = ops.concatenate([ops.zeros((1,), dtype), ops.reshape(ids, (-1,))])
+    index = ops.argmax(ops.bitwise_xor(flat, np.array(np.iinfo(dtype).min, dtype)))
     value = ops.take(flat, index)  # XLA would compile `flat[index]` anew for all ids
     return is_outside(value, size), value, index - 1
 

@@ -15,6 +15,7 @@ import textwrap
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 from snippets import Server
 
@@ -57,6 +58,12 @@ for profile, examples in {"quick": 25, "soak": 200}.items():
         profile, deadline=None, derandomize=True, database=None, print_blob=True, max_examples=examples
     )
 hypothesis.settings.load_profile("quick")
+
+
+if os.environ.get("KERAS_BACKEND") == "torch":  # whose tensors NumPy is else refused when they know of a gradient
+    import torch
+
+    torch.Tensor.__array__ = lambda self, dtype=None, copy=None: np.asarray(self.detach().cpu().numpy(), dtype)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -112,6 +119,13 @@ def _servers():
     yield servers
     for server in servers.values():
         server.close()
+
+
+@pytest.fixture(params=["jax", "torch"])
+def other_backend(request):
+    """What Keras may run on in TensorFlow's place."""
+    pytest.importorskip(request.param)
+    return request.param
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ device is begun and no thread of one is lost.
 """
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ class Server:
     """A process for snippets on a backend.
 
     Args:
-        backend: "tensorflow" or "jax".
+        backend: "tensorflow", "jax" or "torch".
     """
 
     def __init__(self, backend):
@@ -55,16 +56,16 @@ def serve(backend):
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what modules print as they are imported is no answer
     gc.disable()  # until all is imported, of which nothing is garbage
-    if backend == "jax":
+    if backend != "tensorflow":
         sys.modules["tensorflow"] = None  # which Keras would import though nothing asks for it
-        import jax  # noqa: F401
+        importlib.import_module(backend)
     import keras  # noqa: F401
 
     import kerasllm.generation
     import kerasllm.models
     import kerasllm.optimizers  # noqa: F401
 
-    if backend == "jax":
+    if backend != "tensorflow":
         del sys.modules["tensorflow"]
     gc.freeze()
     gc.enable()

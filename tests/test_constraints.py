@@ -324,7 +324,7 @@ def test_guesses_change_no_text(model, tokenizer):
 
 
 @pytest.mark.soak
-def test_texts_are_held_on_jax(run_python):
+def test_texts_are_held_on_other_backends(run_python, other_backend):
     code = """
         import json, re
         import kerasllm
@@ -338,4 +338,4 @@ def test_texts_are_held_on_jax(run_python):
         for text in kerasllm.generate(model, tokenizer, ["a"] * 4, json_schema={"type": "array"}, **options):
             json.loads(text)
     """
-    run_python(code.replace("\\\\", "\\"), backend="jax")
+    run_python(code.replace("\\\\", "\\"), backend=other_backend)

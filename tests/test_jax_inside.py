@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 
+import keras
 import numpy as np
 import pytest
 
@@ -46,6 +47,8 @@ def everything(weights):
     found["plain"] = np.array(generate_ids(model, [[3, 4, 5], [6]], 12))
     found["guided"] = np.array(generate_ids(model, [[3, 4, 5], [6]], 12, guidance=1.8, negative_prompt=[[7, 8], [9]]))
     found["contrasted"] = np.array(generate_ids(model, [[3, 4, 5], [6]], 12, contrast=Contrast(small, 1.0, 0.02)))
+    if keras.backend.backend() == "torch":  # which has no unsigned integers to hash by
+        return found
     marks = {
         "green": GreenList(bias=8.0, hashing_key=2**50 + 7),
         "own_green": GreenList(bias=8.0, seeding_scheme="selfhash", context_width=3),
@@ -67,6 +70,7 @@ def sized(model):
 
 SECOND_PROCESS = """
 import dataclasses
+import keras
 import numpy as np
 from kerasllm import interpret
 from kerasllm.generation import Contrast, GreenList, SynthID, generate_ids
@@ -84,17 +88,18 @@ np.savez({path!r}, **found)
 
 
 @pytest.mark.soak
-def test_jax_sees_and_writes_the_same(run_python, tmp_path):
+def test_other_backends_see_and_write_the_same(run_python, tmp_path, other_backend):
     weights = 0.4 * np.random.default_rng(3).standard_normal(2**14).astype("float32")
     expected = everything([weights])
     path = str(tmp_path / "numbers.npz")
     np.savez(path, weights=weights)
     functions = "\n\n".join(map(inspect.getsource, (everything, sized)))
-    run_python(SECOND_PROCESS.format(functions=functions, path=path), backend="jax", hide=["tensorflow"])
+    run_python(SECOND_PROCESS.format(functions=functions, path=path), backend=other_backend, hide=["tensorflow"])
     with np.load(path) as found:
-        assert found.keys() == expected.keys()
-        for name, array in expected.items():
-            np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=2e-4, err_msg=name)
+        without = ("green", "own_green", "tournament") if other_backend == "torch" else ()
+        assert found.keys() == {name for name in expected if not name.startswith(without or "-")}
+        for name in found:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=2e-4, err_msg=name)
     for name in ("edited", "steered", "guided", "contrasted", "green", "own_green", "tournament"):
         plain = expected["plain"] if name != "edited" else expected["plain"][0]
         assert not np.array_equal(expected[name][..., : plain.shape[-1]], plain), name

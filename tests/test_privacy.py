@@ -72,6 +72,7 @@ print(max(np.abs(a - b).max() for a, b in zip(expected, found, strict=True)))
         pytest.param("tensorflow", 0.45, True, False, marks=pytest.mark.soak),
         pytest.param("jax", 2.5, False, False, marks=pytest.mark.soak),
         pytest.param("jax", 2.5, False, True, marks=pytest.mark.soak),
+        pytest.param("torch", 2.5, False, False, marks=pytest.mark.soak),
     ],
 )
 def test_sums_are_those_of_examples_one_by_one(run_python, backend, clip, adapted, at_once):

@@ -252,7 +252,7 @@ def test_enough_beams_find_the_best_of_all_targets(translator):
     sides = Sides.of(tokenizer)
     source = [*tokenizer.encode("abc"), tokenizer.end_id]
     expected = every_target(model, sides, source, room=3)
-    ids, limits = np.array([source]), np.array([3], "int32")
+    ids, limits = np.array([source]), ops.convert_to_tensor(np.array([3], "int32"))
     _, settings, rule = Search.of(sides, model, BeamSettings())
     targets = blank_targets(1, len(expected), 3, settings)
     state = start_rule(rule, targets, model.config.vocab_size)
@@ -352,7 +352,7 @@ def test_a_model_learns_to_translate_and_its_folder_keeps_both_tokenizers(tmp_pa
 
 
 @pytest.mark.soak
-def test_jax_translates_alike(translator, run_python, tmp_path):
+def test_other_backends_translate_alike(translator, run_python, tmp_path, other_backend):
     model, tokenizer = translator
     kerasllm.save(model, tokenizer, tmp_path / "run")
     code = f"""
@@ -361,7 +361,7 @@ def test_jax_translates_alike(translator, run_python, tmp_path):
         model, tokenizer = kerasllm.load({str(tmp_path / "run")!r})
         print("ANSWER", json.dumps(kerasllm.translate(model, tokenizer, ["abc", "gf e"], num_best=2)))
     """
-    written = run_python(code, backend="jax", hide=["tensorflow"])
+    written = run_python(code, backend=other_backend, hide=["tensorflow"])
     expected = kerasllm.translate(model, tokenizer, ["abc", "gf e"], num_best=2)
     for found, wanted in zip(json.loads(written.partition("ANSWER")[2]), expected, strict=True):
         assert [text for text, _ in found] == [text for text, _ in wanted]

@@ -1,6 +1,9 @@
-"""The few things `keras.ops` cannot say, one function per need, TensorFlow and JAX side by side."""
+"""The few things `keras.ops` cannot say, one function per need: TensorFlow and JAX side by side, in files by meaning.
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor, given_away, own, track, unwritten
+`torch.py` has those that are others on torch, which traces nothing; where it has none, what is here serves torch too.
+"""
+
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, IS_TORCH, as_tensor, given_away, own, track, unwritten
 from kerasllm.backend.compiling import (
     by_rows,
     by_xla,
@@ -25,6 +28,7 @@ from kerasllm.backend.gradients import (
     apply_gradients,
     are_few,
     clip_by_norm,
+    custom_gradient,
     densify,
     fused_adam,
     global_norm,
@@ -81,8 +85,49 @@ from kerasllm.backend.tensors import (
     whole,
 )
 
+if IS_TORCH:
+    from kerasllm.backend.torch import (
+        accumulate_gradients,
+        adam_terms,
+        add_at,
+        apply_gradients,
+        call_on_host,
+        clipped_sums,
+        compile_function,
+        current_graph,
+        custom_gradient,
+        dense,
+        dropout,
+        fast_bfloat16_device,
+        flash_attention,
+        fused,
+        fused_adam,
+        global_norm,
+        has_fused_adam,
+        input_gradients,
+        known,
+        matmul,
+        no_gradient,
+        not_before,
+        on_cpu,
+        one_by_one,
+        put_row,
+        remat,
+        slice_update,
+        split,
+        stateless_normal,
+        stateless_uniform,
+        update_if_finite,
+        value_and_gradients,
+        wait_for_host,
+        while_loop,
+        with_gradient,
+    )
+
 __all__ = [
+    "IS_JAX",
     "IS_TENSORFLOW",
+    "IS_TORCH",
     "accumulate_gradients",
     "adam_terms",
     "add_at",
@@ -103,6 +148,7 @@ __all__ = [
     "compiled",
     "compiles_shared",
     "current_graph",
+    "custom_gradient",
     "dense",
     "densify",
     "dropout",

@@ -6,13 +6,15 @@ import keras
 import numpy as np
 from keras import ops
 
-if keras.backend.backend() not in ("tensorflow", "jax"):
+if keras.backend.backend() not in ("tensorflow", "jax", "torch"):
     raise ImportError(
-        f"kerasllm runs on the TensorFlow and JAX backends, got {keras.backend.backend()!r}. "
-        f"Set KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax before Keras is imported."
+        f"kerasllm runs on the TensorFlow, JAX and torch backends, got {keras.backend.backend()!r}. "
+        f"Set KERAS_BACKEND=tensorflow, KERAS_BACKEND=jax or KERAS_BACKEND=torch before Keras is imported."
     )
 
 IS_TENSORFLOW = keras.backend.backend() == "tensorflow"
+IS_JAX = keras.backend.backend() == "jax"
+IS_TORCH = keras.backend.backend() == "torch"
 
 if IS_TENSORFLOW:
     import tensorflow as tf

@@ -12,19 +12,19 @@ import numpy as np
 import optree
 from keras import ops
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, as_tensor
 from kerasllm.backend.devices import first_device
 from kerasllm.garbage import uncollected
 
 if IS_TENSORFLOW:
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-else:
+elif IS_JAX:
     import jax
     import jax.extend
 
 
-# Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's library for them, makes use of.
+# Flags that Linux gives CPUs with bfloat16 products, which oneDNN, TensorFlow's and torch's library, makes use of.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _plain_graph = contextvars.ContextVar("plain_graph", default=False)
 _in_xla = contextvars.ContextVar("in_xla", default=False)
@@ -57,7 +57,7 @@ def in_plain_graph():
 
 def in_xla():
     """Whether XLA compiles what is traced: on JAX it always does, on TensorFlow within `compile_function`."""
-    return not IS_TENSORFLOW or _in_xla.get()
+    return IS_JAX or _in_xla.get()
 
 
 def by_xla(function):
@@ -291,12 +291,16 @@ def fast_bfloat16_device():
         details = tf.config.experimental.get_device_details(gpus[0])
         is_new = details.get("compute_capability", (8, 0)) >= (8, 0)
         return details.get("device_name", "the GPU") if is_new else None
-    return "this CPU" if _BFLOAT16_FLAGS & _cpu_flags() else None
+    return "this CPU" if cpu_has_bfloat16() else None
 
 
 def has_fast_bfloat16():
     """Whether TensorFlow multiplies faster in bfloat16 on this CPU; XLA does not."""
-    return IS_TENSORFLOW and not in_xla() and bool(_BFLOAT16_FLAGS & _cpu_flags())
+    return IS_TENSORFLOW and not in_xla() and cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16():
+    return bool(_BFLOAT16_FLAGS & _cpu_flags())
 
 
 def _cpu_flags():

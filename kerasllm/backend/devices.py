@@ -7,9 +7,9 @@ most of what follows from the layouts of weights and batches by itself; the func
 import keras
 import numpy as np
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX
 
-if not IS_TENSORFLOW:
+if IS_JAX:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
@@ -41,7 +41,7 @@ def keep_in_rows(x, of_columns=False):
 
 def keep_with(variable, value):
     """A value of a variable's shape, such as its gradient, of which each device has the part that it has of this."""
-    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    distribution = keras.distribution.distribution() if IS_JAX else None
     if getattr(distribution, "batch_axes", None) is None:
         return value
     value = jax.lax.with_sharding_constraint(value, distribution.get_variable_layout(variable).backend_layout)
@@ -165,7 +165,7 @@ def _mesh():
 
 def _axes(row_count, heads=None):
     """The axes along which so many rows are shared out, and that of so many heads, or None."""
-    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    distribution = keras.distribution.distribution() if IS_JAX else None
     rows, of_heads = getattr(distribution, "batch_axes", ()), getattr(distribution, "head_axis", None)
     if rows and row_count % distribution.num_model_replicas:
         rows = ()

@@ -5,17 +5,17 @@ Shapes: B batch, H query heads, K key/value heads, T time, h head_dim.
 
 import functools
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX
 from kerasllm.backend.devices import first_device, on_own_rows
 
-if not IS_TENSORFLOW:
+if IS_JAX:
     import jax
     import jax.numpy as jnp
 
 _TPU_BLOCK = 128  # what lengths and head_dim are multiples of there
 
 
-def flash_attention(query, key, value, causal, window, ids, soft_cap):
+def flash_attention(query, key, value, causal, window, query_ids, key_ids, soft_cap):
     """What queries read, or None where there is no kernel for that.
 
     Args:
@@ -23,18 +23,18 @@ def flash_attention(query, key, value, causal, window, ids, soft_cap):
         key, value: float (B, K, T, h).
         causal: bool.
         window: int or None. Keys less than `window` places away are seen.
-        ids: int32 (B, T) or None. A token sees the tokens of its own id.
+        query_ids, key_ids: int32 (B, T), or None. A query sees the keys of its own id.
         soft_cap: float or None, the size that scores approach but never reach.
     """
-    if IS_TENSORFLOW:
+    if not IS_JAX or query_ids is not key_ids:
         return None
     device = first_device().platform
     (T, h), S = query.shape[2:], key.shape[2]
-    if device == "gpu" and ids is None and soft_cap is None and (window is None or causal) and _has_cudnn(query):
+    if device == "gpu" and key_ids is None and soft_cap is None and (window is None or causal) and _has_cudnn(query):
         fits = h <= 128 and not (h % 8 or T % 64 or S % 64)
         return _on_gpu(query, key, value, causal, window) if fits else None
     if device == "tpu" and T == S and not (T % _TPU_BLOCK or h % _TPU_BLOCK):
-        return _on_tpu(query, key, value, causal, window, ids, soft_cap)
+        return _on_tpu(query, key, value, causal, window, key_ids, soft_cap)
     return None
 
 

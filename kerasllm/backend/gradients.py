@@ -6,17 +6,27 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW
 from kerasllm.backend.compiling import on_cpu
 from kerasllm.backend.devices import keep_with
 from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-else:
+elif IS_JAX:
     import jax
 
 _FEW = 2**24  # elements of gradients, 64 MiB of them
+
+
+def custom_gradient(function):
+    """A function of tensors whose gradient is its own, as `ops.custom_gradient` makes it on TensorFlow and JAX.
+
+    Args:
+        function: a function (*tensors) -> its result, a tensor, and a function from the gradient by that to those by
+            the tensors, a tuple or list, or the one. It is given all tensors that it needs, as JAX wants it.
+    """
+    return ops.custom_gradient(function)
 
 
 def with_gradient(function, gradient, x, *constants):

@@ -2,14 +2,14 @@
 
 from keras import ops
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW
 from kerasllm.backend.compiling import on_cpu
 from kerasllm.backend.gradients import densify, differentiated, global_norm, value_and_gradients
 from kerasllm.backend.tensors import pad_rows, while_loop
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-else:
+elif IS_JAX:
     import jax
     import jax.numpy as jnp
 
@@ -40,7 +40,7 @@ def clipped_sums(function, variables, state, batch, clip_norm, count, at_once):
             example = tf.nest.map_structure(lambda tensor: tensor[index : index + 1], batch)
             (_, value), gradients = value_and_gradients(function, variables, state, example)
             gradients = [None if g is None else tf.cast(densify(g), "float32") for g in gradients]
-            scale = _scale(global_norm(gradients), clip_norm)
+            scale = scale_of(global_norm(gradients), clip_norm)
             added = tf.cond(  # A product with zero would not rid the sums of what is no number.
                 scale > 0,
                 lambda: [s if g is None else s + scale * g for s, g in zip(sums, gradients, strict=True)],
@@ -58,7 +58,7 @@ def clipped_sums(function, variables, state, batch, clip_norm, count, at_once):
     def of_example(state_values, example):
         (_, value), state_values, gradients = step(values, state_values, jax.tree.map(lambda x: x[None], example))
         gradients = [gradient.astype("float32") for gradient in gradients]
-        scale = _scale(global_norm(gradients), clip_norm)
+        scale = scale_of(global_norm(gradients), clip_norm)
         return value, state_values, [jnp.where(scale > 0, scale * gradient, 0.0) for gradient in gradients]
 
     def of_examples(index, carry):
@@ -78,7 +78,7 @@ def clipped_sums(function, variables, state, batch, clip_norm, count, at_once):
     return reported, sums
 
 
-def _scale(norm, clip_norm):
+def scale_of(norm, clip_norm):
     """What a gradient of that norm is multiplied by."""
     return ops.where(ops.isfinite(norm), ops.minimum(1.0, clip_norm / ops.maximum(norm, 1e-12)), 0.0)
 

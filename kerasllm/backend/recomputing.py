@@ -5,14 +5,14 @@ On TensorFlow the layers of a stack share one function: see `shared_functions.py
 
 import keras
 
-from kerasllm.backend.base import IS_TENSORFLOW
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW
 from kerasllm.backend.compiling import current_graph, in_plain_graph, in_xla
 from kerasllm.backend.gradients import densify
 from kerasllm.backend.shared_functions import functions_of_graph, traced, values_of, with_values
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-else:
+elif IS_JAX:
     import jax
 
 

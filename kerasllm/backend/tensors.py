@@ -6,12 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasllm.backend.base import IS_TENSORFLOW, as_tensor
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, as_tensor
 from kerasllm.backend.compiling import in_plain_graph, in_xla, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-else:
+elif IS_JAX:
     import jax
     from jax.experimental import multihost_utils
 
@@ -33,20 +33,22 @@ def refuse(are_bad, sentence):
 
 def values_on_devices(variable):
     """What a Keras variable holds, as a NumPy array for each replica of a `tf.distribute` strategy."""
+    if not IS_TENSORFLOW:
+        return [whole(variable)]
     return [np.array(value) for value in getattr(variable.value, "values", (variable.value,))]
 
 
 def whole(variable):
     """What a Keras variable holds, as a NumPy array; where several processes have parts of it, all of them ask."""
     value = getattr(variable, "value", variable)
-    if IS_TENSORFLOW or not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated:
+    if not IS_JAX or not isinstance(value, jax.Array) or value.is_fully_addressable or value.is_fully_replicated:
         return np.array(keras.ops.convert_to_numpy(variable))
     return multihost_utils.process_allgather(value, tiled=True)
 
 
 def process():
     """The number of this process, and how many train together."""
-    return (0, 1) if IS_TENSORFLOW else (jax.process_index(), jax.process_count())
+    return (jax.process_index(), jax.process_count()) if IS_JAX else (0, 1)
 
 
 def wait_for_processes():

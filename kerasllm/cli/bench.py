@@ -59,6 +59,10 @@ def _study(arguments):
         from kerasllm.benchmark.checkpointing import checkpoint_cost
 
         return checkpoint_cost(arguments.rounds)
+    if arguments.suite == "gpu":
+        from kerasllm.benchmark.gpu import gpu_steps
+
+        return gpu_steps(toy=arguments.toy or None)
     if arguments.suite == "requests":
         from kerasllm.benchmark.requests import request_memory
 

@@ -2,7 +2,7 @@
 
 BENCH_OF_MODELS = ("tune", "real", "served", "edge", "first-answer")
 BENCH_SUITES = ("train", "generate", "memory", "context", "prefill", "window", *BENCH_OF_MODELS, "data", "startup")
-BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun")
+BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun", "gpu")
 
 
 def add_bench_arguments(command):
@@ -13,9 +13,11 @@ def add_bench_arguments(command):
         "window, data or startup; of one model, tune (adapters beside the whole), real (generation), served "
         "(SavedModels), edge (LiteRT) or first-answer (compiling included); of kerasllm alone, requests, corpus, load "
         "or cleaning (memory and speed), checkpoint (what saving and resuming cost), example (what the documented "
-        "model learns) or speedrun (how long it takes, beside a recipe made to be quick)",
+        "model learns), speedrun (how long it takes, beside a recipe made to be quick) or gpu (training steps on one, "
+        "beside plain torch)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
+    command.add_argument("--toy", action="store_true", help="a small model, as where there is no GPU (gpu)")
     command.add_argument("--out", metavar="NAME", help="write NAME.json, and NAME.png of what is compared")
     command.add_argument(
         "--megabytes", type=float, metavar="N", help="size of the text (corpus, cleaning) or weights (load)"

@@ -68,7 +68,7 @@ def compile_step(make, batch_size, context, topology, **sizes):
         ...     return model
         >>> kerasllm.distribution.compile_step(make, 64, 2048, "v5e:4x4", fsdp=16).peak_bytes
     """
-    if backend.IS_TENSORFLOW:
+    if not backend.IS_JAX:
         raise ValueError("Steps are compiled for TPUs on the JAX backend: set KERAS_BACKEND=jax.")
     import jax
 

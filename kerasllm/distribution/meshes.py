@@ -34,7 +34,7 @@ def mesh(data=1, fsdp=1, tensor=1, devices=None):
     Reference: Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054; Shoeybi et al. 2019,
         https://arxiv.org/abs/1909.08053
     """
-    if backend.IS_TENSORFLOW:
+    if not backend.IS_JAX:
         raise ValueError(
             "Meshes of devices are JAX's: set KERAS_BACKEND=jax before Keras is imported. On TensorFlow, "
             "tf.distribute.MirroredStrategy trains on the devices of one host."

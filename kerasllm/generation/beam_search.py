@@ -80,7 +80,7 @@ def beam_search(next_logits, cache, targets, limits, settings, rule_state, rule,
         return index + 1, tokens, scores, best, best_scores, done, cache, rule_state
 
     state = (ops.convert_to_tensor(0, "int32"), targets, scores, targets, lowest, done, cache, rule_state)
-    _, _, _, best, best_scores, *_ = ops.while_loop(is_unfinished, step, state)
+    _, _, _, best, best_scores, *_ = backend.while_loop(is_unfinished, step, state)
     return best[:, :, 1:], best_scores
 
 

@@ -207,7 +207,8 @@ class Decoding:
     def _update(self, results):
         index, tokens, done, self._state, self._rule_state = results
         first, was_done = self._index, self._done
-        self._index, self._tokens, self._done = int(index), np.array(tokens), np.array(done)
+        self._index = int(index)
+        self._tokens, self._done = (np.array(ops.convert_to_numpy(part)) for part in (tokens, done))
         drawn = self._tokens[:, first : self._index]
         if (drawn == NO_TOKEN).any():
             raise ValueError(NOT_FINITE)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.generation.constraints.automata import Automaton, token_table
 from kerasllm.generation.constraints.tables import FollowsTables, join
 from kerasllm.generation.constraints.vocabulary import kept, token_bytes
@@ -32,7 +33,7 @@ class WithoutWords(FollowsTables):
 
         length = ops.shape(tokens)[1]
         first = ops.convert_to_tensor(0, "int32"), state["at"]
-        return {**state, "at": ops.while_loop(lambda place, at: place < length, read, first)[1]}
+        return {**state, "at": backend.while_loop(lambda place, at: place < length, read, first)[1]}
 
 
 def without_words(words, tokenizer, end_ids, vocab_size, limit):

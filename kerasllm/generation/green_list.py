@@ -52,6 +52,7 @@ class GreenList(Watermark):
     vocab_size: int | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < real_number("greenlist_ratio", self.greenlist_ratio) < 1:
             raise ValueError(f"`greenlist_ratio` must be between 0 and 1, got {self.greenlist_ratio}.")
         if not math.isfinite(real_number("bias", self.bias)):

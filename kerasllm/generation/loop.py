@@ -108,8 +108,8 @@ def decode(stepper, sampler_key, rule, index, tokens, done, state, rule_state, p
         return backend.shared(draw, *given, variables=(), alike=("draw", sampler_key, rule.graph_key))
 
     if backend.are_buffers(state):
-        return ops.while_loop(is_unfinished, step_in_buffers, (index, tokens, done, rule_state))
-    return ops.while_loop(is_unfinished, step, (index, tokens, done, state, rule_state))
+        return backend.while_loop(is_unfinished, step_in_buffers, (index, tokens, done, rule_state))
+    return backend.while_loop(is_unfinished, step, (index, tokens, done, state, rule_state))
 
 
 def draw_next(sampler_key, rule, settings, logits, index, tokens, done, rule_state):

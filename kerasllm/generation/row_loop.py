@@ -89,7 +89,7 @@ def run(forward, penalises, reports, place, steps, rows, seen, cache):
         return now + 1, *results, () if in_buffers else join_heads(kept)
 
     state = place, rows["last"], rows["drawn"], rows["done"], seen, found, () if in_buffers else cache
-    now, last, drawn, done, _, (tokens, *reported), kept = ops.while_loop(is_unfinished, step, state)
+    now, last, drawn, done, _, (tokens, *reported), kept = backend.while_loop(is_unfinished, step, state)
     return now, last, drawn, done, tokens, reported, kept
 
 

@@ -219,4 +219,4 @@ def _last_true(holds, low, high, wanted):
         return ops.where(true, middle, low), ops.where(true, high, middle - 1)
 
     high = ops.where(wanted, high, low)
-    return ops.while_loop(lambda low, high: ops.any(low < high), halve, (low, high))[0]
+    return backend.while_loop(lambda low, high: ops.any(low < high), halve, (low, high))[0]

@@ -154,7 +154,7 @@ class SpeculativeStepper(CachedStepper):
             return *drawn, credit, () if in_buffers else (new, guessing)
 
         carried = index, tokens, done, rule_state, known, () if in_buffers else (cache, guessing)
-        *drawn, rule_state, known, caches = ops.while_loop(is_unfinished, step, carried)
+        *drawn, rule_state, known, caches = backend.while_loop(is_unfinished, step, carried)
         if in_buffers:
             backend.write_buffers(credit, known)
             return *drawn, rule_state
@@ -180,7 +180,7 @@ def _drawn_while_right(draw, ids, logits, limit, index, tokens, done, rule_state
         return new, tokens, done, rule_state, ops.take(tokens[0], index) == guess
 
     state = index, tokens, done, rule_state, ops.convert_to_tensor(True)
-    return ops.while_loop(is_right, step, state)[:-1]
+    return backend.while_loop(is_right, step, state)[:-1]
 
 
 @dataclasses.dataclass(frozen=True)

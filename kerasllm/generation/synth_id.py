@@ -47,6 +47,7 @@ class SynthID(Watermark):
     skip_first_ngram_calls: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "keys", tuple(whole_number("keys", key, -(2**63)) for key in self.keys))
         if not self.keys:
             raise ValueError("`keys` must have at least one key.")

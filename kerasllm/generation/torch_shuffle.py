@@ -63,7 +63,7 @@ def in_front(seeds, size, count):
     def follow(goes):
         return (ops.where(goes < 0, goes, ops.take_along_axis(goes, ops.maximum(goes, 0), axis=1)),)
 
-    (goes,) = ops.while_loop(lambda goes: ops.any(goes >= 0), follow, (goes,))
+    (goes,) = backend.while_loop(lambda goes: ops.any(goes >= 0), follow, (goes,))
     stays_behind = ops.pad(goes == -2, ((0, 0), (0, size - count)), constant_values=True)
     return ops.logical_or(last >= 0, ops.logical_not(stays_behind))
 
@@ -78,7 +78,7 @@ def _numbers(seeds, count):
 
     found = ops.zeros((ops.shape(seeds)[0], rounds * _WORDS), "uint32")
     state = ops.convert_to_tensor(0, "int32"), _first_state(seeds), found
-    return ops.while_loop(lambda number, *_: number < rounds, more, state)[2][:, :count]
+    return backend.while_loop(lambda number, *_: number < rounds, more, state)[2][:, :count]
 
 
 def _first_state(seeds):
@@ -92,7 +92,7 @@ def _first_state(seeds):
 
     empty = ops.zeros((ops.shape(seeds)[0], _WORDS), "uint32")
     begin = ops.convert_to_tensor(0, "int32"), seeds, empty
-    return ops.while_loop(lambda number, *_: number < _WORDS // _AT_ONCE, more, begin)[2]
+    return backend.while_loop(lambda number, *_: number < _WORDS // _AT_ONCE, more, begin)[2]
 
 
 def _next_state(state):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from kerasllm import backend
 from kerasllm.generation.rules import LogitsRule
 
 
@@ -25,7 +26,18 @@ class Evidence(NamedTuple):
 
 
 class Watermark(LogitsRule):
-    """A rule that is applied last, behind temperature and filters, and can be looked for."""
+    """A rule that is applied last, behind temperature and filters, and can be looked for.
+
+    Raises:
+        ValueError: when it is made on torch.
+    """
+
+    def __post_init__(self):
+        if backend.IS_TORCH:
+            raise ValueError(
+                "Watermarks need unsigned integers of 32 bits, which torch does not compute with: choose "
+                "KERAS_BACKEND=tensorflow or KERAS_BACKEND=jax."
+            )
 
     def fitted(self, model_size, tokenizer_size):
         """The same for a model that knows so many ids and a tokenizer that has so many.

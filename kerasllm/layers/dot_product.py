@@ -69,7 +69,7 @@ def attend_in_blocks(query, key, value, mask, soft_cap, dropout, training):
     # JAX wants a function with a gradient of its own to be given all tensors that it needs.
     known = [tensor for block in all_blocks for tensor in (block.visible, block.seed) if tensor is not None]
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def attended(query, key, value, *known):
         given = iter(known)
         blocks = [block.of(given) for block in all_blocks]

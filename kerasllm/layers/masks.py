@@ -5,6 +5,7 @@ Shapes: B batch, T query time, S key time. Every mask broadcasts to (B, heads, T
 
 from typing import NamedTuple
 
+import keras
 from keras import ops
 
 WHOLE = [(slice(None), slice(None))]
@@ -144,5 +145,5 @@ def penalty(mask, dtype):
     finite softmax. Subtracted, not added: on CPU, TensorFlow fuses a product and the addition of a constant into a
     kernel that is 400 times slower (measured: 12.6 s against 27 ms for scores of shape (16, 6, 256, 256)).
     """
-    hidden = 3e4 if dtype == "float16" else 1e9
+    hidden = 3e4 if keras.backend.standardize_dtype(dtype) == "float16" else 1e9
     return ops.cast(ops.where(mask, 0.0, hidden), dtype)

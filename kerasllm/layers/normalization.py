@@ -39,7 +39,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """As `keras.layers.LayerNormalization`: https://arxiv.org/abs/1607.06450"""
 
     def call(self, inputs, training=None):
-        if not training:
+        if not training or backend.IS_TORCH:  # which has a kernel for it
             return super().call(inputs)
         weights = [weight for weight in (self.gamma, self.beta) if weight is not None]
         return backend.fused(_norm(self.epsilon, True, self.gamma is not None), inputs, *weights)
@@ -65,7 +65,7 @@ class RMSNormalization(keras.layers.RMSNormalization):
             self.scale, self.built = None, True
 
     def call(self, inputs, training=None):
-        if not training:
+        if not training or backend.IS_TORCH:  # which has a kernel for it
             return super().call(inputs)
         return backend.fused(_norm(self.epsilon, False, self.scaled), inputs, *([self.scale] if self.scaled else []))
 

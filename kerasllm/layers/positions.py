@@ -224,7 +224,7 @@ class RelativePositionBias(keras.layers.Layer):
 
     def call(self, query_index, key_index):
         buckets = self._bucket(ops.cast(query_index[:, None] - key_index[None, :], "int32"))
-        bias = ops.take(ops.convert_to_tensor(self.embeddings), buckets, axis=0)
+        bias = ops.cast(ops.take(self.embeddings, buckets, axis=0), self.compute_dtype)
         return ops.transpose(bias, (2, 0, 1))[None]
 
     def _bucket(self, distance):

@@ -10,7 +10,7 @@ from keras import ops
 from kerasllm.layers.dot_product import block_ranges
 from kerasllm.layers.masks import WHOLE, Mask, Sight
 from kerasllm.layers.rotary import text_lengths
-from kerasllm.layers.tiles import is_long
+from kerasllm.layers.tiles import has_kernel, is_long
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple: Keras looks into those, and wants nothing but tensors there
@@ -87,7 +87,7 @@ def prepare(
     S = ops.shape(key_index)[0]
     is_plain = is_plain and not keeps_scores and not has_spans
     spans = (span_ids, _spans_of_keys(span_ids, key_index, cache_index)) if has_spans else None
-    if is_plain and is_long(T, S):
+    if is_plain and (is_long(T, S) or has_kernel(layer, training)):
         return Prepared(Sight.of(T, causal, window, mask, document_ids), False, is_all_new, key_index, angles)
     in_blocks = is_plain and bool(training)
     ranges = block_ranges(T, S, causal, window) if in_blocks else WHOLE

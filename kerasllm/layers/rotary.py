@@ -64,16 +64,17 @@ class Rotation:
     def frequencies(self, lengths=None):
         """The angles by which one place turns each pair of channels, float32 (n,), in texts of these lengths: int
         (...), which gives (..., n), or None where they do not matter."""
+        frequencies = ops.convert_to_tensor(self._frequencies)
         if not self.depends_on_length:
-            return self._frequencies
+            return frequencies
         original = self._scaling["original_max_position_embeddings"]
         lengths = ops.convert_to_tensor(lengths)[..., None]
         if self._kind == "longrope":
-            return ops.where(lengths > original, self._of_long_texts, self._frequencies)
+            return ops.where(lengths > original, self._of_long_texts, frequencies)
         factor = self._scaling["factor"]
         beyond = ops.cast(ops.maximum(lengths - original, 0), "float32") / original
-        exponents = (-np.arange(0, self._width, 2) / (self._width - 2)).astype("float32")
-        return self._frequencies * ops.exp(ops.log(1 + factor * beyond) * exponents)
+        exponents = ops.convert_to_tensor((-np.arange(0, self._width, 2) / (self._width - 2)).astype("float32"))
+        return frequencies * ops.exp(ops.log(1 + factor * beyond) * exponents)
 
     @property
     def original_length(self):
@@ -110,6 +111,14 @@ def turned(x, cos, sin):
     n, rest = cos.shape[-1], []
     if 2 * n < x.shape[-1]:
         x, *rest = backend.split(x, [2 * n, x.shape[-1] - 2 * n], axis=-1)
+    if (
+        backend.IS_TORCH and not rest
+    ):  # A turn back is the gradient, in half of the passes that torch would take for it.
+        return backend.with_gradient(_turned, lambda upstream, cos, sin: _turned(upstream, cos, -sin), x, cos, sin)
+    return _turned(x, cos, sin, *rest)
+
+
+def _turned(x, cos, sin, *rest):
     first, second = ops.split(x, 2, axis=-1)
     return ops.concatenate([first * cos - second * sin, second * cos + first * sin, *rest], axis=-1)
 

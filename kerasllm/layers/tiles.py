@@ -33,6 +33,11 @@ def is_long(T, S):
     return isinstance(T, int) and isinstance(S, int) and T >= LONG
 
 
+def has_kernel(layer, training):
+    """Whether attention of any length is a kernel of the backend's, as it is on torch."""
+    return backend.IS_TORCH and layer.attention_soft_cap is None and not (training and layer.dropout)
+
+
 def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     """The output of `dot_product.attend`, and zeros for a query that sees no key.
 
@@ -43,8 +48,8 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     B, H, T, _ = ops.shape(query)
     K, S = key.shape[1:3]
     seed = next_seed(dropout) if training else None
-    if seed is None and sight.key_ids is sight.query_ids:
-        output = backend.flash_attention(query, key, value, *sight[:3], soft_cap)
+    if seed is None:
+        output = backend.flash_attention(query, key, value, *sight, soft_cap)
         if output is not None:
             return output
     tiles = _Tiles.of(H // K, T, S, sight, soft_cap, 0.0 if seed is None else dropout.rate, query.dtype)
@@ -64,7 +69,7 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
     def joined(tensor, like):
         return ops.reshape(tensor[:, :, : like.shape[2]], (B, *like.shape[1:]))
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def attended(query, key, value, *given):
         tensors = heads(query, tiles.Q), heads(key, tiles.P), heads(value, tiles.P)
         output, log_sums = tiles.run(_forward, *tensors, *given)

@@ -6,6 +6,7 @@ Shapes: B batch, T time, D width of the teacher's hidden states, V vocab, K like
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.losses.base import LogProbabilityLoss
 from kerasllm.losses.divergence import distilled_values
 from kerasllm.losses.items import Sums
@@ -100,7 +101,7 @@ class Distillation(LogProbabilityLoss):
         if "teacher_hidden" in y_true:
             rows = [ops.reshape(self.teacher.logits(y_true["teacher_hidden"]), (-1, V))]
 
-        @ops.custom_gradient
+        @backend.custom_gradient
         def values(logits):
             found, by_logits = self._values(labels, logits, tuple(rows))
             return found, lambda upstream: ops.cast(by_logits(upstream), logits.dtype)

@@ -68,7 +68,7 @@ def log_probabilities(labels, logits, with_mean=False):
         float32 (K, B, T).
     """
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def log_probs(logits):
         values, exponentials, total = _forward(labels, logits, with_mean)
 
@@ -227,7 +227,7 @@ def _differentiable(function, labels, hidden, output_layer, chunk_size, weight=N
         weight, others = (others[0], others[1:]) if has_weight else (None, others)
         given, inputs = others[: len(others) - num_whole], (hidden, *others[len(others) - num_whole :])
 
-        @ops.custom_gradient
+        @backend.custom_gradient
         def call(hidden, weights, *bias):
             layer = output_layer._replace(weights=weights, bias=bias[0] if bias else None)
             values, gradients = function(_Chunks(labels, chunk_size, weight, given), hidden, layer)

@@ -1,5 +1,6 @@
 """What all our language models share: a config, and the layers that it says."""
 
+import contextlib
 import dataclasses
 import warnings
 
@@ -271,6 +272,9 @@ class LanguageModel(Composite, TokenModel):
         return super().from_config(config)
 
     def __getattr__(self, name):  # for what the class does not have
+        if hasattr(keras.Model, "__getattr__"):  # On torch it is where a module's parts are looked for.
+            with contextlib.suppress(AttributeError):
+                return super().__getattr__(name)
         instead = _METHODS_ELSEWHERE.get(name)
         advice = f": {instead}(model, tokenizer, …) does that" if instead else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{advice}")

@@ -112,8 +112,8 @@ class Questions:
     def __init__(self, tasks, tokenizer, max_new_tokens, longest):
         if not backend.IS_TENSORFLOW:
             raise ValueError(
-                f"Answers are drawn while a model trains, and on {keras.backend.backend()} `fit` keeps the weights to "
-                "itself until an epoch ends: choose TensorFlow, KERAS_BACKEND=tensorflow."
+                "Answers are drawn while a model trains, which is made for TensorFlow's `fit` (that of JAX keeps the "
+                f"weights to itself until an epoch ends): set KERAS_BACKEND=tensorflow, got {keras.backend.backend()}."
             )
         prompts = [encoded(task["prompt"], tokenizer) for task in tasks]
         most = float("inf") if longest is None else longest - max_new_tokens

@@ -80,7 +80,7 @@ def check_are_ids(ids, name="token_ids"):
     given = ids
     if isinstance(ids, str | list | tuple):
         ids = np.asarray(ids, dtype=None if isinstance(ids, str) else object)
-    kind = getattr(ids.dtype, "name", ids.dtype)
+    kind = str(getattr(ids.dtype, "name", ids.dtype))
     if kind == "object":
         kind = type(next(iter(ids.flat), None)).__name__
     if kind.startswith(("str", "bytes")):

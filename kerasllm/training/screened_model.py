@@ -101,7 +101,7 @@ class ScreenedModel(keras.Model):
 
         def look_and_step(*args):
             # On JAX what a step gets is gone once it has begun, so there is no other time to raise.
-            found = None if backend.IS_TENSORFLOW else self._screen.variable_in(self.metrics_variables, args[0][-1])
+            found = self._screen.variable_in(self.metrics_variables, args[0][-1]) if backend.IS_JAX else None
             self._screen.look(found, at_once=False)
             return step(*args)
 
@@ -115,7 +115,7 @@ class ScreenedModel(keras.Model):
     def _restoring_state(self, step):
         """The same step, after which a model has its weights also where it fails: on JAX Keras holds them while it
         runs, and they would be gone."""
-        if backend.IS_TENSORFLOW:
+        if not backend.IS_JAX:
             return step
 
         def restoring(state, *args):
@@ -153,7 +153,7 @@ class ScreenedModel(keras.Model):
 
         def watched(*args):
             *state, batches = args
-            return predict(*state, list(checked(batches)) if backend.IS_TENSORFLOW else checked(batches))
+            return predict(*state, checked(batches) if backend.IS_JAX else list(checked(batches)))
 
         self.predict_function = self._restoring_state(watched)
         return self.predict_function

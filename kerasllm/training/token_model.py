@@ -245,7 +245,7 @@ class TokenModel(ExampleModel):
     def _stateful(self, step, optimizer_variables=None):
         """A step (data) -> logs that changes variables, as the backend wants it: on JAX from their values to their
         values."""
-        if backend.IS_TENSORFLOW:
+        if not backend.IS_JAX:
             return step
         groups = [self.trainable_variables, self.non_trainable_variables, optimizer_variables, self.metrics_variables]
         groups = [group for group in groups if group is not None]
