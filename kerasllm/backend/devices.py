@@ -62,7 +62,7 @@ def kernels_by_devices(kernel, bias, widths, counts):
     Returns:
         list of pairs of a kernel (D, width) and its bias (width,) or None; or None.
     """
-    distribution = None if IS_TENSORFLOW else keras.distribution.distribution()
+    distribution = keras.distribution.distribution() if IS_JAX else None
     axis = getattr(distribution, "head_axis", None)
     if axis is None:
         return None
@@ -113,7 +113,7 @@ def assign_parts(variable, read):
         read: function (tuple of slices) -> the NumPy array of that part of the whole value. For the parts alone that
             devices of this process have.
     """
-    sharding = None if IS_TENSORFLOW else variable.value.sharding
+    sharding = variable.value.sharding if IS_JAX else None
     if sharding is None or len(sharding.device_set) == 1:
         variable.assign(read((slice(None),) * len(variable.shape)))
         return

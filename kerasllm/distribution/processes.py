@@ -22,7 +22,7 @@ def initialize(coordinator=None, processes=None, process=None):
         >>> kerasllm.distribution.initialize("10.0.0.1:1234", processes=2, process=0)
         >>> kerasllm.distribution.use(kerasllm.distribution.mesh(fsdp=-1))  # over the devices of both
     """
-    if backend.IS_TENSORFLOW:
+    if not backend.IS_JAX:
         raise ValueError("Several processes train one model on the JAX backend: set KERAS_BACKEND=jax.")
     if processes is not None and not 0 <= process < processes:
         raise ValueError(f"Of {processes} processes the numbers are 0 to {processes - 1}, got {process}.")
