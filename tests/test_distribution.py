@@ -15,7 +15,7 @@ import keras
 import pytest
 
 import kerasllm
-from kerasllm.distribution import layout_map, mesh
+from kerasllm.distribution import initialize, layout_map, mesh
 from kerasllm.distribution.layouts import axes_of
 
 DEVICES = [f"cpu:{number}" for number in range(8)]
@@ -57,6 +57,11 @@ def test_the_map_of_a_model_has_all_its_weights(two_by_four):
 def test_on_tensorflow_a_mesh_says_where_to_go():
     with pytest.raises(ValueError, match=r"KERAS_BACKEND=jax.*MirroredStrategy"):
         mesh(data=2)
+
+
+def test_on_tensorflow_there_is_one_process():
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax"):
+        initialize("127.0.0.1:1234", 2, 0)
 
 
 @pytest.mark.scale
