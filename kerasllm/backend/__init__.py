@@ -3,7 +3,7 @@
 `torch.py` has those that are others on torch, which traces nothing; where it has none, what is here serves torch too.
 """
 
-from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, IS_TORCH, as_tensor, given_away, own, track, unwritten
+from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, IS_TORCH, as_tensor, given_away, own, part, track, unwritten
 from kerasllm.backend.compiling import (
     by_rows,
     by_xla,
@@ -179,6 +179,7 @@ __all__ = [
     "own",
     "own_parts",
     "pad_rows",
+    "part",
     "plain_graph",
     "process",
     "put_back",

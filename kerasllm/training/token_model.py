@@ -166,6 +166,7 @@ class TokenModel(ExampleModel):
             self.optimizer.build(self.trainable_variables)
         if self.train_function is None:
             backend.own(self.trainable_variables)
+        backend.part([*self.variables, *self.optimizer.variables])
         return super().make_train_function(force)
 
     def train_step(self, *args):
