@@ -13,6 +13,7 @@ import tensorflow as tf
 from image_files import bombs, chunk, encoded, noise, png, turned
 from PIL import Image
 
+from kerasllm.export import image_saved_model
 from kerasllm.images import (
     ImageProcessor,
     ImageTokens,
@@ -24,6 +25,8 @@ from kerasllm.images import (
 from kerasllm.images.in_graph import InGraphImageProcessor, decode_image
 from kerasllm.images.in_graph.resampling import resized as in_graph_resized
 from kerasllm.images.resampling import resized
+from kerasllm.models import ContrastiveModel, ImageClassifier, TransformerConfig
+from kerasllm.vision import VisionConfig
 
 COLOURS = noise(6, 9, 3)
 SMOOTH = (np.add.outer(np.arange(24), 3 * np.arange(40))[..., None] + [0, 20, 40]).astype("uint8")
@@ -217,33 +220,35 @@ def test_the_graph_decodes_as_pillow():
         assert name
 
 
-class _Served(tf.Module):
-    def __init__(self, processor):
-        self._processor = InGraphImageProcessor(processor)
-
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
-    def serving_default(self, image):
-        return {"pixel_values": self._processor.batch(image)}
-
-
 @pytest.mark.soak
-def test_a_saved_model_takes_the_bytes_of_files(tmp_path):
-    processor = ImageProcessor(24, resize_to=24, mean=(0.48, 0.45, 0.4), std=(0.27, 0.26, 0.28))
+def test_saved_models_take_the_bytes_of_files(tmp_path):
+    """A process with TensorFlow alone answers as Python does."""
+    vision = VisionConfig(image_size=16, patch_size=8, num_layers=1, d_model=16, num_heads=2, dff=32)
+    config = TransformerConfig(20, num_layers=1, d_model=16, num_heads=2, dff=32, max_length=8)
+    processor = ImageProcessor(16, resize_to=16, mean=(0.48, 0.45, 0.4), std=(0.27, 0.26, 0.28))
     files = [encoded(SMOOTH, "JPEG"), encoded(noise(60, 31, 4)), turned(SMOOTH, 6)]
-    served = _Served(processor)
-    tf.saved_model.save(served, str(tmp_path / "saved"), signatures={"serving_default": served.serving_default})
+    matching, classifier = ContrastiveModel(config, vision, width=8), ImageClassifier(vision, labels=["cat", "dog"])
+    for name, model in (("matching", matching), ("classifier", classifier)):
+        image_saved_model(model, processor, tmp_path / name)
     for number, file in enumerate(files):
         (tmp_path / f"{number}.image").write_bytes(file)
     program = (
         "import sys, numpy as np, tensorflow as tf\n"
         "folder = sys.argv[1]\n"
-        "files = [open(f'{folder}/{i}.image', 'rb').read() for i in range(3)]\n"
-        "answer = tf.saved_model.load(folder + '/saved').signatures['serving_default'](image=tf.constant(files))\n"
+        "files = tf.constant([open(f'{folder}/{i}.image', 'rb').read() for i in range(3)])\n"
+        "for name, what in (('matching', 'vector'), ('classifier', 'logits')):\n"
+        "    saved = tf.saved_model.load(f'{folder}/{name}')\n"
+        "    np.save(f'{folder}/{name}.npy', saved.signatures['serving_default'](image=files)[what].numpy())\n"
         "assert 'kerasllm' not in sys.modules\n"
-        "np.save(folder + '/pixels.npy', answer['pixel_values'].numpy())\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
-    np.testing.assert_allclose(np.load(tmp_path / "pixels.npy"), processor(files), atol=1e-6)
+    expected = {"matching": matching.image_vectors(processor(files)), "classifier": classifier(processor(files))}
+    for name, values in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), values, atol=1e-5)
+    with pytest.raises(ValueError, match="without tiles="):
+        image_saved_model(matching, ImageProcessor(16, tiles=Tiling(32)), tmp_path / "none")
+    with pytest.raises(TypeError, match="ContrastiveModel or an ImageClassifier, got int"):
+        image_saved_model(3, processor, tmp_path / "none")
 
 
 def damaged(count):

@@ -50,7 +50,7 @@ ROOMS = {
     "safety": ["data", "generation", "statistics"],
     "interpret": ["evaluation"],
     "callbacks": ["evaluation", "runs"],
-    "export": ["extras", "files", "generation", "tokenizers"],
+    "export": ["extras", "files", "generation", "images", "tokenizers"],
     "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
     "keras_hub": ["models"],
     "gguf": ["extras", "huggingface"],
