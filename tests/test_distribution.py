@@ -123,7 +123,10 @@ def test_processes_that_die_or_are_stopped_lose_nothing(tmp_path):
         began = time.monotonic()
         codes = ended(processes)
         assert time.monotonic() - began < 60
-        assert codes == [143] * 4 if sent == signal.SIGTERM else sorted(codes) == [-9, 2, 2, 2], (number, codes)
+        if sent == signal.SIGTERM:
+            assert codes == [143] * 4, number
+        else:  # the others end by themselves, or JAX aborts them when it misses the first
+            assert codes.count(-signal.SIGKILL) == 1 and set(codes) <= {-signal.SIGKILL, -signal.SIGABRT, 2}, codes
         arguments = ["--resume", cut]
     assert ended(trained(2, arguments)) == [0, 0]
     assert log_of(cut) == log_of(whole)
