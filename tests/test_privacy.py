@@ -43,6 +43,10 @@ def gradients_of(*row):
                 return of_row(*row)
 
         return jax.jit(jax.grad(stateless))([v.value for v in variables], *row)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.autograd.grad(of_row(*row), [v.value for v in variables])
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
