@@ -94,7 +94,11 @@ def experiment(steps=3000, batch_size=32, scenes=9800, asked=12, verbose=2):
             logits = model.predict({"token_ids": question, "pixel_values": pixels}, batch_size=100, verbose=0)
             right[:, colour, kind] = logits[:, -1].argmax(-1) - FIRST_ANSWER == answers[:, colour, kind]
     by_kind = right.mean(axis=(0, 1))
-    shares = {"alone": by_kind[:3].mean(), "relations": by_kind[3:].mean(), "by_kind": by_kind.round(3).tolist()}
+    shares = {
+        "alone": float(by_kind[:3].mean()),
+        "relations": float(by_kind[3:].mean()),
+        "by_kind": by_kind.round(3).tolist(),
+    }
     return {**shares, "minutes": (time.perf_counter() - began) / 60}
 
 
