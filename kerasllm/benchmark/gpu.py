@@ -1,4 +1,4 @@
-"""What a training step takes on one GPU: kerasllm on JAX and on torch beside a GPT in plain torch, as nanoGPT trains.
+"""What a training step takes on one GPU: kerasllm on JAX and on torch beside a GPT in plain torch, compiled there.
 
 Each program has a process of its own, `gpu_steps.py`, one after the other, as each needs the whole GPU.
 """
@@ -26,7 +26,7 @@ TOY_CASES = {"toy": (TOY, 32, 2, True)}
 PROGRAMS = {
     "kerasllm on JAX": ("kerasllm", "jax"),
     "kerasllm on torch": ("kerasllm", "torch"),
-    "plain torch, compiled": ("plain_torch", "torch"),
+    "plain torch": ("plain_torch", "torch"),
 }
 
 
