@@ -64,9 +64,9 @@ class Rotation:
     def frequencies(self, lengths=None):
         """The angles by which one place turns each pair of channels, float32 (n,), in texts of these lengths: int
         (...), which gives (..., n), or None where they do not matter."""
-        frequencies = ops.convert_to_tensor(self._frequencies)
         if not self.depends_on_length:
-            return frequencies
+            return self._frequencies
+        frequencies = ops.convert_to_tensor(self._frequencies)
         original = self._scaling["original_max_position_embeddings"]
         lengths = ops.convert_to_tensor(lengths)[..., None]
         if self._kind == "longrope":
@@ -94,7 +94,7 @@ class Rotation:
             lengths: int, broadcastable to them, of the text in which each place is; None where they do not matter.
             dtype: str, of the result.
         """
-        angles = ops.cast(position_ids, "float32")[..., None] * self.frequencies(lengths)
+        angles = ops.cast(position_ids, "float32")[..., None] * ops.convert_to_tensor(self.frequencies(lengths))
         if len(angles.shape) == 3:
             angles = angles[:, None]
         cos, sin = ops.cos(angles), ops.sin(angles)
@@ -111,9 +111,8 @@ def turned(x, cos, sin):
     n, rest = cos.shape[-1], []
     if 2 * n < x.shape[-1]:
         x, *rest = backend.split(x, [2 * n, x.shape[-1] - 2 * n], axis=-1)
-    if (
-        backend.IS_TORCH and not rest
-    ):  # A turn back is the gradient, in half of the passes that torch would take for it.
+    if backend.IS_TORCH and not rest:
+        # A turn back is the gradient, in half of the passes that torch would take for it.
         return backend.with_gradient(_turned, lambda upstream, cos, sin: _turned(upstream, cos, -sin), x, cos, sin)
     return _turned(x, cos, sin, *rest)
 
