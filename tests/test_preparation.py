@@ -196,6 +196,17 @@ def test_what_is_split_off_ends_where_documents_do(tmp_path):
     assert np.asarray(held_out.document_ends).tolist() == [10, 20, 30]
 
 
+@pytest.mark.parametrize("before", [[], ["a" * 9, "b" * 9]])
+def test_a_long_last_document_is_cut(tmp_path, before):
+    long = "0123456789" * 10 + "abcdefghi"
+    files = write_tokens([*before, long], BYTES, tmp_path / "tokens", progress=False)
+    training, held_out = files.split(0.1, 20)
+    begin = files.num_tokens - held_out.num_tokens
+    assert held_out.num_tokens in (11, 13) and begin == training.num_tokens
+    assert texts(training) == [long[: begin - 10 * len(before)], *before]
+    assert texts(held_out) == [long[begin - 10 * len(before) :]]
+
+
 def test_short_windows_come_first_and_each_step_is_that_of_their_own_data_set(tmp_path):
     files = write_tokens(made_documents(40), BYTES, tmp_path / "tokens", progress=False)
     make = functools.partial(causal_lm_dataset, files, BYTES, seed=3)

@@ -37,27 +37,32 @@ class TokenStream:
 
     def part(self, first: int, last: int) -> "TokenStream":
         """The `TokenStream` of the documents first … last - 1. Nothing is read for it but where the first begins."""
-        begin, end = ((int(self.document_ends[n - 1 : n][0]) if n else 0) for n in (first, last))
+        begin, end = map(self._begin, (first, last))
         tokens = JoinedArray([Slice(self.tokens, begin, end)])
         ends = JoinedArray([Slice(self.document_ends, first, last)], [-begin])
         return TokenStream(self.name, tokens, ends, self.vocab_size, self.fingerprint)
 
     def split(self, share: float, most: int) -> tuple["TokenStream", "TokenStream"]:
-        """Splits the last documents off: about a share of the tokens, and about so many at most.
-
-        Raises:
-            ValueError: where there is only one document.
-        """
-        if self.num_documents < 2:
-            raise ValueError(
-                f"{self.name} has one document, of which no part can be held out: name other text for that."
-            )
-        begin = max(self.num_tokens * (1 - share), self.num_tokens - most)
-        low, high = 1, self.num_documents - 1  # the first document that is split off
+        """Splits the last documents off: about a share of the tokens, and about so many at most. A last document that
+        is longer is cut."""
+        begin, last = int(max(self.num_tokens * (1 - share), self.num_tokens - most)), self.num_documents - 1
+        low, high = min(1, last), last  # the first document that is split off
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.document_ends[middle - 1 : middle][0] >= begin else (middle + 1, high)
-        return self.part(0, low), self.part(low, self.num_documents)
+            low, high = (low, middle) if self._begin(middle) >= begin else (middle + 1, high)
+        if self._begin(low) >= begin:
+            return self.part(0, low), self.part(low, self.num_documents)
+        ends = np.array([begin]), np.array([self.num_tokens - begin])
+        before = JoinedArray([Slice(self.document_ends, 0, low), ends[0]]) if low else ends[0]
+        parts = (Slice(self.tokens, 0, begin), before), (Slice(self.tokens, begin, self.num_tokens), ends[1])
+        training, split_off = (
+            TokenStream(self.name, JoinedArray([tokens]), ends, self.vocab_size, self.fingerprint)
+            for tokens, ends in parts
+        )
+        return training, split_off
+
+    def _begin(self, document):
+        return int(self.document_ends[document - 1 : document][0]) if document else 0
 
     def documents(self):
         """Yields the tokens of each document, an array, in order."""
