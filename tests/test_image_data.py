@@ -246,3 +246,18 @@ def test_data_sets_of_tensorflow_datasets(tmp_path):
     assert [example["text"] for example in found] == list(COLOURS)
     for example, colour in zip(found, COLOURS.values(), strict=True):
         assert (read_image(example["images"][0].read()) == colour).all()
+
+
+def test_prompts_are_what_examples_begin_with(tokenizer):
+    red, processor = flat(COLOURS["red"], 9, 20), ImageProcessor(8, tokens=ImageTokens(3))
+    image_id = tokenizer.encode("<image>", parse_special=True)
+    asked = data.image_prompt(tokenizer, processor, [red, red], "what? <image>")
+    assert tokenizer.decode(asked["token_ids"], skip_special=False).startswith("u:" + 6 * "<image>" + "what? <image>")
+    assert asked["token_ids"].count(*image_id) == 6  # a user's "<image>" is text
+    assert asked["pixel_values"].shape == (2, 8, 8, 3)
+    np.testing.assert_array_equal(asked["pixel_values"], processor([red, red]))
+    example = {"images": [red], "prompt": "what?", "text": "red"}
+    plain = Tokenizer.train(["what? red"], kind="char", special_tokens=["<image>"], progress=False)
+    ids = data.image_prompt(plain, processor, red, "what?")["token_ids"]
+    inputs, _, _ = next(iter(data.image_text_dataset([example], plain, processor, 16, 1)))
+    assert inputs["token_ids"][0, : len(ids)].numpy().tolist() == ids and len(ids) == 3 + len("what?")

@@ -7,6 +7,7 @@ import sys
 import kerasllm
 from kerasllm.cli.audit_arguments import add_audit_arguments, with_kind
 from kerasllm.cli.bench_arguments import add_bench_arguments
+from kerasllm.cli.caption_arguments import add_caption_arguments
 from kerasllm.cli.choose_arguments import add_choose_arguments
 from kerasllm.cli.drawing_arguments import add_drawing_arguments
 from kerasllm.cli.evaluate_arguments import add_evaluate_arguments
@@ -19,6 +20,7 @@ from kerasllm.cli.prepare_arguments import add_prepare_arguments
 from kerasllm.cli.scale_arguments import add_scale_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.setting_arguments import add_field, add_setting
+from kerasllm.cli.text_arguments import add_classify_arguments, add_translate_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
 from kerasllm.settings.names import MODEL_FLAGS
@@ -46,8 +48,9 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         *(_add_quickstart, _add_plan, _add_scale, _add_prepare, _add_train, _add_tune, _add_evaluate),
-        *(_add_generate, _add_chat, _add_serve, _add_translate, _add_classify, _add_explain, _add_detect, _add_audit),
-        *(_add_merge, _add_export, _add_convert, _add_inspect, _add_runs, _add_choose, _add_bench),
+        *(_add_generate, _add_chat, _add_serve, _add_caption, _add_translate, _add_classify, _add_explain),
+        *(_add_detect, _add_audit, _add_merge, _add_export, _add_convert, _add_inspect, _add_runs),
+        *(_add_choose, _add_bench),
     ):
         add(commands)
     return parser.parse_args(with_kind(sys.argv[1:] if argv is None else list(argv)))
@@ -234,23 +237,14 @@ def _add_model(command, which=None):
 def _add_translate(commands):
     command = _add_command(commands, "translate", "translate sentences, a line for each")
     _add_model(command)
-    _add_texts(command, "sentence")
-    command.add_argument(
-        "--num-beams",
-        "--beams",  # its name before
-        type=int,
-        metavar="K",
-        help="1 is greedy (default: what the model's settings say, or 4)",
-    )
-    command.add_argument(
-        "--target-language", metavar="TOKEN", help="language to write, of models that write several: deu_Latn for NLLB"
-    )
+    add_translate_arguments(command)
 
 
-def _add_texts(command, what, nargs=None):
-    source = command.add_mutually_exclusive_group()
-    source.add_argument("--text", action="append", nargs=nargs, metavar="TEXT", help=f"a {what}; may be repeated")
-    source.add_argument("--file", metavar="PATH", help=f"one {what.partition(',')[0]} a line (default: standard input)")
+def _add_caption(commands):
+    command = _add_command(commands, "caption", "write what images show, or answer a question about them, a line each")
+    _add_model(command)
+    add_caption_arguments(command)
+    add_drawing_arguments(command)
 
 
 def _add_classify(commands):
@@ -258,9 +252,7 @@ def _add_classify(commands):
         commands, "classify", "say which label texts have, a line for each: label, probability, text"
     )
     _add_model(command)
-    _add_texts(command, "text, or the two of a pair", nargs="+")
-    command.add_argument("--pairs", action="store_true", help="lines have two texts, with a tab between")
-    command.add_argument("--json", action="store_true", help="print JSON, with the probabilities of all labels")
+    add_classify_arguments(command)
 
 
 def _add_detect(commands):

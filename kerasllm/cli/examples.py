@@ -61,6 +61,8 @@ kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Huggi
 kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
 kerasllm chat --model Qwen3-0.6B --filter filter.yaml   # what may not be said, by words, patterns or models
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
+    "caption": """kerasllm caption --model SmolVLM-256M-Instruct photo.jpg --prompt "Describe this image."
+kerasllm caption --model llava-1.5-7b-hf --quantize nf4 *.png --prompt "How many people are there?" --json""",
     "serve": """kerasllm serve my-run   # http://127.0.0.1:8000
 kerasllm serve my-run --filter filter.yaml   # what may not be said
 kerasllm serve SmolLM2-135M-Instruct all-MiniLM-L6-v2 --port 8080 --api-key secret   # it chats, and embeds""",

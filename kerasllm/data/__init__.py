@@ -11,6 +11,7 @@ from kerasllm.data.deduplication import deduplicate
 from kerasllm.data.dialogues import dialogue_dataset
 from kerasllm.data.image_batches import image_text_dataset
 from kerasllm.data.image_pairs import image_pair_dataset
+from kerasllm.data.image_prompts import image_prompt
 from kerasllm.data.image_texts import read_image_texts
 from kerasllm.data.labelled import label_names, read_labelled
 from kerasllm.data.made_ratings import rate_replies
@@ -40,6 +41,7 @@ __all__ = [
     "deduplicate",
     "dialogue_dataset",
     "image_pair_dataset",
+    "image_prompt",
     "image_text_dataset",
     "is_token_folder",
     "label_names",

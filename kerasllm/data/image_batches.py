@@ -6,8 +6,6 @@ made, by several threads, so that no more of them are in memory than of a few ba
 Shapes: B rows in a batch, T places in a row, I images in a batch (tiles and crops count).
 """
 
-import functools
-import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -18,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasllm.data.image_files import FilePart
+from kerasllm.data.image_prompts import ImageWriter, opened
 from kerasllm.data.option_names import WINDOW_WORDS
 from kerasllm.data.packing import Plan, lay_out, plan_windows
 from kerasllm.data.steps import check_least
@@ -92,7 +91,7 @@ def image_text_dataset(
     check_least(1, seq_len=seq_len, batch_size=batch_size, epochs=epochs, workers=workers)
     check_least(0, seed=seed, start_step=start_step)
     tokenizer = as_tokenizer(tokenizer)
-    writer = _Writer(tokenizer, processor, chat_template)
+    writer = ImageWriter(tokenizer, processor, chat_template)
     stream = _stream(examples, writer, seq_len)
     if packed:
         plan = plan_windows(stream.document_ends, seq_len)
@@ -185,81 +184,6 @@ def checked_images(example, place):
     return list(images)
 
 
-class _Writer:
-    """The token ids of examples, and which of them are learned."""
-
-    def __init__(self, tokenizer, processor, chat_template):
-        self.tokenizer, self.processor, self.template = tokenizer, processor, chat_template
-        processor.image_text()  # says where tokens are missing
-        self._ids_of = functools.lru_cache(maxsize=1024)(self._image_ids)
-        self._ids_of(0, 0)
-
-    def grid(self, image):
-        """Into how many rows and columns an image is cut. Where images are not cut, nothing of it is read now."""
-        if self.processor.tiles:
-            return self.processor.grid(_opened(image))
-        if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
-            raise ValueError(f"there is no image file {image}.")
-        return 0, 0
-
-    def encode(self, example, grids):
-        if "messages" in example:
-            return self._chat(list(example["messages"]), grids)
-        prompt, text = example.get("prompt", ""), example["text"]
-        if not isinstance(text, str) or not isinstance(prompt, str):
-            raise TypeError(f"a text and a prompt are str, got {text!r:.60} and {prompt!r:.60}.")
-        before = [*itertools.chain.from_iterable(self._ids_of(*grid) for grid in grids)]
-        if prompt:
-            before += self.tokenizer.encode(prompt)
-            said = next(self.tokenizer.encode_stream([text], bare=True)).tolist()
-        else:
-            said = self.tokenizer.encode(text)
-        end = self.tokenizer.end_id
-        said += [end] if end is not None and end not in said[-1:] else []
-        start = self.tokenizer.start_id
-        learned = [not (start is not None and place == 0 and index == start) for place, index in enumerate(said)]
-        return before + said, [False] * len(before) + learned
-
-    def _chat(self, messages, grids):
-        tokens = self.processor.tokens
-        asked = sum(text == "image" for text in _part_types(messages))
-        if asked != len(grids):
-            raise ValueError(f'the chat has {asked} parts {{"type": "image"}} for {len(grids)} images.')
-        ids, mask = self.tokenizer.encode_chat_with_mask(
-            messages, chat_template=self.template, expand=functools.partial(tokens.expand, grids=grids)
-        )
-        wanted = sum(tokens.text(*grid).count(tokens.token) for grid in grids)
-        found = ids.count(self.tokenizer.engine.token_to_id(tokens.token))
-        if found != wanted:
-            raise ValueError(
-                f"the chat template writes {found} tokens of images where the images have {wanted}: it should write "
-                f"{tokens.placeholder} for each part whose type is image."
-            )
-        return ids, mask
-
-    def _image_ids(self, rows, columns):
-        tokens = self.processor.tokens
-        text = self.processor.image_text(rows, columns)
-        ids = next(self.tokenizer.encode_stream([text], parse_special=True, bare=True)).tolist()
-        index = self.tokenizer.engine.token_to_id(tokens.token)
-        if index is None or ids.count(index) != text.count(tokens.token):
-            raise ValueError(
-                f"The tokenizer has no token {tokens.token!r}, which stands for images: train it with "
-                f"special_tokens=[{tokens.token!r}], or name its own with ImageTokens(count, token)."
-            )
-        return ids
-
-
-def _part_types(messages):
-    for message in messages:
-        for part in message["content"] if isinstance(message.get("content"), list | tuple) else ():
-            yield part.get("type") if isinstance(part, Mapping) else None
-
-
-def _opened(image):
-    return image.read() if isinstance(image, FilePart) else image
-
-
 class ImageDecoder:
     """Pixel values of images, made by several threads."""
 
@@ -273,7 +197,7 @@ class ImageDecoder:
 
     def _pixels(self, image):
         try:
-            return self._processor.process(_opened(image)).pixel_values
+            return self._processor.process(opened(image)).pixel_values
         except ValueError as error:
             name = image.name if isinstance(image, FilePart) else None
             raise (ValueError(f"{name}: {error}") if name else error) from error
