@@ -66,9 +66,10 @@ def kernels_by_devices(kernel, bias, widths, counts):
     axis = getattr(distribution, "head_axis", None)
     if axis is None:
         return None
-    parts, begin, rows = [], 0, "fsdp" if kernel.shape[0] % _mesh().shape["fsdp"] == 0 else None
+    sizes, parts, begin = _mesh().shape, [], 0
+    rows = "fsdp" if "fsdp" in sizes and kernel.shape[0] % sizes["fsdp"] == 0 else None
     for width, count in zip(widths, counts, strict=True):
-        columns = axis if count % _mesh().shape[axis] == 0 else None
+        columns = axis if count % sizes[axis] == 0 else None
         part = _laid_out(kernel[:, begin : begin + width], rows, columns)
         parts.append((part, None if bias is None else bias[begin : begin + width]))
         begin += width
