@@ -26,9 +26,11 @@ class Interruption:
     def hold(self):
         """From now on a signal sets `signal`, as long as the function `fit` that calls this has not ended."""
         self.release()
+        if threading.current_thread() is not threading.main_thread():
+            return
         if backend.process()[1] > 1:
             self._before = {signal.SIGINT: signal.signal(signal.SIGINT, _as_sigterm)}
-        elif threading.current_thread() is threading.main_thread():
+        else:
             self._fit = next((frame for frame in _stack(sys._getframe()) if frame.f_code.co_name == "fit"), None)
             self._before = {number: signal.signal(number, self._note) for number in _NAMES}
 

@@ -21,6 +21,8 @@ def run(arguments):
         flag = "set" if given[0] == "model" else given[0].replace("_", "-")
         raise ValueError(f"--resume goes on with the settings that the run has: leave out --{flag}.")
     coordinator = getattr(arguments, "coordinator", None)
+    if not coordinator and (getattr(arguments, "process", None), getattr(arguments, "processes", None)) != (None, None):
+        raise ValueError("--process and --processes go with --coordinator HOST:PORT, where the first of them is.")
     start_keras(join=lambda: _join(arguments) if coordinator else None)
     from kerasllm import backend, distribution, recipe, report
 
