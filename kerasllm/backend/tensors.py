@@ -158,6 +158,16 @@ def one_by_one(function, count, dtype):
     return jax.lax.map(function, jax.numpy.arange(count, dtype="int32"))
 
 
+def exponentials(x, shift):
+    """The exponentials of differences, float (...)."""
+    return ops.exp(x - shift)
+
+
+def scale(x, factors):
+    """A product; in place where that is a backend's way, so that x is not to be used again."""
+    return x * factors
+
+
 def add_at(tensor, index, update):
     """Adds one number to each row of a tensor; in place where nothing else needs it.
 

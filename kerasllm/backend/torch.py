@@ -127,6 +127,13 @@ class _WithGradient(torch.autograd.Function):
         return None, *(found if isinstance(found, list | tuple) else [found])
 
 
+def kernels_by_devices(kernel, bias, widths, counts):
+    """On a CPU apart as well, as gradients of parts are then joined over the rows of a kernel, not of all tokens."""
+    if bias is not None or not (on_cpu() and torch.is_grad_enabled()):
+        return None
+    return [(part, None) for part in torch.split(ops.convert_to_tensor(kernel), list(widths), dim=1)]
+
+
 def custom_gradient(function):
     return lambda *tensors: _WithGradient.apply(function, *map(ops.convert_to_tensor, tensors))
 
@@ -297,6 +304,14 @@ def _goes_on(flag):
 
 def one_by_one(function, count, dtype):
     return torch.stack([ops.cast(function(index), dtype) for index in range(count)])
+
+
+def exponentials(x, shift):
+    return torch.sub(x, shift).exp_()
+
+
+def scale(x, factors):
+    return x * factors if torch.is_grad_enabled() else x.mul_(factors)
 
 
 def add_at(tensor, index, update):

@@ -292,7 +292,8 @@ def _scan(chunks, hidden, output, collected, collect, values_of, slopes=None):
             by_weights = by_weights + ops.cast(
                 backend.matmul(slope, h[:, fixed:] if fixed else h, transpose_x=True), "float32"
             )
-        by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
+        if output.bias is not None:
+            by_bias = by_bias + ops.sum(ops.cast(slope, "float32"), axis=0)
         return index + 1, collected, by_rows, by_weights, by_bias
 
     state = [ops.zeros((), "int32"), collected]
@@ -322,13 +323,13 @@ def logits_of(rows, kernel, output):
 
 def _forward(labels, logits, with_mean):
     """Log-probabilities (K, ...), and what makes their gradient: exponentials (..., V) and their sums (...)."""
-    shifted = ops.cast(logits, "float32")
-    shifted = shifted - ops.max(shifted, axis=-1, keepdims=True)
-    exponentials = ops.exp(shifted)
+    logits = ops.cast(logits, "float32")
+    most = ops.max(logits, axis=-1, keepdims=True)
+    exponentials = backend.exponentials(logits, most)
     total = ops.sum(exponentials, axis=-1)
-    values = [ops.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]]
+    values = [(ops.take_along_axis(logits, labels[..., None], axis=-1) - most)[..., 0]]
     if with_mean:
-        values.append(ops.mean(shifted, axis=-1))
+        values.append(ops.mean(logits - most, axis=-1))
     return ops.stack(values) - ops.log(total)[None], exponentials, total
 
 
@@ -336,7 +337,7 @@ def _backward(labels, exponentials, total, slopes):
     """The gradient by logits, float32 (..., V), of log-probabilities times slopes (K, ...): the target less the
     softmax. Made of the exponentials that the forward pass needed anyway, it takes a third of the passes over them that
     differentiating step by step takes."""
-    result = exponentials * (-ops.sum(slopes, axis=0) / total)[..., None]
+    result = backend.scale(exponentials, (-ops.sum(slopes, axis=0) / total)[..., None])
     if slopes.shape[0] == 2:
         result = result + (slopes[1] / exponentials.shape[-1])[..., None]
     return backend.add_at(result, labels, slopes[0])

@@ -160,6 +160,8 @@ class TokenModel(ExampleModel):
             self._post_build()
         else:
             super()._symbolic_build(iterator, data_batch)
+            if self._has_our_loss:  # which Keras does not build, and would call the model for anew at every batch
+                self._compile_loss.built = True
 
     def make_train_function(self, force=False):
         if not self.optimizer.built:  # Variables that appear while TensorFlow traces a step make it trace once more.
