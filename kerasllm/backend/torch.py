@@ -323,6 +323,13 @@ def matmul(x, y, transpose_x=False, transpose_y=False):
     return torch.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
 
 
+def grouped_matmul(rows, kernels, sizes):
+    if rows.is_meta:
+        return rows @ ops.convert_to_tensor(kernels)[0]
+    parts = torch.split(rows, sizes.tolist())
+    return torch.cat([part @ kernel for part, kernel in zip(parts, ops.convert_to_tensor(kernels), strict=True)])
+
+
 def dense(x, kernel, bias=None):
     tensors = [ops.convert_to_tensor(tensor) for tensor in (x, kernel, bias) if tensor is not None]
     return functional.linear(tensors[0], tensors[1].mT, *tensors[2:])

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers import FeedForward, Transformer, TransformerBlock, taps
+from kerasllm.layers import FeedForward, MixtureOfExperts, Transformer, TransformerBlock, taps
 from kerasllm.layers.cache import begun_with, join_heads, split_heads
 from kerasllm.layers.positions import BIASED
 from kerasllm.models import CausalLM
@@ -32,6 +32,7 @@ TOKENWISE = (
     keras.layers.LayerNormalization,
     keras.layers.RMSNormalization,
     FeedForward,
+    MixtureOfExperts,
 )
 
 

@@ -27,6 +27,7 @@ class Source(NamedTuple):
             where ours are half a head apart; 0 for others.
         mirrored: tuple of int, or (): the width of the heads of those tensors whose rotary pairs turn the other way; 0
             for others.
+        stacked: int. The weight is a stack of so many, whose tensors follow each other in `names`; or 0.
     """
 
     names: tuple
@@ -40,14 +41,22 @@ class Source(NamedTuple):
     heads: int = 0
     interleaved: tuple = ()
     mirrored: tuple = ()
+    stacked: int = 0
 
     def read(self, read, rows=slice(None)):
         """Rows of the weight, from a function (name) -> array."""
+        if self.stacked:
+            return np.stack([layer.read(read) for layer in self._layers()[rows]])
         parts = [self._of_our_rank(read(name)) for name in self.names]
         parts = self._reordered([(part.T if self.transposed else part)[rows] for part in parts], 1)
         weight = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         weight = weight * np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         return weight + np.asarray(self.offset, weight.dtype) if self.offset else weight
+
+    def _layers(self):
+        """The sources of what is stacked."""
+        each = len(self.names) // self.stacked
+        return [self._replace(names=self.names[i * each :][:each], stacked=0) for i in range(self.stacked)]
 
     def _of_our_rank(self, array):
         """A tensor with as many axes as ours."""
@@ -59,6 +68,11 @@ class Source(NamedTuple):
 
     def shape(self, shapes):
         """The weight's shape, from those of its tensors; None where they do not fit together."""
+        if self.stacked:
+            layers, each = self._layers(), len(self.names) // self.stacked
+            of_layers = {layer.shape(shapes[i * each :][:each]) for i, layer in enumerate(layers)}
+            one = of_layers.pop()
+            return None if of_layers or one is None else (len(layers), *one)
         if self.as_number:
             shapes = [shape or (1,) for shape in shapes]
         if self.patch:
@@ -74,6 +88,12 @@ class Source(NamedTuple):
 
     def write(self, weight, widths):
         """The tensors by name, of a weight whose parts have these widths."""
+        if self.stacked:
+            return {
+                name: part
+                for layer, of_layer in zip(self._layers(), weight, strict=True)
+                for name, part in layer.write(of_layer, widths).items()
+            }
         weight = weight - np.asarray(self.offset, weight.dtype) if self.offset else weight
         weight = weight / np.asarray(self.factor, weight.dtype) if self.factor != 1 else weight
         if self.first_row:
@@ -130,6 +150,12 @@ def linear(name, *parts, bias=False):
     """The kernels of torch's linear layers, or their biases: `linear("attention.{}_proj", "q", "k", "v")`."""
     names = tuple(name.format(part) for part in parts) if parts else (name,)
     return Source(tuple(f"{name}.{'bias' if bias else 'weight'}" for name in names), transposed=not bias)
+
+
+def stacked(count, name, *parts):
+    """The kernels of so many torch's linear layers in a stack: `stacked(8, "experts.{}", "gate_proj", "up_proj")`."""
+    names = tuple(f"{name.format(i)}.{part}.weight" for i in range(count) for part in parts)
+    return Source(names, transposed=True, stacked=count)
 
 
 def dense(ours, name, *parts):

@@ -1,5 +1,6 @@
 """A model of ours as a checkpoint that transformers and what follows it read."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -108,10 +109,14 @@ def tensors_of(model, family, settings):
     zeros = family.zeros(model.config)
     specs |= {name: (np.dtype("float32"), shape) for name, shape in zeros.items()}
 
+    @functools.lru_cache(maxsize=1)  # A weight may be of hundreds of tensors, one behind the other.
+    def parts(owner):
+        return _parts(table, owner, weights[owner], model.config)
+
     def read(name):
         if name in zeros:
             return np.zeros(zeros[name], "float32")
-        return _parts(table, owners[name], weights[owners[name]], model.config)[name]
+        return parts(owners[name])[name]
 
     return specs, read
 

@@ -12,6 +12,7 @@ from kerasllm.layers.block_options import BlockOptions
 from kerasllm.layers.cache import BlockCache
 from kerasllm.layers.composite import Composite
 from kerasllm.layers.dropout import Dropout
+from kerasllm.layers.experts import ExpertOptions, MixtureOfExperts
 from kerasllm.layers.feed_forward import FeedForward, FeedForwardOptions
 from kerasllm.layers.normalization import make_norm
 from kerasllm.layers.option_names import explain_options
@@ -82,13 +83,11 @@ class TransformerBlock(Composite, SequenceLayer):
         self.supports_masking = True
 
         self.attention = self._attention_layer("attention", causal, self.positions)
-        self.feed_forward = FeedForward(
-            d_model,
-            dff,
-            use_bias=self.use_bias,
-            name="feed_forward",
-            **FeedForwardOptions.of(self),
-            **self._kernel_options(),
+        kind, of_kind = (
+            (FeedForward, FeedForwardOptions) if self.num_experts is None else (MixtureOfExperts, ExpertOptions)
+        )
+        self.feed_forward = kind(
+            d_model, dff, use_bias=self.use_bias, name="feed_forward", **of_kind.of(self), **self._kernel_options()
         )
         self.residual_dropout = Dropout(self.dropout, name="residual_dropout", dtype=self.dtype_policy)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from kerasllm.layers.attention_options import AttentionOptions, length_of
 from kerasllm.layers.dot_product import block_ranges
-from kerasllm.layers.feed_forward import FeedForwardOptions
+from kerasllm.layers.experts import ExpertOptions
 from kerasllm.layers.normalization import NormOptions
 from kerasllm.layers.options import check_choice
 from kerasllm.layers.tiles import is_long
@@ -14,7 +14,7 @@ REMAT = (None, "block", "attention", "feed_forward")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockOptions(AttentionOptions, FeedForwardOptions, NormOptions):
+class BlockOptions(AttentionOptions, ExpertOptions, NormOptions):
     """How attention and feed-forward stand together; theirs, and those of norms, are among them.
 
     Args:

@@ -32,7 +32,7 @@ def get_activation(name):
 
 
 @functools.cache
-def _gate(activate):
+def gate(activate):
     """A function that multiplies the activated half of its argument by the other half."""
 
     def gated(x):
@@ -158,7 +158,7 @@ class FeedForward(Composite, keras.layers.Layer):
         if parts is not None:
             x = self.activate(parts[0]) * parts[1]
         else:
-            activate, x = _gate(self.activate) if self.gated else self.activate, self.inner(x)
+            activate, x = gate(self.activate) if self.gated else self.activate, self.inner(x)
             x = backend.fused(activate, x) if training else activate(x)
         x = tap(x, self, "inner")
         return tap(self.outer(x), self, "output")

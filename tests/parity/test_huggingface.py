@@ -26,6 +26,7 @@ LENGTHS = np.array([T, 17, 29])
 GPT2 = {"vocab_size": V, "n_positions": 128}
 LLAMA = {"vocab_size": V, "max_position_embeddings": 128}
 BERT = {"vocab_size": V, "max_position_embeddings": 64}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 
 
 def sizes(layers, width, heads, inner, **more):
@@ -120,6 +121,28 @@ CASES = {
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},
         {**LLAMA, **LLAMA_SIZES[1], **rope(), "tie_word_embeddings": True, "attention_bias": True},
         {**LLAMA, **LLAMA_SIZES[2], "head_dim": 6, "rms_norm_eps": 1e-2},
+    ],
+    "mixtral": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "num_local_experts": 4},
+        {**LLAMA, **LLAMA_SIZES[1], **rope(), "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 7},
+        {**LLAMA, **LLAMA_SIZES[2], "num_local_experts": 3, "num_experts_per_tok": 1, "tie_word_embeddings": True},
+    ],
+    "qwen3_moe": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), **EXPERTS, "norm_topk_prob": True, "head_dim": 8},
+        {**LLAMA, **LLAMA_SIZES[1], **rope(), **EXPERTS, "num_experts_per_tok": 4, "attention_bias": True},
+        {**LLAMA, **LLAMA_SIZES[2], **EXPERTS, "head_dim": 6, "tie_word_embeddings": True},
+    ],
+    "olmoe": [
+        {**LLAMA, **LLAMA_SIZES[0], **rope(), "num_experts": 6, "num_experts_per_tok": 2},
+        {
+            **LLAMA,
+            **sizes(3, 24, 6, 28, num_key_value_heads=2),
+            **rope(),
+            "num_experts": 4,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+        },
+        {**LLAMA, **LLAMA_SIZES[2], "num_experts": 4, "num_experts_per_tok": 1, "tie_word_embeddings": True},
     ],
     "gemma": [
         {**LLAMA, **LLAMA_SIZES[0], **rope(), "head_dim": 8},

@@ -8,6 +8,7 @@ from kerasllm.huggingface.families.gemma import FAMILIES as GEMMA_FAMILIES
 from kerasllm.huggingface.families.gpt2 import FAMILIES as GPT2_FAMILIES
 from kerasllm.huggingface.families.gpt_neox import FAMILIES as GPT_NEOX_FAMILIES
 from kerasllm.huggingface.families.llama import FAMILIES as LLAMA_FAMILIES
+from kerasllm.huggingface.families.mixtures import FAMILIES as MIXTURE_FAMILIES
 from kerasllm.huggingface.families.modernbert import FAMILIES as MODERNBERT_FAMILIES
 from kerasllm.huggingface.families.mpnet import FAMILIES as MPNET_FAMILIES
 from kerasllm.huggingface.families.opt import FAMILIES as OPT_FAMILIES
@@ -19,6 +20,7 @@ FAMILIES = {
     **GPT_NEOX_FAMILIES,
     **OPT_FAMILIES,
     **LLAMA_FAMILIES,
+    **MIXTURE_FAMILIES,
     **SQUARED_RELU_FAMILIES,
     **GEMMA_FAMILIES,
     **BERT_FAMILIES,
