@@ -18,13 +18,22 @@ from kerasllm.callbacks.checkpoint_folder import checkpoints
 from kerasllm.losses import TokenCrossentropy
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
-STYLES = {"gpt2": CausalLM, "llama": CausalLM, "gemma-2": CausalLM, "bert": MaskedLM, "t5": Seq2SeqLM}
+STYLES = {
+    "gpt2": CausalLM,
+    "llama": CausalLM,
+    "gemma-2": CausalLM,
+    "mixtral": CausalLM,
+    "bert": MaskedLM,
+    "t5": Seq2SeqLM,
+}
 OPTIONS = {
     "llama": {"num_kv_heads": 2},
     "gemma-2": {"num_kv_heads": 2, "attention_window": 8},
+    "mixtral": {"num_kv_heads": 2, "num_experts": 4, "router_loss": 0.01},
     "t5": {"num_encoder_layers": 1},
 }
 MESHES = {"data=8": {"data": 8}, "fsdp=8": {"fsdp": 8}, "tensor=2, fsdp=4": {"tensor": 2, "fsdp": 4}}
+OTHER_MESHES = {"mixtral": {**MESHES, "expert=4, fsdp=2": {"expert": 4, "fsdp": 2}}}
 TEXT = ["The fox sees what the owl hears, and the owl hears what the fox sees. " * 20]
 
 
@@ -61,10 +70,13 @@ def trained(style, optimizer, steps, **options):
 
 RUNS = {
     "gradients": lambda style: trained(style, keras.optimizers.SGD(1.0), 1),
-    "in parts": lambda style: trained(
-        style, keras.optimizers.SGD(1.0), 1, loss=TokenCrossentropy(chunk_size=32), micro_batches=2
+    "updates": lambda style: trained(
+        style,
+        kerasllm.optimizers.AdamW(1e-3, epsilon=1e-4),
+        20,
+        loss=TokenCrossentropy(chunk_size=32),
+        micro_batches=2,
     ),
-    "updates": lambda style: trained(style, kerasllm.optimizers.AdamW(1e-3, epsilon=1e-4), 20),
 }
 
 
@@ -85,7 +97,7 @@ def text(style):
 def learned(style):
     """Prints a line for each mesh: how far what is learned there is from what one device learns."""
     expected, expected_text = {name: run(style) for name, run in RUNS.items()}, text(style)
-    for name, sizes in MESHES.items():
+    for name, sizes in OTHER_MESHES.get(style, MESHES).items():
         with on_mesh(sizes):
             found = {name: run(style) for name, run in RUNS.items()}
             line = {"mesh": name, "share": share_of_one_device(style), "same text": text(style) == expected_text}

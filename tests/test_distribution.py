@@ -65,11 +65,11 @@ def test_on_tensorflow_there_is_one_process():
 
 
 @pytest.mark.scale
-@pytest.mark.parametrize("style", ["gpt2", "llama", "gemma-2", "bert", "t5"])
+@pytest.mark.parametrize("style", ["gpt2", "llama", "gemma-2", "mixtral", "bert", "t5"])
 def test_eight_devices_learn_what_one_learns(style):
-    """Loss, gradients and 20 updates, with dropout and uneven numbers of tokens; also in chunks and micro-batches."""
+    """Loss and gradients, and 20 updates in chunks and micro-batches, with dropout and uneven numbers of tokens."""
     for found in on_eight_devices("learned", style):
-        assert max(found["gradients"], found["in parts"], found["updates"]) < 1e-5, found
+        assert max(found["gradients"], found["updates"]) < 1e-5, found
         assert found["same text"], found
         if found["mesh"] == "fsdp=8":
             assert found["share"] < 1.1 / 8, found
@@ -88,7 +88,7 @@ def test_a_run_goes_on_with_other_devices_and_processes(tmp_path):
 
 
 @pytest.mark.scale
-@pytest.mark.parametrize("style", ["llama", "gemma-2"])
+@pytest.mark.parametrize("style", ["llama", "gemma-2", "mixtral"])
 def test_a_step_is_compiled_for_tpus_that_are_not_there(style):
     pytest.importorskip("libtpu")
     for found in on_eight_devices("compiled", style, json.dumps({"fsdp": 4}), json.dumps({"fsdp": 2, "tensor": 2})):

@@ -37,6 +37,7 @@ def assert_close(actual, desired):
 # Keras' contract.
 
 CONTRACTS = [
+    ("MixtureOfExperts", {"d_model": D, "dff": F, "num_experts": 3, "gated": True}, {"x": CONTEXT}, (B, S, D)),
     ("FeedForward", {"d_model": D, "dff": F, "gated": True, "activation": "relu_squared"}, {"x": CONTEXT}, (B, S, D)),
     ("LearnedPositions", {"max_length": 9}, {"x": X}, (B, T, D)),
     ("SinusoidalPositions", {}, {"x": X}, (B, T, D)),

@@ -20,7 +20,14 @@ from kerasllm.backend.compiling import (
     plain_graph,
     wait_for_host,
 )
-from kerasllm.backend.devices import assign_parts, keep_in_rows, kernels_by_devices, on_own_rows, own_parts
+from kerasllm.backend.devices import (
+    assign_parts,
+    keep_in_rows,
+    kernels_by_devices,
+    on_own_experts,
+    on_own_rows,
+    own_parts,
+)
 from kerasllm.backend.flash import flash_attention
 from kerasllm.backend.gradients import (
     accumulate_gradients,
@@ -183,6 +190,7 @@ __all__ = [
     "no_gradient",
     "not_before",
     "on_cpu",
+    "on_own_experts",
     "on_own_rows",
     "one_by_one",
     "own",

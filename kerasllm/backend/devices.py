@@ -106,6 +106,37 @@ def on_own_rows(function, of_rows, whole=(), heads=None):
     return jax.shard_map(on_device, **over)(*of_rows, *whole)
 
 
+def on_own_experts(function, of_rows, of_experts):
+    """What a function makes of rows by experts, of which each device has its own, where a mesh shares them out: those
+    that do get the rows of all of them, and add up what their experts make of each.
+
+    Args:
+        function: of all the tensors and of the number of the first expert that it gets, or None where it gets all of
+            them; its result has a row for each of theirs.
+        of_rows: list of tensors (B, ...).
+        of_experts: list of tensors (E, ...).
+
+    Returns:
+        Tensor, the rows that all devices make.
+    """
+    rows, _ = _axes(of_rows[0].shape[0])
+    count = _mesh().shape["expert"] if "expert" in rows else 1
+    if count == 1 or of_experts[0].shape[0] % count:
+        return on_own_rows(lambda *tensors: function(*tensors, None), of_rows, of_experts)
+    parts = [PartitionSpec("expert", *_in_columns(x, rows)[1:]) for x in of_experts]
+
+    def on_device(*tensors):
+        tensors, weights = tensors[: len(of_rows)], tensors[len(of_rows) :]
+        weights = [_gathered(x, part[1:], tensors[0]) for x, part in zip(weights, parts, strict=True)]
+        tensors = [jax.lax.all_gather(x, "expert", tiled=True) for x in tensors]
+        made = function(*tensors, *weights, jax.lax.axis_index("expert") * weights[0].shape[0])
+        return jax.lax.psum_scatter(made, "expert", tiled=True)
+
+    specs = (*[PartitionSpec(rows)] * len(of_rows), *parts)
+    over = {"mesh": _mesh(), "in_specs": specs, "out_specs": PartitionSpec(rows), "check_vma": False}
+    return jax.shard_map(on_device, axis_names=set(rows), **over)(*of_rows, *of_experts)
+
+
 def assign_parts(variable, read):
     """Gives a Keras variable what a function reads.
 

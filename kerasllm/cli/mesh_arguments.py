@@ -2,7 +2,7 @@
 
 import argparse
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "expert", "tensor")
 
 
 def add_mesh_argument(command):
@@ -12,7 +12,8 @@ def add_mesh_argument(command):
         type=_sizes,
         metavar="AXIS=DEVICES,...",
         help="spread the run over devices, on JAX: data=N has N whole models with a share of each batch, fsdp=N shares "
-        "out batches and weights, tensor=N parts of each layer; they multiply, and -1 stands for the devices left",
+        "out batches and weights, tensor=N parts of each layer, expert=N batches and experts; they multiply, and -1 "
+        "stands for the devices left",
     )
 
 

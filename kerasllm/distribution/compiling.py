@@ -51,7 +51,7 @@ def compile_step(make, batch_size, context, topology, **sizes):
         batch_size: int, rows of a batch on all devices together.
         context: int, tokens in a row.
         topology: str, such as "v5e:4x4", a slice of 16 chips; "v5p:2x2x1", "v6e:2x4".
-        **sizes: of the `mesh` over its chips: data, fsdp, tensor.
+        **sizes: of the `mesh` over its chips: data, fsdp, tensor, expert.
 
     Returns:
         A `CompiledStep`.

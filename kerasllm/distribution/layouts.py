@@ -17,6 +17,8 @@ _MATRICES = (
     (r"token_embedding/embeddings$", ("tensor", "fsdp")),  # (V, D)
     (r"(query|key|value|query_key_value|key_value|inner)/kernel$", ("fsdp", "tensor")),  # (D, U)
     (r"(attention/output|outer)/kernel$", ("tensor", "fsdp")),  # (U, D)
+    (r"(inner|outer)_kernels$", ("expert", "tensor", "fsdp")),  # (E, D, U)
+    (r"(inner|outer)_biases$", ("expert", None)),  # (E, U)
 )
 _SPLIT_BIASES = re.compile(r"(query|key|value|query_key_value|key_value|inner)/bias$")
 
@@ -33,7 +35,8 @@ def layout_map(model, mesh):
 
     Matrices of attention and feed-forward layers and tables of embeddings are shared out along "fsdp" and "tensor",
     each along one dimension; other matrices along "fsdp", by the longest dimension that can be divided. Vectors are on
-    all devices, but for the biases of what is shared out by its outputs. A dimension that cannot be divided is not.
+    all devices, but for the biases of what is shared out by its outputs. Experts are shared out along "expert". A
+    dimension that cannot be divided is not.
 
     Args:
         model: any built Keras model.
@@ -63,7 +66,7 @@ def axes_of(path, shape, mesh):
     if wanted is None or len(wanted) != len(shape):
         return _by_longest(shape, mesh)
     return tuple(
-        axis if size_of(mesh, axis) > 1 and size % size_of(mesh, axis) == 0 else None
+        axis if axis and size_of(mesh, axis) > 1 and size % size_of(mesh, axis) == 0 else None
         for axis, size in zip(wanted, shape, strict=True)
     )
 

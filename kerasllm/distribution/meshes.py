@@ -6,24 +6,26 @@ import keras
 
 from kerasllm import backend
 
-AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")  # along which the rows of a batch are shared out
+AXES = ("data", "fsdp", "expert", "tensor")
+BATCH_AXES = ("data", "fsdp", "expert")  # along which the rows of a batch are shared out
 
 
-def mesh(data=1, fsdp=1, tensor=1, devices=None):
-    """Devices in three directions, in each of which the work is shared out in another way.
+def mesh(data=1, fsdp=1, tensor=1, expert=1, devices=None):
+    """Devices in four directions, in each of which the work is shared out in another way.
 
     Args:
         data: int, groups of devices of which each has the whole model and a share of the batch.
         fsdp: int, devices that share out both the batch and the weights, gradients and states of the optimizer, and
             gather a layer's weights when it is computed (ZeRO's third stage).
         tensor: int, devices that share out the heads of attention, the width of feed-forward layers and the
-            vocabulary; best those that are linked fastest. One of the three may be -1: what is left.
+            vocabulary; best those that are linked fastest.
+        expert: int, devices that share out both the batch and the experts of mixtures: each computes with its own for
+            the tokens of all of these. One of the four may be -1: what is left.
         devices: list of str such as "gpu:0", as `keras.distribution.list_devices()` gives; that is the default: those
             of all processes.
 
     Returns:
-        `keras.distribution.DeviceMesh` with the axes "data", "fsdp" and "tensor".
+        `keras.distribution.DeviceMesh` with the axes "data", "fsdp", "expert" and "tensor".
 
     Raises:
         ValueError: if there are not as many devices, or the backend is not JAX.
@@ -40,7 +42,7 @@ def mesh(data=1, fsdp=1, tensor=1, devices=None):
             "tf.distribute.MirroredStrategy trains on the devices of one host."
         )
     devices = keras.distribution.list_devices() if devices is None else list(devices)
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
     sizes = _completed(sizes, len(devices))
     return keras.distribution.DeviceMesh(tuple(sizes.values()), list(AXES), devices)
 

@@ -32,7 +32,7 @@ def use(mesh):
 
 class MeshParallel(keras.distribution.ModelParallel):
     """Keras' distribution, that lays out weights as `layout_map` does, as they are made, and states of the optimizer
-    as their weights; and the rows of batches along "data" and "fsdp".
+    as their weights; and the rows of batches along "data", "fsdp" and "expert".
 
     Args:
         mesh: from `mesh`.

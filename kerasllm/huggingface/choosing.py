@@ -11,7 +11,7 @@ from kerasllm.huggingface.pictures import SIGHTED
 from kerasllm.huggingface.settings import Settings
 from kerasllm.models import TransformerConfig
 
-_NOT_OF_LOGITS = ("dropout", "attention_dropout", "remat", "decoder_start_id", "forced_bos_id")
+_NOT_OF_LOGITS = ("dropout", "attention_dropout", "router_loss", "remat", "decoder_start_id", "forced_bos_id")
 # Settings that only files of a type have, and those that they share with other types and never have themselves.
 _KEYS = {
     "gpt2": ({"n_embd", "n_layer", "n_head"}, {"afn", "dff"}),

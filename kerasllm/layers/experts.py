@@ -29,8 +29,9 @@ class ExpertOptions(FeedForwardOptions):
         normalize_experts: bool. The probabilities of those are made to sum to 1, as in Mixtral
             (https://arxiv.org/abs/2401.04088); False leaves them as the softmax over all makes them, as in OLMoE
             (https://arxiv.org/abs/2409.02060).
-        router_loss: float, by which training counts, in each such layer, how unevenly its router spreads tokens: 1 or
-            more times the number of experts per token where it is 1 (https://arxiv.org/abs/2101.03961).
+        router_loss: float, the weight of a loss in training, of each such layer, that keeps its router from choosing
+            few of the experts: `experts_per_token` where it spreads tokens evenly, and more where it does not
+            (https://arxiv.org/abs/2101.03961).
     """
 
     num_experts: int | None = None
@@ -50,9 +51,12 @@ class ExpertOptions(FeedForwardOptions):
         if not self.router_loss >= 0:
             raise ValueError(f"`router_loss` must be at least 0, got {self.router_loss!r}.")
 
-    def feed_forward_parameters(self, d_model, dff, use_bias):
+    def feed_forward_parameters(self, d_model, dff, use_bias, of_token=False):
+        """The number of weights of a feed-forward layer, or of those of them that a token reads."""
         count = super().feed_forward_parameters(d_model, dff, use_bias)
-        return count if self.num_experts is None else self.num_experts * (count + d_model)
+        if self.num_experts is None:
+            return count
+        return (self.experts_per_token if of_token else self.num_experts) * count + self.num_experts * d_model
 
     def feed_forward_kept(self, dff):
         return super().feed_forward_kept(dff) * self.feed_forwards_per_token
@@ -157,7 +161,7 @@ class MixtureOfExperts(Composite, keras.layers.Layer):
             self.add_loss(self.router_loss * loss)
         weights = [self.inner_kernels, self.outer_kernels, self.inner_biases, self.outer_biases]
         weights = [ops.convert_to_tensor(weight) for weight in weights if weight is not None]
-        x = backend.on_own_rows(self._experts, [x, chosen, shares], weights)
+        x = backend.on_own_experts(self._experts, [x, chosen, shares], weights)
         return tap(x, self, "output")
 
     def route(self, x):
@@ -181,19 +185,25 @@ class MixtureOfExperts(Composite, keras.layers.Layer):
             shares = shares / ops.sum(shares, axis=-1, keepdims=True)
         return chosen, shares, loss
 
-    def _experts(self, x, chosen, shares, inner, outer, *biases):
-        """What the experts of each token make of it, added up."""
-        k, shape = self.experts_per_token, ops.shape(x)
+    def _experts(self, x, chosen, shares, inner, outer, *others):
+        """What the experts of each token make of it, added up: all of them, or those that there are weights of here,
+        from a first one on, by its number."""
+        *biases, first = others
+        k, E, shape = self.experts_per_token, inner.shape[0], ops.shape(x)
         flat = ops.reshape(chosen, (-1,))
+        if first is not None:
+            is_here = (flat >= first) & (flat < first + E)
+            flat = ops.where(is_here, flat - first, E)  # Those of others come last.
         order = ops.argsort(flat)  # of the pairs of a token and an expert, those of the first expert before the others
         place = ops.argsort(order)  # where each pair went
-        sizes = ops.sum(ops.cast(flat[:, None] == ops.arange(self.num_experts, dtype="int32"), "int32"), axis=0)
+        sizes = ops.sum(ops.cast(flat[:, None] == ops.arange(E, dtype="int32"), "int32"), axis=0)
         rows = _copies(ops.reshape(x, (-1, shape[-1])), order, place, k)
-        biases = [ops.take(bias, ops.take(flat, order), axis=0) for bias in biases] or [0, 0]
+        biases = [ops.take(bias, ops.clip(ops.take(flat, order), 0, E - 1), axis=0) for bias in biases] or [0, 0]
         rows = backend.grouped_matmul(rows, inner, sizes) + biases[0]
         rows = gate(self.activate)(rows) if self.gated else self.activate(rows)
         rows = backend.grouped_matmul(rows, outer, sizes) + biases[1]
-        rows = ops.reshape(_permuted(rows, place, order), (-1, k, self.d_model))
+        rows = _permuted(rows, place, order)
+        rows = ops.reshape(rows if first is None else ops.where(is_here[:, None], rows, 0), (-1, k, self.d_model))
         shares = ops.cast(ops.reshape(shares, (-1, k, 1)), rows.dtype)
         return ops.reshape(ops.sum(rows * shares, axis=1), (*shape[:-1], self.d_model))
 

@@ -16,6 +16,7 @@ compile anew for it. Names are those of weights: the path of a layer, and what i
 | `attention/heads` | (B, H, T, h) | what each head read |
 | `attention/output` | (B, T, D) | what attention adds to the residual stream |
 | `feed_forward/inner` | (B, T, dff) | behind the activation |
+| `feed_forward/router` | (B, T, experts) | in a mixture of experts, in the place of `inner`: their probabilities |
 | `feed_forward/output` | (B, T, D) | what the feed-forward layer adds |
 | `final_norm` | (B, T, D) | what the output layer reads |
 | `logits` | (B, T, V) | |

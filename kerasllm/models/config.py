@@ -172,12 +172,13 @@ class TransformerConfig(BlockOptions, _Sizes):
         """int, the width of embeddings: `embedding_size`, or `d_model`."""
         return self.embedding_size or self.d_model
 
-    def num_parameters(self, embeddings=True):
+    def num_parameters(self, embeddings=True, of_token=False):
         """The number of weights of a `CausalLM`, or with `num_encoder_layers` of a `Seq2SeqLM`, counted by formula.
 
         Args:
             embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
                 multiplies like any other matrix.
+            of_token: bool. Of the experts of a mixture, count as many as a token reads: its active parameters.
         """
         D, E, H, F = self.d_model, self.embedding_width, self.num_heads, self.dff
         layers = self.options_by_layer()
@@ -185,8 +186,8 @@ class TransformerConfig(BlockOptions, _Sizes):
         has_encoder = bool(self.num_encoder_layers)
         _, of_groups = split_by_group({"options": layers}, self.num_layers, self.num_layer_groups)
         blocks = [group["options"] for group in of_groups]
-        total = sum(options.block_parameters(D, H, F, cross_attention=has_encoder) for options in blocks)
-        total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F)
+        total = sum(options.block_parameters(D, H, F, has_encoder, of_token) for options in blocks)
+        total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F, of_token=of_token)
         total += (E + first.use_bias) * D if self.embedding_size else 0
         outside = self.embedding_norm * first.norm_parameters(E, first.use_bias)
         outside += (self.positions == "disentangled") * first.norm_parameters(D, first.use_bias)
@@ -201,8 +202,8 @@ class TransformerConfig(BlockOptions, _Sizes):
     def flops_per_token(self, context=None):
         """Floating-point operations to train on one token, forward and backward: 6 N + 12 L H h T.
 
-        N leaves out embeddings, for looking up is free. The second term is attention over the whole square of T x T,
-        as PaLM's appendix B counts (https://arxiv.org/abs/2204.02311).
+        N leaves out embeddings, for looking up is free, and experts that a token does not read. The second term is
+        attention over the whole square of T x T, as PaLM's appendix B counts (https://arxiv.org/abs/2204.02311).
 
         Args:
             context: int, tokens in a window; None means `max_length`.
@@ -210,7 +211,7 @@ class TransformerConfig(BlockOptions, _Sizes):
         T = context or self.max_length
         attention = sum(layer.attention_flops(self.d_model, self.num_heads, T) for layer in self.options_by_layer())
         as_often_as_used = dataclasses.replace(self, num_layer_groups=None)
-        return 6 * as_often_as_used.num_parameters(embeddings=False) + attention
+        return 6 * as_often_as_used.num_parameters(embeddings=False, of_token=True) + attention
 
     def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
         """The memory that a training step takes at its peak, with AdamW: `models.memory` counts it, by part too.

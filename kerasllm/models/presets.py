@@ -58,6 +58,29 @@ LLAMA_2 = {**LLAMA, "max_length": 4096, "norm_epsilon": 1e-5}
 # Llama Team 2024, https://arxiv.org/abs/2407.21783, table 3.
 LLAMA_3 = {**LLAMA_2, "vocab_size": 128256, "max_length": 8192, "rope_theta": 500000.0, "num_kv_heads": 8}
 
+# Jiang et al. 2024, https://arxiv.org/abs/2401.04088, table 1: Mistral's layers, with eight experts in each.
+MIXTRAL = {
+    **LLAMA_2,
+    "max_length": 32768,
+    "rope_theta": 1000000.0,
+    "num_kv_heads": 8,
+    "num_experts": 8,
+    "experts_per_token": 2,
+}
+
+# Qwen Team 2025, https://arxiv.org/abs/2505.09388, table 2, and config.json of https://huggingface.co/Qwen.
+QWEN_3_MOE = {
+    **LLAMA,
+    "vocab_size": 151936,
+    "max_length": 40960,
+    "rope_theta": 1000000.0,
+    "head_dim": 128,
+    "num_kv_heads": 4,
+    "qk_norm": True,
+    "num_experts": 128,
+    "experts_per_token": 8,
+}
+
 # Gemma Team 2024, https://arxiv.org/abs/2408.00118, section 2 and table 1: every other layer sees a window only.
 GEMMA_2 = {
     "vocab_size": 256000,
@@ -194,6 +217,13 @@ PRESETS = {
     "llama-3-8b": {**LLAMA_3, **_size(32, 4096, 32, 14336)},
     "llama-3-70b": {**LLAMA_3, **_size(80, 8192, 64, 28672)},
     "llama-laptop": {**LLAMA, **_size(4, 256, 4, 688, vocab_size=4096, max_length=256, num_kv_heads=2)},
+    "mixtral-8x7b": {**MIXTRAL, **_size(32, 4096, 32, 14336)},
+    "mixtral-laptop": {
+        **MIXTRAL,
+        **_size(4, 256, 4, 344, vocab_size=4096, max_length=256, num_kv_heads=2, router_loss=0.01),
+    },
+    "qwen-3-30b-a3b": {**QWEN_3_MOE, **_size(48, 2048, 32, 768)},
+    "qwen-3-235b-a22b": {**QWEN_3_MOE, **_size(94, 4096, 64, 1536)},
     "gemma-2-2b": _gemma_2(26, 2304, 8, 9216, num_kv_heads=4, head_dim=256),
     "gemma-2-9b": _gemma_2(42, 3584, 16, 14336, num_kv_heads=8, head_dim=256),
     "gemma-2-27b": _gemma_2(46, 4608, 32, 36864, num_kv_heads=16, head_dim=128, attention_scale=144**-0.5),
@@ -225,7 +255,7 @@ PRESETS = {
 }
 # A family's bare name is its smallest published size.
 PRESETS |= {"llama": PRESETS["llama-7b"], "palm": PRESETS["palm-8b"], "lamda": PRESETS["lamda-2b"]}
-PRESETS |= {"pythia": PRESETS["pythia-70m"], "gemma-2": PRESETS["gemma-2-2b"]}
+PRESETS |= {"mixtral": PRESETS["mixtral-8x7b"], "pythia": PRESETS["pythia-70m"], "gemma-2": PRESETS["gemma-2-2b"]}
 PRESETS |= {"bert": PRESETS["bert-base"], "roberta": PRESETS["roberta-base"]}
 PRESETS |= {name: PRESETS[f"{name}-base"] for name in ("transformer", "bart")} | {"t5": PRESETS["t5-small"]}
 

@@ -1,6 +1,7 @@
 """What a training step computes: its products of matrices, and the bytes that pass through everything else.
 
-Letters: M tokens computed at once, D d_model, F dff, H query heads, K key/value heads, h head_dim, T context, V vocab.
+Letters: M tokens computed at once, D d_model, F dff, H query heads, K key/value heads, h head_dim, T context, V vocab,
+E experts, k experts of a token.
 """
 
 from typing import NamedTuple
@@ -33,9 +34,11 @@ def products_of_step(training):
         D, F, H = config.d_model, config.dff, config.num_heads
         h, K = options.head_dim or D // H, options.num_kv_heads or H
         attention, feed_forward = (again in ("block", name) for name in ("attention", "feed_forward"))
-        widths = [(D, (H + 2 * K) * h, attention), (H * h, D, attention)]
-        widths += [(D, F * (2 if options.gated else 1), feed_forward), (F, D, feed_forward)]
-        found += [Product(2 * M * n * m, parts * (by_kernel + more)) for n, m, more in widths]
+        E, k = (options.num_experts, options.experts_per_token) if options.num_experts else (1, 1)
+        widths = [(D, (H + 2 * K) * h, attention, 1, 1), (H * h, D, attention, 1, 1)]
+        widths += [(D, F * (2 if options.gated else 1), feed_forward, E, k), (F, D, feed_forward, E, k)]
+        widths += [(D, E, feed_forward, 1, 1)] if options.num_experts else []
+        found += [Product(2 * M * k / E * n * m, E * parts * (by_kernel + more)) for n, m, more, E, k in widths]
         pairs = options.attention_pairs(training.context, training.causal)
         found.append(Product(2 * M * H * h * pairs, parts * (6 + 2 * attention), "attention"))
     chunk = min(training.loss_chunk or M, M)

@@ -68,7 +68,7 @@ def generation_plan(config, batch_size=1, context=None, *, dtype="float32", quan
     rate = device.flops[dtype] * device.share_of_peak if dtype in device.flops else rate
     speed = first = None
     if rate and device.bandwidth:
-        of_row = 2 * config.num_parameters(embeddings=False)
+        of_row = 2 * config.num_parameters(embeddings=False, of_token=True)
         of_row += 2 * config.tie_embeddings * config.vocab_size * config.d_model
         speed = batch_size / max((weights + cache / 2) / device.bandwidth, batch_size * of_row / rate)
         first = max(weights / device.bandwidth, batch_size * T * of_row / rate)

@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from kerasllm.layers import FeedForward, MultiHeadAttention
+from kerasllm.layers import FeedForward, MixtureOfExperts, MultiHeadAttention
 from kerasllm.layers.composite import forget_compiled, layers_inside
 from kerasllm.layers.dense import Dense, kernels_made_by
 from kerasllm.layers.embedding import ReversibleEmbedding
@@ -14,6 +14,7 @@ from kerasllm.quantization.kernels import FourBitKernel, Int8Kernel
 KINDS = {"nf4": FourBitKernel, "nf4-dq": FourBitKernel, "fp4": FourBitKernel, "int4": FourBitKernel, "int8": Int8Kernel}
 _WITH_TABLES = ("int8", "int4")  # kinds that keep tables of tokens in 8 bits
 _IN_BLOCKS = re.compile(r"/block_\d+/\w*(attention|feed_forward)/\w+$")
+_EXPERTS = "The kernels of a mixture of experts, nearly all of its weights, are not quantized yet: keep it in float."
 
 
 def quantize(model: keras.Model, kind: str = "nf4") -> None:
@@ -41,6 +42,8 @@ def quantize(model: keras.Model, kind: str = "nf4") -> None:
     >>> model.compile(kerasllm.optimizers.AdamW(1e-4))
     """
     check_kind(kind or "")
+    if any(isinstance(holder, MixtureOfExperts) for _, _, holder in layers_inside(model)):
+        raise ValueError(_EXPERTS)
     found = [
         (path, layer)
         for path, layer, holder in layers_inside(model)
@@ -73,6 +76,8 @@ def built_quantized(kind):
         return contextlib.nullcontext()
 
     def make(path):
+        if path.endswith("/feed_forward/router"):
+            raise ValueError(_EXPERTS)
         if _IN_BLOCKS.search(path):
             return new_kernel(kind)
         return new_kernel("int8") if kind in _WITH_TABLES and path.endswith("/token_embedding") else None
