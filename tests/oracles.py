@@ -74,6 +74,25 @@ def feed_forward(w, x, activation="gelu", gated=False):
     return dense(below(w, "outer"), ACTIVATIONS[activation](inner))
 
 
+def mixture(w, x, activation="gelu", gated=False, experts_per_token=2, normalize_experts=True):
+    """A mixture of experts, token by token; and how often each expert is chosen, with its mean probability."""
+    scores = np.exp(dense(below(w, "router"), x))
+    probabilities, result = scores / scores.sum(-1, keepdims=True), np.zeros_like(x)
+    chosen = np.zeros_like(scores)
+    for place in np.ndindex(x.shape[:-1]):
+        likeliest = np.argsort(-probabilities[place])[:experts_per_token]
+        chosen[place][likeliest] = 1
+        for e in likeliest:
+            of_expert = {name: {"kernel": w[f"{name}_kernels"][e]} for name in ("inner", "outer")}
+            for name in of_expert:
+                of_expert[name]["bias"] = w[f"{name}_biases"][e] if f"{name}_biases" in w else 0.0
+            expert = {f"{name}/{part}": array for name, parts in of_expert.items() for part, array in parts.items()}
+            share = probabilities[place][e] / (probabilities[place][likeliest].sum() if normalize_experts else 1)
+            result[place] += share * feed_forward(expert, x[place], activation, gated)
+    over_tokens = tuple(range(x.ndim - 1))
+    return result, (chosen.mean(over_tokens), probabilities.mean(over_tokens))
+
+
 def rotate(head, position, theta, share=1.0):
     """Channels j and j + n/2 of the first n are one complex number, which turns by the position times a frequency of
     its own; n is that share of the head."""
@@ -196,7 +215,7 @@ def attention(
 def block(
     w, x, context=None, *, norm_placement="pre", norm="layer", norm_epsilon=1e-5, norm_scale=True, parallel=False,
     shared_norm=True, skip_attention_norm=False, activation="gelu", gated=False, causal=True, positions="rotary",
-    context_mask=None, **options,
+    context_mask=None, num_experts=None, experts_per_token=2, normalize_experts=True, router_loss=0.0, **options,
 ):  # fmt: skip
     """A Transformer block; `options` are those of `attention`."""
     options["norm_epsilon"] = norm_epsilon
@@ -213,6 +232,8 @@ def block(
         return attention(below(w, "cross_attention"), x, context, mask=context_mask, **cross)[0]
 
     def widen_and_narrow(x):
+        if num_experts is not None:
+            return mixture(below(w, "feed_forward"), x, activation, gated, experts_per_token, normalize_experts)[0]
         return feed_forward(below(w, "feed_forward"), x, activation, gated)
 
     if parallel:

@@ -95,8 +95,9 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there(style):
         of_weights_and_optimizer = 3 * 4 * found["parameters"] / 4
         assert found["state_bytes"] == pytest.approx(of_weights_and_optimizer, rel=0.05)
         assert found["collectives"]["all-gather"] > 0 < found["flops"]
-        # Of a device's own rows, and no scores of whole rows: those would be 67 MB of each layer.
-        assert 0 < found["temporary_bytes"] < 1.5e8, found
+        # Of a device's own rows, and no scores of whole rows: those would be 67 MB of each layer. Tokens are twice in a
+        # mixture of experts.
+        assert 0 < found["temporary_bytes"] < (4.5e8 if style == "mixtral" else 1.5e8), found
 
 
 @pytest.mark.scale

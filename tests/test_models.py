@@ -197,7 +197,7 @@ DOCUMENTS = np.sort(RNG.integers(1, 4, (5, 8)), axis=1).astype("int32")
 DOCUMENTS[:2, -2:] = 0
 
 
-@pytest.mark.parametrize("family", ["gpt2", "pythia", "speedrun", "llama", "palm", "lamda", "gemma-2"])
+@pytest.mark.parametrize("family", ["gpt2", "pythia", "speedrun", "llama", "palm", "lamda", "gemma-2", "mixtral"])
 def test_each_family_computes_what_its_paper_says(family):
     own = {"palm": {"head_dim": 4}, "lamda": {"head_dim": 4}, "pythia": {"head_dim": 8}}.get(family, {})
     if family == "gemma-2":
