@@ -95,7 +95,7 @@ def far_from_defaults(kind):
     """Every setting that transformers reads with another value than its default, where another is computed here."""
     values = {"model_type": kind}
     for name, (annotation, value) in reference(kind)["settings"].items():
-        if not annotation or name in ("pad_token_id", "word_embed_proj_dim", "inner_group_num"):
+        if not annotation or name in ("pad_token_id", "word_embed_proj_dim", "inner_group_num", "decoder_sparse_step"):
             continue
         if isinstance(value, bool):
             values[name] = not value
