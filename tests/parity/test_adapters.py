@@ -42,7 +42,7 @@ ROBERTA = {**BERT, "max_position_embeddings": 34}
 SIZES = {
     **dict.fromkeys(FAMILIES, LLAMA),
     "gpt2": {**GPT2, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    **dict.fromkeys(["gpt_neox", "olmo2", "nanochat", "bert", "ernie", "distilbert"], BERT),
+    **dict.fromkeys(["gpt_neox", "olmo2", "olmoe", "nanochat", "bert", "ernie", "distilbert"], BERT),
     **dict.fromkeys(["roberta", "xlm-roberta", "mpnet"], ROBERTA),
     "opt": OPT,
     "phi3": {**BERT, "pad_token_id": 0},
