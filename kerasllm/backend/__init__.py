@@ -49,6 +49,7 @@ from kerasllm.backend.gradients import (
     value_and_gradients,
     with_gradient,
 )
+from kerasllm.backend.grouped import grouped_matmul
 from kerasllm.backend.per_example import clipped_sums, stateless_normal
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.raised import as_raised, told
@@ -70,7 +71,6 @@ from kerasllm.backend.tensors import (
     dropout,
     exponentials,
     first_process_first,
-    grouped_matmul,
     is_to_stop,
     known,
     matmul,

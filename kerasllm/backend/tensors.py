@@ -11,7 +11,6 @@ from kerasllm.backend.compiling import in_plain_graph, in_xla, on_cpu
 
 if IS_TENSORFLOW:
     import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
 elif IS_JAX:
     import jax
     from jax.experimental import multihost_utils
@@ -192,32 +191,6 @@ def matmul(x, y, transpose_x=False, transpose_y=False):
     if IS_TENSORFLOW:
         return tf.matmul(x, y, transpose_a=transpose_x, transpose_b=transpose_y)
     return jax.numpy.matmul(x.mT if transpose_x else x, y.mT if transpose_y else y)
-
-
-def grouped_matmul(rows, kernels, sizes):
-    """Products of rows with kernels, of which each has the rows that follow those of the one before it.
-
-    Args:
-        rows: float (N, D).
-        kernels: float (E, D, U).
-        sizes: int32 (E,), how many rows each has, N in all.
-
-    Returns:
-        float (N, U).
-    """
-    if IS_JAX:
-        return jax.lax.ragged_dot(rows, jax.numpy.asarray(kernels), sizes)
-    kernels = ops.convert_to_tensor(kernels)
-    E = kernels.shape[0]
-    if not (in_xla() or control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())):
-        parts = zip(tf.split(rows, sizes, num=E), tf.unstack(kernels), strict=True)
-        return tf.concat([tf.matmul(part, kernel) for part, kernel in parts], axis=0)
-    group = tf.searchsorted(tf.cumsum(sizes), tf.range(tf.shape(rows)[0]), side="right")
-    if rows.shape[0] is not None and rows.shape[0] <= E:  # as when tokens are generated one by one
-        return tf.matmul(rows[:, None], tf.gather(kernels, group))[:, 0]
-    # XLA knows no sizes that are numbers of the graph: each kernel has all rows, of which others' are zero.
-    parts = [tf.where(group[:, None] == e, rows, 0) @ kernels[e] for e in range(E)]
-    return tf.add_n(parts)
 
 
 def dense(x, kernel, bias=None):
