@@ -35,16 +35,23 @@ def with_gradient(function, gradient, x, *constants):
     Args:
         function: a function of tensors.
         gradient: a function (upstream, *constants) -> tensor like `x`. No more than the constants are kept for it.
-        x: float tensor.
+        x: float tensor; or a tuple of them, which the functions get and give one by one.
         *constants: tensors, whole numbers too. What the functions read must be among them.
     """
+    xs, count = (x, len(x)) if isinstance(x, tuple) else ((x,), 1)
+
+    def gradients(upstream, constants):
+        found = gradient(upstream, *constants)
+        return found if isinstance(x, tuple) else (found,)
+
     if IS_TENSORFLOW:
 
         @tf.custom_gradient
-        def call(x, *constants):
-            return function(x, *constants), lambda upstream: [gradient(upstream, *constants), *[None] * len(constants)]
+        def call(*tensors):
+            constants = tensors[count:]
+            return function(*tensors), lambda upstream: [*gradients(upstream, constants), *[None] * len(constants)]
 
-        return call(x, *constants)
+        return call(*xs, *constants)
 
     def nothing(tensor):
         is_float = jax.numpy.issubdtype(tensor.dtype, jax.numpy.inexact)
@@ -52,10 +59,10 @@ def with_gradient(function, gradient, x, *constants):
 
     call = jax.custom_vjp(function)
     call.defvjp(
-        lambda x, *constants: (function(x, *constants), constants),
-        lambda constants, upstream: (gradient(upstream, *constants), *map(nothing, constants)),
+        lambda *tensors: (function(*tensors), tensors[count:]),
+        lambda constants, upstream: (*gradients(upstream, constants), *map(nothing, constants)),
     )
-    return call(x, *constants)
+    return call(*xs, *constants)
 
 
 def no_gradient(tensor):
