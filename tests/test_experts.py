@@ -99,7 +99,7 @@ def test_a_model_learns_decodes_and_comes_back(tmp_path):
     with pytest.raises(ValueError, match="of experts, nearly all of its weights, are not quantized"):
         kerasllm.quantization.quantize(model, "nf4")
     with pytest.raises(ValueError, match="of experts, nearly all"), built_quantized("nf4"):
-        CausalLM(config).build((None, None))
+        CausalLM(config)
 
 
 @pytest.mark.parametrize(
