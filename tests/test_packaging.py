@@ -194,7 +194,7 @@ def test_what_the_package_imports_is_required():
     optional = {"jax", "torch", "transformers", "peft", "trl", "pyarrow", "zstandard", "gguf", "xllamacpp", "bm25s"}
     optional |= {"ai_edge_litert", "litert_lm", "litert_lm_builder", "litert_quantizer", "tf2onnx"}
     optional |= {"outlines_core", "llguidance", "fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
-    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb", "apache_beam", "PIL", "av"}
+    optional |= {"codecarbon", "lm_eval", "tensorboard", "mlflow", "wandb", "apache_beam", "PIL", "av", "py3langid"}
     for path in FILES:
         for name in imported_modules(path):
             package = name.split(".")[0]

@@ -85,6 +85,23 @@ def test_held_out_text_is_left_out(corpus, tmp_path):
         prepared(corpus, tmp_path / "c", held_out=["too short"])
 
 
+def test_documents_in_other_languages_are_left_out(tmp_path):
+    pytest.importorskip("py3langid")
+    found = {
+        "en": "The owl sees in the wood what the fox has heard in the morning, and tells nobody.",
+        "de": "Die Eule sieht im Wald, was der Fuchs am Morgen gehört hat, und sagt es niemandem.",
+        "fr": "La chouette voit dans la forêt ce que le renard a entendu le matin, et ne le dit à personne.",
+        "zh": "猫头鹰在树林里看到狐狸早上听到的事情，却没有告诉任何人。",
+    }
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in found.values()))
+    files = prepared(source, tmp_path / "tokens", clean=(), languages=["de", "zh"])
+    assert texts(files) == sorted([found["de"], found["zh"]])
+    assert files.report["languages"]["removed"] == {"other_language": 2}
+    with pytest.raises(ValueError, match=r"`languages` are some of ace, .*; got 'klingon'"):
+        prepared(source, tmp_path / "none", languages=["klingon"])
+
+
 @pytest.mark.parametrize("num_partitions", [1, 7])
 def test_duplicates_that_are_found_apart_are_those_found_in_order(num_partitions):
     documents = made_documents(600, seed=1)

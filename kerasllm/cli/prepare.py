@@ -28,6 +28,7 @@ def run(arguments):
         field=next(iter(settings.field), None),
         clean=settings.clean,
         deduplicate=settings.deduplicate,
+        languages=arguments.languages,
         held_out=read_text(arguments.decontaminate) if arguments.decontaminate else (),
         num_shards=arguments.shards,
         runner=["--runner", *arguments.runner] if arguments.runner else (),

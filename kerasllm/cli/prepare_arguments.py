@@ -22,6 +22,13 @@ def add_prepare_arguments(command, positive):
             }
         add_setting(command, name, about, fields[name].default)
     command.add_argument(
+        "--languages",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="keep documents in these languages alone, such as en de (needs py3langid; default: all)",
+    )
+    command.add_argument(
         "--decontaminate",
         nargs="+",
         default=[],

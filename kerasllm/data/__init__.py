@@ -14,6 +14,7 @@ from kerasllm.data.image_pairs import image_pair_dataset
 from kerasllm.data.image_prompts import image_prompt
 from kerasllm.data.image_texts import read_image_texts
 from kerasllm.data.labelled import label_names, read_labelled
+from kerasllm.data.languages import keep_languages
 from kerasllm.data.made_ratings import rate_replies
 from kerasllm.data.masking import masked_lm_dataset
 from kerasllm.data.objectives import causal_lm_dataset
@@ -44,6 +45,7 @@ __all__ = [
     "image_prompt",
     "image_text_dataset",
     "is_token_folder",
+    "keep_languages",
     "label_names",
     "masked_lm_dataset",
     "pair_dataset",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from kerasllm.data.cleaning import clean
 from kerasllm.data.decontamination import decontaminate
 from kerasllm.data.filtering import Report
+from kerasllm.data.languages import keep_languages
 from kerasllm.tokenizers import Tokenizer
 
 DEDUPLICATE = "deduplicate"
@@ -22,6 +23,7 @@ class Job:
         clean: names of rules and groups of `data.clean`.
         deduplicate: bool.
         held_out: tuple of str, texts that no document may share a run of words with.
+        languages: tuple of str, those of the documents that stay; none for all.
         left_out: list that the parts add to.
     """
 
@@ -31,6 +33,7 @@ class Job:
     clean: tuple = ()
     deduplicate: bool = False
     held_out: tuple = ()
+    languages: tuple = ()
     left_out: list = field(default_factory=list)
 
 
@@ -45,6 +48,8 @@ class DocumentRules:
         filters = {}
         if job.clean:
             filters["clean"] = clean((), job.clean)
+        if job.languages:
+            filters["languages"] = keep_languages((), job.languages)
         if job.held_out:
             filters["decontaminate"] = decontaminate((), job.held_out)
         self._job, self._rules = job, {name: one.rules for name, one in filters.items()}

@@ -34,6 +34,7 @@ def prepare(
     data_dir: str | os.PathLike | None = None,
     clean: Iterable[str] = (),
     deduplicate: bool = False,
+    languages: Iterable[str] = (),
     held_out: Iterable[str] = (),
     num_shards: int | None = None,
     runner: Sequence[str] = (),
@@ -54,6 +55,7 @@ def prepare(
         folder: the folder to make. With workers on other machines one that all see, such as "gs://BUCKET/tokens".
         clean: names of rules or groups, as in `data.clean`.
         deduplicate: bool, whether documents that are like an earlier one go, as in `data.deduplicate`.
+        languages: iterable of str, those that stay, as in `data.keep_languages`; none for all.
         held_out: iterable of str, texts to measure on; documents with pieces of them go, as in `data.decontaminate`.
         num_shards: int. None: one for each 64 MB of files, at most 256, or with a runner 16,384.
         runner: Beam's options, list of str, such as ["--runner", "DirectRunner", "--direct_num_workers", "8",
@@ -66,7 +68,8 @@ def prepare(
     Raises:
         FileExistsError: where the folder exists.
         ImportError: for a runner where Apache Beam is not installed.
-        ValueError: where no document stays, and as `data.read_text`, `data.clean` and `data.decontaminate`.
+        ValueError: where no document stays, and as `data.read_text`, `data.clean`, `data.keep_languages` and
+            `data.decontaminate`.
 
     Example:
 
@@ -87,7 +90,9 @@ def prepare(
     elif num_shards > most:
         raise ValueError(f"num_shards={num_shards} is more than {most}, which is the most that can be written.")
     clean = (clean,) if isinstance(clean, str) else tuple(clean)
-    job = Job(groups_of(parts), as_tokenizer(tokenizer), num_shards, clean, deduplicate, tuple(held_out), left_out)
+    languages = (languages,) if isinstance(languages, str) else tuple(languages)
+    rules = clean, deduplicate, tuple(held_out), languages
+    job = Job(groups_of(parts), as_tokenizer(tokenizer), num_shards, *rules, left_out)
     DocumentRules(job)  # which refuses unknown rules
     if runner:
         optional("apache_beam", "Corpora are prepared on several processes or machines")
