@@ -281,6 +281,7 @@ def test_a_step_follows_the_gradient_of_the_mean_over_tokens(model):
     model.set_weights(start)
 
 
+@pytest.mark.traced
 def test_a_step_is_traced_once():
     traces = []
 

@@ -33,10 +33,13 @@ class ScreenedModel(keras.Model):
 
     def __call__(self, inputs, *args, **kwargs):
         self._check_names(inputs)
+        self._check_ids(inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def _check_ids(self, inputs):
         for name, (ids, size) in self._ids_of(inputs).items():
             check_are_ids(ids, name)
             check_ids(backend.known(ids), size, name)
-        return super().__call__(inputs, *args, **kwargs)
 
     def fit(self, x=None, y=None, *args, class_weight=None, sample_weight=None, validation_data=None, **kwargs):
         self._take_class_weight(class_weight)
@@ -186,8 +189,9 @@ class ScreenedModel(keras.Model):
         """What `fit` and its like are given, as Keras takes it."""
         if isinstance(x, dict | np.ndarray) or (isinstance(x, tuple | list) and len(self.needed_inputs) > 1):
             self._check_names(x)
-        for name, ids in x.items() if isinstance(x, dict) else {"token_ids": x}.items():
-            if is_per_token(name) and isinstance(ids, str | list | tuple | np.ndarray):
+        given = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0] if hasattr(x, "element_spec") else x
+        for name, ids in given.items() if isinstance(given, dict) else {"token_ids": given}.items():
+            if is_per_token(name) and (hasattr(x, "element_spec") or isinstance(ids, str | list | tuple | np.ndarray)):
                 check_are_ids(ids, name)
         ids = x.get(self._main_ids) if isinstance(x, dict) else x
         if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and ids is not None and self._labels_are_ids:
