@@ -20,6 +20,7 @@ from kerasllm.cli.prepare_arguments import add_prepare_arguments
 from kerasllm.cli.scale_arguments import add_scale_arguments
 from kerasllm.cli.serve_arguments import add_serve_arguments
 from kerasllm.cli.setting_arguments import add_field, add_setting
+from kerasllm.cli.shown_files import add_shown_arguments
 from kerasllm.cli.text_arguments import add_classify_arguments, add_translate_arguments
 from kerasllm.cli.watermark_arguments import add_detect_arguments
 from kerasllm.settings import TrainSettings
@@ -207,9 +208,14 @@ def _add_chat(commands):
         commands,
         "chat",
         "talk to a model, a line for each message, until Ctrl-D",
-        "\nThe model needs a chat template, as those in Hugging Face's format have that were trained to chat.",
+        "\nThe model needs a chat template, as those in Hugging Face's format have that were trained to chat."
+        "\nTo a model that sees, a line `/image FILE` shows an image or a video with the next message.",
     )
     _add_model(command)
+    command.add_argument(
+        "--image", action="append", metavar="FILE", help="image or video of the first message; may be repeated"
+    )
+    add_shown_arguments(command)
     command.add_argument("--system", metavar="TEXT", help="what the model is told before the first message")
     command.add_argument(
         "--shorten", action="store_true", help="leave out the oldest turns of a chat that outgrows the model's context"

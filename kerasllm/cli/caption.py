@@ -4,6 +4,7 @@ import json
 
 from kerasllm.cli.filter_files import make_filter
 from kerasllm.cli.generate import drawing_options
+from kerasllm.cli.shown_files import processor_of, shown_part
 from kerasllm.cli.startup import start_keras
 
 
@@ -12,12 +13,11 @@ def run(arguments):
     start_keras()
     import kerasllm
 
-    processor = kerasllm.images.ImageProcessor.load(arguments.processor or arguments.model)
     model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
-    if not isinstance(model, kerasllm.models.VisionLanguageModel):
-        raise TypeError(f"A VisionLanguageModel writes of images, and {arguments.model} has a {type(model).__name__}.")
+    processor = processor_of(model, arguments)
     drawing["filter"] = make_filter(drawing.get("filter"))
     for file in arguments.image:
-        prompt = kerasllm.data.image_prompt(tokenizer, processor, file, arguments.prompt)
+        part = shown_part(file, arguments)
+        prompt = kerasllm.data.image_prompt(tokenizer, processor, part[part["type"]], arguments.prompt)
         text = " ".join(kerasllm.generate(model, tokenizer, prompt, **drawing).split())
         print(json.dumps({"image": file, "text": text}) if arguments.json else f"{file}\t{text}", flush=True)

@@ -4,8 +4,11 @@ import sys
 
 from kerasllm.cli.filter_files import make_filter
 from kerasllm.cli.generate import drawing_options, print_pieces
+from kerasllm.cli.shown_files import processor_of, shown_part
 from kerasllm.cli.startup import start_keras
 from kerasllm.tasks import other_task
+
+_SHOW = "/image "
 
 
 def run(arguments):
@@ -22,11 +25,24 @@ def run(arguments):
             "generate` continues a text."
         )
     drawing["filter"] = make_filter(drawing.get("filter"))
-    conversation = kerasllm.generation.Conversation(model)
+    sees = isinstance(model, kerasllm.models.VisionLanguageModel)
+    if arguments.image:
+        drawing["processor"] = processor_of(model, arguments)
+    waiting = [shown_part(file, arguments) for file in arguments.image or ()]  # for the next message
+    has_shown, conversation = False, kerasllm.generation.Conversation(model)
     messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
     for line in _lines():
-        messages.append({"role": "user", "content": line})
-        options = {"shorten": arguments.shorten, "prefix": conversation, **drawing}
+        if sees and line.startswith(_SHOW):
+            try:
+                drawing["processor"] = processor_of(model, arguments)
+                waiting.append(shown_part(line.removeprefix(_SHOW).strip(), arguments))
+            except (ImportError, OSError, ValueError) as error:
+                print(error, file=sys.stderr, flush=True)
+            continue
+        messages.append({"role": "user", "content": [*waiting, {"type": "text", "text": line}] if waiting else line})
+        has_shown, waiting = has_shown or bool(waiting), []
+        keeps = not (has_shown or getattr(model, "sees_prompts_whole", False))  # what was read, for the next turn
+        options = {"shorten": arguments.shorten, "prefix": conversation if keeps else None, **drawing}
         pieces = kerasllm.stream_chat(model, tokenizer, messages, **options)
         messages.append({"role": "assistant", "content": print_pieces(pieces)})
 

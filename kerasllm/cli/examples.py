@@ -59,6 +59,7 @@ kerasllm generate --model my-run --prompt "It was on " --regex "[0-9]{4}-[0-9]{2
 kerasllm generate --model gpt2 --prompt "Once upon a time"   # a folder in Hugging Face's format""",
     "chat": """kerasllm chat --model Qwen3-0.6B
 kerasllm chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+kerasllm chat --model SmolVLM-256M-Instruct --image photo.jpg   # and in the chat, /image other.jpg
 kerasllm chat --model Qwen3-0.6B --filter filter.yaml   # what may not be said, by words, patterns or models
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "caption": """kerasllm caption --model SmolVLM-256M-Instruct photo.jpg --prompt "Describe this image."
@@ -81,6 +82,7 @@ kerasllm audit safety --model my-run --prompts prompts.txt --classifier unsafe-r
 kerasllm audit memory my-run --out memory""",
     "explain": """kerasllm explain --model my-run --text "The capital of France is" --target " Paris" --out why.html
 kerasllm explain --model my-run --text "The cat sat on the" --target " mat" --contrast " dog" --out cat.html
+kerasllm explain --model SmolVLM-256M-Instruct --image cat.jpg --text "What is it?" --target " A cat" --out cat.html
 kerasllm explain --model stars --text "I would see it again." --out label.html   # a classifier's label
 kerasllm explain --model en-de --text "A dog runs." --out translation.html""",
     "export": """kerasllm export my-run my-run-saved-model

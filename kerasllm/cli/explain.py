@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from kerasllm.cli.shown_files import processor_of
 from kerasllm.cli.startup import start_keras
 
 
@@ -18,5 +19,7 @@ def run(arguments):
 
     model, tokenizer = kerasllm.load(arguments.model, quantize=arguments.quantize)
     options = {"contrast": arguments.contrast, "method": arguments.method}
+    if arguments.image:
+        options |= {"image": arguments.image, "processor": processor_of(model, arguments)}
     interpret.explain(model, tokenizer, arguments.text, arguments.target, out, **options)
     print(f"Wrote {out}: open it in a browser.")

@@ -7,6 +7,12 @@ def add_explain_arguments(command):
     """Adds them to a command."""
     command.add_argument("--text", required=True, metavar="TEXT", help="what is continued, translated or classified")
     command.add_argument(
+        "--image", metavar="FILE", help="what the text is about, for a model that sees: what of it meant most"
+    )
+    command.add_argument(
+        "--processor", metavar="FOLDER", help="where the preprocessor_config.json is (default: in the model's folder)"
+    )
+    command.add_argument(
         "--target", metavar="TEXT", help="the continuation, translation or label to explain (default: the likeliest)"
     )
     command.add_argument("--contrast", metavar="TEXT", help="explain why the target and not this")

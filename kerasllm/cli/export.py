@@ -37,7 +37,8 @@ def _write_saved_model(arguments, model, tokenizer):
     options = {"text": not arguments.ids, "compiled": arguments.compiled, "constraints": constraints}
     kerasllm.export.saved_model(model, tokenizer, folder, **options)
     difference = check(model, tokenizer, folder)
-    takes = "token ids and no text" if arguments.ids else "text and returns text"
+    sees = isinstance(model, kerasllm.models.VisionLanguageModel)
+    takes = "token ids and no text" if arguments.ids else f"{'images and ' if sees else ''}text and returns text"
     report.stage(
         f"{folder} takes {takes}, with the model's own tokens and logits (largest difference {difference:.1e})"
     )

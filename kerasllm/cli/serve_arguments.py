@@ -19,12 +19,17 @@ def add_serve_arguments(command, positive):
         ("--rows", int, 16, "texts that are written at once"),
         ("--queue", int, 128, "requests that may wait; more are answered with 429"),
         ("--timeout", float, 600, "seconds that a request may take, which then ends where it is"),
-        ("--max-body", int, 2**20, "bytes that a request may have"),
         ("--kept-mb", int, 512, "megabytes for what was read of earlier texts"),
     ):
         command.add_argument(
             flag, type=positive(kind), default=default, metavar="N", help=f"{help} (default: {default})"
         )
+    command.add_argument(
+        "--max-body",
+        type=positive(int),
+        metavar="N",
+        help="bytes that a request may have (default: 1048576, or 33554432 where a model sees images)",
+    )
     command.add_argument(
         "--max-tokens", type=positive(int), metavar="N", help="tokens that a request may ask for (default: the context)"
     )

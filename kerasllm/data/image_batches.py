@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from kerasllm.data.image_files import FilePart
-from kerasllm.data.image_prompts import ImageWriter, opened
+from kerasllm.data.image_prompts import ImageWriter, pixels_of
 from kerasllm.data.option_names import WINDOW_WORDS
 from kerasllm.data.packing import Plan, lay_out, plan_windows
 from kerasllm.data.steps import check_least
 from kerasllm.data.windows import in_order, windows_of
 from kerasllm.images import ImageProcessor
+from kerasllm.images.shown import Shown
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.words import explain_keywords
 
@@ -56,8 +56,9 @@ def image_text_dataset(
 
     Args:
         examples: iterable of dicts, such as `read_image_texts` gives: "images", a list of what `read_image` takes, and
-            "text" (str), perhaps with a "prompt" (str); or "messages", a chat. It is read once; images are kept as they
-            are given, paths as paths.
+            "text" (str), perhaps with a "prompt" (str); or "messages", a chat. An image may also be a `Video`, or the
+            path of one, which is then a part {"type": "video"} of a chat. It is read once; images are kept as they are
+            given, paths as paths.
         tokenizer: the model's `Tokenizer`, which has the image token. For chats, with a chat template.
         processor: `ImageProcessor`, with `tokens`.
         seq_len: int T, tokens in a row, those of images among them.
@@ -98,14 +99,14 @@ def image_text_dataset(
     else:
         begins = np.concatenate([[0], stream.document_ends[:-1]])
         plan = Plan(np.arange(len(begins) + 1), begins, stream.document_ends - begins - 1)
-    pixels_of = ImageDecoder(processor, workers)
+    decode = ImageDecoder(processor, workers)
 
     def read(step, pieces, shape):
         token_ids, labels, document_ids = lay_out(stream.tokens, *pieces, shape, tokenizer.pad_id or 0)
         _, weight, _ = lay_out(stream.learned, *pieces, shape)
         documents = np.searchsorted(stream.document_ends, pieces[1], "right")
         images = [image for document in documents for image in stream.images[document]]
-        return token_ids, labels, document_ids, weight, pixels_of(images)
+        return token_ids, labels, document_ids, weight, decode(images)
 
     is_even = shuffle and not packed and len(set(stream.counts)) == 1
     number = stream.counts[0] * batch_size if is_even else None
@@ -124,7 +125,7 @@ class _Stream(NamedTuple):
         tokens: (tokens,) int32.
         learned: (tokens,) bool, which of them are learned.
         document_ends: (documents,) int64, one past the last token of each.
-        images: list of lists, those of each.
+        images: list of lists of `Shown`, those of each.
         counts: list of int, how many pictures the model sees of each.
         numbers: (documents,) int64, of which example each is.
     """
@@ -148,15 +149,14 @@ def _stream(examples, writer, seq_len):
         place = f"examples[{number}]"
         pictures = checked_images(example, place)
         try:
-            grids = [writer.grid(image) for image in pictures]
-            ids, mask = writer.encode(example, grids)
+            ids, mask, pictures = writer.encode(example, [writer.shown(image) for image in pictures])
         except (ValueError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
         if len(ids) <= seq_len + 1:  # T places show T + 1 tokens, the last of them as a label
             tokens.append(np.array(ids, np.int32))
             learned.append(np.array(mask, bool))
             images.append(pictures)
-            counts.append(sum(writer.processor.count(*grid) for grid in grids))
+            counts.append(sum(picture.count for picture in pictures))
             numbers.append(number)
     left_out = number + 1 - len(tokens)
     if not tokens:
@@ -185,7 +185,7 @@ def checked_images(example, place):
 
 
 class ImageDecoder:
-    """Pixel values of images, made by several threads."""
+    """Pixel values of images or `Shown`s, made by several threads."""
 
     def __init__(self, processor, workers):
         self._processor, self._workers = processor, workers
@@ -196,8 +196,4 @@ class ImageDecoder:
         return np.concatenate(parts) if parts else np.zeros((0, *self._processor.image_shape), np.float32)
 
     def _pixels(self, image):
-        try:
-            return self._processor.process(opened(image)).pixel_values
-        except ValueError as error:
-            name = image.name if isinstance(image, FilePart) else None
-            raise (ValueError(f"{name}: {error}") if name else error) from error
+        return image.pixel_values() if isinstance(image, Shown) else pixels_of(self._processor, image)

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from kerasllm.data.image_files import FilePart
-from kerasllm.images import ImageProcessor
+from kerasllm.images import ImageProcessor, Video, chat_prompt
+from kerasllm.images.chats import encode_shown
+from kerasllm.images.shown import Shown, is_video, pixel_values_of, shown
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 
@@ -27,7 +27,7 @@ def image_prompt(
     Args:
         tokenizer: the model's `Tokenizer`, which has the image token.
         processor: `ImageProcessor`, with `tokens`: `ImageProcessor.load` reads that of a checkpoint.
-        images: an image, as in `read_image`, or a list of them.
+        images: an image, as in `read_image`, a video, a `Video` of `read_video` or the path of one, or a list of them.
         text: str, such as a question. Special tokens in it are text.
         chat_template: str or None, a template in place of the tokenizer's own.
 
@@ -45,42 +45,64 @@ def image_prompt(
     >>> prompt = kerasllm.data.image_prompt(tokenizer, processor, "cat.jpg", "What is it?")
     >>> print(kerasllm.generate(model, tokenizer, prompt, max_new_tokens=30))
     """
-    images = list(images) if isinstance(images, list | tuple) else [images]
-    processed = [processor.process(opened(image)) for image in images]
-    writer = ImageWriter(as_tokenizer(tokenizer), processor, chat_template)
-    ids = writer.prompt(text, [(rows, columns) for _, rows, columns in processed])
-    return {"token_ids": ids, "pixel_values": np.concatenate([pixels for pixels, _, _ in processed])}
+    if isinstance(images, Video) or not isinstance(images, list | tuple):
+        images = [images]
+    tokenizer = as_tokenizer(tokenizer)
+    images = [image.read() if isinstance(image, FilePart) else image for image in images]
+    if chat_template is None and tokenizer.chat_template is None:
+        writer, several = ImageWriter(tokenizer, processor, None), [shown(processor, image) for image in images]
+        ids = [*itertools.chain.from_iterable(writer.ids_of(one.text) for one in several)]
+        ids += tokenizer.encode(text) if text else []
+        return {"token_ids": ids, "pixel_values": pixel_values_of(several)}
+    parts = [{"type": kind, kind: image} for image in images for kind in ("video" if is_video(image) else "image",)]
+    parts += [{"type": "text", "text": text}] if text else []
+    return chat_prompt(tokenizer, processor, [{"role": "user", "content": parts}], chat_template=chat_template)
 
 
-def opened(image):
-    """An image, or the bytes of one that is a part of a file."""
-    return image.read() if isinstance(image, FilePart) else image
+def pixels_of(processor, image):
+    """Pixel values of an image or a video, float32 (N, height, width, 3); an error names the part of a file it is."""
+    if not isinstance(image, FilePart):
+        return shown(processor, image).pixel_values() if is_video(image) else processor.process(image).pixel_values
+    try:
+        return processor.process(image.read()).pixel_values
+    except ValueError as error:
+        raise ValueError(f"{image.name}: {error}") from error
 
 
 class ImageWriter:
-    """The token ids of texts with images: of examples, and which of them are learned, and of prompts."""
+    """The token ids of texts in which images and videos are shown: of examples, and which of them are learned.
+
+    Args:
+        tokenizer, processor, chat_template: see `image_text_dataset`.
+    """
 
     def __init__(self, tokenizer, processor, chat_template):
         self.tokenizer, self.processor, self.template = tokenizer, processor, chat_template
-        processor.image_text()  # says where tokens are missing
-        self._ids_of = functools.lru_cache(maxsize=1024)(self._image_ids)
-        self._ids_of(0, 0)
+        self.ids_of = functools.lru_cache(maxsize=256)(self._image_ids)
+        self.ids_of(processor.image_text())  # says where tokens are missing
 
-    def grid(self, image):
-        """Into how many rows and columns an image is cut. Where images are not cut, nothing of it is read now."""
+    def shown(self, image):
+        """The `Shown` of an image or a video. Of images that are not cut nothing is read now."""
+        if is_video(image):
+            return shown(self.processor, image)
+        rows, columns = 0, 0
         if self.processor.tiles:
-            return self.processor.grid(opened(image))
-        if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
+            rows, columns = self.processor.grid(image.read() if isinstance(image, FilePart) else image)
+        elif isinstance(image, str | os.PathLike) and not os.path.isfile(image):
             raise ValueError(f"there is no image file {image}.")
-        return 0, 0
+        text, count = self.processor.image_text(rows, columns), self.processor.count(rows, columns)
+        return Shown(text, count, functools.partial(pixels_of, self.processor, image))
 
-    def encode(self, example, grids):
+    def encode(self, example, images):
+        """The ids of an example, which of them are learned, and its `Shown`s in the order of their tokens."""
         if "messages" in example:
-            return self._chat(list(example["messages"]), grids)
+            return encode_shown(
+                self.tokenizer, self.processor, _filled(example["messages"], images), self.template, with_mask=True
+            )
         prompt, text = example.get("prompt", ""), example["text"]
         if not isinstance(text, str) or not isinstance(prompt, str):
             raise TypeError(f"a text and a prompt are str, got {text!r:.60} and {prompt!r:.60}.")
-        before = [*itertools.chain.from_iterable(self._ids_of(*grid) for grid in grids)]
+        before = [*itertools.chain.from_iterable(self.ids_of(image.text) for image in images)]
         if prompt:
             before += self.tokenizer.encode(prompt)
             said = next(self.tokenizer.encode_stream([text], bare=True)).tolist()
@@ -90,56 +112,39 @@ class ImageWriter:
         said += [end] if end is not None and end not in said[-1:] else []
         start = self.tokenizer.start_id
         learned = [not (start is not None and place == 0 and index == start) for place, index in enumerate(said)]
-        return before + said, [False] * len(before) + learned
+        return before + said, [False] * len(before) + learned, images
 
-    def prompt(self, text, grids):
-        """The ids of what a model is to go on with: images and a text, as the chat template writes a message of them
-        where there is one."""
-        if self.template is None and self.tokenizer.chat_template is None:
-            before = [*itertools.chain.from_iterable(self._ids_of(*grid) for grid in grids)]
-            return before + (self.tokenizer.encode(text) if text else [])
-        parts = [*({"type": "image"} for _ in grids), *([{"type": "text", "text": text}] if text else [])]
-        expand = functools.partial(self.processor.tokens.expand, grids=grids)
-        message = {"role": "user", "content": parts}
-        ids = self.tokenizer.encode_chat([message], chat_template=self.template, expand=expand)
-        return self._checked(ids, grids)
-
-    def _chat(self, messages, grids):
-        tokens = self.processor.tokens
-        asked = sum(text == "image" for text in _part_types(messages))
-        if asked != len(grids):
-            raise ValueError(f'the chat has {asked} parts {{"type": "image"}} for {len(grids)} images.')
-        ids, mask = self.tokenizer.encode_chat_with_mask(
-            messages, chat_template=self.template, expand=functools.partial(tokens.expand, grids=grids)
-        )
-        return self._checked(ids, grids), mask
-
-    def _checked(self, ids, grids):
-        """Ids of a chat, in which there are as many image tokens as there should be."""
-        tokens = self.processor.tokens
-        wanted = sum(tokens.text(*grid).count(tokens.token) for grid in grids)
-        found = ids.count(self.tokenizer.engine.token_to_id(tokens.token))
-        if found != wanted:
-            raise ValueError(
-                f"the chat template writes {found} tokens of images where the images have {wanted}: it should write "
-                f"{tokens.placeholder} for each part whose type is image."
-            )
-        return ids
-
-    def _image_ids(self, rows, columns):
-        tokens = self.processor.tokens
-        text = self.processor.image_text(rows, columns)
+    def _image_ids(self, text):
+        token = self.processor.tokens.token
         ids = next(self.tokenizer.encode_stream([text], parse_special=True, bare=True)).tolist()
-        index = self.tokenizer.engine.token_to_id(tokens.token)
-        if index is None or ids.count(index) != text.count(tokens.token):
+        index = self.tokenizer.engine.token_to_id(token)
+        if index is None or ids.count(index) != text.count(token):
             raise ValueError(
-                f"The tokenizer has no token {tokens.token!r}, which stands for images: train it with "
-                f"special_tokens=[{tokens.token!r}], or name its own with ImageTokens(count, token)."
+                f"The tokenizer has no token {token!r}, which stands for images: train it with "
+                f"special_tokens=[{token!r}], or name its own with ImageTokens(count, token)."
             )
         return ids
 
 
-def _part_types(messages):
+def _filled(messages, images):
+    """Messages whose parts have, one after the other, the images of an example."""
+    left, filled = iter(images), []
     for message in messages:
-        for part in message["content"] if isinstance(message.get("content"), list | tuple) else ():
-            yield part.get("type") if isinstance(part, Mapping) else None
+        content = message.get("content")
+        if isinstance(content, list | tuple):
+            kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
+            content = [
+                {"type": kind, kind: next(left, None)} if kind in ("image", "video") else part
+                for kind, part in zip(kinds, content, strict=True)
+            ]
+        filled.append({**message, "content": content} if "content" in message else message)
+    asked = sum(part.get("type") in ("image", "video") for part in _parts(filled))
+    if asked != len(images):
+        raise ValueError(f'the chat has {asked} parts {{"type": "image"}} for {len(images)} images.')
+    return filled
+
+
+def _parts(messages):
+    for message in messages:
+        content = message.get("content")
+        yield from (part for part in content if isinstance(part, Mapping)) if isinstance(content, list) else ()

@@ -8,7 +8,7 @@ import keras
 from kerasllm.data.ratings import NAME_OF_TOOLS
 from kerasllm.dialogue.judging import Ratings, as_messages, check_writes, rate
 from kerasllm.dialogue.tools import addressed, with_sources, with_tools
-from kerasllm.generation.answers import fitting_ids
+from kerasllm.generation.answers import fitting
 from kerasllm.generation.options import real_number, whole_number
 from kerasllm.generation.samplers import SETTINGS
 from kerasllm.generation.text import generate
@@ -120,7 +120,7 @@ def write(
     number = whole_number("candidates", candidates, 1)
 
     def draw(messages, number=1, **options):
-        ids = fitting_ids(tokenizer.encode_chat, messages, context_length(model), max_new_tokens, shorten=True)
+        _, ids = fitting(tokenizer.encode_chat, messages, context_length(model), max_new_tokens, shorten=True)
         turn_end = turn_end_id(tokenizer)
         end_ids = list(dict.fromkeys([*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]))
         return generate(model, tokenizer, [ids] * number, max_new_tokens, end_ids=end_ids, **options)

@@ -55,6 +55,11 @@ def saved_model(
             what the texts are held to; and finish, "valid" for texts that end within max_new_tokens as they should, or
             "length" for texts that are cut there.
 
+    Those of a `VisionLanguageModel` that has an `image_processor`; prompts are those of `kerasllm.data.image_prompt`:
+        serving_default: image string (B,), the bytes of a file for each text; text string (B,) -> text string (B,).
+        generate: as above, with image beside text.
+        forward: token_ids int32 (B, T) -> logits float32 (B, T, V), without images.
+
     Those of a `Seq2SeqLM`:
         serving_default: text string (B,) -> text string (B,), the translations that `kerasllm.translate` gives.
         translate: text string (B,); scalars num_beams int32, length_penalty float32, max_new_tokens int32 -> text

@@ -174,11 +174,13 @@ class ServedIds(tf.Module):
             padding: int32 (B,), places to the left of each prompt.
             room: zeros (R,): XLA knows shapes, and no values.
             most: int scalar, the most new tokens, up to R.
-            settings: of the sampler and of `decode`, but for "start".
+            settings: of the sampler and of `decode`, but for "start"; and as "inputs" a dict of what else the model
+                reads with the prompts.
         """
         P = tf.shape(prompts)[1]
         tokens = tf.pad(prompts, [[0, 0], [0, tf.shape(room)[0]]])
-        settings = {**settings, "start": P}
+        inputs = settings.get("inputs", {})
+        settings = {**{name: value for name, value in settings.items() if name != "inputs"}, "start": P}
         places = tf.range(tf.shape(tokens)[1])[None]
         is_prompt = (places >= padding[:, None]) & (places < P)
         rule = self._rule_of(settings)
@@ -187,7 +189,7 @@ class ServedIds(tf.Module):
         how = self._stepper, sampler_key, rule
         done = tf.zeros_like(padding, tf.bool)
         with self._steering.within(settings):
-            first = prefill(*how, P, 0, tokens, done, rule_state, padding, {}, settings)
+            first = prefill(*how, P, 0, tokens, done, rule_state, padding, inputs, settings)
             index, tokens, *_ = decode(*how, *first, padding, {}, P + most, settings)
         return index, tokens
 

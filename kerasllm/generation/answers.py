@@ -9,6 +9,8 @@ from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
 from kerasllm.generation.held_back import Filter, HeldBack, checked_filter
 from kerasllm.generation.text import pieces, start_decoding
 from kerasllm.generation.text_stream import TextStream, stop_strings
+from kerasllm.images import ImageProcessor, chat_prompt
+from kerasllm.images.chats import encode_shown
 from kerasllm.models.shapes import context_length
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 from kerasllm.tokenizers.chat_template import turn_end_id
@@ -28,9 +30,11 @@ def chat(
         model: a `CausalLM`.
         tokenizer: the model's `Tokenizer`, with a chat template.
         messages: list of dicts with a "role", "system", "user" or "assistant" for the most part, and a "content"
-            (str). Special tokens in them are plain text.
+            (str). Special tokens in them are plain text. For a model that sees, a content may be a list of parts, as
+            `images.chat_prompt` takes them, with images and videos.
         max_new_tokens: int; None means up to 256, within the model's context.
         **options: as in `generate`, and
+            processor: `ImageProcessor` of a model that sees, by default its own.
             chat_template: str, in place of the tokenizer's own.
             template_variables: dict of what else the template takes, such as `{"enable_thinking": False}`, or
                 `{"tools": [...]}`, of Python functions (see `tokenizers.tool_schemas`) or their JSON schemas.
@@ -58,6 +62,7 @@ def stream_chat(
     messages: Sequence[Mapping[str, Any]],
     max_new_tokens: int | None = None,
     *,
+    processor: ImageProcessor | None = None,
     chat_template: str | None = None,
     template_variables: Mapping[str, Any] | None = None,
     continue_final_message: bool = False,
@@ -69,8 +74,8 @@ def stream_chat(
     """Answers piece by piece; the pieces joined are what `chat` returns.
 
     Args:
-        model, tokenizer, messages, max_new_tokens, chat_template, template_variables, continue_final_message, shorten,
-            stop, filter, **options: see `chat`.
+        model, tokenizer, messages, max_new_tokens, processor, chat_template, template_variables,
+            continue_final_message, shorten, stop, filter, **options: see `chat`.
 
     Returns:
         iterator of str.
@@ -81,22 +86,27 @@ def stream_chat(
     """
     tokenizer = as_tokenizer(tokenizer)
     variables = {"continue_final_message": continue_final_message, **(template_variables or {})}
+    processor = getattr(model, "image_processor", None) if processor is None else processor
 
     def encode(messages):
-        return tokenizer.encode_chat(messages, chat_template=chat_template, **variables)
+        if processor is None:
+            return tokenizer.encode_chat(messages, chat_template=chat_template, **variables)
+        return encode_shown(tokenizer, processor, messages, chat_template, **variables)[0]
 
-    prompt_ids = fitting_ids(encode, messages, context_length(model), max_new_tokens, shorten)
+    messages, prompt_ids = fitting(encode, messages, context_length(model), max_new_tokens, shorten)
+    prompt = {"token_ids": prompt_ids}
+    if processor is not None:
+        prompt = chat_prompt(tokenizer, processor, messages, chat_template=chat_template, **variables)
     turn_end = turn_end_id(tokenizer, chat_template, **variables)
     end_ids = [*tokenizer.end_ids, *([] if turn_end is None else [turn_end])]
-    prompt = {"token_ids": prompt_ids}
     decoding = start_decoding(model, tokenizer, [prompt], max_new_tokens, {**options, "end_ids": end_ids})
     held_back = None if checked_filter(filter) is None else HeldBack(filter, messages)
     return pieces(decoding, TextStream(tokenizer, prompt_ids, stop_strings(stop), held_back))
 
 
-def fitting_ids(encode, messages, longest, max_new_tokens, shorten):
-    """The ids of a chat with space for its answer: `max_new_tokens`, or where shortened half of the context or what is
-    drawn at most if nothing is said.
+def fitting(encode, messages, longest, max_new_tokens, shorten):
+    """The messages of a chat with space for its answer, and their ids: `max_new_tokens`, or where shortened half of the
+    context or what is drawn at most if nothing is said.
 
     Args:
         encode: function from messages to ids.
@@ -104,14 +114,14 @@ def fitting_ids(encode, messages, longest, max_new_tokens, shorten):
     """
     ids = encode(messages)
     if longest is None:
-        return ids
+        return messages, ids
     size, least = len(ids), max_new_tokens or 1
     kept_free = max_new_tokens or min(DEFAULT_NEW_TOKENS, longest // 2)
     while shorten and len(ids) > longest - kept_free and (shorter := without_oldest_turn(messages)):
         messages = shorter
         ids = encode(messages)
     if len(ids) <= longest - least:
-        return ids
+        return messages, ids
     advice = (
         "its last turn alone is too long: shorten that, or ask for fewer new tokens"
         if shorten

@@ -124,6 +124,8 @@ def first_unread(prefix, model, prompts, P):
         return 0
     if prefix.adapters != adapters_in_use(model):
         raise ValueError("`prefix` was read with other adapters than those in use: read it again.")
+    if getattr(model, "sees_prompts_whole", False):
+        raise ValueError(f"{model.name} sees a prompt whole, so that no part of it can be kept: leave `prefix` out.")
     names = {name for prompt in prompts for name in prompt} - {"token_ids"}
     if names:
         raise ValueError(f"A prefix has tokens alone, got prompts with {min(names)!r}: leave `prefix` out.")

@@ -61,6 +61,7 @@ class Row:
         drawn: int, how many of the ids are drawn.
         done: bool.
         guided: a `GuidedText`, where the text is held to a grammar, or None.
+        names: list of int, by which the prompt is known again: see `running_batch.Reading`.
     """
 
     settings: RowSettings
@@ -70,6 +71,7 @@ class Row:
     drawn: int = 0
     done: bool = False
     guided: object = None
+    names: list = dataclasses.field(default_factory=list)
 
 
 def newly_drawn(row, ids, *reported):

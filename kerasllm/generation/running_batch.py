@@ -17,9 +17,11 @@ from kerasllm.generation.buffers import check_prompts
 from kerasllm.generation.constraints.masks import look_at
 from kerasllm.generation.kept_texts import KeptTexts
 from kerasllm.generation.precision import in_float32
+from kerasllm.generation.prompt_reading import Reading
 from kerasllm.generation.row_cache import RowCache, length_bucket
 from kerasllm.generation.row_loop import MOST_STEPS, compiled_loop
 from kerasllm.generation.rows import Row, newly_drawn
+from kerasllm.generation.seen_pictures import SeenPictures
 from kerasllm.generation.settings import rule_options
 from kerasllm.generation.standard_rules import Rules
 from kerasllm.generation.stepping import get_stepper
@@ -27,47 +29,8 @@ from kerasllm.layers.positions import BIASED
 from kerasllm.models import CausalLM
 from kerasllm.models.shapes import context_length, length_dependent_rotations, output_width
 
-PIECES = (16, 64, 256)  # tokens that are read at once
 MOST_END_IDS = 8
 CHUNKS_BEFORE_SHRINKING = 64
-
-
-class Reading:
-    """A prompt on its way into a cache of its own.
-
-    Attributes:
-        ids: list of int.
-        known: int, how many of its tokens were read by others.
-        left: int, how many are to be read.
-    """
-
-    def __init__(self, batch, ids):
-        self.ids, self._batch = ids, batch
-        self._target = len(ids) - 1
-        self._places = length_bucket(max(self._target, 1), batch.longest)
-        self.known, self.cache = batch.kept.begun_with(ids[:-1], self._places)
-        if self.cache is None:
-            self.cache = batch.init_cache(1, self._places, full=True)
-        self._read = self.known
-
-    @property
-    def left(self):
-        return self._target - self._read
-
-    def read_piece(self):
-        """Reads some more tokens; returns whether any are left."""
-        if not self.left:
-            return False
-        size = min(next((size for size in PIECES if size >= self.left), PIECES[-1]), self._places)
-        start = min(self._read, self._places - size)  # Some known ones are read again, if need be.
-        piece = self.ids[:-1][start : start + size]
-        tokens = np.zeros((1, size), "int32")
-        tokens[0, : len(piece)] = piece
-        self.cache = self._batch.read(tokens, np.array(start, "int32"), self.cache)
-        self._read = start + len(piece)
-        if not self.left:
-            self._batch.kept.keep(self.ids[:-1], self.cache)
-        return self.left > 0
 
 
 class RunningBatch:
@@ -98,6 +61,10 @@ class RunningBatch:
     def __init__(self, model, vocab_size=None, most_rows=16, kept_bytes=2**29):
         if not isinstance(model, CausalLM) or type(model).call is not CausalLM.call:
             raise TypeError(f"Texts are continued side by side by a CausalLM, got a {type(model).__name__}.")
+        if getattr(model, "sees_prompts_whole", False):
+            raise TypeError(
+                f"{model.name} sees prompts whole, which are read in pieces here: `generate` continues them."
+            )
         self.model, self.most_rows = model, most_rows
         self.stepper = get_stepper(model, cached=True)
         init_cache = self.stepper.init_cache
@@ -114,31 +81,58 @@ class RunningBatch:
     @functools.cached_property
     def read(self):
         """A compiled function (tokens (1, T), place of the first, cache) -> cache."""
+        return self._compiled(lambda tokens, start, cache: self._forward({"token_ids": tokens}, start, cache))
 
-        def read(tokens, start, cache):
-            with backend.sharing():
-                positions = start + ops.arange(tokens.shape[1], dtype="int32")
-                positions = ops.minimum(positions, self.longest - 1)[None]
-                return self.stepper.forward({"token_ids": tokens}, cache, start, positions, None)[1]
+    @functools.cached_property
+    def read_seen(self):
+        """The same of tokens with pictures among them: (tokens, vectors (1, T, D), where these stand (1, T), numbers of
+        those that see each other (1, T), place, cache) -> cache."""
 
-        read = in_float32(self.model, read) if backend.on_cpu() else read
-        return backend.compile_function(read, self.model.variables, xla=False, by_shape=True)
+        def read(tokens, vectors, is_picture, spans, start, cache):
+            x = self.model.embed(tokens)
+            x = ops.where(is_picture[..., None], ops.cast(vectors, x.dtype), x)
+            spans = {"span_ids": spans} if self.model.attention == "image" else {}
+            return self._forward({"token_ids": tokens, "embeddings": x, **spans}, start, cache)
+
+        return self._compiled(read)
+
+    @functools.cached_property
+    def see(self):
+        """A compiled function from pixel values (1, height, width, channels) to vectors (1, P, D)."""
+        return self._compiled(lambda pixels: ops.cast(self.model.image_vectors(pixels, training=False), "float32"))
+
+    def _forward(self, inputs, start, cache):
+        with backend.sharing():
+            positions = start + ops.arange(inputs["token_ids"].shape[1], dtype="int32")
+            positions = ops.minimum(positions, self.longest - 1)[None]
+            return self.stepper.forward(inputs, cache, start, positions, None)[1]
+
+    def _compiled(self, function):
+        function = in_float32(self.model, function) if backend.on_cpu() else function
+        return backend.compile_function(function, self.model.variables, xla=False, by_shape=True)
 
     @property
     def num_rows(self):
         """How many texts are in it."""
         return len(self._rows)
 
-    def begin(self, ids):
-        """A `Reading` of a prompt, a list of int.
+    def begin(self, ids, pixel_values=None):
+        """A `Reading` of a prompt, a list of int, with the pictures of a `VisionLanguageModel`, (I, height, width,
+        channels), or None.
 
         Raises:
-            ValueError: if it is empty or longer than the model takes, or has ids that the model does not know.
+            ValueError: if it is empty or longer than the model takes, has ids that the model does not know, or more or
+                fewer image tokens than its pictures make, or ends with one.
         """
-        check_prompts(self.model, [{"token_ids": ids}], self.vocab_size)
+        seen = {} if pixel_values is None else {"pixel_values": pixel_values}
+        check_prompts(self.model, [{"token_ids": ids, **seen}], self.vocab_size)
         if len(ids) >= self.longest:
             raise ValueError(f"A prompt of {len(ids)} tokens does not fit the model's context of {self.longest}.")
-        return Reading(self, ids)
+        if not seen:
+            return Reading(self, ids)
+        if ids[-1] == self.model.image_token_id:
+            raise ValueError("A prompt ends with a text, which the model goes on with, and not with a picture.")
+        return Reading(self, ids, SeenPictures(self.model, self.see, ids, pixel_values))
 
     def join(self, reading, settings):
         """Gives a prompt that has been read a row, which is returned. One `Reading` may join several times.
@@ -160,7 +154,7 @@ class RunningBatch:
         seed = random.getrandbits(31) if settings.seed is None else settings.seed % 2**31
         limit = min(settings.max_new_tokens, self.longest - count - 1)
         settings = dataclasses.replace(settings, seed=seed, max_new_tokens=limit)
-        row = Row(settings, list(reading.ids), number, begin)
+        row = Row(settings, list(reading.ids), number, begin, names=reading.names)
         if settings.constraint is not None:
             row.guided = settings.constraint.text(limit, settings.end_ids, self.vocab_size)
         self._rows.append(row)
@@ -169,7 +163,8 @@ class RunningBatch:
     def leave(self, row):
         """Frees a row; what was read of its text is kept for others."""
         self._rows.remove(row)
-        self.kept.keep(row.ids[:-1], functools.partial(self._cache.take, row.number, row.begin))
+        names = [*row.names, *row.ids[len(row.names) :]]
+        self.kept.keep(names[:-1], functools.partial(self._cache.take, row.number, row.begin))
 
     def clear(self):
         """Frees all rows, and keeps nothing of them: what a loop that failed has left may be anything."""

@@ -11,6 +11,7 @@ import numpy as np
 from kerasllm.extras import optional
 from kerasllm.images.decoding import MOST_PIXELS
 
+VIDEO_ENDS = {".mp4", ".mov", ".webm", ".mkv", ".avi"}
 MOST_FRAMES_BYTES = 2**30  # of the frames that are taken
 _MOST_READ = 2**20  # frames of a video
 _SKIPPED = 1.0  # seconds at both ends of a long video, which often show nothing
@@ -57,8 +58,7 @@ def read_video(source, max_frames: int = 64, frames_per_second: float = 1.0) -> 
 
     Example:
         >>> video = kerasllm.images.read_video("walk.mp4", max_frames=8)
-        >>> pixel_values = processor.for_video()(video.frames)
-        >>> text = processor.tokens.video_text(video.seconds, video.duration)
+        >>> prompt = kerasllm.data.image_prompt(tokenizer, processor, video, "What happens?")
     """
     if max_frames < 1 or not frames_per_second > 0:
         raise ValueError(

@@ -2,7 +2,8 @@
 
 `activations` gives what happens by name, `edit` puts something else in its place. `logit_lens` shows what a model would
 say layer by layer, `attention` where it looks, `attribute_logit` which parts made a logit, `saliency` which tokens,
-`patch` which places carry what differs between two texts, and `head_scores` what heads do. What they give can be looked
+`image_saliency` which parts of an image, `patch` which places carry what differs between two texts, and `head_scores`
+what heads do. What they give can be looked
 at: `figure`, `html`, `save`, and in notebooks by itself. `steer` has a model write with more of a property,
 `project_out` without what tells groups apart, `neutralize` has words say nothing of that.
 """
@@ -12,6 +13,7 @@ from kerasllm.interpret.attention_maps import Attention, AttentionMap, attention
 from kerasllm.interpret.attribution import Attribution, attribute_logit
 from kerasllm.interpret.editing import edit, names
 from kerasllm.interpret.explanation import explain
+from kerasllm.interpret.image_saliency import ImageSaliency, image_saliency
 from kerasllm.interpret.input_saliency import Saliency, saliency
 from kerasllm.interpret.lens import LogitLens, logit_lens
 from kerasllm.interpret.neutral_words import neutralize
@@ -26,6 +28,7 @@ __all__ = [
     "AttentionMap",
     "Attribution",
     "HeadScores",
+    "ImageSaliency",
     "LogitLens",
     "Patching",
     "Saliency",
@@ -39,6 +42,7 @@ __all__ = [
     "edit",
     "explain",
     "head_scores",
+    "image_saliency",
     "logit_lens",
     "names",
     "neutralize",

@@ -80,6 +80,8 @@ def attention_of(model, text):
     is_pair = isinstance(model, Seq2SeqLM)
     maps = Attention()
     for name, probabilities in found.items():
+        if name.startswith("vision/"):  # of patches, which are no tokens
+            continue
         stack, _, where = name.replace("/probabilities", "").partition("/")
         queries = keys = text.sides["token_ids" if not is_pair else f"{_SIDES[stack]}_ids"]
         if "cross_attention" in where:

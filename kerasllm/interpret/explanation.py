@@ -6,6 +6,7 @@ from kerasllm.files import replacing
 from kerasllm.interpret import fragments
 from kerasllm.interpret.attention_maps import attention_of
 from kerasllm.interpret.attribution import attribute_logit
+from kerasllm.interpret.image_saliency import image_saliency
 from kerasllm.interpret.input_saliency import saliency_of
 from kerasllm.interpret.lens import lens_of
 from kerasllm.interpret.reading import ask, read
@@ -14,7 +15,18 @@ from kerasllm.models import SequenceClassifier
 _MOST_ATTRIBUTED = 8  # tokens of a target for which parts are shown
 
 
-def explain(model, tokenizer, text, target=None, path=None, *, contrast=None, method="integrated_gradients"):
+def explain(
+    model,
+    tokenizer,
+    text,
+    target=None,
+    path=None,
+    *,
+    contrast=None,
+    method="integrated_gradients",
+    image=None,
+    processor=None,
+):
     """One page about a prediction: the lens, what made each logit, which tokens meant most, and where heads looked.
 
     Args:
@@ -22,6 +34,8 @@ def explain(model, tokenizer, text, target=None, path=None, *, contrast=None, me
         tokenizer: the model's `Tokenizer`, or a pair (source, target).
         text, target, contrast, method: as in `saliency`.
         path: where to write the page, a file that ends in .html; or None.
+        image, processor: of a `VisionLanguageModel`, as in `image_saliency`. The page then shows what of the image and
+            of the text speaks for the target, and where the model looked.
 
     Returns:
         str, the page.
@@ -35,6 +49,9 @@ def explain(model, tokenizer, text, target=None, path=None, *, contrast=None, me
     """
     if path is not None and Path(path).suffix.lower() != ".html":
         raise ValueError(f"The page is a file that ends in .html, got {str(path)!r}.")
+    if image is not None:
+        options = {"processor": processor, "contrast": contrast, "method": method}
+        return _written(_of_image(image_saliency(model, tokenizer, image, text, target, **options)), path)
     read_text = read(model, tokenizer, text, target)
     question = ask(model, read_text, target, contrast)
     found = saliency_of(model, read_text, question, method)
@@ -43,6 +60,19 @@ def explain(model, tokenizer, text, target=None, path=None, *, contrast=None, me
         sections.append(("What it would say after each layer", lens_of(model, read_text).html()))
         sections += _attributions(model, read_text, question)
     sections.append(("Where it looked", attention_of(model, read_text).html()))
+    return _written(sections, path)
+
+
+def _of_image(found):
+    answers = "".join(map(fragments.token, found.text.targets))
+    return [
+        ("", f"<p>Why <strong>{answers}</strong>?</p>"),
+        ("What of the image meant most, and where it looked", found.html()),
+        ("Which tokens meant most", found.text.html()),
+    ]
+
+
+def _written(sections, path):
     page = fragments.page("Why?", sections)
     if path is not None:
         with replacing(Path(path)) as draft:

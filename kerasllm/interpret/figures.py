@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from kerasllm.interpret import colours
-from kerasllm.interpret.drawings import AttentionView, Bars, ColouredText, HeatMap, HeatMaps
+from kerasllm.interpret.drawings import AttentionView, Bars, ColouredText, HeatMap, HeatMaps, OnImage
 
 _FONT = "DejaVu Sans"  # which comes with matplotlib
 _CELL, _WORD = 0.24, 0.75  # inches, of a cell without and with a word
@@ -120,6 +120,20 @@ def _attention(drawing):
     return figure
 
 
+def _on_image(drawing):
+    height, width = drawing.image.shape[:2]
+    columns = 1 + len(drawing.maps[0])
+    figure = _figure(3.2 * columns, (3.2 * height / width + 0.5) * len(drawing.maps))
+    for row, maps in zip(figure.subplots(len(drawing.maps), columns, squeeze=False), drawing.maps, strict=True):
+        drawn = [("", drawing.image), *((title, drawing.drawn(*values)) for title, *values in maps)]
+        for axes, (title, pixels) in zip(row, drawn, strict=True):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_axis_off()
+            title, font = _in_fonts(title)
+            axes.set_title(title, fontsize=7, fontfamily=font)
+    return figure
+
+
 def _in_fonts(text):
     """A text and the families of installed fonts that have its letters; one that none has is shown by its number."""
     families = {letter: _family_with(letter) for letter in text}
@@ -152,4 +166,5 @@ _WAYS = {
     Bars: _bars,
     ColouredText: _coloured_text,
     AttentionView: _attention,
+    OnImage: _on_image,
 }

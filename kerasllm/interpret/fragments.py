@@ -11,7 +11,7 @@ from importlib import resources
 import numpy as np
 
 from kerasllm.interpret import colours
-from kerasllm.interpret.drawings import AttentionView, Bars, ColouredText, HeatMap, HeatMaps
+from kerasllm.interpret.drawings import AttentionView, Bars, ColouredText, HeatMap, HeatMaps, OnImage
 
 _LARGEST_TILE = 96  # pixels of a head in the picture of a model
 _numbers = itertools.count()
@@ -129,10 +129,30 @@ def _in_bytes(probabilities):
     return base64.b64encode(np.round(np.clip(probabilities, 0, 1) * 255).astype("uint8").tobytes()).decode()
 
 
-def _image(maps):
-    """An image of all heads, layer by layer, as a data URL."""
+def _on_image(drawing):
+    rows = []
+    for maps in drawing.maps:
+        drawn = [("", drawing.image / 255), *((title, drawing.drawn(*values)) for title, *values in maps)]
+        figures = (
+            f'<figure><img class="kl-drawn" alt="{html.escape(title) or "image"}" src="{_as_address(pixels)}">'
+            f"<figcaption>{html.escape(title)}</figcaption></figure>"
+            for title, pixels in drawn
+        )
+        rows.append(f'<div class="kl-beside">{"".join(figures)}</div>')
+    return "".join(rows)
+
+
+def _as_address(pixels):
+    """Pixels (H, W, 3) from 0 to 1 as a data URL."""
     from matplotlib.image import imsave
 
+    file = io.BytesIO()
+    imsave(file, np.clip(pixels, 0, 1), format="png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _image(maps):
+    """An image of all heads, layer by layer, as a data URL."""
     H = max(len(each.probabilities) for each in maps)
     T, S = maps[0].probabilities.shape[1:]
     step = max(1, -(-max(T, S) // _LARGEST_TILE))  # of long texts, every so manyth token
@@ -147,9 +167,7 @@ def _image(maps):
     L, (_, height, width) = len(tiles), tiles[0].shape
     grid = np.array(tiles).transpose(0, 2, 1, 3).reshape(L * height, H * width)
     pixels = np.where(grid[..., None] < 0, 0.8, colours.on_white(np.sqrt(np.maximum(grid, 0))))
-    file = io.BytesIO()
-    imsave(file, pixels, format="png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return _as_address(pixels)
 
 
 _WAYS = {
@@ -158,4 +176,5 @@ _WAYS = {
     Bars: _bars,
     ColouredText: _coloured_text,
     AttentionView: _attention,
+    OnImage: _on_image,
 }

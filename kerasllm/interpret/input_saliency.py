@@ -111,7 +111,25 @@ def saliency_of(model, text, question, method="integrated_gradients", baseline="
     """The `Saliency` of a `reading.Text` for a `reading.Question`."""
     check_choice("method", method, METHODS)
     embedded, baselines = embeddings_of(model, text, "zeros" if method == "gradient_x_input" else baseline)
-    asked = _Asked(model, embedded, baselines, question, batch_size)
+    spans = text.inputs.get("span_ids")
+    found = values_of(model, embedded, baselines, question, method, steps, batch_size, spans)
+    tokens = [token for side in text.sides.values() for token in side]
+    num_source = len(text.sides.get("source_ids", ()))
+    answers = question.target_texts, question.contrast_texts
+    return Saliency(tokens, *answers, *found, method, num_source)
+
+
+def values_of(model, embedded, baselines, question, method, steps, batch_size, spans=None):
+    """What each token adds to each logit, float64 (K, N), the logits, and those of the baseline, float64 (K,).
+
+    Args:
+        model: what makes logits of a dict of embeddings, whose names are its `_embeddings`.
+        embedded, baselines: lists of float64 (T, D), of each side.
+        question: `reading.Question`.
+        method, steps, batch_size: see `saliency`.
+        spans: int (1, T) or None, what the model takes as "span_ids".
+    """
+    asked = _Asked(model, embedded, baselines, question, batch_size, spans)
     scores, baseline_scores = asked.scores(1.0), asked.scores(0.0)
     if method == "integrated_gradients":
         values = _integrated(asked, steps)
@@ -119,10 +137,7 @@ def saliency_of(model, text, question, method="integrated_gradients", baseline="
         values = asked.gradients([1.0])[0]
     else:
         values = scores[:, None] - asked.scores_without_each()
-    tokens = [token for side in text.sides.values() for token in side]
-    num_source = len(text.sides.get("source_ids", ()))
-    answers = question.target_texts, question.contrast_texts
-    return Saliency(tokens, *answers, values, scores, baseline_scores, method, num_source)
+    return values, scores, baseline_scores
 
 
 def _integrated(asked, steps):
@@ -175,7 +190,8 @@ def _along(asked, parts, count):
 class _Asked:
     """The logits that are asked for as a function of embeddings, a list with one tensor for each side."""
 
-    def __init__(self, model, embedded, baselines, question, batch_size):
+    def __init__(self, model, embedded, baselines, question, batch_size, spans=None):
+        self._spans = spans  # of the text, int (1, T)
         self._model, self._question, self._batch_size = model, question, batch_size
         self._names = list(model._embeddings)
         self._baselines = baselines
@@ -243,7 +259,10 @@ class _Asked:
         positions = None if question.positions is None else np.array(question.positions, "int32")[numbers]
 
         def scores(*tensors):
-            logits = self._model(dict(zip(self._names, tensors, strict=True)), training=False)
+            inputs = dict(zip(self._names, tensors, strict=True))
+            if self._spans is not None:
+                inputs["span_ids"] = ops.repeat(self._spans, len(numbers), axis=0)
+            logits = self._model(inputs, training=False)
             if positions is not None:
                 logits = ops.take_along_axis(logits, positions[:, None, None], axis=1)[:, 0]
             picked = ops.take_along_axis(logits, targets[:, None], axis=1)[:, 0]

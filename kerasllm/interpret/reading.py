@@ -21,7 +21,7 @@ class Text:
     """A text as a model reads it.
 
     Attributes:
-        inputs: dict of int arrays (1, T), as in a call of the model.
+        inputs: dict of int arrays (1, T), as in a call of the model; and of pixel values, for one that sees.
         sides: dict from the names of ids among them to what is shown for each, lists of T str.
         tokenizer: Tokenizer of what the model writes, or of its only text.
         begin: int, where the first of the logits is that a target is asked of.
@@ -77,7 +77,9 @@ def read(model, tokenizer, text, target=None):
         raise TypeError(f"Texts are read by the models of kerasllm.models, got a {type(model).__name__}.")
     tokenizer, more, following = as_tokenizer(tokenizer), {}, []
     if isinstance(model, CausalLM):
-        ids = encode_prompt(tokenizer, as_prompts(text)[0][0])["token_ids"]
+        prompt = encode_prompt(tokenizer, as_prompts(text)[0][0])
+        ids = prompt.pop("token_ids")
+        more = {name: value for name, value in prompt.items() if name == "pixel_values"}
         following = _following(tokenizer, text, ids, target)
     elif isinstance(text, str) and isinstance(model, MaskedLM) and tokenizer.mask_id is not None:
         ids = tokenizer.encode_masked(text)
@@ -89,8 +91,21 @@ def read(model, tokenizer, text, target=None):
     all_ids = [*ids, *following[:-1]]
     _check_length(model, all_ids)
     inputs = {"token_ids": np.array([all_ids], "int32"), **more}
+    inputs |= _spans(model, inputs, len(ids))
     shown = token_texts(tokenizer, all_ids)
     return Text(inputs, {"token_ids": shown}, tokenizer, len(ids) - 1, following)
+
+
+def _spans(model, inputs, length):
+    """Which tokens see each other both ways, so far as a model that sees says so: in a prompt of that length."""
+    if "pixel_values" not in inputs or model.attention == "causal":
+        return {}
+    if model.sees_prompts_whole:
+        spans = np.arange(inputs["token_ids"].shape[1])[None] < length
+    else:
+        is_image = inputs["token_ids"] == model.image_token_id
+        spans = np.cumsum(is_image & ~np.pad(is_image, ((0, 0), (1, 0)))[:, :-1], axis=1) * is_image
+    return {"span_ids": spans.astype("int32")}
 
 
 def _read_pair(model, tokenizer, text, target):

@@ -56,14 +56,16 @@ class Request:
         stop: list of str.
         tell: a function that is called with each `Piece`, and with a `RequestFailed` where it comes to that; in the
             engine's thread, so that it must not take long.
+        pixel_values: a function that makes those of the prompt's pictures, once it is its turn; or None.
 
     Attributes:
         cancelled: bool, to be set where nobody waits for it any more.
         num_known: int, how many tokens of the prompt did not have to be read.
     """
 
-    def __init__(self, prompt_ids, settings, stop, tell):
+    def __init__(self, prompt_ids, settings, stop, tell, pixel_values=None):
         self.prompt_ids, self.settings, self.stop, self.tell = prompt_ids, settings, stop, tell
+        self.pixel_values = pixel_values
         self.cancelled = False
         self.num_known = 0
         self.deadline = None
@@ -186,9 +188,7 @@ class Engine:
         allowed = TOKENS_READ_BETWEEN_CHUNKS
         while allowed > 0 and (self._reading or self._begin_reading()):
             request, reading = self._reading
-            before = reading.left
-            reading.read_piece()
-            allowed -= before - reading.left
+            allowed -= reading.read_piece()
             if not reading.left:
                 self._reading = None
                 request.num_known = reading.known
@@ -201,7 +201,13 @@ class Engine:
             if not self._waiting or len(self._texts) + len(self._waiting[0].settings) > self.rows:
                 return False
             request = self._waiting.popleft()
-        self._reading = request, self._batch.begin(request.prompt_ids)
+        try:
+            pictures = None if request.pixel_values is None else request.pixel_values()
+            self._reading = request, self._batch.begin(request.prompt_ids, pictures)
+        except Exception:  # those who are being answered have no part in it
+            traceback.print_exc()
+            request.tell(RequestFailed("The prompt could not be read; the server's log says how."))
+            return self._begin_reading()
         return True
 
     def _step(self):

@@ -3,12 +3,17 @@
 Fields that change nothing here, such as `user`, are let through; those that would change the text are refused.
 """
 
+import base64
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+
+
+_DATA_URL = re.compile(r"data:image/(?:png|jpeg|jpg|webp|gif);base64,", re.IGNORECASE)
 
 
 class BadRequest(Exception):
@@ -88,16 +93,64 @@ class TextPart(BaseModel):
     text: str
 
 
+class ImageAddress(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    url: str
+
+
+class ImagePart(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: Literal["image_url"]
+    image_url: ImageAddress
+
+    def image(self):
+        """The bytes of the image.
+
+        Raises:
+            BadRequest: where they are not in the address itself; nothing is fetched.
+        """
+        found = _DATA_URL.match(self.image_url.url)
+        try:
+            return base64.b64decode(self.image_url.url[found.end() :], validate=True)
+        except (AttributeError, ValueError):
+            raise BadRequest(
+                "An image is given as a data URL, data:image/png;base64,…: other addresses are not fetched.", "messages"
+            ) from None
+
+
 class Message(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+
+    @property
+    def images(self):
+        """The `ImagePart`s of its content."""
+        return [part for part in self.content if isinstance(part, ImagePart)] if isinstance(self.content, list) else []
 
     def plain(self):
-        """As chat templates read it."""
+        """As chat templates read it, without images."""
         parts = self.content if isinstance(self.content, list) else []
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in parts)
+        texts = (part.text for part in parts if isinstance(part, TextPart))
+        return self._as(self.content if isinstance(self.content, str) else "".join(texts))
+
+    def in_parts(self):
+        """As `images.chat_prompt` takes it."""
+        if isinstance(self.content, str):
+            return self._as(self.content)
+        return self._as(
+            [
+                {"type": "text", "text": part.text}
+                if isinstance(part, TextPart)
+                else {"type": "image", "image": part.image()}
+                for part in self.content
+            ]
+        )
+
+    def _as(self, content):
         return {"role": "system" if self.role == "developer" else self.role, "content": content}
 
 
@@ -152,6 +205,8 @@ class ChatRequest(_Drawing):
         if self.candidates is not None and ((self.n or 1) > 1 or self.logprobs):
             name = "logprobs" if self.logprobs else "n"
             raise BadRequest(f"`{name}` is not supported beside `candidates`: leave one out.", name)
+        if self.candidates is not None and any(message.images for message in self.messages):
+            raise BadRequest("`candidates` are judged by texts alone: leave images out.", "candidates")
         if self.candidates is not None and self.messages[-1].role != "user":
             raise BadRequest("With `candidates`, the last message must be the user's.", "messages")
 

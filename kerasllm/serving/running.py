@@ -17,7 +17,7 @@ def serve(
     host="127.0.0.1",
     port=8000,
     api_key=None,
-    most_bytes=2**20,
+    most_bytes=None,
     quantize=None,
     warm_up=True,
     filter=None,
@@ -29,7 +29,7 @@ def serve(
         folders: list of what `kerasllm.load` reads. The last part of each is the model's name.
         host, port: where to listen.
         api_key: str or None, what requests have to bring.
-        most_bytes: int, of a request's body.
+        most_bytes: int, of a request's body; None for a megabyte, and 32 where a model sees images.
         quantize: as for `kerasllm.load`.
         warm_up: bool. Compile before the first request comes.
         filter: `kerasllm.safety.Filter`, of prompts and of texts, or None.
@@ -53,6 +53,8 @@ def serve(
         name: served_model(*runs.load(folder, quantize=quantize), **options)
         for name, folder in zip(names, folders, strict=True)
     }
+    if most_bytes is None:
+        most_bytes = 2**25 if any(model.sees for model in served.values()) else 2**20
     if warm_up:
         for model in served.values():
             model.warm_up()

@@ -1,6 +1,7 @@
 """What a model is asked for by requests, in the engine's terms: prompts, settings, limits."""
 
 import dataclasses
+import functools
 import threading
 
 from kerasllm.dialogue.writing import FALLBACK, MIN_SAFETY, judged, rank_of
@@ -8,7 +9,9 @@ from kerasllm.generation.constraints.asked import make_constraint
 from kerasllm.generation.embedding import embed
 from kerasllm.generation.rows import RowSettings
 from kerasllm.generation.samplers import Sampler
-from kerasllm.models import TextEmbedder
+from kerasllm.images.chats import encode_shown
+from kerasllm.images.shown import pixel_values_of
+from kerasllm.models import TextEmbedder, VisionLanguageModel
 from kerasllm.serving.engine import Engine, Piece, Request
 from kerasllm.serving.protocol import BadRequest
 from kerasllm.tokenizers.chat_template import turn_end_id
@@ -47,8 +50,15 @@ class TextModel:
         self.tokenizer = tokenizer
         self.engine = Engine(model, tokenizer, **options)
         self._most_tokens = most_tokens
-        self._one_judges = threading.Lock()
+        processor = getattr(model, "image_processor", None)
+        self._processor = processor if processor and processor.tokens else None
+        self._one_judges, self._one_decodes = threading.Lock(), threading.Lock()
         self.start, self.stop, self.warm_up = self.engine.start, self.engine.stop, self.engine.warm_up
+
+    @property
+    def sees(self):
+        """Whether messages may have images."""
+        return self._processor is not None
 
     def token_text(self, token):
         return self.tokenizer.decode([token], skip_special=False)
@@ -64,14 +74,41 @@ class TextModel:
                 "The model has no chat template, as it was not trained to chat: use /v1/completions.", "model"
             )
         try:
-            prompt_ids = self.tokenizer.encode_chat([message.plain() for message in asked.messages])
+            prompt_ids, shown = self._read_chat(asked.messages)
         except (TypeError, ValueError) as error:
             raise BadRequest(str(error), "messages") from None
         most = asked.max_completion_tokens or asked.max_tokens
         turn_end = turn_end_id(self.tokenizer)
         end_ids = (*self.tokenizer.end_ids, *([] if turn_end is None else [turn_end]))
         constraint = self._constraint(asked.response_format, end_ids)
-        return self._job(asked, prompt_ids, most, end_ids, "messages", bool(asked.logprobs), constraint)
+        reports = bool(asked.logprobs)
+        job = self._job(asked, prompt_ids, most, end_ids, "messages", reports, constraint, shown)
+        self._check_images(shown)
+        return job
+
+    def _read_chat(self, messages):
+        """The ids of a chat, and what is shown in it, a list of `images.shown.Shown`."""
+        if self._processor is not None:
+            most = self.engine.longest // self._processor.tokens.count
+            if (count := sum(len(message.images) for message in messages)) > most:
+                raise ValueError(f"The context has room for {most} images at most, got {count}.")
+            ids, _, shown = encode_shown(self.tokenizer, self._processor, [one.in_parts() for one in messages])
+            return ids, shown
+        if any(message.images for message in messages):
+            sees = isinstance(self.engine.model, VisionLanguageModel)
+            reason = "its folder does not say how images are made for it" if sees else "it reads texts alone"
+            raise ValueError(f"This model takes no images, as {reason}: leave them out.")
+        return self.tokenizer.encode_chat([message.plain() for message in messages]), []
+
+    def _check_images(self, shown):
+        """Refuses those that cannot be decoded. They are once more when it is the request's turn: so no more of them is
+        held than was sent."""
+        for one in shown:
+            try:
+                with self._one_decodes:
+                    one.pixel_values()
+            except (ImportError, ValueError) as error:
+                raise BadRequest(str(error), "messages") from None
 
     def _constraint(self, response_format, end_ids):
         """What an answer is held to, or None."""
@@ -134,7 +171,7 @@ class TextModel:
             raise BadRequest("The prompt is empty.", "prompt")
         return ids
 
-    def _job(self, asked, prompt_ids, most, end_ids, param, reports, constraint=None):
+    def _job(self, asked, prompt_ids, most, end_ids, param, reports, constraint=None, shown=()):
         space = self.engine.longest - len(prompt_ids)
         if space < 1 or (most or 1) > space:
             wanted = f" and an answer of {most}" if most else ""
@@ -161,7 +198,8 @@ class TextModel:
             for number in range(n)
         ]
         stop = [asked.stop] if isinstance(asked.stop, str) else list(asked.stop or ())
-        return lambda tell: Request(prompt_ids, each, stop, tell)
+        pixel_values = functools.partial(pixel_values_of, shown) if shown else None
+        return lambda tell: Request(prompt_ids, each, stop, tell, pixel_values)
 
     def embed(self, asked):
         raise BadRequest("The model makes no embeddings: serve a TextEmbedder for them.", "model")
@@ -175,7 +213,7 @@ class EmbeddingModel:
         tokenizer: its `Tokenizer`.
     """
 
-    engine = None
+    engine, sees = None, False
 
     def __init__(self, model, tokenizer):
         self._model, self._tokenizer, self._one_at_a_time = model, tokenizer, threading.Lock()

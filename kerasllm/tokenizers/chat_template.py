@@ -100,13 +100,19 @@ def turn_end(tokenizer, chat_template=None, **variables):
     """The special tokens, one or several in a row, that a template puts behind an answer, a str; "" for none."""
     variables = plain_variables({**variables, "add_generation_prompt": False, "continue_final_message": False})
     template, reader = prepare(tokenizer, chat_template, variables)
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reader.guard}]
-    try:
-        text = render_chat(template, messages, **{**token_names(tokenizer), **variables})
-    except ValueError:  # A template that wants other messages than these.
-        return ""
-    rest = text.rpartition(reader.guard)[2].lstrip()
-    return re.match(f"(?:{reader.control.pattern})*", rest)[0]
+    for content in (str, lambda text: [{"type": "text", "text": text}]):  # some templates write nothing but parts
+        messages = [
+            {"role": "user", "content": content("?")},
+            {"role": "assistant", "content": content(reader.guard)},
+        ]
+        try:
+            text = render_chat(template, messages, **{**token_names(tokenizer), **variables})
+        except ValueError:  # A template that wants other messages than these.
+            continue
+        if reader.guard in text:
+            rest = text.rpartition(reader.guard)[2].lstrip()
+            return re.match(f"(?:{reader.control.pattern})*", rest)[0]
+    return ""
 
 
 def prepare(tokenizer, chat_template, texts):

@@ -1,0 +1,123 @@
+"""Images and videos in chats: what stands for them in the text of a template, and what is read of them in pieces."""
+
+import keras
+import numpy as np
+import pytest
+from image_files import encoded, noise
+from seeing import IMAGES_FIRST, IN_ORDER, STRINGS, chatting_tokenizer, seeing_model
+
+from kerasllm import data
+from kerasllm.generation.running_batch import RunningBatch
+from kerasllm.images import ImageProcessor, ImageTokens, Tiling, Video, chat_prompt
+from kerasllm.tokenizers.chat_template import turn_end_id
+
+PROCESSOR = ImageProcessor(8, mean=0, std=1, tokens=ImageTokens(3))
+TILED = ImageProcessor(8, mean=0, std=1, tiles=Tiling(16), tokens=ImageTokens(2, style="tiles"))
+UNCUT = ImageProcessor(8, mean=0, std=1, tiles=Tiling(8), tokens=ImageTokens(2, style="tiles"))
+VIDEO = Video([np.full((8, 8, 3), shade, "uint8") for shade in (50, 60)], [0.0, 65.2], 70.0)
+
+
+def flat(shade):
+    return np.full((9, 9, 3), shade, "uint8")
+
+
+def user(*parts):
+    named = [part if isinstance(part, dict) else {"type": "text", "text": part} for part in parts]
+    return {"role": "user", "content": named}
+
+
+def image(shade):
+    return {"type": "image", "image": flat(shade)}
+
+
+def read_back(tokenizer, prompt):
+    return tokenizer.decode(prompt["token_ids"], skip_special=False)
+
+
+def test_a_chat_of_several_turns_shows_its_images_in_their_places():
+    tokenizer = chatting_tokenizer(IN_ORDER)
+    chat = [user(image(10), "<image>?", image(20)), {"role": "assistant", "content": "yes"}, user(image(30), "what?")]
+    prompt = chat_prompt(tokenizer, PROCESSOR, chat)
+    three, end = "<image>" * 3, "<|endoftext|>"
+    assert read_back(tokenizer, prompt) == f"u:{three}<image>?{three}{end}a:yes{end}u:{three}what?{end}a:"
+    np.testing.assert_allclose(prompt["pixel_values"][:, 0, 0, 0] * 255, [10, 20, 30], rtol=1e-6)
+    image_id = tokenizer.engine.token_to_id("<image>")
+    assert prompt["token_ids"].count(image_id) == 9  # what a user writes is text
+    assert turn_end_id(tokenizer) == tokenizer.end_id
+
+    one = [user(image(10), "what?")]
+    assert (
+        chat_prompt(tokenizer, PROCESSOR, one)["token_ids"]
+        == (data.image_prompt(tokenizer, PROCESSOR, flat(10), "what?")["token_ids"])
+    )
+    assert list(chat_prompt(tokenizer, PROCESSOR, [{"role": "user", "content": "hi"}])) == ["token_ids"]
+
+
+def test_templates_of_families_are_told_apart():
+    chat = [user("what? ", {"type": "video", "video": VIDEO}, image(70))]
+    frames = UNCUT.tokens.video_text(VIDEO.seconds, VIDEO.duration)
+    whole = UNCUT.image_text()
+    tokenizer = chatting_tokenizer(IN_ORDER)
+    prompt = chat_prompt(tokenizer, UNCUT, chat)
+    assert read_back(tokenizer, prompt) == f"u:what? {frames}{whole}<|endoftext|>a:"
+    np.testing.assert_allclose(prompt["pixel_values"][:, 0, 0, 0] * 255, [50, 60, 70], rtol=1e-6)
+
+    tokenizer = chatting_tokenizer(IMAGES_FIRST)  # pixel values are in the order of their tokens
+    prompt = chat_prompt(tokenizer, UNCUT, chat)
+    assert read_back(tokenizer, prompt) == f"u:{whole}\nwhat? {frames}<|endoftext|>a:"
+    np.testing.assert_allclose(prompt["pixel_values"][:, 0, 0, 0] * 255, [70, 50, 60], rtol=1e-6)
+
+    tokenizer = chatting_tokenizer(STRINGS)
+    prompt = chat_prompt(tokenizer, UNCUT, [user("what? ", {"type": "video", "video": VIDEO})])
+    assert read_back(tokenizer, prompt) == f"u:what? {frames}<|endoftext|>a:"
+    with pytest.raises(ValueError, match="has no place for images"):
+        chat_prompt(tokenizer, UNCUT, [user(image(1))])
+    tokenizer.chat_template = IN_ORDER.replace("<image>", "")
+    with pytest.raises(ValueError, match="writes 0 of 1 images and videos: it should write <image>"):
+        chat_prompt(tokenizer, UNCUT, [user(image(1))])
+    with pytest.raises(TypeError, match="A part of a content is"):
+        chat_prompt(tokenizer, UNCUT, [user({"type": "image_url", "image_url": "x"})])
+
+
+def test_videos_are_learned_from_as_they_are_shown():
+    tokenizer = chatting_tokenizer()
+    chat = [user({"type": "image"}, {"type": "video"}), {"role": "assistant", "content": "grey"}]
+    examples = [{"images": [encoded(noise(20, 20, 3)), VIDEO], "messages": chat}, {"images": [VIDEO], "text": "dark"}]
+    (batch,) = data.image_text_dataset(examples, tokenizer, TILED, 320, 2, shuffle=False)
+    inputs, labels, weight = batch
+    assert inputs["pixel_values"].shape == (5 + 2 + 2, 8, 8, 3)
+    np.testing.assert_allclose(inputs["pixel_values"][5:, 0, 0, 0] * 255, [50, 60] * 2, rtol=1e-6)
+    learned = [tokenizer.decode(labels.numpy()[row][weight.numpy()[row] > 0]) for row in (0, 1)]
+    assert learned == ["grey", "dark"]
+    frames = TILED.tokens.video_text(VIDEO.seconds, VIDEO.duration)
+    assert frames in tokenizer.decode(inputs["token_ids"].numpy()[0], skip_special=False)
+
+
+@pytest.mark.parametrize("attention", ["causal", "image"])
+def test_pictures_read_in_pieces_are_read_as_a_whole(attention, monkeypatch):
+    monkeypatch.setattr("kerasllm.generation.prompt_reading.PIECES", (4, 7))  # cuts pictures, where they may be cut
+    model, tokenizer = seeing_model(attention)
+    first = [user(image(10), "what is it and what is it?", image(200))]
+    prompt = chat_prompt(tokenizer, model.image_processor, first)
+    batch = RunningBatch(model, most_rows=1)
+
+    def read(prompt):
+        reading = batch.begin(prompt["token_ids"], prompt["pixel_values"])
+        while reading.read_piece():
+            pass
+        count = len(reading.ids) - 1
+        whole = {**prompt, "token_ids": np.array([prompt["token_ids"][:-1]])}
+        _, cache = model(whole, cache=model.init_cache(1, count, full=True), cache_index=0)
+        for found, expected in zip(keras.tree.flatten(reading.cache), keras.tree.flatten(cache), strict=True):
+            np.testing.assert_allclose(np.asarray(found)[:, :, :count], expected, atol=2e-5)
+        return reading
+
+    assert read(prompt).known == 0
+    then = [*first, {"role": "assistant", "content": "red"}, user("and?", image(10))]
+    assert read(chat_prompt(tokenizer, model.image_processor, then)).known == len(prompt["token_ids"]) - 1
+    other = [user(image(11), "what is it and what is it?", image(200))]
+    assert read(chat_prompt(tokenizer, model.image_processor, other)).known == 0  # of another picture nothing is known
+    with pytest.raises(ValueError, match="ends with a text"):
+        batch.begin(prompt["token_ids"][:6], prompt["pixel_values"][:1])
+    with pytest.raises(TypeError, match="sees prompts whole"):
+        RunningBatch(seeing_model("prefix")[0])
