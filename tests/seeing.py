@@ -35,7 +35,9 @@ def seeing_model(attention="causal", max_length=128, template=IN_ORDER):
     """A model of random weights, 4 tokens for an image of 8 x 8 pixels, and its tokenizer."""
     tokenizer = chatting_tokenizer(template)
     (image,) = tokenizer.encode("<image>", parse_special=True)
-    config = TransformerConfig(tokenizer.vocab_size, 2, 32, 4, 64, num_kv_heads=2, max_length=max_length)
+    config = TransformerConfig(
+        tokenizer.vocab_size, 2, 32, 4, 64, num_kv_heads=2, max_length=max_length, tie_embeddings=False
+    )
     vision = VisionConfig(8, 4, num_layers=1, d_model=16, num_heads=2, dff=24)
     model = VisionLanguageModel(config, vision, {"kind": "linear"}, image, attention=attention)
     model.image_processor = ImageProcessor(8, mean=0.0, std=0.25, tokens=ImageTokens(4))

@@ -63,7 +63,14 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     tokenizer.chat_template = "{{ messages[0].content[1].text }}<image>"
     with pytest.raises(ValueError, match="does not write an image and then a text"):
         kerasllm.export.saved_model(model, tokenizer, tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    for write, name in (
+        (kerasllm.gguf.save, "a.gguf"),
+        (kerasllm.export.litert, "a.tflite"),
+        (kerasllm.export.onnx, "a"),
+    ):
+        with pytest.raises(ValueError, match="holds models that read text alone, and this is a VisionLanguageModel"):
+            write(model, tokenizer, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.soak

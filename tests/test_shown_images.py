@@ -6,9 +6,10 @@ import pytest
 from image_files import encoded, noise
 from seeing import IMAGES_FIRST, IN_ORDER, STRINGS, chatting_tokenizer, seeing_model
 
-from kerasllm import data
+from kerasllm import data, interpret
 from kerasllm.generation.running_batch import RunningBatch
 from kerasllm.images import ImageProcessor, ImageTokens, Tiling, Video, chat_prompt
+from kerasllm.interpret.image_saliency import _on_image
 from kerasllm.tokenizers.chat_template import turn_end_id
 
 PROCESSOR = ImageProcessor(8, mean=0, std=1, tokens=ImageTokens(3))
@@ -121,3 +122,29 @@ def test_pictures_read_in_pieces_are_read_as_a_whole(attention, monkeypatch):
         batch.begin(prompt["token_ids"][:6], prompt["pixel_values"][:1])
     with pytest.raises(TypeError, match="sees prompts whole"):
         RunningBatch(seeing_model("prefix")[0])
+
+
+def test_attention_and_saliency_are_drawn_on_the_image(tmp_path):
+    model, tokenizer = seeing_model("image")
+    picture = np.full((8, 8, 3), 128, "uint8")
+    picture[:4, 4:] = 255  # of four patches the second one alone is not grey, which is nothing
+    options = {"method": "gradient_x_input", "processor": ImageProcessor(8, mean=128 / 255, tokens=ImageTokens(4))}
+    found = interpret.image_saliency(model, tokenizer, picture, "what?", "ab", **options)
+    assert found.saliency.shape == found.attention.shape == (2, 2, 2) and found.text.targets == ["a", "b"]
+    np.testing.assert_allclose(found.saliency[:, [0, 1, 1], [0, 0, 1]], 0, atol=1e-9)
+    assert abs(found.saliency[:, 0, 1]).min() > 1e-4
+    prompt = data.image_prompt(tokenizer, options["processor"], picture, "what?")
+    ids = np.array([prompt["token_ids"]])
+    heads = interpret.activations(model, {**prompt, "token_ids": ids}, "probabilities", chunk_size=1000)
+    mean = np.mean([array[0, :, -1].mean(0) for name, array in heads.items() if name.startswith("transformer/")], 0)
+    np.testing.assert_allclose(found.attention[0].ravel(), mean[(ids == model.image_token_id)[0]], atol=1e-6)
+    assert found.text.tokens.count("image") == 1 and len(found.text.tokens) == ids.shape[1] + 1 - 3
+    found.save(tmp_path / "found.png")
+    assert found.html().count("data:image/png;base64,") == 2 * 3
+    maps = interpret.attention(model, tokenizer, prompt)
+    assert [one.name for one in maps] == ["block_0/attention", "block_1/attention"]
+    parts = _on_image(np.arange(12.0)[None], 4, True, 1, 2)  # two tiles beside each other, and all of it
+    np.testing.assert_array_equal(parts[0], [[0 + 4, 1 + 4, 4 + 4.5, 5 + 4.5], [2 + 5, 3 + 5, 6 + 5.5, 7 + 5.5]])
+    with pytest.raises(ValueError, match="has no image_processor"):
+        model.image_processor = None
+        interpret.image_saliency(model, tokenizer, picture)

@@ -12,6 +12,7 @@ from kerasllm import backend
 from kerasllm.extras import optional
 from kerasllm.files import replacing
 from kerasllm.models.shapes import context_length, output_width
+from kerasllm.models.vision_language_model import check_reads_text_alone
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 SUFFIXES = (".litertlm", ".tflite")
@@ -65,6 +66,7 @@ def litert(
         >>> engine = litert_lm.Engine("assistant.litertlm")
     """
     path, tokenizer = Path(path), as_tokenizer(tokenizer)
+    check_reads_text_alone(model, "A LiteRT file")
     output_width(model)  # Builds a model that has not seen data yet.
     context = _checked(model, path, quantize, context)
     package = builder_package() if path.suffix == SUFFIXES[0] else None

@@ -11,6 +11,7 @@ from kerasllm import backend
 from kerasllm.extras import optional
 from kerasllm.files import new_folder, write_json
 from kerasllm.models.shapes import context_length, output_width
+from kerasllm.models.vision_language_model import check_reads_text_alone
 from kerasllm.tokenizers import Tokenizer, as_tokenizer
 
 GRAPH = "model.onnx"
@@ -45,6 +46,7 @@ def onnx(model: keras.Model, tokenizer: Tokenizer, path: str | os.PathLike) -> N
             f"ONNX graphs are made by TensorFlow, and the backend is {keras.backend.backend()}: save the model, and "
             "load and export it with KERAS_BACKEND=tensorflow."
         )
+    check_reads_text_alone(model, "A folder for onnxruntime-genai")
     output_width(model)  # Builds a model that has not seen data yet.
     from kerasllm.export.onnx_graph import write_graph
 

@@ -22,6 +22,7 @@ from kerasllm.huggingface.names import source_of
 from kerasllm.huggingface.saving import tensors_of
 from kerasllm.huggingface.settings import Settings
 from kerasllm.models import CausalLM, TransformerConfig
+from kerasllm.models.vision_language_model import check_reads_text_alone
 from kerasllm.models.weights import weight_names
 from kerasllm.tokenizers import Tokenizer
 
@@ -91,6 +92,7 @@ def _check(model, tokenizer, path, dtype):
             f"A GGUF file is written of a CausalLM and its Tokenizer, got a {type(model).__name__} and a "
             f"{type(tokenizer).__name__}."
         )
+    check_reads_text_alone(model, "A GGUF file")
     if path.suffix.lower() != SUFFIX:
         raise ValueError(f"A GGUF file is named …{SUFFIX}, by which it is known, got {str(path)!r}.")
     if os.path.lexists(path):

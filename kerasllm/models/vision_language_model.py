@@ -220,3 +220,17 @@ class VisionLanguageModel(CausalLM):
     def get_config(self):
         own = {"vision": self.vision.to_dict(), "projector": self.projector.to_dict()}
         return {**super().get_config(), **{name: getattr(self, name) for name in self.settings}, **own}
+
+
+def check_reads_text_alone(model, form):
+    """Refuses a model that sees where what is written would not.
+
+    Args:
+        model: any model.
+        form: str, what is to be written.
+    """
+    if isinstance(model, VisionLanguageModel):
+        raise ValueError(
+            f"{form} holds models that read text alone, and this is a VisionLanguageModel: export.saved_model and "
+            "huggingface.save write models that see."
+        )

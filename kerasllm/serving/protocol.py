@@ -226,7 +226,8 @@ def read(kind, body):
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        first = max(errors, key=lambda one: len(one["loc"]))  # of what may be several things, that which is nearest
         field = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.islower())
         where = f"`{field}`: " if field else ""
         raise BadRequest(f"{where}{first['msg']}."[:500], field or None) from None
