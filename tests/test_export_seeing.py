@@ -25,12 +25,20 @@ made = served["serving_default"](image=tf.constant(images), text=tf.constant(tex
 drawn = served["generate"](image=tf.constant(images[:1]), text=tf.constant(texts[:1]), max_new_tokens=tf.constant(9),
     temperature=tf.constant(0.9), top_k=tf.constant(0), top_p=tf.constant(1.0), seed=tf.constant(3))
 print([text.decode() for text in [*made.numpy(), *drawn["text"].numpy()]])
-assert not {"keras", "kerasllm"} & {name.partition(".")[0] for name in sys.modules} - {"keras"}, "TensorFlow alone"
+assert not [name for name in sys.modules if name.startswith("kerasllm")]
 """
 
 
-@pytest.mark.parametrize("template", [IN_ORDER, IMAGES_FIRST, None])
-@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize(
+    ("template", "tiled"),
+    [
+        (IN_ORDER, True),
+        *(
+            pytest.param(template, tiled, marks=pytest.mark.soak)
+            for template, tiled in ((IMAGES_FIRST, True), (None, True), (None, False), (IMAGES_FIRST, False))
+        ),
+    ],
+)
 def test_prompts_in_a_graph_are_those_of_python(template, tiled):
     model, tokenizer = seeing_model(template=template, max_length=256)
     model.image_processor = TILED if tiled else model.image_processor
