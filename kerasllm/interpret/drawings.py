@@ -83,19 +83,18 @@ class OnImage:
 
     Attributes:
         image: uint8 (H, W, 3).
-        maps: list of lists, one for each row, of a title (str), values (h, w) of parts of the image, and whether these
-            are of both signs.
+        maps: list of lists, one for each row, of a title (str) and values (h, w) of parts of the image.
     """
 
     image: np.ndarray
     maps: list
 
-    def drawn(self, values, signed):
-        """The image in grey with values as colours on it, float (H, W, 3) from 0 to 1."""
-        grey = self.image.mean(axis=-1, keepdims=True) / 255
+    def drawn(self, values):
+        """The image in light grey with values as colours on it, float (H, W, 3) from 0 to 1."""
+        grey = 0.4 + 0.6 * self.image.mean(axis=-1, keepdims=True) / 255
         H, W = self.image.shape[:2]
         rows, columns = (np.arange(size) * count // size for size, count in zip((H, W), values.shape, strict=True))
-        found = shares(values if signed else np.sqrt(np.maximum(values, 0)))[rows][:, columns]
+        found = shares(values)[rows][:, columns]
         ink = np.where(found[..., None] < 0, colours.NEGATIVE, colours.POSITIVE) / 255
         strength = 0.8 * np.abs(found)[..., None]
         return grey * (1 - strength) + ink * strength

@@ -125,7 +125,7 @@ def _on_image(drawing):
     columns = 1 + len(drawing.maps[0])
     figure = _figure(3.2 * columns, (3.2 * height / width + 0.5) * len(drawing.maps))
     for row, maps in zip(figure.subplots(len(drawing.maps), columns, squeeze=False), drawing.maps, strict=True):
-        drawn = [("", drawing.image), *((title, drawing.drawn(*values)) for title, *values in maps)]
+        drawn = [("", drawing.image), *((title, drawing.drawn(values)) for title, values in maps)]
         for axes, (title, pixels) in zip(row, drawn, strict=True):
             axes.imshow(pixels, interpolation="nearest")
             axes.set_axis_off()

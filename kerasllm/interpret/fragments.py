@@ -132,7 +132,7 @@ def _in_bytes(probabilities):
 def _on_image(drawing):
     rows = []
     for maps in drawing.maps:
-        drawn = [("", drawing.image / 255), *((title, drawing.drawn(*values)) for title, *values in maps)]
+        drawn = [("", drawing.image / 255), *((title, drawing.drawn(values)) for title, values in maps)]
         figures = (
             f'<figure><img class="kl-drawn" alt="{html.escape(title) or "image"}" src="{_as_address(pixels)}">'
             f"<figcaption>{html.escape(title)}</figcaption></figure>"

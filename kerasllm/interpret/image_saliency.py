@@ -47,8 +47,8 @@ class ImageSaliency(Picture):
         share = self.attention.sum(axis=(1, 2))
         maps = [
             [
-                (f"{row}: speaks for it (blue) or against it (red)", saliency, True),
-                (f"{row}: looked at, {seen:.0%} of all attention", attention, False),
+                (f"{row}: speaks for it (blue) or against it (red)", saliency),
+                (f"{row}: looked at, {seen:.0%} of all attention", attention),
             ]
             for row, saliency, attention, seen in zip(rows, self.saliency, self.attention, share, strict=True)
         ]
