@@ -21,11 +21,11 @@ IMAGES_FIRST = (
 STRINGS = "{% for m in messages %}{{ m.role[0] + ':' + m.content }}{{ eos_token }}{% endfor %}a:"
 
 
-def chatting_tokenizer(template=IN_ORDER):
-    letters = "abcdefghijklmnopqrstuvwxyz?:! <>_1234567890\n"
-    letters += "YFHMS[].0123456789"
+def chatting_tokenizer(template=IN_ORDER, more=()):
+    letters = "abcdefghijklmnopqrstuvwxyz?:! <>_1234567890\nYFHMS[].UA"
     tokens = ["<image>", "<fake_token_around_image>", "<global-img>"]
     tokens += [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    tokens += more
     tokenizer = Tokenizer.train([letters], kind="char", special_tokens=tokens, progress=False)
     tokenizer.chat_template = template
     return tokenizer

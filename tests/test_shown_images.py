@@ -9,7 +9,7 @@ from seeing import IMAGES_FIRST, IN_ORDER, STRINGS, chatting_tokenizer, seeing_m
 from kerasllm import data, interpret
 from kerasllm.generation.running_batch import RunningBatch
 from kerasllm.images import ImageProcessor, ImageTokens, Tiling, Video, chat_prompt
-from kerasllm.interpret.image_saliency import _on_image
+from kerasllm.interpret.patch_saliency import _on_image
 from kerasllm.tokenizers.chat_template import turn_end_id
 
 PROCESSOR = ImageProcessor(8, mean=0, std=1, tokens=ImageTokens(3))

@@ -13,10 +13,10 @@ from kerasllm.interpret.attention_maps import Attention, AttentionMap, attention
 from kerasllm.interpret.attribution import Attribution, attribute_logit
 from kerasllm.interpret.editing import edit, names
 from kerasllm.interpret.explanation import explain
-from kerasllm.interpret.image_saliency import ImageSaliency, image_saliency
 from kerasllm.interpret.input_saliency import Saliency, saliency
 from kerasllm.interpret.lens import LogitLens, logit_lens
 from kerasllm.interpret.neutral_words import neutralize
+from kerasllm.interpret.patch_saliency import ImageSaliency, image_saliency
 from kerasllm.interpret.patching import Patching, patch
 from kerasllm.interpret.projection import Subspace, bias_subspace, project_out
 from kerasllm.interpret.recording import activations

@@ -6,9 +6,9 @@ from kerasllm.files import replacing
 from kerasllm.interpret import fragments
 from kerasllm.interpret.attention_maps import attention_of
 from kerasllm.interpret.attribution import attribute_logit
-from kerasllm.interpret.image_saliency import image_saliency
 from kerasllm.interpret.input_saliency import saliency_of
 from kerasllm.interpret.lens import lens_of
+from kerasllm.interpret.patch_saliency import image_saliency
 from kerasllm.interpret.reading import ask, read
 from kerasllm.models import SequenceClassifier
 
