@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from seeing import IMAGES_FIRST, chatting_tokenizer
+from seeing import IMAGES_FIRST, IN_ORDER, chatting_tokenizer
 
 from kerasllm.images import ImageProcessor, ImageTokens, chat_prompt
 
@@ -27,6 +27,12 @@ CHAT = [
     {"role": "user", "content": [{"type": "text", "text": "and "}, {"type": "image", "image": IMAGES[2]}]},
 ]
 
+TOKENS = ["<|im_start|>", "<end_of_utterance>", "<start_of_image>", "<image_soft_token>", "<end_of_image>"]
+STYLES = {
+    "idefics3": ImageTokens(4, style="tiles"),
+    "gemma3": ImageTokens(4, "<image_soft_token>", "crops"),
+}
+
 
 def processors(name, tokenizer):
     """transformers' processor of a family, and ours."""
@@ -38,6 +44,15 @@ def processors(name, tokenizer):
         images = LlavaImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
         options = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
         return images, LlavaProcessor(images, fast, chat_template=IMAGES_FIRST, image_token="<image>", **options)
+    if name == "gemma3":
+        from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+        from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+
+        images = Gemma3ImageProcessorPil(size={"height": 8, "width": 8})
+        names = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"}
+        fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.engine, extra_special_tokens=names)
+        template = IN_ORDER.replace("<image>", "<start_of_image>").replace("{{ eos_token }}", "<end_of_utterance>")
+        return images, Gemma3Processor(images, fast, chat_template=template, image_seq_length=4)
     # SmolVLM's is of the same kind, and has a processor of videos besides, which needs torchvision.
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
     from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
@@ -47,15 +62,15 @@ def processors(name, tokenizer):
     return images, Idefics3Processor(images, fast, image_seq_len=4, chat_template=DEFAULT_CHAT_TEMPLATE)
 
 
-@pytest.mark.parametrize("name", ["idefics3", "llava"])
+@pytest.mark.parametrize("name", ["idefics3", "llava", "gemma3"])
 def test_chats_are_those_of_transformers(name, tmp_path):
-    tokenizer = chatting_tokenizer(more=["<|im_start|>", "<end_of_utterance>"])
+    tokenizer = chatting_tokenizer(more=TOKENS)
     images, theirs = processors(name, tokenizer)
     tokenizer.chat_template = theirs.chat_template
     text = theirs.apply_chat_template(CHAT, add_generation_prompt=True, tokenize=False)
     expected = theirs(text=[text], images=[IMAGES], return_tensors="np", add_special_tokens=False)
     images.save_pretrained(tmp_path)
-    kind = ImageTokens(4, "<image>", "tiles" if name == "idefics3" else "plain")
+    kind = STYLES.get(name, ImageTokens(4))
     ours = dataclasses.replace(ImageProcessor.load(tmp_path), tokens=kind)
     found = chat_prompt(tokenizer, ours, CHAT)
     assert found["token_ids"] == expected["input_ids"][0].tolist()
