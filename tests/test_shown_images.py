@@ -1,12 +1,17 @@
 """Images and videos in chats: what stands for them in the text of a template, and what is read of them in pieces."""
 
+import io
+
 import keras
 import numpy as np
 import pytest
 from image_files import encoded, noise
 from seeing import IMAGES_FIRST, IN_ORDER, STRINGS, chatting_tokenizer, seeing_model
 
+import kerasllm
 from kerasllm import data, interpret
+from kerasllm.cli import chat, explain
+from kerasllm.cli.arguments import parse
 from kerasllm.generation.running_batch import RunningBatch
 from kerasllm.images import ImageProcessor, ImageTokens, Tiling, Video, chat_prompt
 from kerasllm.interpret.patch_saliency import _on_image
@@ -94,7 +99,7 @@ def test_videos_are_learned_from_as_they_are_shown():
     assert frames in tokenizer.decode(inputs["token_ids"].numpy()[0], skip_special=False)
 
 
-@pytest.mark.parametrize("attention", ["causal", "image"])
+@pytest.mark.parametrize("attention", ["image", pytest.param("causal", marks=pytest.mark.soak)])
 def test_pictures_read_in_pieces_are_read_as_a_whole(attention, monkeypatch):
     monkeypatch.setattr("kerasllm.generation.prompt_reading.PIECES", (4, 7))  # cuts pictures, where they may be cut
     model, tokenizer = seeing_model(attention)
@@ -124,10 +129,10 @@ def test_pictures_read_in_pieces_are_read_as_a_whole(attention, monkeypatch):
         RunningBatch(seeing_model("prefix")[0])
 
 
-def test_attention_and_saliency_are_drawn_on_the_image(tmp_path):
+def test_attention_and_saliency_are_drawn_on_the_image():
     model, tokenizer = seeing_model("image")
     picture = np.full((8, 8, 3), 128, "uint8")
-    picture[:4, 4:] = 255  # of four patches the second one alone is not grey, which is nothing
+    picture[:4, 4:6] = 255  # of four patches the second one alone is not grey, which is nothing
     options = {"method": "gradient_x_input", "processor": ImageProcessor(8, mean=128 / 255, tokens=ImageTokens(4))}
     found = interpret.image_saliency(model, tokenizer, picture, "what?", "ab", **options)
     assert found.saliency.shape == found.attention.shape == (2, 2, 2) and found.text.targets == ["a", "b"]
@@ -135,11 +140,15 @@ def test_attention_and_saliency_are_drawn_on_the_image(tmp_path):
     assert abs(found.saliency[:, 0, 1]).min() > 1e-4
     prompt = data.image_prompt(tokenizer, options["processor"], picture, "what?")
     ids = np.array([prompt["token_ids"]])
+    without = interpret.image_saliency(model, tokenizer, picture, "what?", "ab", **{**options, "method": "occlusion"})
+    (a,) = tokenizer.encode("a")
+    pixels = [prompt["pixel_values"], 0 * prompt["pixel_values"]]
+    with_it, grey = (model({"token_ids": ids, "pixel_values": one})[0, -1, a] for one in pixels)
+    np.testing.assert_allclose(without.saliency[0], [[0, with_it - grey], [0, 0]], atol=1e-5)
     heads = interpret.activations(model, {**prompt, "token_ids": ids}, "probabilities", chunk_size=1000)
     mean = np.mean([array[0, :, -1].mean(0) for name, array in heads.items() if name.startswith("transformer/")], 0)
     np.testing.assert_allclose(found.attention[0].ravel(), mean[(ids == model.image_token_id)[0]], atol=1e-6)
     assert found.text.tokens.count("image") == 1 and len(found.text.tokens) == ids.shape[1] + 1 - 3
-    found.save(tmp_path / "found.png")
     assert found.html().count("data:image/png;base64,") == 2 * 3
     maps = interpret.attention(model, tokenizer, prompt)
     assert [one.name for one in maps] == ["block_0/attention", "block_1/attention"]
@@ -148,3 +157,32 @@ def test_attention_and_saliency_are_drawn_on_the_image(tmp_path):
     with pytest.raises(ValueError, match="has no image_processor"):
         model.image_processor = None
         interpret.image_saliency(model, tokenizer, picture)
+
+
+@pytest.mark.soak
+def test_the_command_line_shows_images_and_goes_on_past_those_that_it_cannot(tmp_path, monkeypatch, capsys):
+    model, tokenizer = seeing_model()
+    kerasllm.save(model, tokenizer, tmp_path / "run")
+    model.image_processor.save(tmp_path / "run")
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(encoded(noise(9, 9, 3, seed=number)))
+    lines = f"what is it?\n/image {tmp_path / 'none.png'}\n/image {tmp_path / '2.png'}\nand?\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    given = ["chat", "--model", tmp_path / "run", "--image", tmp_path / "1.png", "--max-new-tokens", 8]
+    arguments = parse(list(map(str, given)))
+    chat.run(arguments)
+    first = [user({"type": "image", "image": noise(9, 9, 3, seed=1)}, "what is it?")]
+    answer = kerasllm.chat(model, tokenizer, first, 8)
+    then = [*first, {"role": "assistant", "content": answer}]
+    then.append(user({"type": "image", "image": noise(9, 9, 3, seed=2)}, "and?"))
+    written = capsys.readouterr()
+    assert written.out.split("\n")[:2] == [answer, kerasllm.chat(model, tokenizer, then, 8)]
+    assert "There is no image file" in written.err
+
+    given = ["explain", "--model", tmp_path / "run", "--image", tmp_path / "1.png", "--text", "what?", "--target", "ab"]
+    given += ["--method", "gradient_x_input", "--out", tmp_path / "why.html"]
+    explain.run(parse(list(map(str, given))))
+    assert (tmp_path / "why.html").read_text().count("data:image/png;base64,") == 2 * 3
+    options = {"processor": model.image_processor, "method": "gradient_x_input"}
+    found = interpret.image_saliency(model, tokenizer, tmp_path / "1.png", "what?", **options)
+    assert len(found.figure().axes) == 3
