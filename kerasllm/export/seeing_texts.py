@@ -12,10 +12,12 @@ from kerasllm.data import image_prompt
 from kerasllm.export.checks import check, fitting, traced_once
 from kerasllm.export.prompt_layout import prompt_layout
 from kerasllm.export.signatures import TEXT, ServedModel
+from kerasllm.generation import generate
 from kerasllm.generation.buffers import DEFAULT_NEW_TOKENS
 from kerasllm.generation.samplers import Sampler
 from kerasllm.images.in_graph import InGraphImageProcessor
 from kerasllm.images.tiles import Tiling
+from kerasllm.tasks.task import MOST_SAMPLE_TOKENS, SAMPLE
 
 IMAGE = tf.TensorSpec((None,), tf.string, "image")
 _SAMPLES = ("The", "", " what is it? ", "é\n<image>")
@@ -114,3 +116,31 @@ class ServedSeeing(ServedModel):
                     f"In a graph a prompt of an image and {text!r} has other tokens than in Python, as the tokenizer "
                     "reads a text otherwise behind special tokens: export with text=False (--ids)."
                 )
+
+
+def served(model, tokenizer, **asked):
+    """The functions of the SavedModel of a `VisionLanguageModel`; arguments are those of `ServedSeeing`.
+
+    Raises:
+        ValueError: for what cannot be had with images.
+    """
+    if getattr(model, "image_processor", None) is None:
+        raise ValueError(
+            "The SavedModel of a model that sees takes image files, and nothing says how pixel values are made of "
+            "them: set model.image_processor to an ImageProcessor, or export with text=False (--ids)."
+        )
+    if "constraints" in asked:
+        raise ValueError("`constraints` are for models that read texts alone: leave them out.")
+    return ServedSeeing(model, tokenizer, **asked)
+
+
+def compared(model, tokenizer, signatures):
+    """What such a SavedModel writes of an image, and what Python does."""
+    height, width = model.image_processor.size
+    image = tf.cast(tf.random.stateless_uniform((height, width, 3), (0, 1)) * 256, tf.uint8)
+    prompt = image_prompt(tokenizer, model.image_processor, image.numpy(), SAMPLE)
+    length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt["token_ids"]))
+    settings = {"max_new_tokens": length, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+    settings = {name: tf.constant(value) for name, value in settings.items()}
+    made = signatures["generate"](image=tf.io.encode_png(image)[None], text=tf.constant([SAMPLE]), **settings)
+    return made["text"][0].numpy().decode(), generate(model, tokenizer, prompt, length)

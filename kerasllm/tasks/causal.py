@@ -94,10 +94,10 @@ class CausalTask(TextTask):
 
     @staticmethod
     def served(model, tokenizer, text, **asked):
-        from kerasllm.export import constrained, signatures
+        from kerasllm.export import constrained, seeing_texts, signatures
 
         if text and isinstance(model, kerasllm.models.VisionLanguageModel):
-            return _served_seeing(model, tokenizer, asked)
+            return seeing_texts.served(model, tokenizer, **asked)
         if asked.get("constraints"):
             return constrained.ConstrainedModel(model, tokenizer, **asked)
         return (signatures.ServedModel if text else signatures.ServedIds)(model, tokenizer, **asked)
@@ -106,11 +106,12 @@ class CausalTask(TextTask):
     def compared(model, tokenizer, signatures):
         import tensorflow as tf
 
+        from kerasllm.export import seeing_texts
         from kerasllm.generation.prompts import encode_prompt
         from kerasllm.generation.settings import rule_options
 
         if "generate_ids" not in signatures:
-            return _compared_seeing(model, tokenizer, signatures)
+            return seeing_texts.compared(model, tokenizer, signatures)
         prompt = encode_prompt(tokenizer, {"text": SAMPLE})["token_ids"]
         length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt))
         made = signatures["generate_ids"](
@@ -122,32 +123,6 @@ class CausalTask(TextTask):
         rules = rule_options(model, tokenizer.end_ids)
         ends = {"end_ids": tokenizer.end_ids, "vocab_size": tokenizer.vocab_size}
         return tokens, kerasllm.generation.generate_ids(model, [prompt], length, **ends, **rules)[0]
-
-
-def _served_seeing(model, tokenizer, asked):
-    from kerasllm.export.seeing_texts import ServedSeeing
-
-    if getattr(model, "image_processor", None) is None:
-        raise ValueError(
-            "The SavedModel of a model that sees takes image files, and nothing says how pixel values are made of "
-            "them: set model.image_processor to an ImageProcessor, or export with text=False (--ids)."
-        )
-    if "constraints" in asked:
-        raise ValueError("`constraints` are for models that read texts alone: leave them out.")
-    return ServedSeeing(model, tokenizer, **asked)
-
-
-def _compared_seeing(model, tokenizer, signatures):
-    """What a SavedModel and Python write of an image."""
-    import tensorflow as tf
-
-    height, width = model.image_processor.size
-    image = tf.cast(tf.random.stateless_uniform((height, width, 3), (0, 1)) * 256, tf.uint8)
-    prompt = kerasllm.data.image_prompt(tokenizer, model.image_processor, image.numpy(), SAMPLE)
-    length = min(MOST_SAMPLE_TOKENS, model.config.max_length - len(prompt["token_ids"]))
-    data = tf.io.encode_png(image)[None]
-    made = signatures["generate"](image=data, text=tf.constant([SAMPLE]), **_greedy(length))["text"][0]
-    return made.numpy().decode(), kerasllm.generate(model, tokenizer, prompt, length)
 
 
 def _greedy(length):
