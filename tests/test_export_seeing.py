@@ -53,6 +53,8 @@ def test_prompts_in_a_graph_are_those_of_python(template, tiled):
     assert ids.to_list() == [prompt["token_ids"] for prompt in prompts]
     pixels = np.concatenate([prompt["pixel_values"] for prompt in prompts])
     np.testing.assert_allclose(inputs["pixel_values"], pixels, atol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="These bytes are no PNG"):
+        served._read(tf.constant([b"x"]), tf.constant(["what?"]))
 
 
 def test_what_cannot_be_exported_is_said(tmp_path):

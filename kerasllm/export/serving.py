@@ -128,7 +128,7 @@ def saved_model(
     task = task_of(model) or TASKS["causal"]  # as any other Keras model that `generate` takes
     asked = {"compiled": compiled, "constraints": constraints, "watermark": watermark, "steering": steering}
     asked = {name: value for name, value in asked.items() if value}
-    if asked and task.name != "causal":
+    if asked and task.function != "generate":
         name = next(iter(asked))
         raise ValueError(f"`{name}` is for models that continue texts, got a {type(model).__name__}: leave it out.")
     if constraints and not text:

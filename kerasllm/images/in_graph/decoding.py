@@ -27,8 +27,9 @@ def decode_image(data):
     """
     head = tf.io.decode_raw(tf.strings.substr(data, 0, _HEAD), tf.uint8)
     head = tf.cast(tf.pad(head, [[0, 32]]), tf.int32)
+    padded = tf.strings.join([data, tf.constant(b"\0" * 16)])  # of which there is a ninth byte
     is_png, is_gif = _begins(data, b"\x89PNG\r\n\x1a\n"), _begins(data, b"GIF8")
-    is_webp = _begins(data, b"RIFF") & (tf.strings.substr(data, 8, 4) == b"WEBP")
+    is_webp = _begins(data, b"RIFF") & (tf.strings.substr(padded, 8, 4) == b"WEBP")
     is_jpeg = _begins(data, b"\xff\xd8\xff")
     tf.debugging.Assert(
         is_png | is_gif | is_webp | is_jpeg, ["These bytes are no PNG, JPEG, WebP or GIF file."], summarize=1
