@@ -31,9 +31,11 @@ def decode_image(data):
     is_png, is_gif = _begins(data, b"\x89PNG\r\n\x1a\n"), _begins(data, b"GIF8")
     is_webp = _begins(data, b"RIFF") & (tf.strings.substr(padded, 8, 4) == b"WEBP")
     is_jpeg = _begins(data, b"\xff\xd8\xff")
-    tf.debugging.Assert(
+    is_known = tf.debugging.Assert(
         is_png | is_gif | is_webp | is_jpeg, ["These bytes are no PNG, JPEG, WebP or GIF file."], summarize=1
     )
+    with tf.control_dependencies([is_known]):  # no decoder is to be the first to complain
+        data = tf.identity(data)
     known = [(is_png, lambda: _png_size(head)), (is_gif, lambda: _gif_size(head)), (is_webp, lambda: _webp_size(head))]
     width, height = tf.case(known, default=lambda: _jpeg_size(data))
     tf.debugging.assert_less_equal(
