@@ -156,7 +156,7 @@ def _stream(examples, writer, seq_len):
             tokens.append(np.array(ids, np.int32))
             learned.append(np.array(mask, bool))
             images.append(pictures)
-            counts.append(sum(picture.count for picture in pictures))
+            counts.append(sum(picture.num_pictures for picture in pictures))
             numbers.append(number)
     left_out = number + 1 - len(tokens)
     if not tokens:

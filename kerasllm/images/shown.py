@@ -15,12 +15,12 @@ class Shown(NamedTuple):
 
     Attributes:
         text: str, what stands for it.
-        count: int, how many pictures the model sees of it: tiles, crops or frames.
-        pixel_values: function without arguments that makes them, float32 (count, height, width, 3).
+        num_pictures: int, how many pictures the model sees of it: tiles, crops or frames.
+        pixel_values: function without arguments that makes them, float32 (num_pictures, height, width, 3).
     """
 
     text: str
-    count: int
+    num_pictures: int
     pixel_values: Callable[[], np.ndarray]
 
 
