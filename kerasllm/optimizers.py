@@ -144,6 +144,9 @@ class AdamW(keras.optimizers.AdamW):
             super()._apply_weight_decay(variables)
 
 
+_TABLES = ("embeddings", "positions", "queries")  # whose rows are vectors, and no map from one space to another
+
+
 @keras.saving.register_keras_serializable("kerasllm")
 class Muon(AdamW):
     """Muon for the kernels of hidden layers, AdamW for the rest: embeddings, the output layer, norms and biases.
@@ -174,7 +177,7 @@ class Muon(AdamW):
 
     def is_orthogonalized(self, variable):
         """Whether Muon updates a variable, and not AdamW."""
-        if len(variable.shape) != 2 or "embeddings" in variable.name:
+        if len(variable.shape) != 2 or any(table in variable.name for table in _TABLES):
             return False
         return not any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
 

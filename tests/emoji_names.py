@@ -7,13 +7,13 @@ Of the third style, Fluent, some drawings are held out: their names are known of
 
 import json
 import sys
-import time
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from seeing_experiments import Clock, fit
 
 import kerasllm
 from kerasllm.models import ContrastiveModel, TransformerConfig, VisionLanguageModel
@@ -26,7 +26,7 @@ STYLES = ("noto", "twemoji", "fluent")
 HELD_OUT = 200  # drawings of Fluent
 SIZE, LENGTH, VOCABULARY = 48, 16, 1200
 IMAGE, IMAGE_ID = "<|image|>", 3  # what stands for pictures in a text
-VISION = VisionConfig(SIZE, 6, num_layers=4, d_model=128, num_heads=4, dff=512, dropout=0.1)
+VISION = VisionConfig(SIZE, 6, num_layers=4, d_model=128, num_heads=4, dff=512)
 
 
 def read_drawings():
@@ -111,24 +111,11 @@ def encoded(tokenizer, names):
     return np.array([row + [tokenizer.pad_id] * (LENGTH - len(row)) for row in ids], "int32")
 
 
-def schedule(peak, steps):
-    return kerasllm.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(peak / 10, steps, warmup_target=peak, warmup_steps=steps // 20),
-        weight_decay=0.05,
-    )
-
-
-def fit(model, dataset, steps, verbose):
-    most = min(steps, 100)  # so that something is said from time to time
-    model.fit(dataset, epochs=steps // most, steps_per_epoch=most, verbose=verbose)
-
-
 def train_contrastive(pixels, labels, rows, ids, pad_id, steps, batch_size=128, seed=0, verbose=2):
     """A `ContrastiveModel` of drawings and names."""
     keras.utils.set_random_seed(seed)
-    config = TransformerConfig(VOCABULARY, 2, 128, 4, 512, max_length=LENGTH, dropout=0.1)
+    config = TransformerConfig(VOCABULARY, 2, 128, 4, 512, max_length=LENGTH)
     model = ContrastiveModel(config, VISION, 128)
-    model.compile(schedule(1e-3, steps))
     ids, labels = tf.constant(ids), tf.constant(labels, "int32")
 
     def of_rows(pictures, taken):
@@ -136,14 +123,14 @@ def train_contrastive(pixels, labels, rows, ids, pad_id, steps, batch_size=128, 
         documents = tf.cast(texts != pad_id, "int32")
         return {"pixel_values": pictures, "token_ids": texts, "document_ids": documents}, tf.gather(labels, taken)
 
-    fit(model, batches(pixels, rows, batch_size, steps, seed, of_rows), steps, verbose)
+    fit(model, batches(pixels, rows, batch_size, steps, seed, of_rows), steps, weight_decay=0.05, verbose=verbose)
     return model
 
 
 def train_captioner(encoder, pixels, labels, rows, ids, tokenizer, steps, batch_size=128, seed=0, verbose=2):
     """A `VisionLanguageModel` that writes names, whose encoder begins with the weights of another."""
     keras.utils.set_random_seed(seed)
-    config = TransformerConfig(VOCABULARY, 2, 128, 4, 512, max_length=96, dropout=0.1)
+    config = TransformerConfig(VOCABULARY, 2, 128, 4, 512, max_length=96, dropout=0.1, positions="learned")
     model = VisionLanguageModel(config, VISION, {"kind": "average", "factor": 2}, IMAGE_ID, attention="image")
     learned = weight_names(encoder)
     for name, weight in weight_names(model).items():
@@ -160,10 +147,9 @@ def train_captioner(encoder, pixels, labels, rows, ids, tokenizer, steps, batch_
         weights = tf.cast((targets != IMAGE_ID) & (targets != tokenizer.pad_id), "float32")
         return {"pixel_values": pictures, "token_ids": tokens}, targets, weights
 
-    for stage, part, peak in (("projector", steps // 10, 2e-3), ("all", steps - steps // 10, 5e-4)):
+    for stage, part, peak in (("projector", steps // 10, 5e-3), ("all", steps - steps // 10, 3e-3)):
         model.train_stage(stage)
-        model.compile(schedule(peak, part))
-        fit(model, batches(pixels, rows, batch_size, part, seed + len(stage), of_rows), part, verbose)
+        fit(model, batches(pixels, rows, batch_size, part, seed + len(stage), of_rows), part, peak, 0.05, verbose)
     return model
 
 
@@ -190,9 +176,9 @@ def nearest_name(pixels, labels, rows, held_out):
     return float((labels[rows][distances.argmin(axis=1)] == labels[held_out]).mean())
 
 
-def experiment(contrastive_steps=1500, caption_steps=800, verbose=2):
+def experiment(contrastive_steps=800, caption_steps=800, verbose=2):
     """Trains both, and measures on held-out drawings: a dict of shares."""
-    began = time.perf_counter()
+    clock = Clock()
     pixels, labels, styles, names = read_drawings()
     rows, held_out = split(styles)
     tokenizer = Tokenizer.train(names, vocab_size=VOCABULARY, kind="bpe", special_tokens=[IMAGE], progress=False)
@@ -202,7 +188,7 @@ def experiment(contrastive_steps=1500, caption_steps=800, verbose=2):
     asked, answers = on_background(pixels[held_out]), [names[label] for label in labels[held_out]]
     found["recall_at_5"] = recall_at(both, asked, ids[labels[held_out]], tokenizer.pad_id, 5)
     found["recall_at_1"] = recall_at(both, asked, ids[labels[held_out]], tokenizer.pad_id, 1)
-    found["contrastive_minutes"] = (time.perf_counter() - began) / 60
+    found["contrastive"] = clock.read()
     if verbose:
         print(found, flush=True)
     model = train_captioner(both, pixels, labels, rows, ids, tokenizer, caption_steps, verbose=verbose)
@@ -217,8 +203,7 @@ def experiment(contrastive_steps=1500, caption_steps=800, verbose=2):
     found["exact_name"] = exact(asked)
     found["exact_name_of_shuffled"] = exact(np.roll(np.asarray(asked), 1, axis=0))
     found["exact_name_of_blank"] = exact(np.ones_like(np.asarray(asked)))
-    found["minutes"] = (time.perf_counter() - began) / 60
-    return found
+    return {**found, **clock.read()}
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ farthest, and how many there are of its kind.
 """
 
 import sys
-import time
 
 import keras
 import numpy as np
-import tensorflow as tf
+from seeing_experiments import Clock, endless, fit
 
-import kerasllm
 from kerasllm.models import TransformerConfig, VisionLanguageModel
 from kerasllm.vision import ProjectorConfig, VisionConfig
 
@@ -62,11 +60,11 @@ def rows(scenes, asked, rng):
 
 def experiment(steps=3000, batch_size=32, scenes=9800, asked=12, verbose=2):
     """Trains a model, and measures shares of right answers to single questions about 200 other scenes."""
-    began, rng = time.perf_counter(), np.random.default_rng(0)
+    clock, rng = Clock(), np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     shown, others = ([scene(rng) for _ in range(count)] for count in (scenes, 200))
     vision = VisionConfig(SIZE, 8, 3, 96, 4, 384)
-    config = TransformerConfig(VOCABULARY, 3, 96, 4, 384, max_length=128)
+    config = TransformerConfig(VOCABULARY, 3, 96, 4, 384, max_length=128, positions="learned")
     model = VisionLanguageModel(config, vision, ProjectorConfig("linear"), IMAGE, attention="image")
     P = model.tokens_per_image
 
@@ -79,12 +77,7 @@ def experiment(steps=3000, batch_size=32, scenes=9800, asked=12, verbose=2):
             pixels = np.stack([pixels for pixels, _ in chosen])
             yield {"pixel_values": pixels, "token_ids": ids[:, :-1]}, ids[:, 1:], weight.astype("float32")
 
-    spec = tf.nest.map_structure(lambda a: tf.TensorSpec(a.shape, a.dtype), next(batches()))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec).prefetch(4)
-    rates = keras.optimizers.schedules.CosineDecay(1e-4, steps, warmup_target=1e-3, warmup_steps=steps // 20)
-    model.compile(kerasllm.optimizers.AdamW(rates, weight_decay=0.01))
-    most = min(steps, 100)
-    model.fit(dataset, epochs=steps // most, steps_per_epoch=most, verbose=verbose)
+    fit(model, endless(batches), steps, verbose=verbose)
 
     right = np.zeros((len(others), 6, KINDS), bool)
     pixels, answers = (np.stack(part) for part in zip(*others, strict=True))
@@ -99,7 +92,7 @@ def experiment(steps=3000, batch_size=32, scenes=9800, asked=12, verbose=2):
         "relations": float(by_kind[3:].mean()),
         "by_kind": by_kind.round(3).tolist(),
     }
-    return {**shares, "minutes": (time.perf_counter() - began) / 60}
+    return {**shares, **clock.read()}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from kerasllm.generation.buffers import check_prompts
 from kerasllm.layers import BlockOptions, Transformer
 from kerasllm.losses import MatchingSigmoid, MatchingSoftmax
 from kerasllm.models import ContrastiveModel, ImageClassifier, TransformerConfig, VisionLanguageModel
+from kerasllm.optimizers import Muon
 from kerasllm.tokenizers import Tokenizer
 from kerasllm.vision import Projector, ProjectorConfig, VisionConfig, VisionTransformer
 from kerasllm.vision.patches import in_between
@@ -251,3 +252,22 @@ def test_run_folders(tmp_path):
     assert loaded.labels == ["cat", "dog"]
     classifier.compile(run_eagerly=True)
     assert np.isfinite(classifier.fit(pixels, np.array([1]), verbose=0).history["loss"][0])
+
+
+def test_weights_begin_where_learning_is_quick():
+    """Patches and places add about as much, near places are alike, and kernels of a narrow text model are as large."""
+    config = VisionConfig(64, 4, num_layers=1, d_model=64, num_heads=4, dff=256, class_token=True)
+    encoder = ImageClassifier(config, 2).vision_encoder.patch_embedding
+    positions = encoder.positions.numpy()[1:].reshape(16, 16, 64)
+    assert 0.5 < positions.std() / encoder.projection(rng.normal(size=(500, 48)).astype("float32")).numpy().std() < 2
+    likeness = (positions / np.linalg.norm(positions, axis=-1, keepdims=True)) @ positions[5, 5]
+    assert all(np.argsort(likeness, axis=None)[:-6:-1] // 16 - 5 <= 1) and likeness.argmax() == 16 * 5 + 5
+    model = VisionLanguageModel(TEXT, SMALL, {"kind": "mlp"}, IMAGE)
+    kernel = model.transformer.blocks[0].feed_forward.inner.kernel.numpy()
+    assert kernel.std() == pytest.approx((2 / (5 * TEXT.d_model)) ** 0.5, rel=0.15)
+
+
+def test_muon_leaves_tables_to_adamw():
+    model = VisionLanguageModel(TEXT, SMALL, {"kind": "perceiver"}, IMAGE)
+    left = {v.name for v in model.trainable_variables if len(v.shape) == 2 and not Muon().is_orthogonalized(v)}
+    assert left == {"embeddings", "positions", "queries"}

@@ -44,11 +44,12 @@ class CausalLM(LanguageModel):
     Reference: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
 
+    _kernel_deviation = 0.02  # GPT-2's, at any width
     sees_prompts_whole = False  # tokens of a prompt see each other both ways, and none behind it do
 
     def __init__(self, config, **kwargs):
         super().__init__(config, **kwargs)
-        self.transformer = self._transformer("transformer", config.num_layers, causal=True)
+        self.transformer = self._transformer("transformer", config.num_layers, True, self._kernel_deviation)
         self.build((None, None))
 
     def build(self, _):

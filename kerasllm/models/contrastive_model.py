@@ -105,7 +105,7 @@ class ContrastiveModel(HeadlessModel):
         super().__init__(config, causal, **kwargs)
         self.vision_encoder = VisionTransformer(
             self.vision,
-            kernel_initializer=self._normal((2 / (5 * self.vision.d_model)) ** 0.5),
+            kernel_initializer=self._scaled(),
             name="vision",
             dtype=self.dtype_policy,
         )

@@ -9,6 +9,7 @@ from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.taps import tap
 from kerasllm.models.classifiers import checked_labels
+from kerasllm.models.language_model import scaled_normal
 from kerasllm.vision import VisionConfig, VisionTransformer
 from kerasllm.vision.vision_transformer import check_pixels
 
@@ -51,15 +52,13 @@ class ImageClassifier(Composite, keras.Model):
         self.num_labels, self.labels = checked_labels(num_labels, labels)
         if self.config.pooling is None:
             raise ValueError("An ImageClassifier needs a vector of each picture, got a config with pooling=None.")
-
-        def kernels(deviation):
-            return keras.initializers.RandomNormal(stddev=deviation) if random_weights else keras.initializers.Zeros()
-
-        deviation = (2 / (5 * self.config.d_model)) ** 0.5
+        kernels, of_output = scaled_normal(), keras.initializers.RandomNormal(0.02)
+        if not random_weights:
+            kernels = of_output = keras.initializers.Zeros()
         self.vision_encoder = VisionTransformer(
-            self.config, kernel_initializer=kernels(deviation), name="vision", dtype=self.dtype_policy
+            self.config, kernel_initializer=kernels, name="vision", dtype=self.dtype_policy
         )
-        self.head_output = Dense(self.num_labels, kernel_initializer=kernels(0.02), name="head_output", dtype="float32")
+        self.head_output = Dense(self.num_labels, kernel_initializer=of_output, name="head_output", dtype="float32")
         size = self.config.image_size
         self.build((None, size, size, self.config.channels))
 

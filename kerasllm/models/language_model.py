@@ -35,6 +35,11 @@ def small_deviation(config):
     return (2 / (5 * config.d_model)) ** 0.5
 
 
+def scaled_normal():
+    """The same by how many numbers go into each kernel, which a few pixels of a patch may be."""
+    return keras.initializers.VarianceScaling(2 / 5, "fan_in", "untruncated_normal")
+
+
 def as_dict(inputs, name="token_ids"):
     """Inputs by name: ids alone have the one that is given."""
     return inputs if isinstance(inputs, dict) else {name: inputs}
@@ -128,6 +133,10 @@ class LanguageModel(Composite, TokenModel):
         if self._random_weights:
             return keras.initializers.RandomNormal(stddev=deviation)
         return _UnwrittenZeros()
+
+    def _scaled(self):
+        """Normal, for kernels of an encoder of pictures: see `scaled_normal`."""
+        return scaled_normal() if self._random_weights else _UnwrittenZeros()
 
     def _embedding_initializer(self):
         """Normal; what `scale_embeddings` multiplies then has the variance 1."""

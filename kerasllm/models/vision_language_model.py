@@ -12,7 +12,7 @@ from kerasllm import backend
 from kerasllm.layers.options import check_choice
 from kerasllm.losses import token_weights
 from kerasllm.models.causal_lm import CausalLM
-from kerasllm.models.language_model import as_dict
+from kerasllm.models.language_model import as_dict, small_deviation
 from kerasllm.vision import Projector, ProjectorConfig, VisionConfig, VisionTransformer
 from kerasllm.vision.vision_transformer import check_pixels
 
@@ -78,18 +78,22 @@ class VisionLanguageModel(CausalLM):
         self.tokens_per_image = self.projector.tokens_of(self.vision.num_patches + self.keeps_class_token)
         super().__init__(config, **kwargs)
 
+    @property
+    def _kernel_deviation(self):  # texts have to find what they are about among many patches
+        return small_deviation(self.config)
+
     def build(self, shape):
         vision = self.vision
         self.vision_encoder = VisionTransformer(
             vision,
-            kernel_initializer=self._normal((2 / (5 * vision.d_model)) ** 0.5),
+            kernel_initializer=self._scaled(),
             name="vision",
             dtype=self.dtype_policy,
         )
         self.image_projector = Projector(
             self.projector,
             self.config.d_model,
-            kernel_initializer=self._normal((2 / (5 * vision.d_model)) ** 0.5),
+            kernel_initializer=self._scaled(),
             name="projector",
             dtype=self.dtype_policy,
         )

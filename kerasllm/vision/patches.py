@@ -52,7 +52,12 @@ class PatchEmbedding(Composite, keras.layers.Layer):
             self.class_token = self.add_weight((config.d_model,), clone_initializer(vector), name="class_token")
         if config.positions is not None:
             shape = (config.class_token + config.num_patches, config.d_model)
-            self.positions = self.add_weight(shape, clone_initializer(vector), name="positions")
+            self.positions = self.add_weight(shape, self._first_positions, name="positions")
+
+    def _first_positions(self, shape, dtype=None):
+        """What learned positions begin as: those of neighbours alike, and as large as what patches add to them."""
+        waves = waves_of_grid(self.config.grid, self.config.d_model)
+        return ops.convert_to_tensor(np.pad(waves, ((shape[0] - len(waves), 0), (0, 0))), dtype or "float32")
 
     def call(self, pixel_values, training=None):
         p, (B, *_, c) = self.config.patch_size, ops.shape(pixel_values)
@@ -83,6 +88,16 @@ class PatchEmbedding(Composite, keras.layers.Layer):
             "config": self.config.to_dict(),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+def waves_of_grid(grid, d_model):
+    """Sines and cosines of the rows and the columns of patches, with waves of 6 to about 600 patches (He et al. 2022,
+    https://arxiv.org/abs/2111.06377, have longer ones): float32 (grid * grid, d_model)."""
+    quarter = -(-d_model // 4)
+    angles = np.arange(grid)[:, None] / 100 ** (np.arange(quarter) / quarter)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    both = np.broadcast_arrays(waves[:, None], waves[None])  # by row, by column
+    return np.concatenate(both, axis=-1).reshape(grid * grid, -1)[:, :d_model].astype("float32")
 
 
 @functools.cache
