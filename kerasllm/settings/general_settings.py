@@ -28,7 +28,8 @@ class GeneralSettings:
         str,
         "what to train on: files (text, .jsonl, .json, .csv, .tsv, .parquet, compressed or not), folders, globs, "
         "tfds:NAME, hf:OWNER/NAME, python_docs, or what kerasllm prepare made, several as FOLDER@WEIGHT:TOKENS; to "
-        "translate: two files of one sentence a line, one of records or of two columns, or tfds:NAME",
+        "translate: two files of one sentence a line, one of records or of two columns, or tfds:NAME; caption and "
+        "contrast: a folder of images with a .jsonl file, .tar shards, .parquet files or tfds:NAME",
         metavar="PATH",
     )
     valid: tuple[str, ...] = setting(
@@ -45,7 +46,7 @@ class GeneralSettings:
         (),
         str,
         "column or field of --data with the text, OUTER.INNER for one inside another (default: text, or the only one "
-        "with text); to translate: two, the source's and the target's",
+        "with text); to translate: two, the source's and the target's; caption and contrast: two, of images and texts",
         metavar="NAME",
     )
     clean: tuple[str, ...] = setting(
