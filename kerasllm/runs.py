@@ -4,6 +4,7 @@
     model.safetensors   the weights by name; tied weights once
     tokenizer.json      the tokenizer, as Hugging Face `tokenizers` reads it; of the targets where a model has two, and
                         in the folder `source` that of the sources
+    preprocessor_config.json    how images are made for a model that sees, as Hugging Face has it; where that is known
     manifest.json       the SHA-256 of every file and of itself, written last: a folder without it is not finished
 
 Of a model with adapters that was loaded by `load`, the weights are those that its base does not have, and config.json
@@ -28,6 +29,8 @@ from kerasllm.garbage import uncollected
 from kerasllm.huggingface.choosing import logit_fields, type_of
 from kerasllm.huggingface.loading import folder_of
 from kerasllm.huggingface.origin import Origin
+from kerasllm.images import ImageProcessor
+from kerasllm.images.configs import FILE as PROCESSOR
 from kerasllm.layers.composite import PART_SETTINGS
 from kerasllm.models import TransformerConfig
 from kerasllm.models.weights import weight_names, weights_in_float, weights_to_save
@@ -65,6 +68,8 @@ def save(
         tokenizer: the `kerasllm.tokenizers.Tokenizer` that the model was trained with, or the pair (source, target); or
             None, of a model that reads pictures alone.
         folder: path of the folder to make. It must not exist, or be empty.
+
+    What a model that sees has as `model.image_processor`, a `kerasllm.images.ImageProcessor`, is saved with it.
 
     Raises:
         FileExistsError: if `folder` exists and is not empty; it is not touched.
@@ -105,7 +110,7 @@ def load(
 
     Returns:
         The pair `(model, tokenizer)`. The model is not compiled. With adapters, what was trained with them is
-        trainable, and nothing else.
+        trainable, and nothing else. A model that sees has an `image_processor`, where the folder says what it is.
 
     Raises:
         FileNotFoundError: if there is no such folder, or it is not a finished run folder; if the base of a tuned model
@@ -157,6 +162,8 @@ def load(
     if "origin" in description:
         model.origin = Origin(**description["origin"])
     model.generation_settings = description.get("generation_settings", {})
+    if (folder / PROCESSOR).is_file():
+        model.image_processor = ImageProcessor.load(folder)
     return model, load_tokenizer(folder) if (folder / TOKENIZER_FILES[0]).exists() else None
 
 
@@ -218,8 +225,15 @@ def add_model(
             arrays = {name: array for name, array in arrays.items() if not base.holds(name, array)}
         write_tensors(folder / WEIGHTS, arrays)
     write_config(folder, describe(model))
+    save_processor(getattr(model, "image_processor", None), folder)
     if tokenizer is not None and not (folder / TOKENIZER_FILES[0]).exists():
         save_tokenizer(tokenizer, folder)
+
+
+def save_processor(processor: ImageProcessor | None, folder: str | os.PathLike) -> None:
+    """Writes the `ImageProcessor` of a model into a folder, where it has one."""
+    if processor is not None:
+        processor.save(folder)
 
 
 def own_pieces(model: keras.Model) -> dict[str, Pieces]:
@@ -292,10 +306,11 @@ def _check_files(folder):
         )
     saved = sealed_files(folder)
     weights = [path.name for path in parts_of(folder / WEIGHTS)] or [WEIGHTS]
-    names = [CONFIG, *weights, *TOKENIZER_FILES]
+    optional = (*TOKENIZER_FILES, PROCESSOR)
+    names = [CONFIG, *weights, *optional]
     if f"{SOURCE}/{TOKENIZER_FILES[0]}" in saved:
         names += [f"{SOURCE}/{name}" for name in TOKENIZER_FILES]
     for name in names:
-        is_optional = name.endswith(TOKENIZER_FILES) and name not in saved and not (folder / name).exists()
+        is_optional = name.endswith(optional) and name not in saved and not (folder / name).exists()
         if not is_optional:
             check_file(folder, name, saved.get(name))

@@ -261,3 +261,15 @@ def test_prompts_are_what_examples_begin_with(tokenizer):
     ids = data.image_prompt(plain, processor, red, "what?")["token_ids"]
     inputs, _, _ = next(iter(data.image_text_dataset([example], plain, processor, 16, 1)))
     assert inputs["token_ids"][0, : len(ids)].numpy().tolist() == ids and len(ids) == 3 + len("what?")
+
+
+def test_what_is_asked_sees_itself_both_ways(tokenizer):
+    """The spans of a prefix end where what is learned begins, in each of the texts of a row."""
+    processor = ImageProcessor(8, tokens=ImageTokens(2))
+    examples = [{"images": [flat((9, 9, 9))], "prompt": "ab", "text": "cde"}] * 2
+    options = {"packed": True, "shuffle": False, "prefix": True}
+    inputs, _, weight = next(iter(data.image_text_dataset(examples, tokenizer, processor, 20, 1, **options)))
+    before = [1] * 4 + [0] * 3  # two tokens of the image, two letters; three letters, and an end that is a label alone
+    assert inputs["span_ids"].numpy().tolist() == [before * 2 + [0] * 6]
+    assert weight.numpy().tolist() == [([0] * 3 + [1] * 4) * 2 + [0] * 6]
+    assert "span_ids" not in next(iter(data.image_text_dataset(examples, tokenizer, processor, 20, 1)))[0]

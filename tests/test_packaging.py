@@ -51,7 +51,7 @@ ROOMS = {
     "interpret": ["evaluation", "images"],
     "callbacks": ["evaluation", "runs"],
     "export": ["data", "extras", "files", "generation", "images", "tokenizers"],
-    "huggingface": ["files", "generation", "models", "quantization", "tokenizers"],
+    "huggingface": ["files", "generation", "images", "models", "quantization", "tokenizers"],
     "keras_hub": ["models"],
     "gguf": ["extras", "huggingface"],
     "adapters": ["huggingface"],

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasllm import training
 from kerasllm.backend import compiling
-from kerasllm.settings.train_settings import PRECISIONS
+from kerasllm.settings.general_settings import PRECISIONS
 
 
 @pytest.mark.parametrize("flags", [{"avx2", "avx512_bf16"}, {"amx_bf16"}, {"avx512f"}, set()])

@@ -1,6 +1,7 @@
 """Models that see: encoders, projectors, pictures in texts, and what they refuse."""
 
 import dataclasses
+import inspect
 import json
 
 import keras
@@ -10,6 +11,7 @@ from keras import ops
 from keras_contract import check_layer
 from oracles import TRAINING_ONLY, scramble, weights_of
 from oracles import transformer as oracle_of_transformer
+from test_micro_batches import SPLITS
 
 import kerasllm
 from kerasllm.generation.buffers import check_prompts
@@ -271,3 +273,60 @@ def test_muon_leaves_tables_to_adamw():
     model = VisionLanguageModel(TEXT, SMALL, {"kind": "perceiver"}, IMAGE)
     left = {v.name for v in model.trainable_variables if len(v.shape) == 2 and not Muon().is_orthogonalized(v)}
     assert left == {"embeddings", "positions", "queries"}
+
+
+def test_texts_of_a_row_do_not_see_what_follows_in_theirs():
+    """With "document_ids" the prefix of each ends with its own last picture, not with that of the row."""
+    model = model_of("prefix", "average")
+    ids, documents = np.array([[IMAGE, 1, 2, 3, IMAGE, 4, 5]]), np.array([[1, 1, 1, 1, 2, 2, 2]])
+    inputs = {"token_ids": ids, "document_ids": documents, "pixel_values": pictures(2)}
+    apart = [
+        model({"token_ids": ids[:, part], "pixel_values": inputs["pixel_values"][i : i + 1]})
+        for i, part in enumerate((slice(0, 4), slice(4, 7)))
+    ]
+    np.testing.assert_allclose(model(inputs), np.concatenate(apart, axis=1), atol=1e-5)
+
+
+def contrastive_updates(kind, labels):
+    """Losses of some steps over six pairs, and the weights after them. A second process runs this text too."""
+    keras.utils.set_random_seed(0)
+    sizes = {"num_layers": 1, "d_model": 16, "num_heads": 2, "dff": 24}
+    draw = np.random.default_rng(0)
+    pairs = {
+        "token_ids": draw.integers(1, 20, (6, 5)),
+        "pixel_values": draw.normal(size=(6, 8, 8, 3)).astype("float32"),
+    }
+    model = ContrastiveModel(TransformerConfig(20, **sizes), VisionConfig(8, 4, **sizes), 8, kind)
+    model.compile(keras.optimizers.SGD(0.1))
+    labels = None if labels is None else np.array(labels, "int32")
+    losses = model.fit(pairs, labels, epochs=3, batch_size=6, shuffle=False, verbose=0).history["loss"]
+    measured = model.evaluate(pairs, labels, batch_size=6, verbose=0)
+    return [*losses, measured], [keras.ops.convert_to_numpy(weight).tolist() for weight in model.weights]
+
+
+ON_DEVICES = """
+import contextlib, json, keras, numpy as np
+from kerasllm.models import ContrastiveModel, TransformerConfig
+from kerasllm.vision import VisionConfig
+{split}
+{function}
+with scope:
+    print("RESULT", json.dumps(contrastive_updates({kind!r}, {labels!r})))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize(("kind", "labels"), [("softmax", None), ("sigmoid", [0, 1, 2, 0, 3, 1])])
+def test_pairs_of_other_devices_are_negatives_too(backend, kind, labels, run_python, monkeypatch):
+    """Two devices with half of a batch each have the losses and the updates of one with all of it."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    code = ON_DEVICES.format(
+        split=SPLITS[backend], function=inspect.getsource(contrastive_updates), kind=kind, labels=labels
+    )
+    losses, weights = json.loads(run_python(code, backend).rpartition("RESULT ")[2])
+    alone = run_python(code.replace(SPLITS[backend], "scope = contextlib.nullcontext()"), backend)
+    expected_losses, expected = json.loads(alone.rpartition("RESULT ")[2])
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    for found, one in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(found, one, atol=1e-5)

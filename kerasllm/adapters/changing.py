@@ -39,7 +39,8 @@ def add(
         kind: "lora" (https://arxiv.org/abs/2106.09685), "rslora" (https://arxiv.org/abs/2312.03732) or "dora"
             (https://arxiv.org/abs/2402.09353), which trains the length of each output's weights as well.
         layers: names, or ends of names, in which `*` stands for anything: ours, such as "query", "feed_forward/*" or
-            "block_0/*", or those of Hugging Face, such as "q_proj". None for all of attention and feed-forward layers.
+            "block_0/*", or those of Hugging Face, such as "q_proj"; or whole ones with "/" before, as "/transformer/*",
+            which leaves "vision/transformer/…" out. None for all of attention and feed-forward layers.
             "token_embedding" is the embedding, and "output_layer" the output layer where that has a table of its own;
             else it changes with the embedding.
         dropout: float, share of an adapter's inputs dropped in training, but of the embedding and the output layer.

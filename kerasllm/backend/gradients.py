@@ -86,6 +86,15 @@ def sum_over_replicas(tensors):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
+def gathered_over_replicas(tensor):
+    """What all replicas of a `tf.distribute` strategy have, one below the other along the first axis, and gradients go
+    back to each; what it gets where there is none, see `sum_over_replicas`."""
+    context = tf.distribute.get_replica_context() if IS_TENSORFLOW else None
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_gather(tf.convert_to_tensor(tensor), axis=0)
+
+
 def value_and_gradients(function, variables, state, batch):
     """A function's results, and the gradient of the first.
 

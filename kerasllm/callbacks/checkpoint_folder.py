@@ -19,6 +19,7 @@ from kerasllm import backend, runs
 from kerasllm.bases import base_of_tuned
 from kerasllm.callbacks import checkpoint_parts
 from kerasllm.files import check_file, new_folder, read_json, seal, sealed_files, write_json
+from kerasllm.images import ImageProcessor
 from kerasllm.models.weights import weight_names
 from kerasllm.tasks import model_classes
 from kerasllm.tensor_files import Pieces, parts_of, read_tensors, stored_tensors, write_part, write_tensors
@@ -35,11 +36,13 @@ class Snapshot(NamedTuple):
         weights, variables: dicts from names to arrays; of several processes that train together to `Pieces`, those
             that this one has.
         progress: dict of plain JSON types, what `training.json` says.
+        processor: the `ImageProcessor` of a model that sees, or None.
     """
 
     weights: dict
     variables: dict
     progress: dict
+    processor: ImageProcessor | None = None
 
     @classmethod
     def take(cls, model, progress):
@@ -50,17 +53,17 @@ class Snapshot(NamedTuple):
             "metrics": [backend.whole(variable).tolist() for variable in model.metrics_variables],
             **progress,
         }
-        of_training = _training_variables(model)
+        of_training, processor = _training_variables(model), getattr(model, "image_processor", None)
         if backend.process()[1] > 1:
             variables = {name: Pieces(tuple(v.shape), backend.own_parts(v)) for name, v in of_training.items()}
-            return cls(runs.own_pieces(model), variables, progress)
+            return cls(runs.own_pieces(model), variables, progress, processor)
         variables = {name: backend.whole(variable) for name, variable in of_training.items()}
         weights, base = {}, base_of_tuned(model)
         for name, weight in weight_names(model).items():
             array = backend.whole(weight)
             if base is None or weight.trainable or not base.holds(name, array):
                 weights[name] = array
-        return cls(weights, variables, progress)
+        return cls(weights, variables, progress, processor)
 
     def write(self, folder, tokenizer=None):
         """Writes a checkpoint, whole or not at all; one that is there already is replaced. Of several processes each
@@ -107,6 +110,7 @@ class Snapshot(NamedTuple):
         write_json(draft / PROGRESS, self.progress)
         if "kind" in self.progress["model"]:
             runs.write_config(draft, self.progress["model"])
+            runs.save_processor(self.processor, draft)
         if tokenizer is not None:
             save_tokenizer(tokenizer, draft)
 

@@ -18,6 +18,8 @@ kerasllm train --data crawl.jsonl.gz --clean --deduplicate --packed --out clean 
 kerasllm train --data corpus --batch-size 64 --micro-batches 8 --remat block --loss-chunk 256 --out small-memory
 kerasllm train --data reviews.csv --field review --out reviews   # also .jsonl.zst, .json, .parquet: where the text is
 kerasllm train --data tokens --out prepared   # what kerasllm prepare made
+kerasllm train --task contrast --data pictures --set model.vision.image_size=48 --out eyes   # images and texts
+kerasllm train --task caption --data pictures --encoder eyes --out captions   # a model that writes what it sees
 kerasllm train --data wiki@0.3 code@0.7:2B --out mixed   # of such: shares of each batch, at most so many tokens
 kerasllm train --task masked --data corpus --tokenizer wordpiece --preset bert-laptop --out my-bert
 kerasllm train --task translate --data train.en train.de --valid val.en val.de --test test.en test.de --out en-de
@@ -63,6 +65,7 @@ kerasllm chat --model SmolVLM-256M-Instruct --image photo.jpg   # and in the cha
 kerasllm chat --model Qwen3-0.6B --filter filter.yaml   # what may not be said, by words, patterns or models
 kerasllm chat --model Qwen3-0.6B --system "Answer in one sentence." --temperature 0.7 --top-p 0.8""",
     "caption": """kerasllm caption --model SmolVLM-256M-Instruct photo.jpg --prompt "Describe this image."
+kerasllm caption --model captions photo.jpg   # what kerasllm train --task caption made
 kerasllm caption --model llava-1.5-7b-hf --quantize nf4 *.png --prompt "How many people are there?" --json""",
     "serve": """kerasllm serve my-run   # http://127.0.0.1:8000
 kerasllm serve my-run --filter filter.yaml   # what may not be said

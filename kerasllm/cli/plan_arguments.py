@@ -1,8 +1,9 @@
 """The flags of `kerasllm plan`."""
 
 from kerasllm.cli.mesh_arguments import add_mesh_argument
+from kerasllm.settings.general_settings import OPTIMIZERS, PRECISIONS
 from kerasllm.settings.names import MODEL_FLAGS
-from kerasllm.settings.train_settings import OPTIMIZERS, PRECISIONS, QUANTIZED
+from kerasllm.settings.train_settings import QUANTIZED
 
 _REMAT = ("block", "attention", "feed_forward")
 

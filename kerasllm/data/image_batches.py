@@ -42,6 +42,7 @@ def image_text_dataset(
     *,
     shuffle: bool = True,
     chat_template: str | None = None,
+    prefix: bool = False,
     workers: int = WORKERS,
 ) -> tf.data.Dataset:
     """Batches of images and texts, for a `VisionLanguageModel`: it learns the texts, or the answers of chats.
@@ -66,6 +67,8 @@ def image_text_dataset(
         seed, epochs, start_step, shuffle: see `causal_lm_dataset`.
         packed: bool, as described above.
         chat_template: str or None, a template in place of the tokenizer's own.
+        prefix: bool, for models of `attention="prefix"`. What stands before the first token that is learned sees itself
+            both ways, also where that is a question: with "span_ids", int32 (B, T), among the inputs.
         workers: int, threads that decode images.
 
     Returns:
@@ -106,12 +109,14 @@ def image_text_dataset(
         _, weight, _ = lay_out(stream.learned, *pieces, shape)
         documents = np.searchsorted(stream.document_ends, pieces[1], "right")
         images = [image for document in documents for image in stream.images[document]]
-        return token_ids, labels, document_ids, weight, decode(images)
+        spans = lay_out(stream.before, *pieces, shape)[:1] if prefix else ()
+        return token_ids, labels, document_ids, weight, decode(images), *spans
 
     is_even = shuffle and not packed and len(set(stream.counts)) == 1
     number = stream.counts[0] * batch_size if is_even else None
-    more = {"pixel_values": tf.TensorSpec((number, *processor.image_shape), tf.float32)}
     shape = batch_size, seq_len
+    more = {"pixel_values": tf.TensorSpec((number, *processor.image_shape), tf.float32)}
+    more |= {"span_ids": tf.TensorSpec(shape, tf.int32)} if prefix else {}
     dataset = in_order(windows_of(plan), read, stream, shape, packed, seed, epochs, start_step, shuffle, more=more)
     documents_at = dataset.documents_at
     dataset.documents_at = lambda step: sorted({int(stream.numbers[part]) for part in documents_at(step)})
@@ -124,6 +129,7 @@ class _Stream(NamedTuple):
     Attributes:
         tokens: (tokens,) int32.
         learned: (tokens,) bool, which of them are learned.
+        before: (tokens,) bool, which of them stand before all that are.
         document_ends: (documents,) int64, one past the last token of each.
         images: list of lists of `Shown`, those of each.
         counts: list of int, how many pictures the model sees of each.
@@ -132,6 +138,7 @@ class _Stream(NamedTuple):
 
     tokens: np.ndarray
     learned: np.ndarray
+    before: np.ndarray
     document_ends: np.ndarray
     images: list
     counts: list
@@ -169,7 +176,8 @@ def _stream(examples, writer, seq_len):
             f"{left_out} of {number + 1} examples are longer than seq_len={seq_len} tokens and left out.", stacklevel=4
         )
     ends = np.cumsum([len(ids) for ids in tokens], dtype=np.int64)
-    return _Stream(np.concatenate(tokens), np.concatenate(learned), ends, images, counts, np.array(numbers))
+    before = np.concatenate([np.cumsum(mask) == 0 for mask in learned])
+    return _Stream(np.concatenate(tokens), np.concatenate(learned), before, ends, images, counts, np.array(numbers))
 
 
 def checked_images(example, place):

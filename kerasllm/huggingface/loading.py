@@ -1,5 +1,6 @@
 """A checkpoint of Hugging Face as a model of ours."""
 
+import contextlib
 import math
 import os
 import re
@@ -25,6 +26,8 @@ from kerasllm.huggingface.settings import Settings
 from kerasllm.huggingface.tensors import Checkpoint
 from kerasllm.huggingface.tokenizer_files import GENERATION, TOKENIZER_FILES, read_tokenizer
 from kerasllm.huggingface.tying import tie
+from kerasllm.images import ImageProcessor
+from kerasllm.images.configs import FILE, OUTER_FILE
 from kerasllm.models import TextEmbedder, TransformerConfig
 from kerasllm.models.weights import KernelInAnotherForm, weights_in_float
 from kerasllm.quantization.quantizing import built_quantized, check_kind
@@ -34,7 +37,7 @@ _VALUES_AT_ONCE = 2**20  # so that no second copy of a large table is ever held
 _READERS = 2  # weights that are read at once
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (
-    *("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES),
+    *("config.json", GENERATION, "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES, FILE, OUTER_FILE),
     *(embedders.MODULES, embedders.SENTENCES, embedders.PROMPTS, "*/config.json"),
 )
 
@@ -80,12 +83,21 @@ def load(
     if values["model_type"] == classifying.KIND:
         model, checkpoint = classifying.read_model(values, path, dtype), Checkpoint(folder)
         _fill(model, classifying.FAMILY, values, checkpoint, set())
+        _take_processor(model, folder)
         return model, None
     model = _read_model(values, generation, folder, dtype, quantize)
     tokenizer = read_tokenizer(folder, {**values, **generation}, model.config)
     model.origin = Origin.of(values, generation, tokenizer_config.read_settings(folder), tokenizer)
     model.generation_settings = read_settings(generation or values)
+    _take_processor(model, folder)
     return model, tokenizer
+
+
+def _take_processor(model, folder):
+    """Gives a model that sees the `ImageProcessor` that its folder describes, where it does and that can be had."""
+    if hasattr(model, "image_processor"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            model.image_processor = ImageProcessor.load(folder)
 
 
 def _read_model(values, generation, folder, dtype, quantize):

@@ -75,6 +75,7 @@ def save(
         named = {name.removeprefix(family.root): name for name in specs}
         tensors.write(folder, {name: specs[own] for name, own in named.items()}, lambda name: read(named[name]))
         write_tokenizer(tokenizer, folder, origin.tokenizer if origin else {})
+        _save_processor(model, folder)
         if card is not None:
             (folder / CARD).write_text(card, encoding="utf-8")
 
@@ -86,8 +87,14 @@ def _save_classifier(model, path, card):
     with new_folder(path) as folder:
         write_json(folder / "config.json", settings)
         tensors.write(folder, specs, read)
+        _save_processor(model, folder)
         if card is not None:
             (folder / CARD).write_text(read_utf8(Path(card)), encoding="utf-8")
+
+
+def _save_processor(model, folder):
+    if (processor := getattr(model, "image_processor", None)) is not None:
+        processor.save(folder)
 
 
 def tensors_of(model, family, settings):

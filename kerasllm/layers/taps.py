@@ -144,5 +144,7 @@ def _listening(patterns, function, model):
 
 
 def matches(path, pattern):
-    """Whether a pattern, in which `*` stands for anything, is a path or the end of one."""
+    """Whether a pattern, in which `*` stands for anything, is a path or the end of one; with "/" before it, a path."""
+    if pattern.startswith("/"):
+        return fnmatch.fnmatchcase(path, pattern[1:])
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")

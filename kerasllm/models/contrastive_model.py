@@ -8,6 +8,7 @@ import math
 import keras
 from keras import ops
 
+from kerasllm import backend
 from kerasllm.layers.dense import Dense
 from kerasllm.layers.options import check_choice
 from kerasllm.losses import MatchingSigmoid, MatchingSoftmax
@@ -40,6 +41,9 @@ class ContrastiveModel(HeadlessModel):
             it is, so that W must be its width, as in SigLIP.
         use_bias: bool, biases of these layers.
 
+    Attributes:
+        image_processor: the `images.ImageProcessor` that makes its pictures of files, or None; saved with it.
+
     Call arguments:
         inputs: dict with "token_ids", int (B, T), and "pixel_values", float (B, height, width, channels), one picture
             for each text; and perhaps "document_ids", 0 where a text is padding.
@@ -51,8 +55,8 @@ class ContrastiveModel(HeadlessModel):
     Raises:
         ValueError: if the numbers do not fit together.
 
-    `compile()` without a loss means that of `loss_kind`. Labels are int (B,), a number for each pair, and those of one
-    number are the same; without any, all differ: `fit(inputs)`.
+    `compile()` without a loss means that of `loss_kind`, over the pairs of all replicas or devices. Labels are int
+    (B,), a number for each pair, and those of one number are the same; without any, all differ: `fit(inputs)`.
 
     Example:
         >>> config = kerasllm.models.TransformerConfig(100, num_layers=2, d_model=64, num_heads=4, dff=256)
@@ -74,6 +78,7 @@ class ContrastiveModel(HeadlessModel):
     )
     needed_inputs = ("token_ids", "pixel_values")
     optional_inputs = ("document_ids",)
+    image_processor = None
     _labels_are_of_tokens = False
 
     def __init__(
@@ -131,14 +136,14 @@ class ContrastiveModel(HeadlessModel):
             self.head_image.build((None, vision.d_model))
         _, log_scale, bias = _LOSSES[self.loss_kind]
         constant = keras.initializers.Constant
-        self.logit_scale = self.add_weight((1,), constant(log_scale), dtype="float32", name="logit_scale")
+        self.logit_scale = self.add_weight((1,), constant(log_scale), "float32", autocast=False, name="logit_scale")
         self.logit_bias = None
         if self.loss_kind == "sigmoid":
-            self.logit_bias = self.add_weight((1,), constant(bias), dtype="float32", name="logit_bias")
+            self.logit_bias = self.add_weight((1,), constant(bias), "float32", autocast=False, name="logit_bias")
 
     def call(self, inputs, padding_mask=None, position_ids=None, training=None):
-        images = self.image_vectors(inputs["pixel_values"], training)
-        texts = self.text_vectors(inputs, padding_mask, position_ids, training)
+        images = self._of_all_replicas(self.image_vectors(inputs["pixel_values"], training))
+        texts = self._of_all_replicas(self.text_vectors(inputs, padding_mask, position_ids, training))
         logits = ops.matmul(images, ops.transpose(texts)) * ops.exp(self.logit_scale)
         return logits if self.logit_bias is None else logits + self.logit_bias
 
@@ -165,10 +170,17 @@ class ContrastiveModel(HeadlessModel):
         """As `keras.Model.compile`; without a loss, that of the model."""
         super().compile(optimizer, _LOSSES[self.loss_kind][0]() if loss is None else loss, **kwargs)
 
+    def _of_all_replicas(self, x):
+        """What all replicas of a step have, (all of B, ...): each pair is to be told from those of the others too."""
+        return backend.gathered_over_replicas(x) if self._is_stepping else x
+
     def _labels(self, x, y, sample_weight):
         if y is None:
-            y = ops.arange(ops.shape(x["token_ids"])[0], dtype="int32")
-        return y, sample_weight
+            numbers = self._of_all_replicas(ops.zeros((ops.shape(x["token_ids"])[0],), dtype="int32"))
+            y = ops.arange(ops.shape(numbers)[0], dtype="int32")
+        else:
+            y = self._of_all_replicas(y)
+        return y, None if sample_weight is None else self._of_all_replicas(sample_weight)
 
     def get_config(self):
         return {**super().get_config(), "vision": self.vision.to_dict()}

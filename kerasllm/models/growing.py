@@ -81,7 +81,7 @@ def _like(model, value_of, weights_of=weight_names, **fields):
     made = type(model).from_config({**settings, "random_weights": False})
     for name, weight in weights_of(made).items():
         weight.assign(value_of(name))
-    for name in ("origin", "generation_settings", "base"):
+    for name in ("origin", "generation_settings", "base", "image_processor"):
         if hasattr(model, name):
             setattr(made, name, getattr(model, name))
     return made

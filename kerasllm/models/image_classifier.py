@@ -24,6 +24,9 @@ class ImageClassifier(Composite, keras.Model):
         labels: list of str, their names, or None.
         random_weights: bool. False begins with zeros, for weights that are to be loaded.
 
+    Attributes:
+        image_processor: the `images.ImageProcessor` that makes its pictures of files, or None; saved with it.
+
     Call arguments:
         inputs: float (B, height, width, channels), as an image processor makes them.
 
@@ -45,6 +48,7 @@ class ImageClassifier(Composite, keras.Model):
     """
 
     settings = ("num_labels", "labels")
+    image_processor = None
 
     def __init__(self, config, num_labels=None, *, labels=None, random_weights=True, **kwargs):
         super().__init__(**kwargs)

@@ -9,10 +9,12 @@ import keras
 from keras import ops
 
 from kerasllm import backend
+from kerasllm.layers.composite import check_parts, kernels_of_config
 from kerasllm.layers.options import check_choice
 from kerasllm.losses import token_weights
 from kerasllm.models.causal_lm import CausalLM
 from kerasllm.models.language_model import as_dict, small_deviation
+from kerasllm.models.weights import weight_names, weights_to_save
 from kerasllm.vision import Projector, ProjectorConfig, VisionConfig, VisionTransformer
 from kerasllm.vision.vision_transformer import check_pixels
 
@@ -33,6 +35,9 @@ class VisionLanguageModel(CausalLM):
             picture see each other both ways, as in Gemma 3; or "prefix", in which all up to the last picture do, and in
             generation the whole prompt, as in PaliGemma.
         keeps_class_token: bool. The encoder's class token becomes an image token too.
+
+    Attributes:
+        image_processor: the `images.ImageProcessor` that makes its pictures of files, or None; saved with it.
 
     Call arguments:
         inputs: a dict with "token_ids", int (B, T), or in their place "embeddings", as for a `CausalLM`; and
@@ -64,6 +69,7 @@ class VisionLanguageModel(CausalLM):
 
     settings = ("vision", "projector", "image_token_id", "attention", "keeps_class_token")
     optional_inputs = ("document_ids", "span_ids", "pixel_values")
+    image_processor = None
 
     def __init__(
         self, config, vision, projector, image_token_id, *, attention="causal", keeps_class_token=False, **kwargs
@@ -81,6 +87,46 @@ class VisionLanguageModel(CausalLM):
     @property
     def _kernel_deviation(self):  # texts have to find what they are about among many patches
         return small_deviation(self.config)
+
+    @classmethod
+    def from_model(cls, model, vision, projector, image_token_id, *, quantized=False, **options):
+        """A model that sees over what a `CausalLM` has learned, with a projector that has learned nothing.
+
+        Args:
+            model: a `CausalLM` that has a row for image tokens: `models.with_new_tokens` gives it one. It stays as it
+                is, and shares no weights.
+            vision: a model with an encoder, which is taken as it has learned; or as in the class, of one that is new.
+            projector, image_token_id, **options: see the class.
+            quantized: bool. Kernels in few bits stay so, for adapters to be trained beside them.
+
+        Returns:
+            A new `VisionLanguageModel`, not compiled. `train_stage("projector")` is where LLaVA begins.
+
+        Example:
+            >>> clip, _ = kerasllm.load("clip-vit-base-patch32")
+            >>> chat, tokenizer = kerasllm.load("my-chat-model")
+            >>> tokenizer = kerasllm.tokenizers.with_image_token(tokenizer)
+            >>> (image_id,) = tokenizer.encode("<image>", parse_special=True)
+            >>> chat = kerasllm.models.with_new_tokens(chat, [image_id])
+            >>> model = kerasllm.models.VisionLanguageModel.from_model(chat, clip, {"kind": "mlp"}, image_id)
+        """
+        check_parts(model, plain=True)
+        seeing = vision if isinstance(vision, keras.Model) else None
+        kernels = model.get_config().get("kernel_layers", {})
+        with kernels_of_config(kernels if quantized else {}):
+            eyes = getattr(vision, "vision", None) or getattr(vision, "config", vision)  # of an ImageClassifier
+            made = cls(model.config, eyes, projector, image_token_id, dtype=model.dtype_policy, **options)
+        arrays = weights_to_save(model, plain=not quantized)
+        body = {name: weight for name, weight in weight_names(made).items() if name in arrays}
+        if seeing is not None:
+            arrays |= {name: array for name, array in weights_to_save(seeing).items() if name.startswith("vision/")}
+        for name, weight in weight_names(made).items():
+            if name in arrays:
+                weight.assign(arrays[name]())
+        made.generation_settings = getattr(model, "generation_settings", {})
+        if getattr(model, "base", None) is not None and (quantized or not kernels):
+            made.base = model.base.under_a_new_head(body)
+        return made
 
     def build(self, shape):
         vision = self.vision
@@ -199,7 +245,12 @@ class VisionLanguageModel(CausalLM):
             return ops.cumsum(begins, axis=1) * is_image
         if cache is not None:  # a prompt is read from the beginning on, and nothing else is
             return ops.ones_like(is_image) if isinstance(cache_index, int) and cache_index == 0 else None
-        return ops.cast(ops.flip(ops.cumsum(ops.flip(is_image, axis=1), axis=1), axis=1) > 0, "int32")
+        documents = inputs.get("document_ids")
+        if documents is None:
+            return ops.cast(ops.flip(ops.cumsum(ops.flip(is_image, axis=1), axis=1), axis=1) > 0, "int32")
+        places = ops.arange(ids.shape[1] or ops.shape(ids)[1])
+        is_ahead = ops.logical_and(places[:, None] <= places, documents[:, :, None] == documents[:, None])
+        return ops.cast(ops.any(ops.logical_and(is_ahead, is_image[:, None] > 0), axis=-1), "int32")
 
     def _labels(self, x, y, sample_weight):
         y, sample_weight = super()._labels(x, y, sample_weight)

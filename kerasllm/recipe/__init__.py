@@ -83,10 +83,10 @@ def train(settings, force=False):
         report.stage(", ".join(sizes))
         policy, why = training.precision(settings.precision)
         report.stage(f"Computing in {policy}: {why}")
-        _say_what_cannot_be_converted(task, config)
         for sentence in sentences(foreseen, batches.steps):
             report.stage(sentence)
         model = _model(settings, task, config, policy)
+        _say_what_cannot_be_converted(model)
         record = _record(settings, model, tokenizer, measures)
         if is_first():
             write_json(draft / RECORD, record)
@@ -161,10 +161,10 @@ def _model(settings, task, config, policy):
     return task.model(config, policy)
 
 
-def _say_what_cannot_be_converted(task, config):
+def _say_what_cannot_be_converted(model):
     """Before hours of training, that `kerasllm convert` could not write the model for transformers."""
     try:
-        family_of(task.model_class(), config)
+        family_of(type(model), model.config, getattr(getattr(model, "origin", None), "model_type", None), model)
     except (ValueError, TypeError) as error:
         report.stage(str(error))
 

@@ -1,6 +1,7 @@
 """What a training run can be told, in flags, YAML files and Python.
 
 train_settings.py   `TrainSettings`, a dataclass whose fields are the flags, the YAML keys and the checks
+general_settings.py those of its fields that most tasks have
 names.py            other names of settings, and those of a model that have flags of their own
 values.py           what a setting takes
 reading.py          settings from YAML files, fields of the model from the command line

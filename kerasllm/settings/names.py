@@ -56,5 +56,12 @@ def in_own_names(given):
 def merge_settings(settings, over):
     """Settings, and others that win over them; of `model`, field by field. Both as `in_own_names` takes them."""
     settings, over = in_own_names(settings), in_own_names(over)
-    model = {**settings.get("model", {}), **over.get("model", {})}
+    model = merged(settings.get("model", {}), over.get("model", {}))
     return {**settings, **over, "model": model}
+
+
+def merged(fields, over):
+    """Fields, and others that win over them; of those that are mappings in both, field by field."""
+    both = {name: (fields[name], over[name]) for name in fields.keys() & over.keys()}
+    mappings = {name: merged(*two) for name, two in both.items() if all(isinstance(one, dict) for one in two)}
+    return {**fields, **over, **mappings}

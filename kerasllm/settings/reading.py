@@ -3,22 +3,26 @@
 import yaml
 
 from kerasllm.files import read_yaml_file
-from kerasllm.settings.names import MODEL_FLAGS, SHORT
+from kerasllm.settings.names import MODEL_FLAGS, SHORT, merged
 from kerasllm.settings.train_settings import NAMES, advice_on
 
 
 def read_fields(texts):
-    """Fields of the model from the command line, list of "model.FIELD=VALUE"; the values are read as YAML."""
+    """Fields of the model from the command line, list of "model.FIELD=VALUE" or, of a field that is a mapping,
+    "model.FIELD.FIELD=VALUE"; the values are read as YAML."""
     fields = {}
     for text in texts:
         name, is_there, value = text.partition("=")
-        prefix, _, name = name.strip().rpartition(".")
-        if not is_there or prefix != "model" or not name:
+        prefix, *path = name.strip().split(".")
+        if not is_there or prefix != "model" or not path or not all(path):
             raise ValueError(f"--set takes a field of the model, such as model.num_kv_heads=2, not {text!r}.")
         try:
-            fields[name] = yaml.safe_load(value)
+            value = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"--set {text}: the value is not YAML.") from error
+        for part in reversed(path):
+            value = {part: value}
+        fields = merged(fields, value)
     return fields
 
 

@@ -6,8 +6,10 @@ evaluate, convert and export, run folders and the functions that refuse other mo
 Every room may ask here, so nothing of the other rooms is imported before a task is used, and nothing heavy at all.
 """
 
+from kerasllm.tasks.captioning import CaptionTask
 from kerasllm.tasks.causal import CausalTask
 from kerasllm.tasks.classification import ClassificationTask
+from kerasllm.tasks.contrasting import ContrastTask
 from kerasllm.tasks.dialogue import DialogueTask
 from kerasllm.tasks.embedding import EmbeddingTask
 from kerasllm.tasks.masked import MaskedTask
@@ -27,7 +29,7 @@ def __dir__():  # what completion shows
 # Of tasks that share a class of models, the first is what such a model is taken for when it is used.
 _ALL = (
     *(CausalTask, MaskedTask, TranslationTask, TuneTask, PreferTask, RewardTask, DialogueTask),
-    *(ClassificationTask, EmbeddingTask),
+    *(ClassificationTask, EmbeddingTask, CaptionTask, ContrastTask),
 )
 TASKS = {task.name: task for task in _ALL}
 
@@ -43,9 +45,8 @@ def model_classes():
     from kerasllm import models
 
     trained = (task.model_class() for task in TASKS.values())
-    by_python_alone = (models.RewardModel, models.TokenClassifier)
-    that_see = (models.VisionLanguageModel, models.ContrastiveModel, models.ImageClassifier)
-    return {kind.__name__: kind for kind in (*trained, *by_python_alone, *that_see)}
+    by_python_alone = (models.RewardModel, models.TokenClassifier, models.ImageClassifier)
+    return {kind.__name__: kind for kind in (*trained, *by_python_alone)}
 
 
 def other_task(model, **uses):

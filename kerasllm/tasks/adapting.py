@@ -28,14 +28,15 @@ def load_base(settings, dtype):
     return model, tokenizer
 
 
-def adapt(model, settings, train_also=(), train_tokens=()):
-    """Gives a model the adapters that settings ask for; what they train also is trained beside what is given here."""
+def adapt(model, settings, train_also=(), train_tokens=(), layers=None):
+    """Gives a model the adapters that settings ask for, in `layers` where they name none; what they train also is
+    trained beside what is given here."""
     kerasllm.adapters.add(
         model,
         settings.rank,
         settings.alpha,
         settings.adapter,
-        settings.adapter_layers or None,
+        settings.adapter_layers or layers,
         train_also=(*train_also, *settings.train_also),
         train_tokens=train_tokens,
     )

@@ -17,6 +17,7 @@ class OverABaseTask(Task):
     num_columns = 2
     validation_share = 1.0
     loss_deviations = 100.0  # A few texts that are hard make most of the loss of a batch.
+    fields_beside_base = ("max_length",)  # of `model`
 
     def __init__(self, settings):
         super().__init__(settings)
@@ -39,7 +40,7 @@ class OverABaseTask(Task):
             return super().config()
         if self.settings.preset:
             raise ValueError(f"preset does nothing beside base: {self.settings.base} says what the model is.")
-        for name in self.settings.model.keys() - {"max_length"}:
+        for name in self.settings.model.keys() - {*self.fields_beside_base}:
             raise ValueError(f"model.{name} does nothing beside base: {self.settings.base} says what the model is.")
         self._base = load_base(self.settings, kerasllm.training.precision(self.settings.precision)[0])
         return self._base[0].config

@@ -5,8 +5,8 @@
 turns documents and a tokenizer into batches.
 """
 
-from kerasllm.tokenizers.chat_formats import with_chat_format
+from kerasllm.tokenizers.chat_formats import with_chat_format, with_image_token
 from kerasllm.tokenizers.conversion import as_tokenizer
 from kerasllm.tokenizers.tokenizer import Tokenizer
 
-__all__ = ["Tokenizer", "as_tokenizer", "with_chat_format"]
+__all__ = ["Tokenizer", "as_tokenizer", "with_chat_format", "with_image_token"]
