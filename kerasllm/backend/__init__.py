@@ -28,7 +28,6 @@ from kerasllm.backend.gradients import (
     apply_gradients,
     are_few,
     clip_by_norm,
-    custom_gradient,
     densify,
     fused_adam,
     global_norm,
@@ -42,6 +41,7 @@ from kerasllm.backend.gradients import (
     value_and_gradients,
     with_gradient,
 )
+from kerasllm.backend.own_gradients import custom_gradient, kept_by_graph
 from kerasllm.backend.per_example import clipped_sums, stateless_normal
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.raised import as_raised, told
@@ -168,6 +168,7 @@ __all__ = [
     "is_to_stop",
     "join",
     "keep_in_rows",
+    "kept_by_graph",
     "kernels_by_devices",
     "known",
     "matmul",
