@@ -53,6 +53,11 @@ def pytest_collection_finish():
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
     gc.enable()
+    if "tensorflow" in sys.modules:  # which would note of each op of a graph where it was made, far below pytest
+        from tensorflow.python.util import tf_stack
+
+        stack = tf_stack.extract_stack()
+        tf_stack.extract_stack = lambda stacklevel=1: stack
 
 
 # Compiling a graph takes seconds, so no deadline; derandomized, so that a red run is red again. `.ci/run` tries more

@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import kerasllm
@@ -102,7 +102,6 @@ def saved(tmp_path_factory):
     return folder
 
 
-@settings(max_examples=100)
 @given(data=st.data())
 def test_a_run_folder_of_strange_files_is_loaded_or_refused(saved, data):
     """Files that its manifest vouches for, as if someone had made them to do harm."""

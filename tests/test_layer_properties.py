@@ -7,6 +7,7 @@ from keras import ops
 from oracles import scramble
 
 from kerasllm import backend
+from kerasllm.backend import compiling
 from kerasllm.layers import MultiHeadAttention, Transformer, TransformerBlock, tiles
 from kerasllm.layers.dropout import Dropout
 
@@ -120,16 +121,18 @@ def test_the_last_token_alone_is_what_it_is_among_all(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "long"),
+    ("options", "long", "by_xla"),
     [
-        *(pytest.param(options, 1024, id=f"{name}-at once") for name, options in CACHED.items()),
+        *(pytest.param(options, 1024, False, id=f"{name}-at once") for name, options in CACHED.items()),
+        pytest.param(CACHED["grouped, window"], 4, False, id="in tiles"),
         *(
-            pytest.param(options, 4, id=f"{name}-in tiles", marks=() if name == "grouped, window" else pytest.mark.soak)
+            pytest.param(options, 4, True, id=f"{name}-in tiles, by XLA", marks=pytest.mark.soak)
             for name, options in CACHED.items()
         ),
     ],
 )
-def test_cached_rows_of_uneven_length_equal_each_row_alone(options, long, monkeypatch):
+def test_cached_rows_of_uneven_length_equal_each_row_alone(options, long, by_xla, monkeypatch):
+    monkeypatch.setattr(compiling, "_has_xla", lambda: by_xla)
     for name, value in {"LONG": long, "OF_ONE": 2, "FEWEST_QUERIES": 2}.items():
         monkeypatch.setattr(tiles, name, value)
     transformer = scrambled(**options)

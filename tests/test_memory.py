@@ -8,6 +8,7 @@ from keras import ops
 from oracles import scramble
 
 from kerasllm import backend
+from kerasllm.backend import compiling
 from kerasllm.layers import MultiHeadAttention, dot_product, tiles
 from kerasllm.models import CausalLM, MaskedLM, Seq2SeqLM, TransformerConfig
 
@@ -49,6 +50,13 @@ def choose(way, monkeypatch):
         monkeypatch.setattr(tiles, name, value)
 
 
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.soak)], ids=["", "XLA"])
+def _tiles_by_xla(request, monkeypatch):
+    """XLA compiles tiles anew for each kind of attention, which takes longer than all else here."""
+    if not request.param:
+        monkeypatch.setattr(compiling, "_has_xla", lambda: False)
+
+
 def attended(layer, inputs, plain=False, in_graph=False):
     """Sines of the output, and gradients of inputs and weights. Scores are there only where attention is plain."""
     tensors = [ops.convert_to_tensor(x, "float32") for x in inputs["tensors"]]
@@ -69,6 +77,7 @@ def attended(layer, inputs, plain=False, in_graph=False):
     return [np.array(ops.convert_to_numpy(part)) for part in run(*tensors)]
 
 
+@pytest.mark.usefixtures("_tiles_by_xla")
 @pytest.mark.parametrize("masked", [False, True], ids=["", "padding and documents"])
 @pytest.mark.parametrize("options", ATTENTION.values(), ids=ATTENTION)
 def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypatch):
@@ -85,6 +94,7 @@ def test_attention_with_its_own_gradient_is_attention(options, masked, monkeypat
         close(attended(layer, inputs, in_graph=way == "tiles of all heads"), expected)
 
 
+@pytest.mark.usefixtures("_tiles_by_xla")
 def test_cross_attention_with_its_own_gradient_is_attention(monkeypatch):
     draw = np.random.default_rng(0)
     layer = MultiHeadAttention(16, 4)

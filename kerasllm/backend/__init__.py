@@ -35,7 +35,6 @@ from kerasllm.backend.gradients import (
     apply_gradients,
     are_few,
     clip_by_norm,
-    custom_gradient,
     densify,
     fused_adam,
     gathered_over_replicas,
@@ -51,6 +50,7 @@ from kerasllm.backend.gradients import (
     with_gradient,
 )
 from kerasllm.backend.grouped import grouped_matmul
+from kerasllm.backend.own_gradients import custom_gradient, kept_by_graph
 from kerasllm.backend.per_example import clipped_sums, stateless_normal
 from kerasllm.backend.ragged import filled, is_ragged
 from kerasllm.backend.raised import as_raised, told
@@ -186,6 +186,7 @@ __all__ = [
     "is_to_stop",
     "join",
     "keep_in_rows",
+    "kept_by_graph",
     "kernels_by_devices",
     "known",
     "matmul",

@@ -14,6 +14,7 @@ from keras import ops
 
 from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, as_tensor
 from kerasllm.backend.devices import first_device
+from kerasllm.backend.own_gradients import custom_gradient
 from kerasllm.garbage import uncollected
 
 if IS_TENSORFLOW:
@@ -93,7 +94,7 @@ def fused(function, *tensors):
     if is_plain or not all(tensor.shape.is_fully_defined() for tensor in tensors):
         return forward(*tensors)[0]
 
-    @tf.custom_gradient
+    @custom_gradient
     def call(*tensors):
         result, kept = compiled[0](*tensors)
         return result, lambda upstream: compiled[1](upstream, kept, *tensors)

@@ -9,6 +9,7 @@ from keras import ops
 from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW
 from kerasllm.backend.compiling import on_cpu
 from kerasllm.backend.devices import keep_with
+from kerasllm.backend.own_gradients import custom_gradient
 from kerasllm.backend.tensors import while_loop
 
 if IS_TENSORFLOW:
@@ -17,16 +18,6 @@ elif IS_JAX:
     import jax
 
 _FEW = 2**24  # elements of gradients, 64 MiB of them
-
-
-def custom_gradient(function):
-    """A function of tensors whose gradient is its own, as `ops.custom_gradient` makes it on TensorFlow and JAX.
-
-    Args:
-        function: a function (*tensors) -> its result, a tensor, and a function from the gradient by that to those by
-            the tensors, a tuple or list, or the one. It is given all tensors that it needs, as JAX wants it.
-    """
-    return ops.custom_gradient(function)
 
 
 def with_gradient(function, gradient, x, *constants):
@@ -46,7 +37,7 @@ def with_gradient(function, gradient, x, *constants):
 
     if IS_TENSORFLOW:
 
-        @tf.custom_gradient
+        @custom_gradient
         def call(*tensors):
             constants = tensors[count:]
             return function(*tensors), lambda upstream: [*gradients(upstream, constants), *[None] * len(constants)]

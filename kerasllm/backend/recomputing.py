@@ -8,6 +8,7 @@ import keras
 from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW
 from kerasllm.backend.compiling import current_graph, in_plain_graph, in_xla
 from kerasllm.backend.gradients import densify
+from kerasllm.backend.own_gradients import custom_gradient, kept_by_graph
 from kerasllm.backend.shared_functions import functions_of_graph, traced, values_of, with_values
 
 if IS_TENSORFLOW:
@@ -31,7 +32,7 @@ def remat(function, *tensors, variables=(), alike=None):
     graph = current_graph()
     is_stateless = keras.src.backend.get_stateless_scope() is not None
     if alike is None or graph is None or is_stateless or in_xla() or in_plain_graph():
-        return tf.recompute_grad(function)(*tensors)
+        return kept_by_graph(tf.recompute_grad(function))(*tensors)
     given = [*map(tf.convert_to_tensor, tensors), *values_of(variables)]  # casts are among what is computed again
     shared = functions_of_graph("recomputed")
     key = alike, *((tensor.dtype, tuple(tensor.shape)) for tensor in given)
@@ -59,7 +60,7 @@ class _Recomputed:
         self._backward = {}  # by the graph that it is called in, as what it reads of one is not to be had in another
 
     def __call__(self, *given):
-        @tf.custom_gradient
+        @custom_gradient
         def call(*given):
             return self._forward(*given), lambda *upstream: self._gradients(given, upstream)
 

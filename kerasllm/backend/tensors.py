@@ -8,6 +8,7 @@ from keras import ops
 
 from kerasllm.backend.base import IS_JAX, IS_TENSORFLOW, as_tensor
 from kerasllm.backend.compiling import in_plain_graph, in_xla, on_cpu
+from kerasllm.backend.own_gradients import custom_gradient
 
 if IS_TENSORFLOW:
     import tensorflow as tf
@@ -205,7 +206,7 @@ def dense(x, kernel, bias=None):
         return sum(biases, ops.matmul(x, kernel))
     shape, (D, U) = ops.shape(x), kernel.shape
 
-    @tf.custom_gradient
+    @custom_gradient
     def call(x, kernel, *biases):
         rows = tf.reshape(x, (-1, D))
 

@@ -171,6 +171,7 @@ class TokenModel(ExampleModel):
         backend.part([*self.variables, *self.optimizer.variables])
         return super().make_train_function(force)
 
+    @backend.kept_by_graph  # Keras' optimizers have a gradient of their own too.
     def train_step(self, *args):
         """As Keras' own, where that can be: it needs the logits of a whole batch."""
         with self._stepping():
