@@ -120,7 +120,7 @@ def test_train_says_before_it_begins_what_keeps_a_model_from_transformers(corpus
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipe, "_model", interrupted)
+    monkeypatch.setattr(recipe, "_record", interrupted)
     arguments = ["train", "--data", str(corpus), "--preset", "palm-laptop", "--context", "16", "--tokenizer", "char"]
     assert main([*arguments, "--batch-size", "4", "--steps", "1", "--out", str(tmp_path / "run")]) != 0
     assert "and parallel=True (there False). Only a run folder can hold it." in capsys.readouterr().out

@@ -191,7 +191,8 @@ class ScreenedModel(keras.Model):
             self._check_names(x)
         given = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0] if hasattr(x, "element_spec") else x
         for name, ids in given.items() if isinstance(given, dict) else {"token_ids": given}.items():
-            if is_per_token(name) and (hasattr(x, "element_spec") or isinstance(ids, str | list | tuple | np.ndarray)):
+            is_text = getattr(ids, "dtype", None) == "string"  # of a data set, whose rows of ids may stand in lists
+            if is_per_token(name) and (is_text or isinstance(ids, str | list | tuple | np.ndarray)):
                 check_are_ids(ids, name)
         ids = x.get(self._main_ids) if isinstance(x, dict) else x
         if isinstance(y, np.ndarray) and isinstance(x, dict | np.ndarray) and ids is not None and self._labels_are_ids:

@@ -221,7 +221,8 @@ class TokenModel(ExampleModel):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if self.loss.nested:
             x, y, sample_weight = self.loss.unnested(x, y, sample_weight, self._summed_over_parts)
-        self._check_ids(x)  # where they are known, before the batch is in parts, whose rows have other numbers
+        else:
+            self._check_ids(x)  # where they are known, before the batch is in parts, whose rows have other numbers
         ids, _ = self._ids_of(x).get(self._main_ids, (None, None))
         if ids is None:  # Embeddings stand in their place.
             like = next(x[name] for name, ids in self._embeddings.items() if name in x and self._main_ids in ids)
