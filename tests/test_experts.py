@@ -91,7 +91,7 @@ def test_a_model_learns_decodes_and_comes_back(tmp_path):
     ids = np.tile(np.arange(4, 14), (4, 1))
     history = model.fit(ids[:, :-1], ids[:, 1:], epochs=25, verbose=0)
     assert history.history["loss"][-1] < 0.3
-    assert model.count_params() == config.num_parameters() > config.num_parameters(of_token=True)
+    assert model.count_params() == config.num_parameters() > config.num_parameters(of_tokens=1)
     assert kerasllm.generation.generate_ids(model, [[4, 5, 6], [7, 8]], 3) == [[7, 8, 9], [9, 10, 11]]
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

@@ -59,13 +59,13 @@ class BlockOptions(AttentionOptions, ExpertOptions, NormOptions):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` must be at least 0 and less than 1, got {getattr(self, name)!r}.")
 
-    def block_parameters(self, d_model, num_heads, dff, cross_attention=False, of_token=False):
-        """The number of weights of a block, or of those of them that a token reads."""
+    def block_parameters(self, d_model, num_heads, dff, cross_attention=False, of_tokens=None):
+        """The number of weights of a block, or of those that so many tokens read at most."""
         bias = self.use_bias if self.attention_bias is None else self.attention_bias
         attention = self.attention_parameters(d_model, num_heads, bias, self.norm_scale)
         norm = self.norm_parameters(d_model, self.use_bias) * (2 if self.norm_placement == "sandwich" else 1)
         norms = norm * (1 if self.parallel and self.shared_norm else 2 + cross_attention - self.skip_attention_norm)
-        feed_forward = self.feed_forward_parameters(d_model, dff, self.use_bias, of_token)
+        feed_forward = self.feed_forward_parameters(d_model, dff, self.use_bias, of_tokens)
         return attention * (1 + cross_attention) + feed_forward + norms
 
     def linear_widths(self, d_model, num_heads, dff):

@@ -51,12 +51,13 @@ class ExpertOptions(FeedForwardOptions):
         if not self.router_loss >= 0:
             raise ValueError(f"`router_loss` must be at least 0, got {self.router_loss!r}.")
 
-    def feed_forward_parameters(self, d_model, dff, use_bias, of_token=False):
-        """The number of weights of a feed-forward layer, or of those of them that a token reads."""
+    def feed_forward_parameters(self, d_model, dff, use_bias, of_tokens=None):
+        """The number of weights of a feed-forward layer, or of those that so many tokens read at most."""
         count = super().feed_forward_parameters(d_model, dff, use_bias)
         if self.num_experts is None:
             return count
-        return (self.experts_per_token if of_token else self.num_experts) * count + self.num_experts * d_model
+        read = self.num_experts if of_tokens is None else min(of_tokens * self.experts_per_token, self.num_experts)
+        return read * count + self.num_experts * d_model
 
     def feed_forward_kept(self, dff):
         return super().feed_forward_kept(dff) * self.feed_forwards_per_token

@@ -172,13 +172,14 @@ class TransformerConfig(BlockOptions, _Sizes):
         """int, the width of embeddings: `embedding_size`, or `d_model`."""
         return self.embedding_size or self.d_model
 
-    def num_parameters(self, embeddings=True, of_token=False):
+    def num_parameters(self, embeddings=True, of_tokens=None):
         """The number of weights of a `CausalLM`, or with `num_encoder_layers` of a `Seq2SeqLM`, counted by formula.
 
         Args:
             embeddings: bool. False leaves out token and position tables, but not an untied output layer, which
                 multiplies like any other matrix.
-            of_token: bool. Of the experts of a mixture, count as many as a token reads: its active parameters.
+            of_tokens: int or None. Of the experts of a mixture, count as many as so many tokens read at most: 1 gives
+                what are called its active parameters.
         """
         D, E, H, F = self.d_model, self.embedding_width, self.num_heads, self.dff
         layers = self.options_by_layer()
@@ -186,8 +187,8 @@ class TransformerConfig(BlockOptions, _Sizes):
         has_encoder = bool(self.num_encoder_layers)
         _, of_groups = split_by_group({"options": layers}, self.num_layers, self.num_layer_groups)
         blocks = [group["options"] for group in of_groups]
-        total = sum(options.block_parameters(D, H, F, has_encoder, of_token) for options in blocks)
-        total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F, of_token=of_token)
+        total = sum(options.block_parameters(D, H, F, has_encoder, of_tokens) for options in blocks)
+        total += (self.num_encoder_layers or 0) * first.block_parameters(D, H, F, of_tokens=of_tokens)
         total += (E + first.use_bias) * D if self.embedding_size else 0
         outside = self.embedding_norm * first.norm_parameters(E, first.use_bias)
         outside += (self.positions == "disentangled") * first.norm_parameters(D, first.use_bias)
@@ -211,7 +212,7 @@ class TransformerConfig(BlockOptions, _Sizes):
         T = context or self.max_length
         attention = sum(layer.attention_flops(self.d_model, self.num_heads, T) for layer in self.options_by_layer())
         as_often_as_used = dataclasses.replace(self, num_layer_groups=None)
-        return 6 * as_often_as_used.num_parameters(embeddings=False, of_token=True) + attention
+        return 6 * as_often_as_used.num_parameters(embeddings=False, of_tokens=1) + attention
 
     def memory_bytes(self, batch_size, context=None, bytes_per_activation=4):
         """The memory that a training step takes at its peak, with AdamW: `models.memory` counts it, by part too.

@@ -64,13 +64,19 @@ def generation_plan(config, batch_size=1, context=None, *, dtype="float32", quan
     of_token = sum(_cached(options, config) for options in layers) * size
     cache = sum(_cached(options, config) * min(options.attention_window or T, T) for options in layers) * size
     cache *= batch_size
+    # Of a mixture, what no token of a step reads stays in memory.
+    of_kernels = [
+        options.block_parameters(config.d_model, config.num_heads, config.dff, of_tokens=batch_size)
+        for options in layers
+    ]
+    read = weights - (inner - sum(of_kernels)) * min(size, KERNEL_BYTES.get(quantize, size))
     rate = device.calibration.matmul_rate(1e12, dtype) if device.calibration.knows_time_of(dtype) else None
     rate = device.flops[dtype] * device.share_of_peak if dtype in device.flops else rate
     speed = first = None
     if rate and device.bandwidth:
-        of_row = 2 * config.num_parameters(embeddings=False, of_token=True)
+        of_row = 2 * config.num_parameters(embeddings=False, of_tokens=1)
         of_row += 2 * config.tie_embeddings * config.vocab_size * config.d_model
-        speed = batch_size / max((weights + cache / 2) / device.bandwidth, batch_size * of_row / rate)
+        speed = batch_size / max((read + cache / 2) / device.bandwidth, batch_size * of_row / rate)
         first = max(weights / device.bandwidth, batch_size * T * of_row / rate)
     return GenerationPlan(device, round(weights), of_token, round(cache), speed, first)
 

@@ -8,6 +8,9 @@ def training_rows(plan):
     trained = "" if plan.trained_parameters == plan.parameters else f", {plan.trained_parameters:,} of them trained"
     if plan.training.adapter_rank:
         trained = f", and {plan.trained_parameters:,} of adapters, which are trained"
+    active = plan.training.config.num_parameters(of_tokens=1)
+    if active < plan.training.config.num_parameters():
+        trained = f", of which a token reads {active:,}{trained}"
     yield "parameters", f"{plan.parameters:,}{trained}"
     yield "a step", f"{plan.tokens_per_step:,} tokens, {plan.flops_per_step / 1e12:,.2f} TFLOPs"
     yield "computed in", plan.training.precision
