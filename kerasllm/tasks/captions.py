@@ -29,7 +29,7 @@ class ImageRows:
         from kerasllm.data.image_prompts import ImageWriter
 
         writer = ImageWriter(*self._common, None)
-        lengths = (len(writer.encode(one, [writer.grid(image) for image in one["images"]])[0]) for one in examples)
+        lengths = (len(writer.encode(one, [writer.shown(image) for image in one["images"]])[0]) for one in examples)
         return min(max(lengths) - 1, most)
 
     def dataset(self, examples, seq_len, batch_size, **options):
