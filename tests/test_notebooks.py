@@ -69,8 +69,13 @@ SMALL = {
         "small_vocab_size": 300, "small_steps": 3, "seq_len": 32, "batch_size": 4, "strengths": [0.0, 1.0],
         "new_tokens": 6, "marked_tokens": 30, "texts_at_once": 2, "false_positive_rate": 0.2,
     },
+    "15_images_and_text.ipynb": {
+        "emoji": None, "queries": ["red circle"], "held_out_count": 8, "image_size": 24, "num_layers": 1, "d_model": 16,
+        "num_heads": 2, "batch_size": 8, "contrast_steps": 4, "name_steps": 2, "projector_steps": 2, "all_steps": 4,
+        "every": 2,
+    },
 }  # fmt: skip
-MAKES_ITS_TEXT = "11_inside_a_language_model.ipynb"
+MAKE_THEIR_DATA = ("11_inside_a_language_model.ipynb", "15_images_and_text.ipynb")
 WORDS = "The class statement defines a class. A function is defined by def, and returns a new value to its caller."
 
 
@@ -135,7 +140,7 @@ def test_the_notebook_runs_and_leaves_no_files_where_it_stands(name, notebook, t
     monkeypatch.delenv("MPLBACKEND", raising=False)  # so that plots become outputs
     for file, text in sources().items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    settings = SMALL[name] if name == MAKES_ITS_TEXT else {"source": "corpus.txt", **SMALL[name]}
+    settings = SMALL[name] if name in MAKE_THEIR_DATA else {"source": "corpus.txt", **SMALL[name]}
     paths = {key: str(tmp_path / settings[key]) for key in ("source", "test_source", "english") if key in settings}
     inject(notebook, {**settings, **paths})
 
