@@ -10,7 +10,6 @@ import math
 import numpy as np
 from keras import ops
 
-from kerasllm.data import image_prompt
 from kerasllm.images import Tiling, read_image
 from kerasllm.images.resampling import resized
 from kerasllm.interpret.drawings import OnImage
@@ -104,6 +103,8 @@ def image_saliency(
             "The model has no image_processor: give processor=ImageProcessor(...), which it was trained with."
         )
     image = read_image(image)
+    from kerasllm.data import image_prompt  # here, as data sets need TensorFlow, and the rest of this room does not
+
     read_text = read(model, tokenizer, image_prompt(tokenizer, processor, image, text), target)
     question = ask(model, read_text, target, contrast)
     of_text = saliency_of(model, read_text, question, method, baseline, steps, batch_size)
