@@ -113,5 +113,5 @@ def test_a_model_learns_decodes_and_comes_back(tmp_path):
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError) as error:
-        MixtureOfExperts(D, F, **options)
+        MixtureOfExperts(D, F, **options).build(X.shape)
     assert message in str(error.value)

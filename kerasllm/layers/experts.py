@@ -9,10 +9,8 @@ import keras
 from keras import ops
 
 from kerasllm import backend
-from kerasllm.layers.checks import check_vectors
-from kerasllm.layers.composite import Composite
 from kerasllm.layers.dense import Dense, clone_initializer
-from kerasllm.layers.feed_forward import FeedForwardOptions, gate, get_activation
+from kerasllm.layers.feed_forward import FeedForwardOptions, Widening, gate
 from kerasllm.layers.option_names import explain_options
 from kerasllm.layers.options import check_sizes
 from kerasllm.layers.taps import tap
@@ -70,7 +68,7 @@ class ExpertOptions(FeedForwardOptions):
 
 @keras.saving.register_keras_serializable("kerasllm")
 @explain_options(ExpertOptions)
-class MixtureOfExperts(Composite, keras.layers.Layer):
+class MixtureOfExperts(Widening):
     """Feed-forward layers side by side, of which a router chooses some for each token.
 
     No token is dropped, whatever the router chooses: tokens are sorted by expert, and each expert computes its own.
@@ -102,34 +100,10 @@ class MixtureOfExperts(Composite, keras.layers.Layer):
         https://arxiv.org/abs/2211.15841, for experts without limits to what each takes
     """
 
-    def __init__(
-        self,
-        d_model,
-        dff,
-        *,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        output_initializer=None,
-        **options,
-    ):
-        own = ExpertOptions.take(options)
-        super().__init__(**options)
-        own.set_on(self)
-        check_sizes(num_experts=self.num_experts)
-        self._input_width = None
-        self.d_model = d_model
-        self.dff = dff
-        self.activate = get_activation(self.activation)
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.output_initializer = keras.initializers.get(output_initializer)
-        self.supports_masking = True
-
-    def __call__(self, x, *args, **kwargs):
-        check_vectors(self.name, "x", x, self._input_width, max(len(getattr(x, "shape", ())), 2))
-        return super().__call__(x, *args, **kwargs)
+    _options = ExpertOptions
 
     def build(self, x_shape):
+        check_sizes(num_experts=self.num_experts)
         self._input_width = D = x_shape[-1]
         self.router = Dense(
             self.num_experts,
@@ -207,20 +181,6 @@ class MixtureOfExperts(Composite, keras.layers.Layer):
         rows = ops.reshape(rows if first is None else ops.where(is_here[:, None], rows, 0), (-1, k, self.d_model))
         shares = ops.cast(ops.reshape(shares, (-1, k, 1)), rows.dtype)
         return ops.reshape(ops.sum(rows * shares, axis=1), (*shape[:-1], self.d_model))
-
-    def compute_output_shape(self, x_shape):
-        return (*x_shape[:-1], self.d_model)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "d_model": self.d_model,
-            "dff": self.dff,
-            **ExpertOptions.of(self),
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "output_initializer": keras.initializers.serialize(self.output_initializer),
-        }
 
 
 def _copies(x, order, place, k):

@@ -86,9 +86,56 @@ class FeedForwardOptions(Options):
         return (3 if self.gated else 2) * dff
 
 
+class Widening(Composite, keras.layers.Layer):
+    """What layers have in common that act on each token alone, and are wide inside: see `FeedForward`."""
+
+    _options = FeedForwardOptions
+
+    def __init__(
+        self,
+        d_model,
+        dff,
+        *,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        output_initializer=None,
+        **options,
+    ):
+        own = self._options.take(options)
+        super().__init__(**options)
+        own.set_on(self)
+        self._input_width = None
+        self.d_model = d_model
+        self.dff = dff
+        self.activate = get_activation(self.activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.output_initializer = keras.initializers.get(output_initializer)
+        self.supports_masking = True
+
+    def __call__(self, x, *args, **kwargs):
+        rank = max(len(getattr(x, "shape", ())), 2)
+        check_vectors(self.name, "x", x, self._input_width, rank)
+        return super().__call__(x, *args, **kwargs)
+
+    def compute_output_shape(self, x_shape):
+        return (*x_shape[:-1], self.d_model)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "d_model": self.d_model,
+            "dff": self.dff,
+            **self._options.of(self),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "output_initializer": keras.initializers.serialize(self.output_initializer),
+        }
+
+
 @keras.saving.register_keras_serializable("kerasllm")
 @explain_options(FeedForwardOptions)
-class FeedForward(Composite, keras.layers.Layer):
+class FeedForward(Widening):
     """Two dense layers on each token: widen to `dff`, activate, narrow to `d_model`.
 
     Args:
@@ -109,33 +156,6 @@ class FeedForward(Composite, keras.layers.Layer):
         >>> kerasllm.layers.FeedForward(64, 256, activation="silu", gated=True)(np.ones((2, 10, 64))).shape
         TensorShape([2, 10, 64])
     """
-
-    def __init__(
-        self,
-        d_model,
-        dff,
-        *,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        output_initializer=None,
-        **options,
-    ):
-        own = FeedForwardOptions.take(options)
-        super().__init__(**options)
-        own.set_on(self)
-        self._input_width = None
-        self.d_model = d_model
-        self.dff = dff
-        self.activate = get_activation(self.activation)
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.output_initializer = keras.initializers.get(output_initializer)
-        self.supports_masking = True
-
-    def __call__(self, x, *args, **kwargs):
-        rank = max(len(getattr(x, "shape", ())), 2)
-        check_vectors(self.name, "x", x, self._input_width, rank)
-        return super().__call__(x, *args, **kwargs)
 
     def build(self, x_shape):
         self._input_width = x_shape[-1]
@@ -162,17 +182,3 @@ class FeedForward(Composite, keras.layers.Layer):
             x = backend.fused(activate, x) if training else activate(x)
         x = tap(x, self, "inner")
         return tap(self.outer(x), self, "output")
-
-    def compute_output_shape(self, x_shape):
-        return (*x_shape[:-1], self.d_model)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "d_model": self.d_model,
-            "dff": self.dff,
-            **FeedForwardOptions.of(self),
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "output_initializer": keras.initializers.serialize(self.output_initializer),
-        }
