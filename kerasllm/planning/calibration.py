@@ -1,9 +1,7 @@
 """What was measured of this machine, kept in the user's cache folder: `calibrating.py` measures it."""
 
-import bisect
 import dataclasses
 import json
-import math
 import os
 import platform
 from pathlib import Path
@@ -11,9 +9,10 @@ from pathlib import Path
 import keras
 
 from kerasllm.files import write_json
+from kerasllm.planning.interpolation import between
 
 FILE = "calibration.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Calibration:
         bandwidth: float or None, bytes per second that pass over large tensors reach.
         matmul: dict from dtype to list of pairs (FLOPs of a product, FLOP/s), by size.
         attention: dict from dtype to FLOP/s of many small products, such as those of heads.
-        pass_seconds: dict from dtype to seconds for each byte of activations, of all that is no product.
-        logit_seconds: float, seconds for each logit of all that is done to them.
+        pass_seconds: dict from dtype to a dict of seconds for each of what `counting.passes_of_step` counts.
         step_seconds, layer_seconds: float, of a step and of each of its layers, however small they are.
+        generation: dict from dtype to the fields of a `GenerationTimes`.
     """
 
     machine: dict = dataclasses.field(default_factory=dict)
@@ -45,9 +44,9 @@ class Calibration:
     matmul: dict = dataclasses.field(default_factory=dict)
     attention: dict = dataclasses.field(default_factory=dict)
     pass_seconds: dict = dataclasses.field(default_factory=dict)
-    logit_seconds: float = 0.0
     step_seconds: float = 0.0
     layer_seconds: float = 0.0
+    generation: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
     def kept(cls, folder=None):
@@ -73,12 +72,7 @@ class Calibration:
 
     def matmul_rate(self, flops, dtype):
         """FLOP/s of a product of so many FLOPs: between those measured along a line over the logarithm."""
-        sizes, rates = zip(*self.matmul[dtype], strict=True)
-        at = bisect.bisect_left(sizes, flops)
-        if at in (0, len(sizes)):
-            return rates[min(at, len(sizes) - 1)]
-        share = math.log(flops / sizes[at - 1]) / math.log(sizes[at] / sizes[at - 1])
-        return rates[at - 1] + share * (rates[at] - rates[at - 1])
+        return between(self.matmul[dtype], flops)
 
 
 def cache_folder(folder=None):

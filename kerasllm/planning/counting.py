@@ -4,7 +4,10 @@ Letters: M tokens computed at once, D d_model, F dff, H query heads, K key/value
 E experts, k experts of a token.
 """
 
+import dataclasses
 from typing import NamedTuple
+
+from kerasllm.layers.tiles import OF_ONE, is_long
 
 FORWARD, BACKWARD = 1, 2  # products of a kernel: with inputs; with gradients, by inputs and by the kernel
 
@@ -60,7 +63,7 @@ def step_seconds(training, device):
     in the runs that it was calibrated with, for each byte. Of another device the share of its peak is assumed that
     `Device.share_of_peak` says, and that its bandwidth is reached where that takes longer.
     """
-    dtype = "float32" if training.precision == "float32" else training.precision.removeprefix("mixed_")
+    dtype = _dtype(training)
     if device.is_this:
         return _seconds_here(training, device.calibration, dtype)
     if dtype not in device.flops:
@@ -70,15 +73,54 @@ def step_seconds(training, device):
     return max(computing, passes / device.bandwidth) if device.bandwidth else computing
 
 
+def passes_of_step(training):
+    """What a step passes over beside its products, by the names that `Calibration.pass_seconds` has.
+
+    Returns:
+        A dict of floats: "bytes" of activations, "scores" of attention where contexts are long enough that none is
+        kept, numbers that pass through a "gelu", and "logits".
+    """
+    config, size = training.config, 4 if training.precision == "float32" else 2
+    T, tokens = training.context, training.tokens_at_once * training.micro_batches
+    kept = scores = gelu = 0
+    for options in training.layers:
+        whole = dataclasses.replace(options, remat=None)
+        of_block = whole.block_kept(config.d_model, config.num_heads, config.dff, T, training.causal, size)[0]
+        less = options.block_kept(config.d_model, config.num_heads, config.dff, T, training.causal, size)[0]
+        kept += of_block + (of_block - less) / (FORWARD + BACKWARD)  # what is computed again
+        attention, feed_forward = (
+            1 + (options.remat in ("block", name)) / (FORWARD + BACKWARD) for name in ("attention", "feed_forward")
+        )
+        if is_long(T, T):  # of the tiles along the diagonal, half is computed for nothing
+            seen = options.attention_pairs(T, training.causal) + OF_ONE / 2
+            scores += config.num_heads * seen * attention
+        gelu += options.activation.startswith("gelu") * config.dff * feed_forward
+    return {
+        "bytes": kept * tokens * size,
+        "scores": scores * tokens,
+        "gelu": gelu * tokens,
+        "logits": tokens * config.vocab_size,
+    }
+
+
 def _seconds_here(training, calibration, dtype):
     if not calibration.knows_time_of(dtype):
         return None
+    passes = passes_of_step(training).items()
+    of_passes = sum(amount * calibration.pass_seconds[dtype][name] for name, amount in passes)
+    return seconds_without_passes(training, calibration) + of_passes
+
+
+def seconds_without_passes(training, calibration):
+    """Seconds of what is measured by itself: products, the optimizer, and what is no computing."""
+    dtype = _dtype(training)
     seconds = calibration.step_seconds + training.micro_batches * calibration.layer_seconds * len(training.layers)
     for flops, times, kind in products_of_step(training):
         rate = calibration.attention[dtype] if kind == "attention" else calibration.matmul_rate(flops, dtype)
         seconds += times * flops / rate
-    tokens = training.tokens_at_once * training.micro_batches
-    seconds += training.kept_bytes * calibration.pass_seconds[dtype]
-    seconds += tokens * training.config.vocab_size * calibration.logit_seconds
     # Adam reads and writes weights and two moments, and reads gradients; the norm and the clipping pass over them too.
     return seconds + 10 * 4 * training.numbers_trained / calibration.bandwidth
+
+
+def _dtype(training):
+    return training.precision.removeprefix("mixed_")

@@ -3,9 +3,14 @@
 import dataclasses
 
 from kerasllm.planning.device_table import Device, device_of
+from kerasllm.planning.generation_times import (
+    NUMBER_BYTES,
+    GenerationTimes,
+    GenerationWork,
+    cached_numbers,
+    seen_tokens,
+)
 from kerasllm.planning.training_plan import KERNEL_BYTES
-
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,35 +57,33 @@ def generation_plan(config, batch_size=1, context=None, *, dtype="float32", quan
         >>> kerasllm.planning.generation_plan(config).cache_bytes_per_token == 2 * 12 * 768 * 4
         True
     """
-    if dtype not in _BYTES or quantize not in (None, *KERNEL_BYTES):
+    if dtype not in NUMBER_BYTES or quantize not in (None, *KERNEL_BYTES):
         raise ValueError(
-            f"`dtype` is one of {', '.join(_BYTES)} and `quantize` None or one of {', '.join(KERNEL_BYTES)}, got "
+            f"`dtype` is one of {', '.join(NUMBER_BYTES)} and `quantize` None or one of {', '.join(KERNEL_BYTES)}, got "
             f"{dtype!r} and {quantize!r}."
         )
-    device, size, T = device_of(device), _BYTES[dtype], context or config.max_length
+    device, size, T = device_of(device), NUMBER_BYTES[dtype], context or config.max_length
     layers = config.options_by_layer()
     inner = sum(options.block_parameters(config.d_model, config.num_heads, config.dff) for options in layers)
     weights = (config.num_parameters() - inner) * size + inner * min(size, KERNEL_BYTES.get(quantize, size))
-    of_token = sum(_cached(options, config) for options in layers) * size
-    cache = sum(_cached(options, config) * min(options.attention_window or T, T) for options in layers) * size
+    of_token = sum(cached_numbers(options, config) for options in layers) * size
+    cache = sum(cached_numbers(options, config) * seen_tokens(options, T) for options in layers) * size
     cache *= batch_size
-    # Of a mixture, what no token of a step reads stays in memory.
-    of_kernels = [
-        options.block_parameters(config.d_model, config.num_heads, config.dff, of_tokens=batch_size)
-        for options in layers
-    ]
-    read = weights - (inner - sum(of_kernels)) * min(size, KERNEL_BYTES.get(quantize, size))
-    rate = device.calibration.matmul_rate(1e12, dtype) if device.calibration.knows_time_of(dtype) else None
-    rate = device.flops[dtype] * device.share_of_peak if dtype in device.flops else rate
     speed = first = None
-    if rate and device.bandwidth:
+    if dtype in device.calibration.generation:
+        times = GenerationTimes(**device.calibration.generation[dtype])
+        speed = batch_size / times.step_seconds(GenerationWork.of(config, batch_size, max(T // 2, 1), dtype))
+        first = times.prompt_seconds(GenerationWork.of(config, batch_size, T, dtype))
+    elif dtype in device.flops and device.bandwidth:
+        rate = device.flops[dtype] * device.share_of_peak
+        of_kernels = [
+            options.block_parameters(config.d_model, config.num_heads, config.dff, of_tokens=batch_size)
+            for options in layers
+        ]
+        # Of a mixture, what no token of a step reads stays in memory.
+        read = weights - (inner - sum(of_kernels)) * min(size, KERNEL_BYTES.get(quantize, size))
         of_row = 2 * config.num_parameters(embeddings=False, of_tokens=1)
         of_row += 2 * config.tie_embeddings * config.vocab_size * config.d_model
         speed = batch_size / max((read + cache / 2) / device.bandwidth, batch_size * of_row / rate)
         first = max(weights / device.bandwidth, batch_size * T * of_row / rate)
     return GenerationPlan(device, round(weights), of_token, round(cache), speed, first)
-
-
-def _cached(options, config):
-    K, h = options.num_kv_heads or config.num_heads, options.head_dim or config.d_model // config.num_heads
-    return 2 * K * h

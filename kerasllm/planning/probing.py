@@ -1,4 +1,4 @@
-"""The inside of a measured process: products of matrices, or a few steps of small models; a line of JSON for each.
+"""The inside of a measured process: products, steps of small models, texts that these write; each a line of JSON.
 
 Lines that answer begin with ANSWER, as libraries print what they like.
 """
@@ -14,9 +14,9 @@ STEPS = 6
 
 def main(jobs):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for function, arguments in json.loads(jobs):
-        found = {"speeds": speeds, "training_run": training_run}[function](**arguments)
-        print(ANSWER + json.dumps(found), flush=True)
+    functions = {"speeds": speeds, "training_run": training_run, "generation_run": generation_run}
+    for name, arguments in json.loads(jobs):
+        print(ANSWER + json.dumps(functions[name](**arguments)), flush=True)
 
 
 def training_run(
@@ -49,6 +49,31 @@ def training_run(
     return {"bytes": 1024 * (_kilobytes("VmHWM") - begin), "seconds": min(clock.seconds[1:])}
 
 
+def generation_run(config, batch_size, dtype, prompt, steps=48):
+    """Generates with a model, behind prompts of so many tokens.
+
+    Returns:
+        A dict of "prompt_seconds", until each row has its first token, and "step_seconds", of each further one.
+    """
+    import numpy as np
+
+    from kerasllm import models
+    from kerasllm.generation.decoding import Decoding
+
+    config = models.TransformerConfig.from_dict(config)
+    model = models.CausalLM(config, dtype=dtype)
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (batch_size, prompt)).tolist()
+    prompts, times = [{"token_ids": row} for row in ids], []
+    for _ in range(4):
+        decoding, start = Decoding(model, prompts, steps + 1), time.perf_counter()
+        decoding.run(1)
+        first = time.perf_counter()
+        decoding.run(steps)
+        times.append((first - start, (time.perf_counter() - first) / steps))
+    of_prompts, of_steps = zip(*times[1:], strict=True)  # the first is compiled
+    return {"prompt_seconds": min(of_prompts), "step_seconds": min(of_steps)}
+
+
 def speeds(dtypes, sizes, seconds=0.25):
     """FLOP/s of products by dtype and size, those of heads, and bytes per second of passes over memory.
 
@@ -69,10 +94,8 @@ def speeds(dtypes, sizes, seconds=0.25):
         return amount / sorted(times)[len(times) // 4]  # what others take of the machine is left out
 
     @tf.function
-    def three(x, w, y):  # given, as what a graph knows it would compute once
-        forward, by_x, by_w = tf.matmul(x, w), tf.matmul(y, w, transpose_b=True), tf.matmul(x, y, transpose_a=True)
-        with tf.control_dependencies([forward, by_x, by_w]):
-            return tf.zeros(())
+    def three(x, w, y):  # given, as what a graph knows it would compute once; returned, or none would be computed
+        return tf.matmul(x, w), tf.matmul(y, w, transpose_b=True), tf.matmul(x, y, transpose_a=True)
 
     scores, more = tf.function(lambda x, y: tf.matmul(x, y, transpose_b=True)), tf.function(lambda x: x + 1.0)
     dense, heads = {}, {}
