@@ -113,8 +113,13 @@ def buffer_lengths(model, prompt_length, max_new_tokens):
     fixed = fixed_length(model)
     if fixed is not None:
         return prompt_length, fixed
-    P = SMALLEST_BUCKET
-    while prompt_length > P:
-        P *= 2
-    P = max(prompt_length, min(P, context_length(model) or P))
+    P = prompt_bucket(prompt_length, context_length(model))
     return P, P + -(-max_new_tokens // 64) * 64
+
+
+def prompt_bucket(length, context=None):
+    """P of a prompt of so many tokens, of a model that reads at most `context`."""
+    P = SMALLEST_BUCKET
+    while length > P:
+        P *= 2
+    return max(length, min(P, context or P))

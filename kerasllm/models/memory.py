@@ -125,11 +125,18 @@ class TrainingMemory:
         """Bytes that are kept of the embedding, of each block, and of what stands before the output layer; and those
         that each block needs besides while its gradient is made."""
         config, size = self.config, self._number_bytes
+        D, H = config.d_model, config.num_heads
         of_blocks = [
             options.block_kept(config.d_model, config.num_heads, config.dff, self.context, self.causal, size)
             for options in self.layers
         ]
         first = self.layers[0]
+        if self.adapter_rank and size < FLOAT:  # adapters compute in float32, and keep what they read
+            of_blocks = [
+                (kept, more + read) if options.remat == "block" else (kept + read, more)
+                for options, (kept, more) in zip(self.layers, of_blocks, strict=True)
+                for read in [FLOAT / size * (2 * D + H * (options.head_dim or D // H) + config.dff)]
+            ]
         embedded = config.d_model * (1 + config.embedding_norm + bool(first.dropout) / size)
         kept = [embedded, *(kept for kept, _ in of_blocks), config.d_model]
         return [each * self.tokens_at_once * size for each in kept], [

@@ -15,6 +15,7 @@ from kerasllm.planning.calibration import Calibration, this_machine
 from kerasllm.planning.counting import passes_of_step, seconds_without_passes
 from kerasllm.planning.generation_times import GenerationTimes, GenerationWork
 from kerasllm.planning.probing import ANSWER
+from kerasllm.planning.training_plan import overhead_of
 
 _SMALL = {"vocab_size": 256, "d_model": 64, "num_heads": 2, "dff": 256, "max_length": 32}
 _MIDDLE = {
@@ -26,14 +27,15 @@ _LONG = {**_MIDDLE, "max_length": 2048}  # of which attention is
 _GELU = {**_MIDDLE, "norm": "layer", "activation": "gelu_tanh", "use_bias": True, "positions": "learned"}
 _BIG = {**_MIDDLE, "num_layers": 6, "d_model": 768, "num_heads": 12, "dff": 3072}
 _FEW_LAYERS, _MANY_LAYERS, _ROWS = 1, 8, 16
+_SIZES = (_MIDDLE, _ROWS), (_LONG, 2), (_GELU, _ROWS), (_WIDE, _ROWS // 2)  # models, and rows of a batch
 _PRODUCTS = [(512, 128, 128), (2048, 256, 256), (4096, 256, 1024), (4096, 512, 2048), (4096, 1024, 4096)]
 
 
 def calibrate(folder=None, say=None):
     """Measures what plans need to know of this machine, and keeps it in the user's cache folder.
 
-    It takes two minutes or three, in which nothing else should run: products of matrices by size and dtype, passes over
-    memory, and a few steps of small models, of which what a process takes by itself is learned, what an allocator
+    It takes some minutes, in which nothing else should run: products of matrices by size and dtype, passes over memory,
+    and a few steps of small models, of which what a process takes by itself is learned, what an allocator
     wastes, and how long that lasts which is no product; and a few texts that such models write.
 
     Args:
@@ -54,26 +56,25 @@ def calibrate(folder=None, say=None):
         raise RuntimeError("What is calibrated is TensorFlow on a CPU; of other devices plans take the data sheet.")
     dtypes = ["float32", *(["bfloat16"] if backend.fast_bfloat16_device() else [])]
     say("What a training process takes by itself")
-    few, many = (_measured([_run({**_SMALL, "num_layers": layers}, 2)])[0] for layers in (_FEW_LAYERS, _MANY_LAYERS))
-    (middle,) = _measured([_run(_MIDDLE, _ROWS)])
+    few, many = (_alone({**_SMALL, "num_layers": layers}, 2) for layers in (_FEW_LAYERS, _MANY_LAYERS))
+    layer_bytes = (many.unexplained - few.unexplained) / (_MANY_LAYERS - _FEW_LAYERS)
+    layer_seconds = max((many.seconds - few.seconds) / (_MANY_LAYERS - _FEW_LAYERS), 0.0)
     say("How fast it multiplies, and trains")
     (speeds,) = _measured([("speeds", {"dtypes": dtypes, "sizes": _PRODUCTS})])
-    layer_bytes = (many.unexplained - few.unexplained) / (_MANY_LAYERS - _FEW_LAYERS)
-    fixed = few.unexplained - layer_bytes * _FEW_LAYERS
-    slack = (middle.bytes - fixed - layer_bytes * _MIDDLE["num_layers"]) / middle.counted
-    layer_seconds = max((many.seconds - few.seconds) / (_MANY_LAYERS - _FEW_LAYERS), 0.0)
+    runs = [_alone(*size) for size in _SIZES]
     known = Calibration(
         machine=this_machine(),
         measured=datetime.date.today().isoformat(),
-        fixed_bytes=fixed,
         layer_bytes=layer_bytes,
-        slack=max(slack, 1.0),
         step_seconds=max(few.seconds - layer_seconds * _FEW_LAYERS, 0.0),
         layer_seconds=layer_seconds,
+        **_overhead([*runs, _alone(_MIDDLE, 3 * _ROWS)], layer_bytes),
         **speeds,
     )
     for dtype in dtypes:
-        known.pass_seconds[dtype] = _seconds_of_passes(known, "float32" if dtype == "float32" else f"mixed_{dtype}")
+        if dtype != "float32":
+            runs = _measured([_run(*size, f"mixed_{dtype}") for size in _SIZES])
+        known.pass_seconds[dtype] = _seconds_of_passes(runs, known)
     for dtype in dtypes:
         say(f"How fast it writes, in {dtype}")
         known.generation[dtype] = dataclasses.asdict(_generation_times(dtype))
@@ -81,25 +82,47 @@ def calibrate(folder=None, say=None):
     return known
 
 
-def _seconds_of_passes(known, precision):
-    """Seconds for each of what steps pass over, so that as many runs take as long as they were seen to."""
-    sizes = (_MIDDLE, _ROWS), (_LONG, 2), (_GELU, _ROWS), (_WIDE, _ROWS // 2)
-    runs = _measured([_run(*size, precision) for size in sizes])
-    passes = [passes_of_step(run.training) for run in runs]
+def _overhead(runs, layer_bytes):
+    """Bytes of each other thing in `overhead_of`, so that runs take as much as they were seen to."""
+    amounts = [overhead_of(run.training) for run in runs]
+    left = [
+        run.unexplained - layer_bytes * amount.pop("layer_bytes") for run, amount in zip(runs, amounts, strict=True)
+    ]
+    return _of_each(amounts, left)
+
+
+def _seconds_of_passes(runs, known):
+    """Seconds of each thing in `passes_of_step`, so that runs take as long as they were seen to."""
     left = [run.seconds - seconds_without_passes(run.training, known) for run in runs]
-    of_each = np.linalg.solve([list(amounts.values()) for amounts in passes], left)
-    return {name: max(float(seconds), 0.0) for name, seconds in zip(passes[0], of_each, strict=True)}
+    return _of_each([passes_of_step(run.training) for run in runs], left)
+
+
+def _of_each(amounts, totals):
+    """What each of some amounts takes, a dict, if their sums take so much: by least squares, and not below 0.
+
+    Args:
+        amounts: list of dicts of numbers.
+        totals: list of float.
+    """
+    names, rows = list(amounts[0]), np.array([list(row.values()) for row in amounts], "float64")
+    taken = {name: 0.0 for name in names}
+    while names:
+        columns = rows[:, [list(amounts[0]).index(name) for name in names]]
+        found = np.linalg.lstsq(columns / (sizes := np.abs(columns).max(0)), np.array(totals), rcond=None)[0] / sizes
+        if found.min() >= 0:
+            return {**taken, **{name: float(value) for name, value in zip(names, found, strict=True)}}
+        names.pop(int(found.argmin()))
+    return taken
 
 
 def _generation_times(dtype):
-    sizes = [(fields, rows, 32) for fields in (_MIDDLE, _BIG) for rows in (1, 8)] + [(_LONG, 8, 1900)]
+    sizes = [(fields, rows, 32) for fields in (_MIDDLE, _BIG) for rows in (1, 8)]
+    sizes += [(_LONG, rows, 1900) for rows in (1, 8)]
     names = "config", "batch_size", "prompt", "dtype"
     found = _measured([("generation_run", dict(zip(names, (*size, dtype), strict=True))) for size in sizes])
     works = [GenerationWork.of(TransformerConfig(**fields), *size, dtype) for fields, *size in sizes]
-    *short, long = [
-        (work, answer["prompt_seconds"], answer["step_seconds"]) for work, answer in zip(works, found, strict=True)
-    ]
-    return GenerationTimes.fitted(short, long)
+    runs = [(work, answer["prompt_seconds"], answer["step_seconds"]) for work, answer in zip(works, found, strict=True)]
+    return GenerationTimes.fitted(runs[:4], runs[4:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +149,11 @@ class _Run:
 
 def _run(fields, batch_size, precision="float32"):
     return "training_run", {"config": fields, "batch_size": batch_size, "precision": precision}
+
+
+def _alone(fields, batch_size):
+    """A `_Run` of a process of its own, of which the memory means something."""
+    return _measured([_run(fields, batch_size)])[0]
 
 
 def _measured(jobs):

@@ -26,7 +26,9 @@ class Calibration:
         measured: str, the date; "" where it was not.
         fixed_bytes: float, that the first training step takes above what a process has once it has started.
         layer_bytes: float, that the graph of each layer takes.
-        slack: float, bytes taken for each byte that tensors have: an allocator's pieces are not all of the right size.
+        slack: float, bytes besides for each byte of tensors: an allocator's pieces are not all of the right size.
+        logit_slack: float, bytes besides for each byte of logits.
+        long_bytes: float, that attention of long contexts takes, whatever its size.
         bandwidth: float or None, bytes per second that pass over large tensors reach.
         matmul: dict from dtype to list of pairs (FLOPs of a product, FLOP/s), by size.
         attention: dict from dtype to FLOP/s of many small products, such as those of heads.
@@ -39,7 +41,9 @@ class Calibration:
     measured: str = ""
     fixed_bytes: float = 131e6
     layer_bytes: float = 9.2e6
-    slack: float = 1.16
+    slack: float = 0.16
+    logit_slack: float = 0.0
+    long_bytes: float = 0.0
     bandwidth: float | None = None
     matmul: dict = dataclasses.field(default_factory=dict)
     attention: dict = dataclasses.field(default_factory=dict)

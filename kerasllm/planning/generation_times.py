@@ -3,8 +3,10 @@
 import dataclasses
 from typing import NamedTuple
 
+from kerasllm.generation.buffers import prompt_bucket
 from kerasllm.planning.interpolation import between
 
+_ROUNDS = 5
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -27,7 +29,8 @@ class GenerationWork(NamedTuple):
 
     @classmethod
     def of(cls, config, rows, tokens, dtype):
-        """Of a TransformerConfig; `tokens` are those of each row."""
+        """Of a TransformerConfig and rows of so many tokens, of whose bucket all places are computed."""
+        tokens = prompt_bucket(tokens, config.max_length)
         layers, D, H = config.options_by_layer(), config.d_model, config.num_heads
         weights = config.num_parameters(embeddings=False, of_tokens=rows)
         weights += config.tie_embeddings * config.vocab_size * config.embedding_width
@@ -62,14 +65,14 @@ class GenerationTimes:
         steps: list of (rows, list of (weights, seconds)): for each weight that a step of so many rows reads, by how
             many there are, as small models fit the processor's own memory.
         prompts: list of (FLOPs, FLOP/s), of a layer's products with a whole prompt.
-        cache_seconds: float, of a step, for each byte of the cache that it reads.
-        score_seconds: float, for each score of attention within a prompt.
+        caches: list of (bytes, seconds), of a step, for each byte of the cache, by how many it reads.
+        scores: list of (scores, seconds), for each score of attention within a prompt, by how many there are.
     """
 
     steps: list
     prompts: list
-    cache_seconds: float = 0.0
-    score_seconds: float = 0.0
+    caches: list
+    scores: list
 
     @classmethod
     def fitted(cls, short, long):
@@ -77,27 +80,45 @@ class GenerationTimes:
 
         Args:
             short: list of runs, of models of several sizes by several numbers of rows, behind short prompts.
-            long: a run behind a long prompt.
+            long: list of runs behind long prompts.
         """
-        steps, prompts = {}, []
-        for work, of_prompt, of_step in sorted(short, key=lambda run: run[0].weights):
-            steps.setdefault(work.rows, []).append((work.weights, of_step / work.weights))
-            prompts.append((work.layer_flops[0], sum(work.layer_flops) / of_prompt))
-        plain, (work, of_prompt, of_step) = cls(sorted(steps.items()), sorted(prompts)), long
-        return dataclasses.replace(
-            plain,
-            cache_seconds=max(of_step - plain.step_seconds(work), 0.0) / work.cache_bytes,
-            score_seconds=max(of_prompt - plain.prompt_seconds(work), 0.0) / work.scores,
-        )
+        times = cls([], [], [(1, 0.0)], [(1, 0.0)])
+        for _ in range(_ROUNDS):  # what is short has a little of what is long, and the other way round
+            steps, prompts = {}, []
+            for work, of_prompt, of_step in sorted(short, key=lambda run: run[0].weights):
+                of_weights = of_step - times.cache_seconds(work)
+                steps.setdefault(work.rows, []).append((work.weights, of_weights / work.weights))
+                of_kernels = of_prompt - times.score_seconds(work)
+                prompts.append((work.layer_flops[0], sum(work.layer_flops) / of_kernels))
+            times = dataclasses.replace(times, steps=sorted(steps.items()), prompts=sorted(prompts))
+            caches, scores = [], []
+            for work, of_prompt, of_step in long:
+                reading = max(of_step - times.weight_seconds(work), 0.0)
+                scoring = max(of_prompt - times.kernel_seconds(work), 0.0)
+                caches.append((work.cache_bytes, reading / work.cache_bytes))
+                scores.append((work.scores, scoring / work.scores))
+            times = dataclasses.replace(times, caches=sorted(caches), scores=sorted(scores))
+        return times
 
     def step_seconds(self, work):
-        """Of a step, which gives a token to each row: along a line over the rows."""
-        (few, of_few), *_, (many, of_many) = self.steps
-        of_few, of_many = between(of_few, work.weights), between(of_many, work.weights)
-        of_weight = of_few + (of_many - of_few) * (work.rows - few) / (many - few)
-        return work.weights * of_weight + work.cache_bytes * self.cache_seconds
+        """Of a step, which gives a token to each row."""
+        return self.weight_seconds(work) + self.cache_seconds(work)
 
     def prompt_seconds(self, work):
         """Until a prompt is read and each row has its first token."""
-        of_kernels = sum(flops / between(self.prompts, flops) for flops in work.layer_flops)
-        return of_kernels + work.scores * self.score_seconds
+        return self.kernel_seconds(work) + self.score_seconds(work)
+
+    def weight_seconds(self, work):
+        """The part of a step that grows with the weights: along a line over the rows."""
+        (few, of_few), *_, (many, of_many) = self.steps
+        of_few, of_many = between(of_few, work.weights), between(of_many, work.weights)
+        return work.weights * (of_few + (of_many - of_few) * (work.rows - few) / (many - few))
+
+    def cache_seconds(self, work):
+        return work.cache_bytes * between(self.caches, work.cache_bytes)
+
+    def kernel_seconds(self, work):
+        return sum(flops / between(self.prompts, flops) for flops in work.layer_flops)
+
+    def score_seconds(self, work):
+        return work.scores * between(self.scores, work.scores)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from kerasllm.layers.tiles import is_long
 from kerasllm.models.memory import PARTS, TrainingMemory
 from kerasllm.planning.counting import flops_of_step, step_seconds
 from kerasllm.planning.device_table import Device, device_of
@@ -159,11 +160,24 @@ def plan(
     return plan_of(training, device_of(device), tokens)
 
 
+def overhead_of(training):
+    """What a training process takes memory for beside tensors: amounts by the names of `Calibration`'s fields, which
+    say how many bytes each of them is."""
+    logits = 0 if training.loss_chunk else 4 * training.tokens_at_once * training.config.vocab_size
+    return {
+        "fixed_bytes": 1,
+        "layer_bytes": training.config.num_layers,
+        "slack": sum(training.by_part().values()),
+        "logit_slack": logits,
+        "long_bytes": int(is_long(training.context, training.context)),
+    }
+
+
 def plan_of(training, device, tokens=None):
     """The `Plan` of a `TrainingMemory` on a `Device`."""
     counted, calibration = training.by_part(), device.calibration
-    total = sum(counted.values())
-    own = calibration.fixed_bytes + calibration.layer_bytes * training.config.num_layers
-    counted["workspace"] += round((calibration.slack - 1) * total + own)
+    counted["workspace"] += round(
+        sum(getattr(calibration, name) * amount for name, amount in overhead_of(training).items())
+    )
     memory = {**{name: counted[name] for name in PARTS}, "peak": sum(counted.values())}
     return Plan(training, device, memory, step_seconds(training, device), tokens)
