@@ -39,11 +39,11 @@ class Calibration:
 
     machine: dict = dataclasses.field(default_factory=dict)
     measured: str = ""
-    fixed_bytes: float = 131e6
-    layer_bytes: float = 9.2e6
-    slack: float = 0.16
-    logit_slack: float = 0.0
-    long_bytes: float = 0.0
+    fixed_bytes: float = 91e6
+    layer_bytes: float = 17e6
+    slack: float = 0.12
+    logit_slack: float = 0.8
+    long_bytes: float = 97e6
     bandwidth: float | None = None
     matmul: dict = dataclasses.field(default_factory=dict)
     attention: dict = dataclasses.field(default_factory=dict)
