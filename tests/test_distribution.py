@@ -5,14 +5,13 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import pytest
+from many_devices import free_port, on_eight_devices, variables_for
 
 import kerasllm
 from kerasllm.distribution import initialize, layout_map, mesh
@@ -88,19 +87,6 @@ def test_a_run_goes_on_with_other_devices_and_processes(tmp_path):
 
 
 @pytest.mark.scale
-@pytest.mark.parametrize("style", ["llama", "gemma-2", "mixtral"])
-def test_a_step_is_compiled_for_tpus_that_are_not_there(style):
-    pytest.importorskip("libtpu")
-    for found in on_eight_devices("compiled", style, json.dumps({"fsdp": 4}), json.dumps({"fsdp": 2, "tensor": 2})):
-        of_weights_and_optimizer = 3 * 4 * found["parameters"] / 4
-        assert found["state_bytes"] == pytest.approx(of_weights_and_optimizer, rel=0.05)
-        assert found["collectives"]["all-gather"] > 0 < found["flops"]
-        # Of a device's own rows, and no scores of whole rows: those would be 67 MB of each layer. Tokens are twice in a
-        # mixture of experts.
-        assert 0 < found["temporary_bytes"] < (4.5e8 if style == "mixtral" else 1.5e8), found
-
-
-@pytest.mark.scale
 def test_processes_that_die_or_are_stopped_lose_nothing(tmp_path):
     """Runs of the command line over four devices: of four processes, of which one is killed or told to stop, then of
     two or one or four."""
@@ -156,40 +142,3 @@ def newest(folder):
 def log_of(folder):
     with open(folder / "log.csv", newline="") as file:
         return [(row["step"], row["loss"], row["val_loss"]) for row in csv.DictReader(file)]
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def variables_for(devices):
-    """Environment variables with which JAX sees a CPU as so many devices."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_llvm_disable_expensive_passes=true"
-    return {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-
-
-def on_eight_devices(*arguments, processes=1):
-    """The lines of JSON that a script prints on the JAX backend, in processes that have eight devices together."""
-    pytest.importorskip("jax")
-    port = free_port()
-    script = Path(__file__).with_name("on_eight_devices.py")
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, str(number), str(processes), str(port), *arguments],
-            **{
-                "env": variables_for(8 // processes),
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                "text": True,
-            },
-        )
-        for number in range(processes)
-    ]
-    lines = []
-    for process in started:
-        printed, complaints = process.communicate()
-        assert not process.returncode, complaints[-3000:]
-        lines += [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    return lines

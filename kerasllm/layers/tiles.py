@@ -52,15 +52,23 @@ def attend_in_tiles(query, key, value, sight, soft_cap, dropout, training):
         output = backend.flash_attention(query, key, value, *sight, soft_cap)
         if output is not None:
             return output
-    tiles = _Tiles.of(H // K, T, S, sight, soft_cap, 0.0 if seed is None else dropout.rate, query.dtype)
     # JAX wants a function with a gradient of its own to be given all tensors that it needs.
-    given = []
-    if tiles.has_ids:
-        pairs = (sight.query_ids, tiles.Q), (sight.key_ids, tiles.P)
-        given += [ops.repeat(_padded(ids, 1, size), K, axis=0) for ids, size in pairs]
+    given = [] if sight.key_ids is None else [sight.query_ids, sight.key_ids]
     if seed is not None:
-        first = seed[0] * _MIX + ops.arange(B * K, dtype="int32")
-        given.append(ops.stack([first, ops.full_like(first, seed[1] * _MIX)], axis=1))
+        first = seed[0] * _MIX + ops.reshape(ops.arange(B * K, dtype="int32"), (B, K, 1))
+        given.append(ops.concatenate([first, ops.full_like(first, seed[1] * _MIX)], axis=2))
+    tiles = _Tiles.of(H // K, T, S, sight, soft_cap, 0.0 if seed is None else dropout.rate, query.dtype)
+    return backend.on_own_rows(functools.partial(_attended, tiles), [query, key, value, *given], heads=K)
+
+
+def _attended(tiles, query, key, value, *given):
+    """The same of one device's rows and heads."""
+    B, K = ops.shape(key)[:2]
+    ids, seeds = (given[:2], given[2:]) if tiles.has_ids else ((), given)
+    ids = [
+        ops.repeat(_padded(of_rows, 1, size), K, axis=0) for of_rows, size in zip(ids, (tiles.Q, tiles.P), strict=False)
+    ]
+    given = [*ids, *(ops.reshape(of_heads, (B * K, 2)) for of_heads in seeds)]
 
     def heads(tensor, size):
         shape = (B * K, tensor.shape[1] // K, *tensor.shape[2:])
