@@ -32,6 +32,7 @@ OPTIONS = {
     "mixtral": {"num_kv_heads": 2, "num_experts": 4, "router_loss": 0.01},
     "t5": {"num_encoder_layers": 1},
 }
+LENGTHS = {"llama": 1024}  # attention in tiles
 MESHES = {"data=8": {"data": 8}, "fsdp=8": {"fsdp": 8}, "tensor=2, fsdp=4": {"tensor": 2, "fsdp": 4}}
 OTHER_MESHES = {"mixtral": {**MESHES, "expert=4, fsdp=2": {"expert": 4, "fsdp": 2}}}
 TEXT = ["The fox sees what the owl hears, and the owl hears what the fox sees. " * 20]
@@ -48,28 +49,28 @@ def on_mesh(sizes):
     return distribution.MeshParallel(distribution.mesh(**sizes)).scope() if sizes else contextlib.nullcontext()
 
 
-def batches(style, count):
+def batches(style, count, length):
     """Texts of uneven lengths, so that devices have unequal numbers of tokens."""
     draw = np.random.default_rng(1)
     for _ in range(count):
-        ids = draw.integers(1, 96, size=(16, 24))
-        weight = (np.arange(23)[None] < draw.integers(3, 23, size=(16, 1))).astype("float32")
+        ids = draw.integers(1, 96, size=(16, length + 1))
+        weight = (np.arange(length)[None] < draw.integers(3, length, size=(16, 1))).astype("float32")
         inputs = {"source_ids": ids[:, :12], "target_ids": ids[:, :-1]} if style == "t5" else ids[:, :-1]
         yield inputs, ids[:, 1:], weight
 
 
-def trained(style, optimizer, steps, **options):
+def trained(style, optimizer, steps, length=23, **options):
     """The losses of some steps, and what they have made of the weights."""
-    model, losses = make(style), []
+    model, losses = make(style, max_length=max(64, length)), []
     model.compile(optimizer, **options)
-    for inputs, labels, weight in batches(style, steps):
+    for inputs, labels, weight in batches(style, steps, length):
         logs = model.fit(inputs, labels, sample_weight=weight, batch_size=16, shuffle=False, verbose=0)
         losses.append(logs.history["loss"][0])
     return losses, *model.get_weights()
 
 
 RUNS = {
-    "gradients": lambda style: trained(style, keras.optimizers.SGD(1.0), 1),
+    "gradients": lambda style: trained(style, keras.optimizers.SGD(1.0), 1, LENGTHS.get(style, 23)),
     "updates": lambda style: trained(
         style,
         kerasllm.optimizers.AdamW(1e-3, epsilon=1e-4),

@@ -296,8 +296,13 @@ def dropout(x, rate, seed):
     Args:
         x: float tensor.
         rate: float, the share; rounded to 256ths on TensorFlow, unless that is far off.
-        seed: int32 (2,), the same for the same elements.
+        seed: int32 (2,), the same for the same elements; or (N, 2), one for each row, so that rows are the same on
+            whichever device they are. TensorFlow takes the first for all.
     """
+    if len(getattr(seed, "shape", (2,))) == 2:
+        if IS_JAX:
+            return jax.vmap(dropout, (0, None, 0))(x, rate, seed)
+        seed = seed[0]
     if not IS_TENSORFLOW:
         key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
         return jax.numpy.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)

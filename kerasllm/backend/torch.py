@@ -342,7 +342,8 @@ def stateless_uniform(shape, seed):
 def dropout(x, rate, seed):
     if x.is_meta:
         return x
-    kept = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - rate, generator=_generator(seed))
+    generator = _generator(seed[0] if len(getattr(seed, "shape", (2,))) == 2 else seed)
+    kept = torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(1 - rate, generator=generator)
     return torch.where(kept, x / (1 - rate), 0.0)
 
 

@@ -184,7 +184,7 @@ class _Known(NamedTuple):
     """What is known of queries and keys besides their vectors.
 
     Attributes:
-        tensors: () or ids of queries (tiles, N, Q) and keys (tiles, N, P); and then () or a seed, int32 (2,).
+        tensors: () or ids of queries (tiles, N, Q) and keys (tiles, N, P); and then () or seeds, int32 (N, 2).
         meetings: bool (tiles of queries, tiles of keys), or None. Whether queries may see keys by their ids.
     """
 
@@ -243,12 +243,11 @@ class _Tiles(NamedTuple):
     def known(self, given):
         given = list(given)
         ids = [self._in_tiles(given.pop(0), size) for size in (self.Q, self.P)] if self.has_ids else []
-        seeds = tuple(seeds[0] for seeds in given)
         if not ids:
-            return _Known(seeds, None)
+            return _Known(tuple(given), None)
         (low, high), (key_low, key_high) = ((ops.min(part, axis=2), ops.max(part, axis=2)) for part in ids)
         meet = ops.logical_and(low[:, None] <= key_high[None], key_low[None] <= high[:, None])
-        return _Known((*ids, *seeds), ops.any(meet, axis=2))
+        return _Known((*ids, *given), ops.any(meet, axis=2))
 
     @staticmethod
     def _in_tiles(ids, size):
