@@ -113,6 +113,7 @@ LLAMA = {**TINY, "dff": 24, "vocab_size": 65, "num_kv_heads": 1, "tie_embeddings
 TUNING = {"context": 128, "tokens": 256, "dtype": "float32", "steps": 2}
 PICTURES = {"image_size": 8, "patch_size": 4}
 SEEING = {"sizes": TINY, "batch_size": 2, "length": 20, **PICTURES, "dtype": "float32", "steps": 2}
+SLOW = ("keras_hub", "served", "exported", "train_image")
 SMALL = {
     "train_kerasllm": ({**TRAINING, "steps": 2, "chunk_size": 5}, 32),
     "train_keras_hub": ({**TRAINING, "steps": 2, "jit_compile": False}, 32),
@@ -136,12 +137,7 @@ SMALL = {
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name, marks=pytest.mark.soak if "keras_hub" in name or "served" in name or "exported" in name else ()
-        )
-        for name in SMALL
-    ],
+    [pytest.param(name, marks=pytest.mark.soak if any(word in name for word in SLOW) else ()) for name in SMALL],
 )
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]

@@ -60,14 +60,14 @@ def train_image_files(sizes, batch_size, length, image_size, patch_size, dtype, 
     dataset = kerasllm.data.image_text_dataset(
         examples, tokenizer, processor, P + length, batch_size, epochs=1000, prefix=True
     )
+    each = len(examples) // batch_size
     if in_memory:
-        dataset = dataset.take(len(examples) // batch_size).cache().repeat()
-    batches = iter(dataset)
+        dataset = dataset.take(each).cache().repeat()
 
     def fit(steps):
-        model.fit(batches, steps_per_epoch=steps, verbose=0)
+        model.fit(dataset, steps_per_epoch=steps, shuffle=False, verbose=0)
 
-    fit(len(examples) // batch_size)
+    fit(each + 1)
 
     def train(folder=folder):  # which lives as long as this
         fit(steps)
