@@ -111,6 +111,9 @@ TRAINING = {"model": TINY, "batch_size": 2, "context": 8, "dtype": "float32"}
 GENERATING = {"model": TINY, "batch_size": 2, "prompt_length": 4, "new_tokens": 3}
 LLAMA = {**TINY, "dff": 24, "vocab_size": 65, "num_kv_heads": 1, "tie_embeddings": True}
 TUNING = {"context": 128, "tokens": 256, "dtype": "float32", "steps": 2}
+PICTURES = {"image_size": 8, "patch_size": 4}
+SEEING = {"sizes": TINY, "batch_size": 2, "length": 20, **PICTURES, "dtype": "float32", "steps": 2}
+SLOW = ("keras_hub", "served", "exported", "train_image")
 SMALL = {
     "train_kerasllm": ({**TRAINING, "steps": 2, "chunk_size": 5}, 32),
     "train_keras_hub": ({**TRAINING, "steps": 2, "jit_compile": False}, 32),
@@ -125,18 +128,16 @@ SMALL = {
     "tokenize_keras_hub": ({"num_bytes": 20_000, "vocab_size": 400}, 20_000),
     "generate_real_kerasllm": ({**GENERATING, "model": LLAMA, "quantize": "int8"}, 6),
     "pack_kerasllm": ({"num_bytes": 20_000, "vocab_size": 400, "context": 64, "batch_size": 2}, 10_966),
+    "train_images_kerasllm": (SEEING, 96),
+    "train_images_keras_hub": ({**SEEING, "jit_compile": False}, 96),
+    "train_image_files": ({**SEEING, "in_memory": True}, 96),
     "matmul_peak": ({"dtype": "mixed_bfloat16"}, None),
 }
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name, marks=pytest.mark.soak if "keras_hub" in name or "served" in name or "exported" in name else ()
-        )
-        for name in SMALL
-    ],
+    [pytest.param(name, marks=pytest.mark.soak if any(word in name for word in SLOW) else ()) for name in SMALL],
 )
 def test_each_program_does_the_work_it_says(name):
     settings, expected = SMALL[name]

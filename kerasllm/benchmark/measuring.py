@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from kerasllm.benchmark import edge, first_answer, peers, programs, real, served, tuning
+from kerasllm.benchmark import edge, first_answer, paligemma, peers, programs, real, served, tuning
 from kerasllm.benchmark.corpus import peak_mb
 
 SHORTEST_TURN = 0.5  # seconds
@@ -38,7 +38,7 @@ def answer(content):
 
 
 def find(function):
-    for module in (programs, peers, real, served, edge, first_answer):
+    for module in (programs, peers, real, served, edge, first_answer, paligemma):
         if hasattr(module, function):
             return getattr(module, function)
     return getattr(tuning, function)

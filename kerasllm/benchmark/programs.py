@@ -184,11 +184,15 @@ def start(package):
 
 
 def fitting(model, as_inputs, batch_size, context, vocab_size, steps):
-    """`fit` on the same windows for every Keras program; the first steps, which compile, are not timed."""
+    """`fit` on the same windows for every Keras program."""
+    ids = random_ids(batch_size, context + 1, vocab_size)
+    return fitting_batch(model, (as_inputs(ids[:, :-1]), ids[:, 1:]), steps), steps * batch_size * context
+
+
+def fitting_batch(model, batch, steps):
+    """So many steps of `fit` on one batch; the first, which compile, are not timed."""
     import tensorflow as tf
 
-    ids = random_ids(batch_size, context + 1, vocab_size)
-    batch = (as_inputs(ids[:, :-1]), ids[:, 1:])
     options = tf.data.Options()
     options.autotune.enabled = False  # Its thread would delay the end of `fit`, up to doubling what is timed.
     dataset = tf.data.Dataset.from_tensors(batch).repeat().with_options(options)
@@ -197,7 +201,7 @@ def fitting(model, as_inputs, batch_size, context, vocab_size, steps):
         model.fit(dataset, steps_per_epoch=steps, shuffle=False, verbose=0)
 
     fit(2)
-    return lambda: fit(steps), steps * batch_size * context
+    return lambda: fit(steps)
 
 
 def random_ids(batch_size, length, vocab_size):

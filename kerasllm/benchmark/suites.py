@@ -10,6 +10,7 @@ from kerasllm.models import TransformerConfig
 MODEL = {"num_layers": 6, "d_model": 384, "num_heads": 6, "dff": 1536, "vocab_size": 65}
 WIDE_VOCABULARY = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 50257}
 LONG_CONTEXT = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 65}
+SEEING = {"num_layers": 4, "d_model": 256, "num_heads": 4, "dff": 1024, "vocab_size": 8000}
 CONTEXT_TOKENS = 8192  # in a batch, whatever the context
 PROMPT, NEW_TOKENS = 64, 192
 
@@ -109,6 +110,27 @@ def _window():
     return Suite("Decoding with sliding windows, 6 layers, d_model 384", "tokens", cases)
 
 
+def _images():
+    shape = {"sizes": SEEING, "batch_size": 8, "length": 64, "image_size": 112, "patch_size": 14}
+
+    def programs(dtype):
+        settings = {**shape, "dtype": dtype}
+        return [
+            Program("kerasllm", "train_images_kerasllm", settings),
+            Program("KerasHub, graph", "train_images_keras_hub", {**settings, "jit_compile": False}, ("keras_hub",)),
+            Program("KerasHub, XLA", "train_images_keras_hub", {**settings, "jit_compile": True}, ("keras_hub",)),
+        ]
+
+    reading = [
+        Program(label, "train_image_files", {**shape, "dtype": "float32", "in_memory": in_memory}, ("PIL",))
+        for label, in_memory in (("kerasllm, JPEG files", False), ("the same batches in memory", True))
+    ]
+    cases = [Case(dtype, programs(dtype)) for dtype in ("float32", "mixed_bfloat16")]
+    cases.append(Case("reading files", reading))
+    title = "Training PaliGemma's architecture, 4 layers and 4 of its encoder, d_model 256, 8 x (64 patches, 64 tokens)"
+    return Suite(title, "tokens", cases)
+
+
 def _data():
     tokenizing = [
         Program("kerasllm", "tokenize_kerasllm", {}),
@@ -147,6 +169,7 @@ SUITES = {
     "context": _context(),
     "prefill": _prefill(),
     "window": _window(),
+    "images": _images(),
     **{name: suite() for name, suite in model_suites.SUITES.items()},
     "data": _data(),
     "startup": _startup(),

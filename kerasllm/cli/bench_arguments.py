@@ -1,7 +1,8 @@
 """What `kerasllm bench` can measure."""
 
 BENCH_OF_MODELS = ("tune", "real", "served", "edge", "first-answer")
-BENCH_SUITES = ("train", "generate", "memory", "context", "prefill", "window", *BENCH_OF_MODELS, "data", "startup")
+_COMPARED = ("train", "generate", "memory", "context", "prefill", "window", "images", "data", "startup")
+BENCH_SUITES = (*_COMPARED, *BENCH_OF_MODELS)
 BENCH_STUDIES = ("requests", "corpus", "load", "checkpoint", "cleaning", "example", "speedrun", "gpu")
 
 
@@ -10,11 +11,11 @@ def add_bench_arguments(command):
         "suite",
         choices=(*BENCH_SUITES, *BENCH_STUDIES),
         help="train, generate, memory (of a large vocabulary), context (as it grows), prefill (of long prompts), "
-        "window, data or startup; of one model, tune (adapters beside the whole), real (generation), served "
-        "(SavedModels), edge (LiteRT) or first-answer (compiling included); of kerasllm alone, requests, corpus, load "
-        "or cleaning (memory and speed), checkpoint (what saving and resuming cost), example (what the documented "
-        "model learns), speedrun (how long it takes, beside a recipe made to be quick) or gpu (training steps on one, "
-        "beside plain torch)",
+        "window, images (training on pictures with texts), data or startup; of one model, tune (adapters beside the "
+        "whole), real (generation), served (SavedModels), edge (LiteRT) or first-answer (compiling included); of "
+        "kerasllm alone, requests, corpus, load or cleaning (memory and speed), checkpoint (what saving and resuming "
+        "cost), example (what the documented model learns), speedrun (how long it takes, beside a recipe made to be "
+        "quick) or gpu (training steps on one, beside plain torch)",
     )
     command.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each program (default: 5)")
     command.add_argument("--toy", action="store_true", help="a small model, as where there is no GPU (gpu)")
