@@ -1,11 +1,11 @@
-"""Guidance, contrast with a smaller model and biases: texts are those of the definitions, cached and not."""
+"""Guidance, contrast with a smaller model, experts and biases: texts are those of the definitions, cached and not."""
 
 import numpy as np
 import pytest
 from keras import ops
 
 import kerasllm
-from kerasllm.generation import Contrast, generate_ids
+from kerasllm.generation import Contrast, Experts, ExpertsModel, generate_ids
 from kerasllm.generation.sequence_bias import SequenceBias, read_biases
 from kerasllm.models import CausalLM, TransformerConfig
 from kerasllm.tokenizers import Tokenizer
@@ -87,6 +87,44 @@ def test_what_a_smaller_model_expects_becomes_rarer(model, cached):
     contrast = Contrast(amateur, strength=1.0, plausibility=0.05)
     found = generate_ids(model, prompts, N, contrast=contrast, cached=cached)
     assert found == [written(contrasted, prompt) for prompt in prompts] != generate_ids(model, prompts, N)
+
+
+def led(models, strength):
+    """A function from prompts and what is drawn to log-probabilities, by the definition of DExperts."""
+
+    def score(prompt, drawn):
+        ours, wanted, unwanted = (log_probabilities(each, prompt + drawn) for each in models)
+        return ours + strength * (wanted - unwanted)
+
+    return score
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("cached", [None, pytest.param(False, marks=soak)])
+def test_an_expert_and_an_anti_expert_lead_a_model(model, cached):
+    models = model, random_model(3), random_model(4)
+    experts, prompts = Experts(*models[1:], strength=1.5), [[1, 2, 3], [4, 5], [6]]
+    found = generate_ids(model, prompts, N, contrast=experts, cached=cached)
+    assert found == [written(led(models, 1.5), prompt) for prompt in prompts]
+    assert found != generate_ids(model, prompts, N, cached=cached)
+    assert found != generate_ids(model, prompts, N, contrast=Experts(*models[:0:-1], strength=1.5), cached=cached)
+    none = Experts(*models[1:], strength=0.0)
+    assert generate_ids(model, prompts, N, contrast=none, cached=cached) == generate_ids(model, prompts, N)
+
+
+def test_a_model_led_by_experts_can_be_measured(model):
+    models, ids = (model, random_model(3), random_model(4)), [1, 2, 3, 4]
+    found = np.array(ops.log_softmax(ExpertsModel(model, Experts(*models[1:], strength=1.5))(np.array([ids]))))[0]
+    for place in range(len(ids)):
+        expected = led(models, 1.5)(ids[: place + 1], [])
+        np.testing.assert_allclose(found[place], ops.log_softmax(expected), atol=1e-5)
+    larger = CausalLM(TransformerConfig(V + 1, 1, 16, 2, 16, max_length=32))
+    with pytest.raises(ValueError, match="`anti_expert` has to have the model's vocabulary of 12 tokens, has 13"):
+        ExpertsModel(model, Experts(models[1], larger))
+    with pytest.raises(TypeError, match="`expert` is a CausalLM, got 2"):
+        Experts(2, models[1])
+    with pytest.raises(ValueError, match="`strength` must be at least 0, got -1"):
+        Experts(*models[1:], strength=-1)
 
 
 @pytest.mark.parametrize(

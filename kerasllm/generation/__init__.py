@@ -5,6 +5,7 @@ from kerasllm.generation.classifying import Classification, classify
 from kerasllm.generation.contrast import Contrast
 from kerasllm.generation.decoding import generate_ids
 from kerasllm.generation.embedding import embed
+from kerasllm.generation.experts import Experts, ExpertsModel
 from kerasllm.generation.green_list import GreenList
 from kerasllm.generation.hidden_tokens import fill_mask
 from kerasllm.generation.prefix import Conversation, Prefix, read_prefix
@@ -19,6 +20,8 @@ __all__ = [
     "Classification",
     "Contrast",
     "Conversation",
+    "Experts",
+    "ExpertsModel",
     "GreenList",
     "LogitsRule",
     "Prefix",

@@ -48,6 +48,35 @@ class SecondView(Beside):
         return {"other_ids": inputs["token_ids"], "other_padding": padding, "amounts": self.amounts()}
 
 
+class OtherModels(Beside):
+    """What other models of the same vocabulary say behind the same prompt. Subclasses have `models`, a dict from what
+    they are called to `CausalLM`s, `stepper(model, stepper, cached)` and `amounts()`: see `ContrastedStepper`.
+    """
+
+    @property
+    def graph_key(self):
+        return tuple(self.models.values())
+
+    def check_vocabulary(self, model):
+        V = output_width(model)
+        for name, other in self.models.items():
+            if (width := output_width(other)) != V:
+                raise ValueError(f"`{name}` has to have the model's vocabulary of {V} tokens, has {width}.")
+
+    def other_prompts(self, prompts):
+        """What is read beside each prompt: the same."""
+        return [prompt["token_ids"] for prompt in prompts]
+
+    def inputs(self, model, prompts, P, L):
+        """What the stepper reads beside the prompts: see `ContrastedStepper`."""
+        longest = max(len(prompt["token_ids"]) for prompt in prompts)
+        for name, other in self.models.items():
+            check_prompts(other, [{"token_ids": prompt["token_ids"]} for prompt in prompts], output_width(other))
+            if (most := getattr(other.config, "max_length", None)) is not None and longest > most:
+                raise ValueError(f"A prompt of {longest} tokens does not fit the context of `{name}`, {most}.")
+        return {"amounts": self.amounts()}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Guidance(SecondView):
     """Classifier-free guidance.
@@ -89,7 +118,7 @@ class Guidance(SecondView):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Contrast(Beside):
+class Contrast(OtherModels):
     """Contrastive decoding.
 
     Args:
@@ -119,26 +148,15 @@ class Contrast(Beside):
             raise ValueError(f"`plausibility` must be between 0 and 1, got {self.plausibility}.")
 
     @property
-    def graph_key(self):
-        return self.model
+    def models(self):
+        return {"contrast": self.model}
 
     def stepper(self, model, stepper, cached):
-        widths = output_width(model), output_width(self.model)
-        if widths[0] != widths[1]:
-            raise ValueError(f"`contrast` has to have the model's vocabulary of {widths[0]} tokens, has {widths[1]}.")
+        self.check_vocabulary(model)
         return ContrastedStepper(stepper, get_stepper(self.model, cached), _contrasted, self.model)
 
-    def other_prompts(self, prompts):
-        """What is read beside each prompt: the same."""
-        return [prompt["token_ids"] for prompt in prompts]
-
-    def inputs(self, model, prompts, P, L):
-        """What the stepper reads beside the prompts: see `ContrastedStepper`."""
-        longest = max(len(prompt["token_ids"]) for prompt in prompts)
-        check_prompts(self.model, [{"token_ids": prompt["token_ids"]} for prompt in prompts], output_width(self.model))
-        if (most := getattr(self.model.config, "max_length", None)) is not None and longest > most:
-            raise ValueError(f"A prompt of {longest} tokens does not fit the context of `contrast`, {most}.")
-        return {"amounts": np.array([self.strength, self.plausibility], "float32")}
+    def amounts(self):
+        return np.array([self.strength, self.plausibility], "float32")
 
 
 def with_guidance(options, num_prompts, encode):
@@ -196,7 +214,7 @@ class ContrastedStepper:
         stepper: of the model.
         other: of what is set beside it.
         mix: function of log-probabilities (B, V) of both, and "amounts" -> (B, V).
-        model: that of `other`, where it is another model.
+        model: that of `other`, where it is another model; where that is one of two contrasted ones, its first.
 
     Beside the prompts its inputs have "amounts", what `mix` needs; and "other_ids" (B, L), prompts for `other`, with -1
     behind them, and "other_padding" (B,), where those are others.
@@ -208,7 +226,7 @@ class ContrastedStepper:
         self._stepper, self._other, self._mix, self._model = stepper, other, mix, model
         self.uses_xla = stepper.uses_xla and other.uses_xla
         self.in_runs = stepper.in_runs and other.uses_xla
-        self.variables = (*stepper.variables, *(() if model is None else model.variables))
+        self.variables = (*stepper.variables, *other.variables, *(() if model is None else model.variables))
 
     def start(self, inputs, padding, prompt_length, prefix=(), first=0, rows=None):
         """As that of a `CachedStepper`; nothing is read before, and rows begin with prompts of their own."""
@@ -227,7 +245,7 @@ class ContrastedStepper:
 
     def _inputs(self, inputs, padding):
         inputs = dict(inputs)
-        amounts, tokens = inputs.pop("amounts"), inputs["token_ids"]
+        amounts, tokens = inputs.pop("amounts", None), inputs["token_ids"]
         ids, other_padding = inputs.pop("other_ids", None), inputs.pop("other_padding", padding)
         others = tokens if ids is None else ops.where(ids >= 0, ids, tokens)
         return (inputs, padding), ({"token_ids": others}, other_padding), amounts

@@ -78,7 +78,7 @@ def generate(
                 likelier (classifier-free guidance). That is `negative_prompt`, a text, token ids or one for each
                 prompt; by default the last token of each.
             contrast: a smaller `CausalLM` of the same vocabulary, or a `Contrast` with one. What that expects too
-                becomes rarer.
+                becomes rarer. Or `Experts` or `SelfDebias`, which see.
             watermark: a `GreenList` or `SynthID`, or their settings as transformers' configs and their dicts name them:
                 a mark in the text that `kerasllm.safety.detect` finds. The text is to be drawn, not greedy, and long.
             cached: bool. None (default) keeps a key/value cache where that is safe; the text is the same.
