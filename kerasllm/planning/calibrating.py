@@ -116,7 +116,7 @@ def _of_each(amounts, totals):
 
 
 def _generation_times(dtype):
-    sizes = [(fields, rows, 32) for fields in (_MIDDLE, _BIG) for rows in (1, 8)]
+    sizes = [(fields, rows, 128) for fields in (_MIDDLE, _BIG) for rows in (1, 8)]
     sizes += [(_LONG, rows, 1900) for rows in (1, 8)]
     names = "config", "batch_size", "prompt", "dtype"
     found = _measured([("generation_run", dict(zip(names, (*size, dtype), strict=True))) for size in sizes])

@@ -95,6 +95,8 @@ def passes_of_step(training):
             seen = options.attention_pairs(T, training.causal) + OF_ONE / 2
             scores += config.num_heads * seen * attention
         gelu += options.activation.startswith("gelu") * config.dff * feed_forward
+        if training.adapter_rank:  # adapters read and write float32 beside each linear layer
+            kept += 4 / size * options.linear_widths(config.d_model, config.num_heads, config.dff)
     return {
         "bytes": kept * tokens * size,
         "scores": scores * tokens,

@@ -4,6 +4,7 @@ Lines that answer begin with ANSWER, as libraries print what they like.
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -49,7 +50,7 @@ def training_run(
     return {"bytes": 1024 * (_kilobytes("VmHWM") - begin), "seconds": min(clock.seconds[1:])}
 
 
-def generation_run(config, batch_size, dtype, prompt, steps=48):
+def generation_run(config, batch_size, dtype, prompt, steps=48, seconds=3.0):
     """Generates with a model, behind prompts of so many tokens.
 
     Returns:
@@ -63,14 +64,15 @@ def generation_run(config, batch_size, dtype, prompt, steps=48):
     config = models.TransformerConfig.from_dict(config)
     model = models.CausalLM(config, dtype=dtype)
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (batch_size, prompt)).tolist()
-    prompts, times = [{"token_ids": row} for row in ids], []
-    for _ in range(4):
+    prompts, times, end = [{"token_ids": row} for row in ids], [], math.inf
+    while len(times) < 4 or time.perf_counter() < end:
         decoding, start = Decoding(model, prompts, steps + 1), time.perf_counter()
         decoding.run(1)
         first = time.perf_counter()
         decoding.run(steps)
         times.append((first - start, (time.perf_counter() - first) / steps))
-    of_prompts, of_steps = zip(*times[1:], strict=True)  # the first is compiled
+        end = min(end, time.perf_counter() + seconds)  # the first is compiled
+    of_prompts, of_steps = zip(*times[1:], strict=True)
     return {"prompt_seconds": min(of_prompts), "step_seconds": min(of_steps)}
 
 
