@@ -29,7 +29,7 @@ kerasllm train --data corpus --teacher my-run --num-layers 2 --d-model 128 --out
 kerasllm train --data corpus --log-to tensorboard --watch-layers 100 --sample "Once upon a time" --out watched
 kerasllm train --config run.yaml --lr 3e-4 --out my-run   # run.yaml: `batch_size: 64` and so on; flags win
 kerasllm train --resume my-run   # goes on with a run that was interrupted or killed, as if it had not been""",
-    "plan": """kerasllm plan --calibrate   # once, a minute or two: how fast this machine is
+    "plan": """kerasllm plan --calibrate   # once, some minutes: how fast this machine is
 kerasllm plan --preset gpt2 --data 300M --batch-size 16 --max-length 512
 kerasllm plan --preset gpt2 --data 300M --batch-size 16 --memory 4GB   # what makes it fit
 kerasllm plan --preset llama-3-8b --data 10B --device h100 --precision mixed_bfloat16 --remat block --budget-hours 100
