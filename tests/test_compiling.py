@@ -11,7 +11,7 @@ FSDP, BOTH = {"fsdp": 4}, {"fsdp": 2, "tensor": 2}
 @pytest.mark.scale
 @pytest.mark.parametrize(
     "style, meshes, most",
-    [("llama", [FSDP, BOTH], 1.5e8), ("gemma-2", [BOTH], 2e8), ("mixtral", [BOTH], 4.5e8)],
+    [("llama", [FSDP, BOTH], 1e8), ("gemma-2", [BOTH], 2e8), ("mixtral", [BOTH], 4.5e8)],
 )
 def test_a_step_is_compiled_for_tpus_that_are_not_there(style, meshes, most):
     pytest.importorskip("libtpu")
