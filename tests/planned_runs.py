@@ -20,15 +20,15 @@ from kerasllm.planning.probing import ANSWER
 
 FILE = Path(__file__).with_name("fixtures") / "planned_runs.json"
 BASE = {
-    **{"num_layers": 4, "d_model": 448, "num_heads": 7, "dff": 1792, "vocab_size": 10000, "max_length": 288},
+    **{"num_layers": 5, "d_model": 384, "num_heads": 6, "dff": 1536, "vocab_size": 14000, "max_length": 240},
     **{"norm": "rms", "activation": "relu_squared", "use_bias": False},
 }
-WIDE = {"num_layers": 3, "d_model": 320, "num_heads": 5, "dff": 1280, "vocab_size": 50257, "max_length": 256}
-LONG = {"num_layers": 3, "d_model": 320, "num_heads": 5, "dff": 1280, "max_length": 4096}
+WIDE = {"num_layers": 3, "d_model": 320, "num_heads": 5, "dff": 1280, "vocab_size": 50257, "max_length": 200}
+LONG = {"num_layers": 2, "d_model": 384, "num_heads": 6, "dff": 1536, "max_length": 4096}
 BFLOAT16 = {"precision": "mixed_bfloat16"}
 
 
-def run(batch_size=10, precision="float32", loss_chunk=None, micro_batches=1, adapter_rank=None, rows=1, **fields):
+def run(batch_size=14, precision="float32", loss_chunk=None, micro_batches=1, adapter_rank=None, rows=1, **fields):
     """A run; `rows` are those that are written at once when the model generates."""
     training = {"batch_size": batch_size, "precision": precision, "loss_chunk": loss_chunk}
     training |= {"micro_batches": micro_batches, "adapter_rank": adapter_rank}
