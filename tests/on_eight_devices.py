@@ -1,4 +1,4 @@
-"""What `test_distribution.py` runs in processes of its own, where JAX sees a CPU as several devices: eight in all.
+"""What `many_devices.py` runs in processes of its own, where JAX sees a CPU as several devices: eight in all.
 
 python on_eight_devices.py NUMBER PROCESSES PORT FUNCTION ARGUMENT...
 """
