@@ -79,7 +79,7 @@ def train_images_keras_hub(sizes, batch_size, length, image_size, patch_size, dt
     """The same of a `PaliGemmaCausalLM`; its `intermediate_dim` counts the gate."""
     import keras
     import numpy as np
-    from keras_hub.models import PaliGemmaBackbone, PaliGemmaCausalLM
+    from keras_nlp.models import PaliGemmaBackbone, PaliGemmaCausalLM
 
     heads, width, inner = sizes["num_heads"], sizes["d_model"], sizes["dff"]
     backbone = PaliGemmaBackbone(
