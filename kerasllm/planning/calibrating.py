@@ -35,8 +35,8 @@ def calibrate(folder=None, say=None):
     """Measures what plans need to know of this machine, and keeps it in the user's cache folder.
 
     It takes some minutes, in which nothing else should run: products of matrices by size and dtype, passes over memory,
-    and a few steps of small models, of which what a process takes by itself is learned, what an allocator
-    wastes, and how long that lasts which is no product; and a few texts that such models write.
+    and a few steps of small models, of which what a process takes by itself is learned, what an allocator wastes, and
+    how long that lasts which is no product; and a few texts that such models write.
 
     Args:
         folder: path to keep it in; None means KERASLLM_CACHE or the user's cache folder.
