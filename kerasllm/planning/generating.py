@@ -23,7 +23,7 @@ class GenerationPlan:
         cache_bytes_per_token: int, keys and values of one token of one row.
         cache_bytes: int, of all rows at full length.
         tokens_per_second: float, of all rows together, while they are half long; None where nothing is known of the
-            device's speed.
+            device's speed, or on this machine of quantised kernels'.
         first_token_seconds: float, from a prompt of the full length to its first token, or None.
     """
 
@@ -70,7 +70,7 @@ def generation_plan(config, batch_size=1, context=None, *, dtype="float32", quan
     cache = sum(cached_numbers(options, config) * seen_tokens(options, T) for options in layers) * size
     cache *= batch_size
     speed = first = None
-    if dtype in device.calibration.generation:
+    if dtype in device.calibration.generation and quantize is None:
         times = GenerationTimes(**device.calibration.generation[dtype])
         speed = batch_size / times.step_seconds(GenerationWork.of(config, batch_size, max(T // 2, 1), dtype))
         first = times.prompt_seconds(GenerationWork.of(config, batch_size, T, dtype))
